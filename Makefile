@@ -1,0 +1,54 @@
+# Every target works as the only command after a clone: .venv is made on demand.
+PYTHON ?= python3
+VENV   := .venv
+PY     := $(VENV)/bin/python
+GOLDEN ?= tests/golden
+STAMP  := $(VENV)/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test lint type format bench bench-gpu gpu-test parity clean
+
+help: ## list the commands
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+setup: $(STAMP) ## build .venv with pinned versions (PYTHON=python3.12 picks the interpreter, PIP_ARGS adds pip options)
+
+$(STAMP): pyproject.toml o-voxel/pyproject.toml constraints.txt
+	test -x $(PY) || $(PYTHON) -m venv $(VENV)
+	$(PY) -m pip install -q --disable-pip-version-check $(PIP_ARGS) -c constraints.txt torch
+	$(PY) -m pip install -q --disable-pip-version-check $(PIP_ARGS) -c constraints.txt -e ./o-voxel -e '.[local,deploy,dev]'
+	touch $@
+
+demo: $(STAMP) ## one example picture to a textured GLB and a video, in demo/
+	$(PY) -m trellis2_modal demo
+
+test: $(STAMP) ## lint, types and all tests
+	$(MAKE) --no-print-directory lint type
+	$(PY) -m pytest
+
+lint: $(STAMP) ## ruff: style and formatting
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+
+format: $(STAMP) ## ruff: rewrite to the house style
+	$(VENV)/bin/ruff check --fix .
+	$(VENV)/bin/ruff format .
+
+type: $(STAMP) ## mypy over the packages
+	$(VENV)/bin/mypy
+
+parity: $(STAMP) ## compare with the reference's golden files (GOLDEN=folder)
+	$(PY) -m tests.parity $(GOLDEN)
+
+bench: $(STAMP) ## CPU benchmarks; writes benchmarks/RESULTS.md
+	$(PY) -m benchmarks
+
+bench-gpu: $(STAMP) ## GPU benchmarks at full model size; skips without CUDA
+	$(PY) -m benchmarks --gpu
+
+gpu-test: $(STAMP) ## the numerical tests on CUDA; skips without CUDA
+	$(PY) -m pytest -m gpu
+
+clean: ## remove the environment, caches and what the demo wrote
+	rm -rf $(VENV) .pytest_cache .ruff_cache .mypy_cache .hypothesis demo artifacts
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

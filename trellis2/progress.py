@@ -1,0 +1,37 @@
+"""How long-running calls report where they are, and how they are told to stop."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from .errors import Cancelled
+
+
+@dataclass(frozen=True)
+class Progress:
+    """One report: `step` of `steps` is done in `stage` (0 when the stage starts)."""
+
+    stage: str
+    step: int
+    steps: int
+    message: str = ""
+
+
+ProgressCallback = Callable[[Progress], None]
+CancelCallback = Callable[[], bool]
+
+
+@dataclass(frozen=True)
+class Monitor:
+    """The caller's two callbacks, carried through a run."""
+
+    progress: ProgressCallback | None = None
+    cancel: CancelCallback | None = None
+
+    def report(self, stage: str, step: int, steps: int, message: str = "") -> None:
+        """Tell the caller, after checking that it still wants the result. Raises `Cancelled`."""
+        if self.cancel is not None and self.cancel():
+            raise Cancelled(f"cancelled in {stage} at step {step} of {steps}")
+        if self.progress is not None:
+            self.progress(Progress(stage, step, steps, message))
