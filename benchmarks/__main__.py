@@ -1,4 +1,4 @@
-"""`python -m benchmarks [--gpu] [name ...]`: run each benchmark in its own process and write benchmarks/RESULTS.md.
+"""`python -m benchmarks [--gpu] [name ...]`: run each benchmark and write benchmarks/RESULTS.md.
 
 A process each, so that peak memory belongs to that benchmark alone.
 """
@@ -87,7 +87,7 @@ def write_results(results: Path) -> None:
     parts = [
         "# Measured figures",
         "",
-        "Written by `make bench` and `make bench-gpu`; do not edit by hand.",
+        "Written by `make bench` and `make bench-gpu`.",
         "",
     ]
     for name in CPU + GPU:
