@@ -1,0 +1,8 @@
+"""Meshes to voxels and back: flexible dual grids, and textures to attribute voxels.
+
+Imports `o_voxel.sampling` and `o_voxel.errors` only. Start reading in `to_mesh`, then `from_mesh`.
+"""
+
+from .to_mesh import flexible_dual_grid_to_mesh
+
+__all__ = ["flexible_dual_grid_to_mesh"]
