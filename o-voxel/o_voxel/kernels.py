@@ -1,0 +1,112 @@
+"""Warp, set up once on first use: quietly, with its on-disk kernel cache, and with CPU launches spread over threads.
+
+Modules that define kernels (`*_kernels.py`) import warp at their top and are themselves imported inside the
+functions that launch them, so that importing the package costs nothing and touches no driver.
+
+A kernel to be launched through `launch` takes `start: int` first and works on item `start + wp.tid()`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
+from types import ModuleType
+from typing import Any
+
+import torch
+
+SMALLEST_CHUNK = 2048
+"""Items below which a CPU launch is not worth splitting."""
+
+CHUNKS_PER_THREAD = 4
+"""More pieces than threads: the cost of an item varies with where it lies."""
+
+_initialising = threading.Lock()
+
+
+@lru_cache(maxsize=1)
+def _initialised() -> ModuleType:
+    import warp
+
+    if hasattr(warp.config, "log_level"):
+        warp.config.log_level = getattr(warp, "LOG_ERROR", 40)
+    else:
+        warp.config.quiet = True
+    with _silent_stderr():
+        warp.init()
+    return warp
+
+
+def warp_module() -> ModuleType:
+    """The initialised `warp` module; safe to call from any thread, and cheap after the first call."""
+    with _initialising:
+        return _initialised()
+
+
+@contextlib.contextmanager
+def _silent_stderr() -> Iterator[None]:
+    """Warp's native code writes a warning straight to file descriptor 2 where there is no NVIDIA driver."""
+    try:
+        saved = os.dup(2)
+    except OSError:  # no stderr at all: nothing to keep quiet
+        yield
+        return
+    sink = os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(sink, 2)
+        yield
+    finally:
+        os.dup2(saved, 2)
+        os.close(saved)
+        os.close(sink)
+
+
+def cpu_threads() -> int:
+    """Threads that a CPU launch is spread over: torch's own setting, so that one number governs both."""
+    return max(1, torch.get_num_threads())
+
+
+@lru_cache(maxsize=1)
+def _pool(process: int, threads: int) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(threads, thread_name_prefix="o_voxel-warp")
+
+
+def as_warp(tensor: torch.Tensor, dtype: Any = None) -> Any:
+    """The same memory as a Warp array (no copy). `dtype` may be a vector type, e.g. `wp.vec3` for [N, 3]."""
+    wp = warp_module()
+    return wp.from_torch(tensor.detach().contiguous(), dtype=dtype, requires_grad=False)
+
+
+def launch(kernel: Any, count: int, inputs: Sequence[Any], device: torch.device | str) -> None:
+    """Run `kernel(start, *inputs)` over `count` items on `device`.
+
+    On CUDA: one launch on torch's current stream. On the CPU, where Warp itself uses a single thread, the range
+    is cut into pieces that run on `cpu_threads()` threads (a Warp CPU launch releases the interpreter lock), so
+    **no two items may write to the same place** unless they do so atomically.
+    """
+    if count == 0:
+        return
+    wp = warp_module()
+    device = torch.device(device)
+    target = wp.device_from_torch(device)
+    if device.type != "cpu":
+        with wp.ScopedStream(wp.stream_from_torch(torch.cuda.current_stream(device))):
+            wp.launch(kernel, dim=count, inputs=[0, *inputs], device=target)
+        return
+    threads = cpu_threads()
+    pieces = min(threads * CHUNKS_PER_THREAD, count // SMALLEST_CHUNK)
+    if threads == 1 or pieces < 2:
+        wp.launch(kernel, dim=count, inputs=[0, *inputs], device=target)
+        return
+    wp.load_module(kernel.module, device=target)  # compile once, before threads race for it
+    bounds = [count * i // pieces for i in range(pieces + 1)]
+
+    def run(piece: int) -> None:
+        start, stop = bounds[piece], bounds[piece + 1]
+        wp.launch(kernel, dim=stop - start, inputs=[start, *inputs], device=target)
+
+    list(_pool(os.getpid(), threads).map(run, range(pieces)))

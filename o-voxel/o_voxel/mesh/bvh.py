@@ -1,0 +1,170 @@
+"""Closest-point, ray and inside queries against a triangle mesh, on CPU and CUDA, by Warp's bounding volume tree."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from .. import kernels
+from ..errors import ArgumentError
+from .validation import check_mesh
+
+
+@dataclass(frozen=True)
+class Closest:
+    """Nearest surface points of Q queries; `face` is -1 and `distance` inf where none lay within the limit."""
+
+    distance: torch.Tensor  # [Q] float32
+    face: torch.Tensor  # [Q] int64
+    barycentric: torch.Tensor  # [Q, 3] float32, weights of the face's corners 0, 1, 2
+
+
+@dataclass(frozen=True)
+class Hits:
+    """First hits of Q rays; `face` is -1 and `distance` inf for a miss."""
+
+    distance: torch.Tensor  # [Q] float32, in lengths of the (normalised) direction
+    face: torch.Tensor  # [Q] int64
+    barycentric: torch.Tensor  # [Q, 3] float32
+
+
+class TriangleBVH:
+    """A search tree over a mesh of one or more triangles (degenerate ones allowed).
+
+    The mesh is copied; queries may come from several threads. All lengths are in mesh units.
+    Ties between equally near faces are resolved arbitrarily.
+    """
+
+    def __init__(self, vertices: torch.Tensor, faces: torch.Tensor) -> None:
+        """Build over vertices [V, 3] and faces [F, 3], on the vertices' device. Raises MeshError."""
+        self.vertices, self.faces = check_mesh(vertices, faces)
+        self.device = self.vertices.device
+        low, high = self.vertices.amin(dim=0), self.vertices.amax(dim=0)
+        self._centre = (low + high) / 2
+        self._radius = float(torch.linalg.vector_norm(high - low)) / 2
+        self._mesh = self._build(winding=False)
+        self._winding_mesh: Any = None
+
+    def _build(self, winding: bool) -> Any:
+        wp = kernels.warp_module()
+        # Own copies: Warp keeps the memory, and a caller may write to its tensors.
+        points = kernels.as_warp(self.vertices.clone(), wp.vec3)
+        indices = kernels.as_warp(self.faces.clone().reshape(-1), wp.int32)
+        return wp.Mesh(points=points, indices=indices, support_winding_number=winding)
+
+    def _queries(self, points: torch.Tensor, name: str = "points") -> torch.Tensor:
+        if points.ndim != 2 or points.shape[1] != 3:
+            raise ArgumentError(f"{name} must have shape [Q, 3], got {list(points.shape)}")
+        points = points.detach().to(self.device, torch.float32).contiguous()
+        if not bool(torch.isfinite(points).all()):
+            raise ArgumentError(f"{name} hold NaN or infinite coordinates")
+        return points
+
+    def _reach(self, points: torch.Tensor) -> float:
+        """A distance that no nearest point exceeds; Warp prunes with it, and refuses infinity."""
+        if len(points) == 0:
+            return 1.0
+        far = float(torch.linalg.vector_norm(points - self._centre, dim=1).max())
+        return (far + self._radius) * 1.01 + 1e-6
+
+    def _outputs(self, count: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        return (
+            torch.empty(count, dtype=torch.float32, device=self.device),
+            torch.empty(count, dtype=torch.int32, device=self.device),
+            torch.empty((count, 3), dtype=torch.float32, device=self.device),
+        )
+
+    def closest(self, points: torch.Tensor, max_distance: float | torch.Tensor | None = None) -> Closest:
+        """Nearest surface point of each query in points [Q, 3].
+
+        `max_distance` (one number, or one a query: [Q]) bounds the search and makes it faster; queries with no
+        surface within it get face -1 and distance inf.
+        """
+        from .bvh_kernels import closest_kernel
+
+        points = self._queries(points)
+        reach = self._reach(points)
+        if isinstance(max_distance, torch.Tensor):
+            if max_distance.shape != (len(points),):
+                raise ArgumentError(
+                    f"max_distance has shape {list(max_distance.shape)} for {len(points)} points"
+                )
+            limits = max_distance.to(self.device, torch.float32).clamp(max=reach).contiguous()
+        else:
+            limit = reach if max_distance is None else min(float(max_distance), reach)
+            if not limit >= 0:
+                raise ArgumentError(f"max_distance must be 0 or more, got {max_distance}")
+            limits = torch.full((1,), limit, dtype=torch.float32, device=self.device)
+        wp = kernels.warp_module()
+        distance, face, barycentric = self._outputs(len(points))
+        inputs = [
+            wp.uint64(self._mesh.id),
+            kernels.as_warp(points, wp.vec3),
+            kernels.as_warp(limits),
+            kernels.as_warp(distance),
+            kernels.as_warp(face),
+            kernels.as_warp(barycentric, wp.vec3),
+        ]
+        kernels.launch(closest_kernel, len(points), inputs, self.device)
+        return Closest(distance, face.long(), barycentric)
+
+    def cast(self, origins: torch.Tensor, directions: torch.Tensor, max_distance: float = math.inf) -> Hits:
+        """First hit of each ray, from either side; directions [Q, 3] need not be unit length, but not zero."""
+        from .bvh_kernels import cast_kernel
+
+        origins = self._queries(origins, "origins")
+        directions = self._queries(directions, "directions")
+        if origins.shape != directions.shape:
+            raise ArgumentError(f"{len(origins)} origins but {len(directions)} directions")
+        length = torch.linalg.vector_norm(directions, dim=1, keepdim=True)
+        if bool((length == 0).any()):
+            raise ArgumentError("a ray direction has length 0")
+        if not max_distance >= 0:
+            raise ArgumentError(f"max_distance must be 0 or more, got {max_distance}")
+        wp = kernels.warp_module()
+        distance, face, barycentric = self._outputs(len(origins))
+        inputs = [
+            wp.uint64(self._mesh.id),
+            kernels.as_warp(origins, wp.vec3),
+            kernels.as_warp(directions / length, wp.vec3),
+            float(min(max_distance, self._reach(origins))),
+            kernels.as_warp(distance),
+            kernels.as_warp(face),
+            kernels.as_warp(barycentric, wp.vec3),
+        ]
+        kernels.launch(cast_kernel, len(origins), inputs, self.device)
+        return Hits(distance, face.long(), barycentric)
+
+    def inside(self, points: torch.Tensor) -> torch.Tensor:
+        """Bool [Q]: winding number above one half. Meant for closed, outward-oriented meshes; small holes do no harm.
+
+        The winding number is a fast approximation (Barill et al. 2018, Fast Winding Numbers for Soups and Clouds).
+        """
+        from .bvh_kernels import inside_kernel
+
+        points = self._queries(points)
+        if self._winding_mesh is None:
+            self._winding_mesh = self._build(winding=True)
+        wp = kernels.warp_module()
+        inside = torch.empty(len(points), dtype=torch.int32, device=self.device)
+        inputs = [
+            wp.uint64(self._winding_mesh.id),
+            kernels.as_warp(points, wp.vec3),
+            self._reach(points),
+            kernels.as_warp(inside),
+        ]
+        kernels.launch(inside_kernel, len(points), inputs, self.device)
+        return inside.bool()
+
+    def signed_distance(self, points: torch.Tensor) -> torch.Tensor:
+        """Distance [Q] to the surface, negative inside (see `inside`)."""
+        distance = self.closest(points).distance
+        return torch.where(self.inside(points), -distance, distance)
+
+    def points_at(self, face: torch.Tensor, barycentric: torch.Tensor) -> torch.Tensor:
+        """Positions [Q, 3] of surface points given as face [Q] and weights [Q, 3]."""
+        corners = self.vertices[self.faces[face].long()]  # [Q, 3, 3]
+        return (corners * barycentric[:, :, None]).sum(dim=1)

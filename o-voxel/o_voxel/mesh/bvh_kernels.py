@@ -1,0 +1,111 @@
+"""Warp kernels of `bvh`; imported on first use only."""
+
+# No postponed annotations here: Warp reads the argument types of kernels at definition.
+
+import warp as wp
+
+wp.set_module_options({"enable_backward": False})
+
+
+@wp.func
+def closest_on_triangle(a: wp.vec3, b: wp.vec3, c: wp.vec3, p: wp.vec3) -> wp.vec3:
+    """Barycentric weights of the point of triangle abc nearest to p (Ericson, Real-Time Collision Detection, 5.1.5).
+
+    Written so that a triangle without area still answers with weights of a nearest point on it.
+    """
+    ab = b - a
+    ac = c - a
+    ap = p - a
+    d1 = wp.dot(ab, ap)
+    d2 = wp.dot(ac, ap)
+    if d1 <= 0.0 and d2 <= 0.0:
+        return wp.vec3(1.0, 0.0, 0.0)
+    bp = p - b
+    d3 = wp.dot(ab, bp)
+    d4 = wp.dot(ac, bp)
+    if d3 >= 0.0 and d4 <= d3:
+        return wp.vec3(0.0, 1.0, 0.0)
+    vc = d1 * d4 - d3 * d2
+    if vc <= 0.0 and d1 >= 0.0 and d3 <= 0.0:
+        t = d1 / (d1 - d3)
+        return wp.vec3(1.0 - t, t, 0.0)
+    cp = p - c
+    d5 = wp.dot(ab, cp)
+    d6 = wp.dot(ac, cp)
+    if d6 >= 0.0 and d5 <= d6:
+        return wp.vec3(0.0, 0.0, 1.0)
+    vb = d5 * d2 - d1 * d6
+    if vb <= 0.0 and d2 >= 0.0 and d6 <= 0.0:
+        t = d2 / (d2 - d6)
+        return wp.vec3(1.0 - t, 0.0, t)
+    va = d3 * d6 - d5 * d4
+    if va <= 0.0 and (d4 - d3) >= 0.0 and (d5 - d6) >= 0.0:
+        t = (d4 - d3) / ((d4 - d3) + (d5 - d6))
+        return wp.vec3(0.0, 1.0 - t, t)
+    total = va + vb + vc
+    return wp.vec3(va / total, vb / total, vc / total)
+
+
+@wp.kernel
+def closest_kernel(
+    start: int,
+    mesh: wp.uint64,
+    points: wp.array(dtype=wp.vec3),
+    limits: wp.array(dtype=float),
+    distance: wp.array(dtype=float),
+    face: wp.array(dtype=int),
+    barycentric: wp.array(dtype=wp.vec3),
+):
+    i = start + wp.tid()
+    p = points[i]
+    limit = limits[0]
+    if limits.shape[0] > 1:
+        limit = limits[i]
+    query = wp.mesh_query_point_no_sign(mesh, p, limit)
+    if query.result:
+        m = wp.mesh_get(mesh)
+        a = m.points[m.indices[3 * query.face]]
+        b = m.points[m.indices[3 * query.face + 1]]
+        c = m.points[m.indices[3 * query.face + 2]]
+        w = closest_on_triangle(a, b, c, p)
+        distance[i] = wp.length(w[0] * (a - p) + w[1] * (b - p) + w[2] * (c - p))
+        face[i] = query.face
+        barycentric[i] = w
+    else:
+        distance[i] = wp.inf
+        face[i] = -1
+        barycentric[i] = wp.vec3(0.0, 0.0, 0.0)
+
+
+@wp.kernel
+def cast_kernel(
+    start: int,
+    mesh: wp.uint64,
+    origins: wp.array(dtype=wp.vec3),
+    directions: wp.array(dtype=wp.vec3),
+    limit: float,
+    distance: wp.array(dtype=float),
+    face: wp.array(dtype=int),
+    barycentric: wp.array(dtype=wp.vec3),
+):
+    i = start + wp.tid()
+    query = wp.mesh_query_ray(mesh, origins[i], directions[i], limit)
+    if query.result:
+        distance[i] = query.t
+        face[i] = query.face
+        barycentric[i] = wp.vec3(query.u, query.v, 1.0 - query.u - query.v)
+    else:
+        distance[i] = wp.inf
+        face[i] = -1
+        barycentric[i] = wp.vec3(0.0, 0.0, 0.0)
+
+
+@wp.kernel
+def inside_kernel(
+    start: int, mesh: wp.uint64, points: wp.array(dtype=wp.vec3), limit: float, inside: wp.array(dtype=int)
+):
+    i = start + wp.tid()
+    query = wp.mesh_query_point_sign_winding_number(mesh, points[i], limit, 2.0, 0.5)
+    inside[i] = 0
+    if query.result and query.sign < 0.0:
+        inside[i] = 1
