@@ -1,0 +1,41 @@
+"""Named budgets for extraction: what a person means by "for the web" in numbers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+PresetName = Literal["web", "game", "mobile", "print"]
+
+
+@dataclass(frozen=True)
+class Preset:
+    """A budget: `settings` are fields of `ExtractSettings`."""
+
+    title: str
+    help: str
+    settings: dict[str, Any]
+
+
+PRESETS: dict[PresetName, Preset] = {
+    "web": Preset(
+        "Web",
+        "Opens fast in a browser.",
+        {"decimation_target": 50_000, "texture_size": 1_024, "texture_format": "webp", "remesh": True},
+    ),
+    "game": Preset(
+        "Game",
+        "A prop for a PC or console engine; textures that every engine imports.",
+        {"decimation_target": 100_000, "texture_size": 2_048, "texture_format": "png", "remesh": True},
+    ),
+    "mobile": Preset(
+        "Mobile",
+        "Small in memory and download.",
+        {"decimation_target": 10_000, "texture_size": 512, "texture_format": "jpeg", "remesh": True},
+    ),
+    "print": Preset(
+        "3D print",
+        "A closed outer shell, without textures.",
+        {"decimation_target": 500_000, "texture_size": 256, "remesh": True, "format": "stl"},
+    ),
+}

@@ -1,0 +1,173 @@
+"""What the service answers: jobs, events, usage, health and problem documents."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue
+
+from .requests import JobKind
+
+JobState = Literal["queued", "running", "finished", "failed", "cancelled", "expired"]
+FINAL_STATES: frozenset[str] = frozenset({"finished", "failed", "cancelled", "expired"})
+EventType = Literal["queued", "started", "progress", "restarted", "result", "failed", "cancelled"]
+FINAL_EVENTS: frozenset[str] = frozenset({"result", "failed", "cancelled"})
+ArtifactName = Literal["state", "video", "glb", "preview"]
+ARTIFACT_NAMES: tuple[ArtifactName, ...] = ("state", "video", "glb", "preview")
+Scope = Literal["generate", "extract"]
+SCOPES: tuple[Scope, ...] = ("generate", "extract")
+
+STATE_MEDIA_TYPE = "application/vnd.trellis2.state+lz4"
+EVENT_STREAM = "text/event-stream"
+ASSET_MEDIA_TYPES = {
+    "glb": "model/gltf-binary",
+    "obj": "application/zip",
+    "stl": "model/stl",
+    "ply": "application/octet-stream",
+}
+"""Media type of the `glb` artifact by the format that was asked for (obj comes as a zip with its textures)."""
+
+
+class Reply(BaseModel):
+    """Clients read these leniently, so that a newer service can add members."""
+
+    model_config = ConfigDict(extra="ignore", ser_json_inf_nan="null")
+
+
+class ProgressReport(Reply):
+    """`step` of `steps` is done in `stage`; stages follow one another."""
+
+    stage: str
+    step: int
+    steps: int
+    message: str = ""
+
+
+class FieldProblem(Reply):
+    field: str
+    message: str
+
+
+class Problem(Reply):
+    """RFC 9457 problem document; `type` is a stable slug (see `errors.ERRORS`)."""
+
+    model_config = ConfigDict(extra="allow")
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    request_id: str = ""
+    errors: list[FieldProblem] = []
+    retry_after: float | None = None
+
+
+class ArtifactLink(Reply):
+    """A file of a finished job; `url` is relative to the base URL."""
+
+    url: str
+    media_type: str
+    bytes: int
+
+
+class JobResult(Reply):
+    """What a finished job left; `stats` are for people and dashboards."""
+
+    seed: int | None = None
+    resolution: int | None = None
+    artifacts: dict[str, ArtifactLink] = {}
+    stats: dict[str, JsonValue] = {}
+
+
+class JobStatus(Reply):
+    """A job as its owner sees it. Times are UTC."""
+
+    id: str
+    kind: JobKind
+    status: JobState
+    created: datetime
+    started: datetime | None = None
+    finished: datetime | None = None
+    expires: datetime | None = Field(None, description="When the files of a finished job are removed.")
+    position: int | None = Field(None, description="Jobs ahead in the queue, while queued.")
+    attempt: int = Field(0, description="How often a worker has taken the job.")
+    progress: ProgressReport | None = None
+    settings: dict[str, JsonValue] = {}
+    result: JobResult | None = None
+    problem: Problem | None = None
+
+
+class JobList(Reply):
+    """Newest first; `next` is the `before` of the following page."""
+
+    jobs: list[JobStatus]
+    next: str | None = None
+
+
+class JobEvent(Reply):
+    """One event of a job; `id` counts from 1 and is the SSE id.
+
+    `data`: `progress` carries a `ProgressReport`; `result` a `JobResult`; `failed` a `Problem`; `restarted`
+    says why; `queued` the position.
+    """
+
+    id: int
+    type: EventType
+    time: datetime
+    data: dict[str, JsonValue] = {}
+
+
+class GenerateResponse(Reply):
+    """Reply of a synchronous `POST /generate`; binary members are base64."""
+
+    state: str
+    video: str | None = None
+    preview: str | None = None
+    request_id: str
+    job: str
+    seed: int
+    resolution: int
+    stats: dict[str, JsonValue] = {}
+
+
+class ExtractResponse(Reply):
+    """Reply of a synchronous `POST /extract_glb`."""
+
+    glb: str
+    format: str = "glb"
+    request_id: str
+    job: str
+    stats: dict[str, JsonValue] = {}
+
+
+class Usage(Reply):
+    """The caller's own limits and what is left of them."""
+
+    key: str
+    name: str
+    scopes: list[str]
+    expires: datetime | None = None
+    requests_per_minute: int
+    requests_left: int
+    gpu_seconds_per_day: float
+    gpu_seconds_used: float
+    gpu_seconds_left: float
+    active_jobs: int
+    max_active_jobs: int
+
+
+class Health(Reply):
+    """Reply of `GET /health`: no key, no accelerator."""
+
+    status: Literal["ok", "starting", "degraded", "stopping"]
+    service: str = "trellis2-api"
+    version: str
+    model: str
+    device: str = ""
+    pipeline_types: list[str] = []
+    default_pipeline_type: str | None = None
+    queued: int = 0
+    running: int = 0
+    queue_limit: int = 0
+    matte: bool = Field(False, description="Whether POST /matte is available.")

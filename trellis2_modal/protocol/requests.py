@@ -1,0 +1,294 @@
+"""What a caller may ask for: every field with its default, bounds, title and one line of help.
+
+These models are the single source for the API, the command line flags, the sliders of the app (see
+`controls`) and the tables of the documentation.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from .presets import PRESETS, PresetName
+
+PipelineType = Literal["512", "1024", "1024_cascade", "1536_cascade"]
+PIPELINE_TYPES: tuple[PipelineType, ...] = ("512", "1024", "1024_cascade", "1536_cascade")
+PREFERRED_PIPELINE_TYPES: tuple[PipelineType, ...] = ("1024_cascade", "1024", "512", "1536_cascade")
+"""The default is the first of these that the loaded weights offer."""
+
+Preview = Literal["none", "video", "frames"]
+AlphaMode = Literal["auto", "opaque", "mask", "blend"]
+TextureFormat = Literal["webp", "png", "jpeg"]
+AssetFormat = Literal["glb", "obj", "stl", "ply"]
+JobKind = Literal["generate", "extract"]
+
+MAX_SEED = 2**31 - 1
+SAMPLER_STAGES = {
+    "ss": "sparse_structure_sampler_params",
+    "shape_slat": "shape_slat_sampler_params",
+    "tex_slat": "tex_slat_sampler_params",
+}
+"""Prefix of the request's fields, and the argument of `Pipeline.run` that they become."""
+
+
+class Strict(BaseModel):
+    """Unknown fields are refused by name; infinities and NaN are refused."""
+
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False, ser_json_inf_nan="null")
+
+
+def _slider(group: str, step: float) -> dict[str, Any]:
+    return {"group": group, "step": step}
+
+
+def _steps(group: str, default: int) -> Any:
+    return Field(
+        default,
+        ge=1,
+        le=50,
+        title="Steps",
+        description="Sampler steps: more take longer and add detail up to a point.",
+        json_schema_extra=_slider(group, 1),
+    )
+
+
+def _strength(group: str, default: float) -> Any:
+    return Field(
+        default,
+        ge=0.0,
+        le=15.0,
+        title="Guidance strength",
+        description="How closely to follow the picture; 1 is no guidance.",
+        json_schema_extra=_slider(group, 0.1),
+    )
+
+
+def _rescale(group: str, default: float) -> Any:
+    return Field(
+        default,
+        ge=0.0,
+        le=1.0,
+        title="Guidance rescale",
+        description="Pulls guided contrast back to natural levels; 0 is off.",
+        json_schema_extra=_slider(group, 0.05),
+    )
+
+
+def _rescale_t(group: str, default: float) -> Any:
+    return Field(
+        default,
+        ge=1.0,
+        le=6.0,
+        title="Time rescale",
+        description="Spends more of the steps on the coarse form; 1 is even.",
+        json_schema_extra=_slider(group, 0.1),
+    )
+
+
+STRUCTURE, SHAPE, TEXTURE = "Sparse structure", "Shape", "Texture"
+
+
+class GenerateSettings(Strict):
+    """Everything about a generation but the picture."""
+
+    seed: int = Field(
+        42,
+        ge=0,
+        le=MAX_SEED,
+        title="Seed",
+        description="The same picture, settings and seed give the same asset.",
+        json_schema_extra=_slider("Basic", 1),
+    )
+    pipeline_type: PipelineType | None = Field(
+        None,
+        title="Pipeline type",
+        description="Resolution and route of the generation; left out, the service's default (see /health).",
+        json_schema_extra={"group": "Basic", "choices": list(PIPELINE_TYPES)},
+    )
+    preview: Preview = Field(
+        "video",
+        title="Preview",
+        description="video: a turntable; frames: also a sheet of stills in every render mode; none: neither.",
+        json_schema_extra={"group": "Basic"},
+    )
+    remove_background: bool = Field(
+        True,
+        title="Remove background",
+        description="Cut the subject out; pictures with transparency keep their own matte.",
+        json_schema_extra={"group": "Basic"},
+    )
+    ss_sampling_steps: int = _steps(STRUCTURE, 12)
+    ss_guidance_strength: float = _strength(STRUCTURE, 7.5)
+    ss_guidance_rescale: float = _rescale(STRUCTURE, 0.7)
+    ss_rescale_t: float = _rescale_t(STRUCTURE, 5.0)
+    shape_slat_sampling_steps: int = _steps(SHAPE, 12)
+    shape_slat_guidance_strength: float = _strength(SHAPE, 7.5)
+    shape_slat_guidance_rescale: float = _rescale(SHAPE, 0.5)
+    shape_slat_rescale_t: float = _rescale_t(SHAPE, 3.0)
+    tex_slat_sampling_steps: int = _steps(TEXTURE, 12)
+    tex_slat_guidance_strength: float = _strength(TEXTURE, 1.0)
+    tex_slat_guidance_rescale: float = _rescale(TEXTURE, 0.0)
+    tex_slat_rescale_t: float = _rescale_t(TEXTURE, 3.0)
+
+    def sampler_params(self) -> dict[str, dict[str, float]]:
+        """The three `*_sampler_params` arguments of `Trellis2ImageTo3DPipeline.run`."""
+        names = {
+            "sampling_steps": "steps",
+            "guidance_strength": "guidance_strength",
+            "guidance_rescale": "guidance_rescale",
+            "rescale_t": "rescale_t",
+        }
+        return {
+            argument: {ours: getattr(self, f"{prefix}_{field}") for field, ours in names.items()}
+            for prefix, argument in SAMPLER_STAGES.items()
+        }
+
+
+class GenerateRequest(GenerateSettings):
+    """Body of `POST /generate`."""
+
+    image: str = Field(
+        min_length=1,
+        title="Picture",
+        description="PNG, JPEG or WebP in base64 (a data: URL is taken too).",
+        json_schema_extra={"contentEncoding": "base64"},
+    )
+
+    def settings(self) -> GenerateSettings:
+        return GenerateSettings.model_construct(
+            _fields_set=self.model_fields_set - {"image"},
+            **{name: getattr(self, name) for name in GenerateSettings.model_fields},
+        )
+
+
+class ExtractSettings(Strict):
+    """Everything about an extraction but the state."""
+
+    simplify: PresetName | None = Field(
+        None,
+        title="Budget",
+        description="A preset by name; fields given beside it win over the preset's.",
+        json_schema_extra={"group": "Basic"},
+    )
+    decimation_target: int = Field(
+        500_000,
+        ge=2_000,
+        le=1_000_000,
+        title="Faces",
+        description="Face budget of the mesh.",
+        json_schema_extra=_slider("Basic", 1_000),
+    )
+    texture_size: int = Field(
+        2_048,
+        ge=256,
+        le=4_096,
+        multiple_of=256,
+        title="Texture size",
+        description="Side of the square textures in pixels.",
+        json_schema_extra=_slider("Basic", 256),
+    )
+    format: AssetFormat = Field(
+        "glb",
+        title="Format",
+        description="glb and obj carry textures; stl and ply carry the shape.",
+        json_schema_extra={"group": "Basic"},
+    )
+    alpha_mode: AlphaMode = Field(
+        "auto",
+        title="Transparency",
+        description="auto blends only when a visible part of the asset is see-through.",
+        json_schema_extra={"group": "Material"},
+    )
+    texture_format: TextureFormat = Field(
+        "webp",
+        title="Texture format",
+        description="webp is smallest; png and jpeg open in older viewers.",
+        json_schema_extra={"group": "Material"},
+    )
+    remesh: bool = Field(
+        True,
+        title="Remesh",
+        description="Rebuild the surface closed and evenly before simplifying.",
+        json_schema_extra={"group": "Remeshing"},
+    )
+    remesh_band: float = Field(
+        1.0,
+        ge=0.5,
+        le=4.0,
+        title="Remesh band",
+        description="Half width in voxels of the band that is rebuilt around the surface.",
+        json_schema_extra=_slider("Remeshing", 0.1),
+    )
+    remesh_project: float = Field(
+        0.0,
+        ge=0.0,
+        le=1.0,
+        title="Remesh projection",
+        description="How far the rebuilt surface is pulled back onto the original.",
+        json_schema_extra=_slider("Remeshing", 0.05),
+    )
+
+    def resolved(self) -> ExtractSettings:
+        """The settings with the preset's values filled in where the caller gave none."""
+        if self.simplify is None:
+            return self
+        preset = PRESETS[self.simplify].settings
+        given = {name: getattr(self, name) for name in self.model_fields_set}
+        return ExtractSettings.model_validate(preset | given)
+
+
+class ExtractRequest(ExtractSettings):
+    """Body of `POST /extract_glb`: a state, or the id of a finished generation of the same key."""
+
+    state: str | None = Field(
+        None,
+        min_length=1,
+        title="State",
+        description="The state of a generation, in base64.",
+        json_schema_extra={"contentEncoding": "base64"},
+    )
+    job: str | None = Field(
+        None, min_length=1, max_length=100, title="Job", description="Id of a finished generation."
+    )
+
+    @model_validator(mode="after")
+    def _one_source(self) -> ExtractRequest:
+        if (self.state is None) == (self.job is None):
+            raise ValueError("give exactly one of state and job")
+        return self
+
+    def settings(self) -> ExtractSettings:
+        return ExtractSettings.model_construct(
+            _fields_set=self.model_fields_set - {"state", "job"},
+            **{name: getattr(self, name) for name in ExtractSettings.model_fields},
+        )
+
+
+class GenerateSubmission(GenerateRequest):
+    """Body of `POST /jobs` for a generation."""
+
+    kind: Literal["generate"]
+
+
+class ExtractSubmission(ExtractRequest):
+    """Body of `POST /jobs` for an extraction."""
+
+    kind: Literal["extract"]
+
+
+Submission = Annotated[GenerateSubmission | ExtractSubmission, Field(discriminator="kind")]
+
+
+class MatteRequest(Strict):
+    """Body of `POST /matte`."""
+
+    image: str = Field(min_length=1, title="Picture", description="PNG, JPEG or WebP in base64.")
+
+
+def default_pipeline_type(offered: tuple[str, ...] | list[str]) -> str:
+    """The pipeline type used when a request names none; raises ValueError when nothing is offered."""
+    for name in PREFERRED_PIPELINE_TYPES:
+        if name in offered:
+            return name
+    raise ValueError("the loaded weights offer no pipeline type")
