@@ -1,4 +1,4 @@
-"""The fields of a settings model as plain descriptions: flags, sliders and documentation rows are made of these."""
+"""The fields of a settings model as plain descriptions, for flags, sliders and documentation rows."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Kind = Literal["int", "float", "bool", "choice"]
 
 @dataclass(frozen=True)
 class Control:
-    """One field: `minimum`, `maximum` and `step` for numbers, `choices` for choices (None may be the default)."""
+    """One field: `minimum`, `maximum`, `step` for numbers, `choices` for choices (None may be the default)."""
 
     name: str
     title: str

@@ -26,7 +26,7 @@ ASSET_MEDIA_TYPES = {
     "stl": "model/stl",
     "ply": "application/octet-stream",
 }
-"""Media type of the `glb` artifact by the format that was asked for (obj comes as a zip with its textures)."""
+"""Media type of the `glb` artifact by the format asked for (obj comes as a zip with its textures)."""
 
 
 class Reply(BaseModel):
