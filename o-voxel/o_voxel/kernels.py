@@ -1,4 +1,4 @@
-"""Warp, set up once on first use: quietly, with its on-disk kernel cache, and with CPU launches spread over threads.
+"""Warp, set up once on first use: quiet, kernels cached on disk, CPU launches spread over threads.
 
 Modules that define kernels (`*_kernels.py`) import warp at their top and are themselves imported inside the
 functions that launch them, so that importing the package costs nothing and touches no driver.
@@ -33,9 +33,9 @@ def _initialised() -> ModuleType:
     import warp
 
     if hasattr(warp.config, "log_level"):
-        warp.config.log_level = getattr(warp, "LOG_ERROR", 40)
-    else:
-        warp.config.quiet = True
+        warp.config.log_level = warp.LOG_ERROR
+    else:  # before 1.14
+        setattr(warp.config, "quiet", True)  # noqa: B010
     with _silent_stderr():
         warp.init()
     return warp
@@ -84,9 +84,9 @@ def as_warp(tensor: torch.Tensor, dtype: Any = None) -> Any:
 def launch(kernel: Any, count: int, inputs: Sequence[Any], device: torch.device | str) -> None:
     """Run `kernel(start, *inputs)` over `count` items on `device`.
 
-    On CUDA: one launch on torch's current stream. On the CPU, where Warp itself uses a single thread, the range
-    is cut into pieces that run on `cpu_threads()` threads (a Warp CPU launch releases the interpreter lock), so
-    **no two items may write to the same place** unless they do so atomically.
+    On CUDA: one launch on torch's current stream. On the CPU, where Warp itself uses a single thread, the
+    range is cut into pieces that run on `cpu_threads()` threads (a Warp CPU launch releases the interpreter
+    lock), so **no two items may write to the same place**: Warp's atomics are plain operations on a CPU.
     """
     if count == 0:
         return

@@ -1,4 +1,4 @@
-"""Closest-point, ray and inside queries against a triangle mesh, on CPU and CUDA, by Warp's bounding volume tree."""
+"""Closest-point, ray and inside queries against a triangle mesh, by Warp's bounding volume tree."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .validation import check_mesh
 
 @dataclass(frozen=True)
 class Closest:
-    """Nearest surface points of Q queries; `face` is -1 and `distance` inf where none lay within the limit."""
+    """Nearest surface points of Q queries; `face` -1 and `distance` inf where none lay within the limit."""
 
     distance: torch.Tensor  # [Q] float32
     face: torch.Tensor  # [Q] int64
@@ -80,8 +80,8 @@ class TriangleBVH:
     def closest(self, points: torch.Tensor, max_distance: float | torch.Tensor | None = None) -> Closest:
         """Nearest surface point of each query in points [Q, 3].
 
-        `max_distance` (one number, or one a query: [Q]) bounds the search and makes it faster; queries with no
-        surface within it get face -1 and distance inf.
+        `max_distance` (one number, or one a query: [Q]) bounds the search and makes it faster; queries with
+        no surface within it get face -1 and distance inf.
         """
         from .bvh_kernels import closest_kernel
 
@@ -112,7 +112,7 @@ class TriangleBVH:
         return Closest(distance, face.long(), barycentric)
 
     def cast(self, origins: torch.Tensor, directions: torch.Tensor, max_distance: float = math.inf) -> Hits:
-        """First hit of each ray, from either side; directions [Q, 3] need not be unit length, but not zero."""
+        """First hit of each ray, from either side; directions [Q, 3] of any length but 0."""
         from .bvh_kernels import cast_kernel
 
         origins = self._queries(origins, "origins")
@@ -139,9 +139,9 @@ class TriangleBVH:
         return Hits(distance, face.long(), barycentric)
 
     def inside(self, points: torch.Tensor) -> torch.Tensor:
-        """Bool [Q]: winding number above one half. Meant for closed, outward-oriented meshes; small holes do no harm.
+        """Bool [Q]: winding number above one half; for closed, outward-oriented meshes (small holes do no harm).
 
-        The winding number is a fast approximation (Barill et al. 2018, Fast Winding Numbers for Soups and Clouds).
+        A fast approximation (Barill et al. 2018, Fast Winding Numbers for Soups and Clouds).
         """
         from .bvh_kernels import inside_kernel
 

@@ -1,5 +1,8 @@
 """Warp kernels of `bvh`; imported on first use only."""
 
+# mypy: ignore-errors
+# (the kernel language's types are not Python's)
+
 # No postponed annotations here: Warp reads the argument types of kernels at definition.
 
 import warp as wp
@@ -9,7 +12,7 @@ wp.set_module_options({"enable_backward": False})
 
 @wp.func
 def closest_on_triangle(a: wp.vec3, b: wp.vec3, c: wp.vec3, p: wp.vec3) -> wp.vec3:
-    """Barycentric weights of the point of triangle abc nearest to p (Ericson, Real-Time Collision Detection, 5.1.5).
+    """Weights of the point of triangle abc nearest to p (Ericson, Real-Time Collision Detection, 5.1.5).
 
     Written so that a triangle without area still answers with weights of a nearest point on it.
     """

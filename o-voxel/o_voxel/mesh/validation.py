@@ -15,8 +15,8 @@ def check_mesh(
     Degenerate, duplicate and non-manifold faces pass: they are sound input for every operation here.
 
     Raises:
-        MeshError: wrong shape or dtype, no vertex or face (unless `allow_empty`), a NaN or infinite coordinate,
-            an index outside 0..V-1.
+        MeshError: wrong shape or dtype, no vertex or face (unless `allow_empty`), a NaN or infinite
+            coordinate, an index outside 0..V-1.
     """
     for name, value in (("vertices", vertices), ("faces", faces)):
         if not isinstance(value, torch.Tensor):
