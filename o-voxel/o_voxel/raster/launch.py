@@ -1,0 +1,73 @@
+"""CPU launches whose threads would write to the same pixels: a buffer for each thread, merged afterwards."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
+from typing import Any
+
+import torch
+
+from o_voxel.kernels import as_warp, cpu_threads, warp_module
+
+MAX_BUFFERS = 8
+"""Each buffer is as large as the picture: more cost more memory and merging than they save."""
+
+SMALLEST_PART = 4096
+"""Faces below which a CPU launch is not worth a second thread."""
+
+CUDA_THREADS = 1 << 20
+"""Enough to fill a GPU: where there are fewer faces, several threads share the rows of each."""
+
+
+@lru_cache(maxsize=1)
+def _pool(process: int) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(MAX_BUFFERS, thread_name_prefix="o_voxel-raster")
+
+
+def draw_keys(
+    kernel: Any, faces: int, height: int, width: int, inputs: Sequence[Any], device: torch.device
+) -> torch.Tensor:
+    """[H*W] int64: the smallest key that `kernel` writes at each pixel.
+
+    The kernel is called as (start, lanes, height, width, *inputs, keys) with `lanes` threads a face. Warp's
+    atomics are plain operations on a CPU, so there each thread draws its faces into a buffer of its own.
+    """
+    wp = warp_module()
+    from o_voxel.raster.draw_kernels import EMPTY
+
+    on_cpu = device.type == "cpu"
+    parts = max(1, min(cpu_threads(), MAX_BUFFERS, faces // SMALLEST_PART)) if on_cpu else 1
+    lanes = 1 if on_cpu else max(1, min(height, CUDA_THREADS // max(faces, 1)))
+    buffers = torch.full((parts, height * width), EMPTY, dtype=torch.int64, device=device)
+    if parts == 1:
+        shared = [lanes, height, width, *inputs, as_warp(buffers[0], wp.int64)]
+        launch_whole(kernel, 0, faces * lanes, shared, device)
+        return buffers[0]
+    wp.load_module(kernel.module, device="cpu")  # compile once, before threads race for it
+    bounds = [faces * n // parts for n in range(parts + 1)]
+
+    def draw(n: int) -> None:
+        shared = [lanes, height, width, *inputs, as_warp(buffers[n], wp.int64)]
+        launch_whole(kernel, bounds[n], bounds[n + 1] - bounds[n], shared, device)
+
+    list(_pool(os.getpid()).map(draw, range(parts)))
+    keys = buffers[0]
+    for other in buffers[1:]:
+        torch.minimum(keys, other, out=keys)
+    return keys
+
+
+def launch_whole(kernel: Any, start: int, count: int, inputs: Sequence[Any], device: torch.device) -> None:
+    """One launch of `count` threads beginning at item `start`, on torch's current stream."""
+    if count == 0:
+        return
+    wp = warp_module()
+    target = wp.device_from_torch(device)
+    if device.type == "cpu":
+        wp.launch(kernel, dim=count, inputs=[start, *inputs], device=target)
+        return
+    with wp.ScopedStream(wp.stream_from_torch(torch.cuda.current_stream(device))):
+        wp.launch(kernel, dim=count, inputs=[start, *inputs], device=target)
