@@ -242,7 +242,7 @@ def resolve(
     barycentric: wp.array(dtype=wp.vec2),
     depth: wp.array(dtype=wp.float32),
 ) -> None:
-    """Keys to face id, depth and perspective-correct barycentrics; homogeneous, so clipping does not matter."""
+    """Keys to face id, depth and perspective-correct barycentrics; homogeneous: clipping is no matter."""
     pixel = start + wp.tid()
     key = keys[pixel]
     if key == EMPTY_KEY:
