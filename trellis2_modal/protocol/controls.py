@@ -14,7 +14,7 @@ Kind = Literal["int", "float", "bool", "choice"]
 
 @dataclass(frozen=True)
 class Control:
-    """One field: `minimum`, `maximum`, `step` for numbers, `choices` for choices (None may be the default)."""
+    """One field: `minimum`, `maximum`, `step` for numbers, `choices` for choices; None may be the default."""
 
     name: str
     title: str

@@ -117,14 +117,14 @@ class Backend(Protocol):
     async def status(self, owner: str, job_id: str) -> JobStatus:
         """Raises `NotFoundError`."""
 
-    async def list(self, owner: str, limit: int, before: str | None = None) -> list[JobStatus]:
+    async def list_jobs(self, owner: str, limit: int, before: str | None = None) -> list[JobStatus]:
         """The owner's jobs, newest first, older than the job `before`."""
 
     def events(self, owner: str, job_id: str, after: int = 0) -> AsyncIterator[JobEvent]:
         """Events with an id above `after`, then new ones as they happen; ends after the final event."""
 
     async def result(self, owner: str, job_id: str, name: str) -> Artifact:
-        """Raises `NotFoundError`, `NotReadyError`, `ExpiredError`, `JobCancelledError` or the job's failure."""
+        """Raises `NotFoundError`, `NotReadyError`, `ExpiredError`, `JobCancelledError`, the job's failure."""
 
     async def cancel(self, owner: str, job_id: str) -> JobStatus:
         """Ask a job to stop; a finished one stays as it is."""
