@@ -38,8 +38,9 @@ def attributes_at(points: torch.Tensor) -> torch.Tensor:
 def benchmark_object(resolution: int = 512) -> dict[str, Any]:
     """A mesh such as the shape decoder makes, one vertex a surface voxel, and an attribute row for each voxel.
 
-    At 512: 0.75 M vertices and 1.5 M faces. Returns `vertices` [V, 3] float32 in [-0.5, 0.5]^3, `faces` [F, 3]
-    int32, `coords` [V, 3] int32, `attrs` [V, 6] float32 (base colour, metallic, roughness, alpha), `resolution`.
+    At 512: 0.75 M vertices and 1.5 M faces. Returns `vertices` [V, 3] float32 in [-0.5, 0.5]^3, `faces` [F,
+    3] int32, `coords` [V, 3] int32, `attrs` [V, 6] float32 (base colour, metallic, roughness, alpha),
+    `resolution`.
     """
     from o_voxel.mesh.isosurface import isosurface
 

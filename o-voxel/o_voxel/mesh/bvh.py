@@ -63,6 +63,17 @@ class TriangleBVH:
             raise ArgumentError(f"{name} hold NaN or infinite coordinates")
         return points
 
+    def _rays(self, origins: torch.Tensor, directions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Checked origins and unit directions, [Q, 3] each."""
+        origins = self._queries(origins, "origins")
+        directions = self._queries(directions, "directions")
+        if origins.shape != directions.shape:
+            raise ArgumentError(f"{len(origins)} origins but {len(directions)} directions")
+        length = torch.linalg.vector_norm(directions, dim=1, keepdim=True)
+        if bool((length == 0).any()):
+            raise ArgumentError("a ray direction has length 0")
+        return origins, directions / length
+
     def _reach(self, points: torch.Tensor) -> float:
         """A distance that no nearest point exceeds; Warp prunes with it, and refuses infinity."""
         if len(points) == 0:
@@ -115,13 +126,7 @@ class TriangleBVH:
         """First hit of each ray, from either side; directions [Q, 3] of any length but 0."""
         from .bvh_kernels import cast_kernel
 
-        origins = self._queries(origins, "origins")
-        directions = self._queries(directions, "directions")
-        if origins.shape != directions.shape:
-            raise ArgumentError(f"{len(origins)} origins but {len(directions)} directions")
-        length = torch.linalg.vector_norm(directions, dim=1, keepdim=True)
-        if bool((length == 0).any()):
-            raise ArgumentError("a ray direction has length 0")
+        origins, directions = self._rays(origins, directions)
         if not max_distance >= 0:
             raise ArgumentError(f"max_distance must be 0 or more, got {max_distance}")
         wp = kernels.warp_module()
@@ -129,7 +134,7 @@ class TriangleBVH:
         inputs = [
             wp.uint64(self._mesh.id),
             kernels.as_warp(origins, wp.vec3),
-            kernels.as_warp(directions / length, wp.vec3),
+            kernels.as_warp(directions, wp.vec3),
             float(min(max_distance, self._reach(origins))),
             kernels.as_warp(distance),
             kernels.as_warp(face),
@@ -137,6 +142,25 @@ class TriangleBVH:
         ]
         kernels.launch(cast_kernel, len(origins), inputs, self.device)
         return Hits(distance, face.long(), barycentric)
+
+    def crossings(self, origins: torch.Tensor, directions: torch.Tensor, most: int = 64) -> torch.Tensor:
+        """Surfaces that each ray passes through, int [Q], counted up to `most`; coincident ones count once."""
+        from .bvh_kernels import crossings_kernel
+
+        origins, directions = self._rays(origins, directions)
+        wp = kernels.warp_module()
+        crossings = torch.empty(len(origins), dtype=torch.int32, device=self.device)
+        inputs = [
+            wp.uint64(self._mesh.id),
+            kernels.as_warp(origins, wp.vec3),
+            kernels.as_warp(directions, wp.vec3),
+            self._reach(origins),
+            max(1e-6 * self._radius, torch.finfo(torch.float32).tiny),
+            int(most),
+            kernels.as_warp(crossings),
+        ]
+        kernels.launch(crossings_kernel, len(origins), inputs, self.device)
+        return crossings
 
     def inside(self, points: torch.Tensor) -> torch.Tensor:
         """Bool [Q]: winding number above one half; for closed, outward-oriented meshes (small holes do no harm).

@@ -104,6 +104,33 @@ def cast_kernel(
 
 
 @wp.kernel
+def crossings_kernel(
+    start: int,
+    mesh: wp.uint64,
+    origins: wp.array(dtype=wp.vec3),
+    directions: wp.array(dtype=wp.vec3),
+    limit: float,
+    step: float,
+    most: int,
+    crossings: wp.array(dtype=int),
+):
+    i = start + wp.tid()
+    p = origins[i]
+    d = directions[i]
+    count = 0
+    travelled = 0.0
+    searching = True
+    while searching and count < most:
+        query = wp.mesh_query_ray(mesh, p + d * travelled, d, limit - travelled)
+        if query.result:
+            count += 1
+            travelled += query.t + step
+        else:
+            searching = False
+    crossings[i] = count
+
+
+@wp.kernel
 def inside_kernel(
     start: int, mesh: wp.uint64, points: wp.array(dtype=wp.vec3), limit: float, inside: wp.array(dtype=int)
 ):

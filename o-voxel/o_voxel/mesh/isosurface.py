@@ -29,7 +29,8 @@ CHUNK = 1 << 22
 # Corner numbering: 4 dx + 2 dy + dz. The 12 edges as (corner, corner, axis), ordered by axis.
 CORNERS = torch.tensor([[dx, dy, dz] for dx in (0, 1) for dy in (0, 1) for dz in (0, 1)])
 EDGES = [(a, a + step, axis) for axis, step in enumerate((4, 2, 1)) for a in range(8) if not a & step]
-# The edge of each axis that ends at the cell's maximum corner, and its quad of cells (offsets from the owner).
+# The edge of each axis that ends at the cell's maximum corner, and its quad of cells (offsets from the
+# owner).
 OWNED = (3, 5, 6)
 QUADS = torch.tensor(
     [
@@ -116,10 +117,10 @@ def isosurface(
 ) -> Isosurface:
     """Mesh the zero set of `field` over `resolution` cells an axis. Empty when there is none.
 
-    A cell's vertex is the mean of the zero crossings of its edges (surface nets), crossings being sign changes
-    between < 0 and >= 0; quads follow the flexible dual grid's order and are split along diagonal 0-2.
-    With `only_outer`, quads stay only where their positive side connects to the outside of the grid, so inner
-    layers and voids vanish. Quads that would need a cell outside the grid are dropped.
+    A cell's vertex is the mean of the zero crossings of its edges (surface nets), crossings being sign
+    changes between < 0 and >= 0; quads follow the flexible dual grid's order and are split along diagonal
+    0-2. With `only_outer`, quads stay only where their positive side connects to the outside of the grid,
+    so inner layers and voids vanish. Quads that would need a cell outside the grid are dropped.
 
     Raises:
         ArgumentError: see `base_resolution`.

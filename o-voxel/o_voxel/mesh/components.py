@@ -1,0 +1,62 @@
+"""Connected components of a mesh: faces joined through manifold edges."""
+
+from __future__ import annotations
+
+import torch
+
+from .edges import edge_table
+from .normals import face_areas
+from .repair import keep_faces
+from .validation import check_mesh
+
+
+def label_graph(count: int, pairs: torch.Tensor) -> torch.Tensor:
+    """Component label [count] of graph nodes joined by pairs [P, 2]; labels are numbered by their smallest node."""
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    ends = pairs.cpu().numpy()
+    graph = coo_array(
+        (torch.ones(len(ends), dtype=torch.int8).numpy(), (ends[:, 0], ends[:, 1])), (count, count)
+    )
+    _, labels = connected_components(graph.tocsr(), directed=False)
+    found = torch.from_numpy(labels).long().to(pairs.device)
+    size = int(found.max()) + 1 if count else 0
+    smallest = torch.full((size,), count, dtype=torch.int64, device=pairs.device)
+    smallest.scatter_reduce_(0, found, torch.arange(count, device=pairs.device), "amin")
+    rank = torch.empty_like(smallest)
+    rank[smallest.argsort()] = torch.arange(size, device=pairs.device)
+    return rank[found]
+
+
+def face_components(faces: torch.Tensor, vertex_count: int) -> torch.Tensor:
+    """Label [F] of each face's component, numbered by smallest face; only edges of multiplicity 2 connect."""
+    table = edge_table(faces, vertex_count)
+    return label_graph(len(faces), torch.div(table.manifold_pairs, 3, rounding_mode="floor"))
+
+
+def remove_small_components(
+    vertices: torch.Tensor, faces: torch.Tensor, min_area: float = 1e-5
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Drop components whose total area is below `min_area` (mesh units squared), and vertices no longer used.
+
+    The result may be empty. Raises MeshError on an invalid mesh.
+    """
+    vertices, faces = check_mesh(vertices, faces, allow_empty=True)
+    if len(faces) == 0:
+        return keep_faces(vertices, faces, torch.ones(0, dtype=torch.bool, device=faces.device))
+    labels = face_components(faces, len(vertices))
+    return keep_faces(vertices, faces, (component_areas(vertices, faces, labels) >= min_area)[labels])
+
+
+def keep_largest_component(vertices: torch.Tensor, faces: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Keep only the component with the largest area."""
+    vertices, faces = check_mesh(vertices, faces)
+    labels = face_components(faces, len(vertices))
+    return keep_faces(vertices, faces, labels == component_areas(vertices, faces, labels).argmax())
+
+
+def component_areas(vertices: torch.Tensor, faces: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """Total area of each component, float64 [components]."""
+    areas = torch.zeros(int(labels.max()) + 1, dtype=torch.float64, device=faces.device)
+    return areas.index_add_(0, labels, face_areas(vertices, faces).double())
