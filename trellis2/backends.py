@@ -1,0 +1,106 @@
+"""Which implementation of attention and of the sparse convolution a call uses, and why.
+
+Chosen per call from the device, the dtype and what is importable; `ATTN_BACKEND` and `SPARSE_CONV_BACKEND` force one.
+A forced backend that cannot run is a BackendError that names the package; an automatic choice never fails.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import logging
+import os
+from dataclasses import dataclass
+from functools import cache
+
+import torch
+
+from .errors import BackendError
+
+log = logging.getLogger(__name__)
+
+ATTENTION = ("flash_attn", "sdpa")
+SPARSE_CONV = ("flex_gemm", "triton", "torch")
+_PACKAGE = {"flash_attn": "flash-attn", "flex_gemm": "flex_gemm", "triton": "triton"}
+_MODULES = {
+    "flash_attn": ("flash_attn",),
+    "flex_gemm": ("flex_gemm",),
+    "triton": ("triton", "trellis2.sparse.conv_triton"),
+}
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The implementation of one operation and the reason for it."""
+
+    operation: str
+    backend: str
+    reason: str
+
+
+@cache
+def _import_fault(backend: str) -> str | None:
+    """Why a backend's modules cannot be imported, None when they can. Imports them: call it for CUDA work only."""
+    for name in _MODULES.get(backend, ()):
+        try:
+            if importlib.util.find_spec(name) is None:
+                return f"package {_PACKAGE[backend]} is not installed"
+            importlib.import_module(name)
+        except Exception as error:  # an extension may fail in any way while loading
+            log.warning("backend unusable", extra={"backend": backend, "fault": repr(error)})
+            return f"package {_PACKAGE[backend]} fails to import: {error!r}"
+    return None
+
+
+def _fault(backend: str, device: torch.device, dtype: torch.dtype, needs_grad: bool) -> str | None:
+    """Why a backend cannot serve this call, None when it can."""
+    if backend in ("sdpa", "torch"):
+        return None
+    if device.type != "cuda":
+        return f"{_PACKAGE[backend]} needs CUDA tensors, these are on {device.type}"
+    if backend == "flash_attn" and dtype not in (torch.float16, torch.bfloat16):
+        return f"flash-attn takes float16 and bfloat16 only, not {dtype}"
+    if backend == "triton" and needs_grad:
+        return "the Triton convolution has no backward pass"
+    return _import_fault(backend)
+
+
+def _choose(
+    operation: str,
+    variable: str,
+    order: tuple[str, ...],
+    device: torch.device,
+    dtype: torch.dtype,
+    grad: bool,
+) -> Choice:
+    forced = os.environ.get(variable)
+    if forced:
+        if forced not in order:
+            raise BackendError(f"{variable}={forced} is unknown; choose one of {', '.join(order)}")
+        fault = _fault(forced, device, dtype, grad)
+        if fault:
+            raise BackendError(f"{variable}={forced} was forced, but {fault}; install it or unset {variable}")
+        return Choice(operation, forced, f"forced by {variable}")
+    passed = []
+    for backend in order:
+        fault = _fault(backend, device, dtype, grad)
+        if fault is None:
+            return Choice(operation, backend, "; ".join(passed) or "first choice")
+        passed.append(fault)
+    raise AssertionError("the portable backend serves every call")
+
+
+def attention_backend(device: torch.device, dtype: torch.dtype) -> Choice:
+    """The attention implementation for tensors of this device and dtype."""
+    return _choose("attention", "ATTN_BACKEND", ATTENTION, device, dtype, False)
+
+
+def sparse_conv_backend(device: torch.device, dtype: torch.dtype, needs_grad: bool = False) -> Choice:
+    """The submanifold convolution's implementation for tensors of this device and dtype."""
+    return _choose("sparse convolution", "SPARSE_CONV_BACKEND", SPARSE_CONV, device, dtype, needs_grad)
+
+
+def report(device: str | torch.device = "cpu", dtype: torch.dtype = torch.bfloat16) -> list[Choice]:
+    """What would be picked for 16-bit inference on a device."""
+    device = torch.device(device)
+    return [attention_backend(device, dtype), sparse_conv_backend(device, dtype)]

@@ -1,0 +1,308 @@
+"""The flow transformer: one network for the sparse structure, the shape latent and the texture latent."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils.checkpoint import checkpoint
+
+from ..errors import InvalidArgumentError
+from ..nn.attention import KeyValue, TokenLayout
+from ..nn.block import ModulatedTransformerCrossBlock
+from ..nn.layers import Linear, layer_norm
+from ..nn.precision import as_dtype, autocasting
+from ..nn.rope import grid_coords, rope_phases, sincos_positions
+from ..nn.timestep import TimestepEmbedder
+from ..sparse import SparseTensor
+from .base import Model
+
+Context = torch.Tensor | Sequence[torch.Tensor]
+
+
+@dataclass(frozen=True)
+class ContextCache:
+    """Keys and values of the image tokens for every block: made once a sample, used at every step."""
+
+    layout: TokenLayout
+    blocks: tuple[KeyValue, ...]
+
+    @classmethod
+    def concatenate(cls, caches: Sequence[ContextCache]) -> ContextCache:
+        """The caches of several batches as one batch, for conditional and unconditional passes in one forward."""
+        layout = TokenLayout.of([n for c in caches for n in c.layout.lengths], caches[0].layout.device)
+        blocks = zip(*(c.blocks for c in caches), strict=True)
+        return cls(
+            layout,
+            tuple(
+                KeyValue(torch.cat([b.k for b in same]), torch.cat([b.v for b in same])) for same in blocks
+            ),
+        )
+
+
+class FlowTransformer(Model):
+    """Velocity of a batch of token sequences, given a time and image tokens.
+
+    Everything that the dense and the sparse model share: input fp32, blocks in `dtype`, output fp32.
+    """
+
+    def __init__(
+        self,
+        resolution: int,
+        in_channels: int,
+        model_channels: int,
+        cond_channels: int,
+        out_channels: int,
+        num_blocks: int,
+        num_heads: int | None = None,
+        num_head_channels: int = 64,
+        mlp_ratio: float = 4,
+        pe_mode: str = "ape",
+        rope_freq: tuple[float, float] = (1.0, 10000.0),
+        dtype: str | torch.dtype = "float32",
+        use_checkpoint: bool = False,
+        share_mod: bool = False,
+        initialization: str = "vanilla",
+        qk_rms_norm: bool = False,
+        qk_rms_norm_cross: bool = False,
+    ) -> None:
+        super().__init__()
+        if pe_mode not in ("ape", "rope"):
+            raise InvalidArgumentError(f"pe_mode {pe_mode!r} is neither 'ape' nor 'rope'")
+        if initialization not in ("vanilla", "scaled"):
+            raise InvalidArgumentError(f"initialization {initialization!r} is neither 'vanilla' nor 'scaled'")
+        self.resolution = resolution
+        self.in_channels = in_channels
+        self.model_channels = model_channels
+        self.cond_channels = cond_channels
+        self.out_channels = out_channels
+        self.num_blocks = num_blocks
+        self.num_heads = num_heads or model_channels // num_head_channels
+        self.pe_mode = pe_mode
+        self.rope_freq = (float(rope_freq[0]), float(rope_freq[1]))
+        self.use_checkpoint = use_checkpoint
+        self.share_mod = share_mod
+
+        self.t_embedder = TimestepEmbedder(model_channels)
+        if share_mod:
+            self.adaLN_modulation = nn.Sequential(nn.SiLU(), Linear(model_channels, 6 * model_channels))
+        self.input_layer = Linear(in_channels, model_channels)
+        self.blocks = nn.ModuleList(
+            ModulatedTransformerCrossBlock(
+                model_channels,
+                cond_channels,
+                num_heads=self.num_heads,
+                mlp_ratio=mlp_ratio,
+                qk_rms_norm=qk_rms_norm,
+                qk_rms_norm_cross=qk_rms_norm_cross,
+                share_mod=share_mod,
+            )
+            for _ in range(num_blocks)
+        )
+        self.out_layer = Linear(model_channels, out_channels)
+        self.initialize_weights(initialization)
+        self.convert_to(as_dtype(dtype))
+
+    @property
+    def torso(self) -> list[nn.Module]:
+        return [self.blocks]
+
+    @property
+    def head_dim(self) -> int:
+        return self.model_channels // self.num_heads
+
+    def initialize_weights(self, initialization: str) -> None:
+        """Random weights for training from scratch; nothing on the meta device."""
+        if self.out_layer.weight.is_meta:
+            return
+        c = self.model_channels
+        linears = [m for m in self.modules() if isinstance(m, nn.Linear)]
+        for linear in linears:
+            if initialization == "scaled":
+                nn.init.normal_(linear.weight, std=math.sqrt(2 / (5 * c)))
+            else:
+                nn.init.xavier_uniform_(linear.weight)
+            nn.init.zeros_(linear.bias)
+        if initialization == "scaled":
+            for block in self._blocks:
+                for linear in (block.self_attn.to_out, block.cross_attn.to_out, block.mlp.mlp[2]):
+                    nn.init.normal_(linear.weight, std=1 / math.sqrt(5 * self.num_blocks * c))
+            nn.init.normal_(self.input_layer.weight, std=1 / math.sqrt(self.in_channels))
+        for linear in (self.t_embedder.mlp[0], self.t_embedder.mlp[2]):
+            nn.init.normal_(linear.weight, std=0.02)
+        modulations = (
+            [self.adaLN_modulation] if self.share_mod else [b.adaLN_modulation for b in self._blocks]
+        )
+        for zeroed in [m[1] for m in modulations] + [self.out_layer]:
+            nn.init.zeros_(zeroed.weight)
+            nn.init.zeros_(zeroed.bias)
+
+    @property
+    def _blocks(self) -> list[ModulatedTransformerCrossBlock]:
+        return list(self.blocks)  # type: ignore[arg-type]
+
+    def prepare_cond(self, cond: Context) -> ContextCache:
+        """Keys and values of all blocks for image tokens `[B, L, C_ctx]` or a list of `[L_b, C_ctx]`."""
+        if isinstance(cond, torch.Tensor):
+            if cond.ndim != 3:
+                raise InvalidArgumentError(
+                    f"cond must be [B, L, {self.cond_channels}], got {list(cond.shape)}"
+                )
+            lengths, tokens = [cond.shape[1]] * cond.shape[0], cond.flatten(0, 1)
+        else:
+            lengths, tokens = [len(c) for c in cond], torch.cat(list(cond))
+        if tokens.shape[1] != self.cond_channels:
+            raise InvalidArgumentError(
+                f"image tokens have {tokens.shape[1]} channels, this model was built for {self.cond_channels}"
+            )
+        tokens = self._to_torso(tokens)
+        blocks = tuple(block.cross_attn.key_value(tokens) for block in self._blocks)
+        return ContextCache(TokenLayout.of(lengths, tokens.device), blocks)
+
+    def _to_torso(self, x: torch.Tensor) -> torch.Tensor:
+        return x if autocasting(x) else x.to(self.dtype)
+
+    def velocity(
+        self,
+        tokens: torch.Tensor,
+        layout: TokenLayout,
+        t: torch.Tensor,
+        cond: Context | ContextCache,
+        phases: torch.Tensor | None,
+        positions: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """Tokens `[T, in_channels]`, times `[B]`, context, rotary phases `[T, D/2]` (or absolute positions `[T, C]`).
+
+        Returns `[T, out_channels]` in the dtype of the tokens.
+        """
+        if t.shape != (layout.batch_size,):
+            raise InvalidArgumentError(
+                f"t has shape {list(t.shape)}, expected [{layout.batch_size}]: one time an item"
+            )
+        context = cond if isinstance(cond, ContextCache) else self.prepare_cond(cond)
+        if context.layout.batch_size != layout.batch_size:
+            raise InvalidArgumentError(
+                f"cond holds {context.layout.batch_size} items, x holds {layout.batch_size}; repeat cond to the batch"
+            )
+        h = self._to_torso(self.input_layer(tokens))
+        mod = self.t_embedder(t)
+        if self.share_mod:
+            mod = self.adaLN_modulation(mod)
+        mod = self._to_torso(mod)
+        if positions is not None:
+            h = h + self._to_torso(positions)
+        for block, key_value in zip(self.blocks, context.blocks, strict=True):
+            inputs = (h, layout, mod, key_value, context.layout, phases)
+            if self.use_checkpoint and self.training and torch.is_grad_enabled():
+                h = checkpoint(block, *inputs, use_reentrant=False)
+            else:
+                h = block(*inputs)
+        out: torch.Tensor = self.out_layer(layer_norm(h.to(tokens.dtype)))
+        return out
+
+
+class SparseStructureFlowModel(FlowTransformer):
+    """The flow of the sparse-structure latent: every cell of a dense `R^3` grid is a token."""
+
+    def __init__(
+        self,
+        resolution: int,
+        in_channels: int,
+        model_channels: int,
+        cond_channels: int,
+        out_channels: int,
+        num_blocks: int,
+        num_heads: int | None = None,
+        num_head_channels: int = 64,
+        mlp_ratio: float = 4,
+        pe_mode: str = "ape",
+        rope_freq: tuple[float, float] = (1.0, 10000.0),
+        dtype: str | torch.dtype = "float32",
+        use_checkpoint: bool = False,
+        share_mod: bool = False,
+        initialization: str = "vanilla",
+        qk_rms_norm: bool = False,
+        qk_rms_norm_cross: bool = False,
+        **_ignored: Any,
+    ) -> None:
+        super().__init__(
+            resolution,
+            in_channels,
+            model_channels,
+            cond_channels,
+            out_channels,
+            num_blocks,
+            num_heads=num_heads,
+            num_head_channels=num_head_channels,
+            mlp_ratio=mlp_ratio,
+            pe_mode=pe_mode,
+            rope_freq=rope_freq,
+            dtype=dtype,
+            use_checkpoint=use_checkpoint,
+            share_mod=share_mod,
+            initialization=initialization,
+            qk_rms_norm=qk_rms_norm,
+            qk_rms_norm_cross=qk_rms_norm_cross,
+        )
+        self.reset_buffers(self.device)
+
+    def reset_buffers(self, device: torch.device) -> None:
+        coords = grid_coords(self.resolution, device)
+        if self.pe_mode == "rope":
+            self.register_buffer("rope_phases", rope_phases(coords, self.head_dim))
+        else:
+            self.register_buffer("pos_emb", sincos_positions(coords, self.model_channels))
+
+    def forward(
+        self, x: torch.Tensor, t: torch.Tensor, cond: Context | ContextCache, **_ignored: Any
+    ) -> torch.Tensor:
+        """Velocity `[B, out, R, R, R]` for `x [B, in, R, R, R]`, `t [B]` (1000 times the time), image tokens."""
+        r = self.resolution
+        if x.shape[1:] != (self.in_channels, r, r, r):
+            raise InvalidArgumentError(
+                f"x has shape {list(x.shape)}, expected [B, {self.in_channels}, {r}, {r}, {r}]"
+            )
+        batch = x.shape[0]
+        tokens = x.flatten(2).transpose(1, 2).flatten(0, 1)
+        layout = TokenLayout.of([r**3] * batch, x.device)
+        rope = self.pe_mode == "rope"
+        table = (self.rope_phases if rope else self.pos_emb).repeat(batch, 1)  # type: ignore[operator]
+        v = self.velocity(tokens, layout, t, cond, table if rope else None, None if rope else table)
+        return v.unflatten(0, (batch, -1)).transpose(1, 2).unflatten(2, (r, r, r)).contiguous()
+
+
+class SLatFlowModel(FlowTransformer):
+    """The flow of a structured latent: every occupied voxel is a token. `resolution` has no effect on the numbers."""
+
+    def forward(
+        self,
+        x: SparseTensor,
+        t: torch.Tensor,
+        cond: Context | ContextCache,
+        concat_cond: SparseTensor | None = None,
+        **_ignored: Any,
+    ) -> SparseTensor:
+        """Velocity on x's voxels; `concat_cond` (the same voxels in the same order) is appended after x's channels."""
+        feats = x.feats
+        if concat_cond is not None:
+            if concat_cond.feats.shape[0] != feats.shape[0]:
+                raise InvalidArgumentError(
+                    f"concat_cond has {concat_cond.feats.shape[0]} voxels, x has {feats.shape[0]}; they must be the same"
+                )
+            feats = torch.cat([feats, concat_cond.feats.to(feats.dtype)], dim=1)
+        if feats.shape[1] != self.in_channels:
+            raise InvalidArgumentError(
+                f"x and concat_cond have {feats.shape[1]} channels together, this model takes {self.in_channels}"
+            )
+        layout = x.cached("token_layout", lambda: TokenLayout.of(x.lengths, x.device))
+        phases = positions = None
+        if self.pe_mode == "rope":
+            name = f"rope {self.head_dim} {self.rope_freq}"
+            phases = x.cached(name, lambda: rope_phases(x.coords[:, 1:], self.head_dim, self.rope_freq))
+        else:
+            positions = sincos_positions(x.coords[:, 1:], self.model_channels)
+        return x.replace(self.velocity(feats, layout, t, cond, phases, positions))

@@ -1,0 +1,156 @@
+"""The one attention call: softmax(q k^T / sqrt(D)) v inside each sequence of a token list."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from ..backends import attention_backend
+from ..errors import InvalidArgumentError
+from .layers import Linear, MultiHeadRMSNorm
+from .precision import autocasting
+from .rope import apply_rope
+
+
+@dataclass(frozen=True)
+class TokenLayout:
+    """How a flat token list `[T, C]` divides into the sequences of a batch."""
+
+    lengths: tuple[int, ...]
+    device: torch.device
+
+    @classmethod
+    def of(cls, lengths: Sequence[int], device: torch.device | str) -> TokenLayout:
+        return cls(tuple(lengths), torch.device(device))
+
+    @property
+    def batch_size(self) -> int:
+        return len(self.lengths)
+
+    @property
+    def uniform(self) -> bool:
+        """Whether all sequences have one length."""
+        return len(set(self.lengths)) == 1
+
+    @cached_property
+    def boundaries(self) -> torch.Tensor:
+        """Cumulative lengths `[B + 1]` int32."""
+        ends = torch.tensor([0, *self.lengths]).cumsum(0)
+        return ends.to(self.device, torch.int32)
+
+    @cached_property
+    def items(self) -> torch.Tensor:
+        """Each token's sequence, `[T]` int64."""
+        repeats = torch.tensor(self.lengths, device=self.device)
+        return torch.repeat_interleave(torch.arange(self.batch_size, device=self.device), repeats)
+
+    def group(self, tokens: torch.Tensor) -> torch.Tensor:
+        """Tokens `[T, C]` as `[B, L, C]` when all sequences have one length, else as `[1, T, C]`."""
+        return tokens.unflatten(0, (self.batch_size, self.lengths[0])) if self.uniform else tokens[None]
+
+    def spread(self, values: torch.Tensor) -> torch.Tensor:
+        """Per-sequence rows `[B, C]` in a shape that broadcasts over grouped tokens."""
+        return values[:, None] if self.uniform else values[self.items][None]
+
+
+def attention(
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, queries: TokenLayout, keys: TokenLayout
+) -> torch.Tensor:
+    """Attention of `q [Tq, H, D]` over `k, v [Tk, H, D]`; sequence i of `queries` sees only sequence i of `keys`.
+
+    No mask, no dropout, scale 1/sqrt(D). Returns `[Tq, H, D]`. Raises InvalidArgumentError when the batches differ.
+    """
+    if queries.batch_size != keys.batch_size:
+        raise InvalidArgumentError(
+            f"{queries.batch_size} sequences attend to a context of {keys.batch_size}; give one context an item"
+        )
+    if autocasting(q):
+        dtype = torch.get_autocast_dtype(q.device.type)
+        q, k, v = q.to(dtype), k.to(dtype), v.to(dtype)
+    if attention_backend(q.device, q.dtype).backend == "flash_attn":
+        return _flash(q, k, v, queries, keys)
+    if queries.uniform and keys.uniform:
+        b = queries.batch_size
+        q, k, v = (x.unflatten(0, (b, -1)).transpose(1, 2) for x in (q, k, v))
+        return F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(0, 1)
+    parts = [
+        F.scaled_dot_product_attention(*(x.transpose(0, 1)[None] for x in part))[0].transpose(0, 1)
+        for part in zip(*(x.split(n.lengths) for x, n in ((q, queries), (k, keys), (v, keys))), strict=True)
+    ]
+    return torch.cat(parts)
+
+
+def _flash(
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, queries: TokenLayout, keys: TokenLayout
+) -> torch.Tensor:
+    from flash_attn import flash_attn_func, flash_attn_varlen_func
+
+    if queries.uniform and keys.uniform:
+        b = queries.batch_size
+        out: torch.Tensor = flash_attn_func(*(x.unflatten(0, (b, -1)) for x in (q, k, v)))
+        return out.flatten(0, 1)
+    out = flash_attn_varlen_func(
+        q, k, v, queries.boundaries, keys.boundaries, max(queries.lengths), max(keys.lengths)
+    )
+    return out
+
+
+class SelfAttention(nn.Module):
+    """Rotary self-attention inside each sequence; project, RMS-normalise q and k, rotate, attend, project."""
+
+    def __init__(self, channels: int, heads: int, qk_rms_norm: bool) -> None:
+        super().__init__()
+        self.heads = heads
+        self.to_qkv = Linear(channels, 3 * channels)
+        self.q_rms_norm = MultiHeadRMSNorm(channels // heads, heads) if qk_rms_norm else nn.Identity()
+        self.k_rms_norm = MultiHeadRMSNorm(channels // heads, heads) if qk_rms_norm else nn.Identity()
+        self.to_out = Linear(channels, channels)
+
+    def forward(self, x: torch.Tensor, layout: TokenLayout, phases: torch.Tensor | None) -> torch.Tensor:
+        """`x [T, C]`, `phases [T, D/2]` complex or None; returns `[T, C]`."""
+        q, k, v = self.to_qkv(x).unflatten(-1, (3, self.heads, -1)).unbind(1)
+        q, k = self.q_rms_norm(q), self.k_rms_norm(k)
+        if phases is not None:
+            q, k = apply_rope(q, phases), apply_rope(k, phases)
+        out: torch.Tensor = self.to_out(attention(q, k, v, layout, layout).flatten(1))
+        return out
+
+
+@dataclass(frozen=True)
+class KeyValue:
+    """One cross-attention's keys and values `[Tk, H, D]` of a context, ready to be attended to."""
+
+    k: torch.Tensor
+    v: torch.Tensor
+
+
+class CrossAttention(nn.Module):
+    """Attention of tokens over the (un-normalised) image tokens of their item."""
+
+    def __init__(self, channels: int, context_channels: int, heads: int, qk_rms_norm: bool) -> None:
+        super().__init__()
+        self.heads = heads
+        self.to_q = Linear(channels, channels)
+        self.to_kv = Linear(context_channels, 2 * channels)
+        self.q_rms_norm = MultiHeadRMSNorm(channels // heads, heads) if qk_rms_norm else nn.Identity()
+        self.k_rms_norm = MultiHeadRMSNorm(channels // heads, heads) if qk_rms_norm else nn.Identity()
+        self.to_out = Linear(channels, channels)
+
+    def key_value(self, context: torch.Tensor) -> KeyValue:
+        """Keys and values of context tokens `[Tk, C_ctx]`; they depend on nothing that changes between steps."""
+        k, v = self.to_kv(context).unflatten(-1, (2, self.heads, -1)).unbind(1)
+        # Contiguous, so that the interleaved projection can be freed and every step reads straight through.
+        return KeyValue(self.k_rms_norm(k).contiguous(), v.contiguous())
+
+    def forward(
+        self, x: torch.Tensor, layout: TokenLayout, context: KeyValue, context_layout: TokenLayout
+    ) -> torch.Tensor:
+        """`x [T, C]`; returns `[T, C]`."""
+        q = self.q_rms_norm(self.to_q(x).unflatten(-1, (self.heads, -1)))
+        out: torch.Tensor = self.to_out(attention(q, context.k, context.v, layout, context_layout).flatten(1))
+        return out

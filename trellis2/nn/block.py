@@ -1,0 +1,78 @@
+"""The one block of the flow transformers: modulated self-attention, cross-attention, modulated MLP."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from .attention import CrossAttention, KeyValue, SelfAttention, TokenLayout
+from .layers import LayerNorm32, Linear
+
+
+class FeedForward(nn.Module):
+    """Linear, GELU (tanh approximation), Linear."""
+
+    def __init__(self, channels: int, mlp_ratio: float) -> None:
+        super().__init__()
+        hidden = int(channels * mlp_ratio)
+        self.mlp = nn.Sequential(
+            Linear(channels, hidden), nn.GELU(approximate="tanh"), Linear(hidden, channels)
+        )
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        out: torch.Tensor = self.mlp(x)
+        return out
+
+
+class ModulatedTransformerCrossBlock(nn.Module):
+    """Tokens `[T, C]` of a batch of sequences through one block.
+
+    With `share_mod` the modulation vector `[B, 6C]` comes from outside and the block adds its own; without, the
+    block projects the timestep embedding `[B, C]` itself.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        ctx_channels: int,
+        num_heads: int,
+        mlp_ratio: float = 4.0,
+        qk_rms_norm: bool = False,
+        qk_rms_norm_cross: bool = False,
+        share_mod: bool = False,
+    ) -> None:
+        super().__init__()
+        self.share_mod = share_mod
+        self.norm1 = LayerNorm32(channels, elementwise_affine=False, eps=1e-6)
+        self.norm2 = LayerNorm32(channels, elementwise_affine=True, eps=1e-6)
+        self.norm3 = LayerNorm32(channels, elementwise_affine=False, eps=1e-6)
+        self.self_attn = SelfAttention(channels, num_heads, qk_rms_norm)
+        self.cross_attn = CrossAttention(channels, ctx_channels, num_heads, qk_rms_norm_cross)
+        self.mlp = FeedForward(channels, mlp_ratio)
+        if share_mod:
+            self.modulation = nn.Parameter(torch.randn(6 * channels) / channels**0.5)
+        else:
+            self.adaLN_modulation = nn.Sequential(nn.SiLU(), Linear(channels, 6 * channels))
+
+    def forward(
+        self,
+        x: torch.Tensor,
+        layout: TokenLayout,
+        mod: torch.Tensor,
+        context: KeyValue,
+        context_layout: TokenLayout,
+        phases: torch.Tensor | None,
+    ) -> torch.Tensor:
+        """`x [T, C]`, `mod [B, 6C]` (shared) or `[B, C]`, `phases [T, D/2]` complex or None; returns `[T, C]`."""
+        # The sum with the block's own float32 vector is formed in float32, then rounded to the torso's dtype.
+        vectors = (self.modulation + mod).to(mod.dtype) if self.share_mod else self.adaLN_modulation(mod)
+        vectors = layout.spread(vectors)
+        shift_msa, scale_msa, gate_msa, shift_mlp, scale_mlp, gate_mlp = vectors.chunk(6, dim=-1)
+        x = layout.group(x)
+        h = self.norm1(x) * (1 + scale_msa) + shift_msa
+        x = x + gate_msa * self.self_attn(h.flatten(0, 1), layout, phases).view_as(x)
+        h = self.norm2(x).flatten(0, 1)
+        x = x + self.cross_attn(h, layout, context, context_layout).view_as(x)
+        h = self.norm3(x) * (1 + scale_mlp) + shift_mlp
+        x = x + gate_mlp * self.mlp(h)
+        return x.flatten(0, 1)

@@ -1,0 +1,78 @@
+"""The 27 neighbours of every voxel, found once for a set of coordinates."""
+
+from __future__ import annotations
+
+import torch
+
+from ..errors import InvalidArgumentError
+from .tensor import SparseTensor
+
+KERNEL_VOLUME = 27
+CENTER = 13
+
+
+def voxel_keys(coords: torch.Tensor, margin: int = 0) -> tuple[torch.Tensor, tuple[int, int]]:
+    """One int64 key a voxel, ascending with (batch, x, y, z), and the strides of x and y (that of z is 1).
+
+    `margin` empty cells behind each axis keep a step beyond the grid from landing on a voxel of the next row.
+    """
+    low = coords.amin(0)
+    batches, *spans = (coords.amax(0) - low).tolist()
+    size_x, size_y, size_z = (span + 1 + margin for span in spans)
+    if (batches + 1) * size_x * size_y * size_z >= 2**62:
+        raise InvalidArgumentError(
+            f"coordinates span {spans} voxels in {batches + 1} items, 2^62 cells or more; crop the grid"
+        )
+    b, x, y, z = (coords - low).long().unbind(1)
+    return ((b * size_x + x) * size_y + y) * size_z + z, (size_y * size_z, size_z)
+
+
+def neighbor_table(coords: torch.Tensor) -> torch.Tensor:
+    """Row numbers of the 27 neighbours, `[T, 27]` int32; T stands for "no such voxel".
+
+    Column `9i + 3j + k` is the voxel at `p + (i-1, j-1, k-1)` of the same batch item: column 13 is the voxel itself,
+    columns v and 26-v are opposite. `coords` is `[T, 4]` int32 with unique rows in any order, on any device.
+
+    Raises InvalidArgumentError for duplicate voxels.
+    """
+    count = coords.shape[0]
+    if count == 0:
+        return torch.empty(0, KERNEL_VOLUME, dtype=torch.int32, device=coords.device)
+    keys, (stride_x, stride_y) = voxel_keys(coords, margin=1)
+    keys, order = keys.sort()
+    if bool((keys.diff() == 0).any()):
+        raise InvalidArgumentError("coords hold the same voxel more than once; make the rows unique first")
+    rows = order.int()
+    columns = torch.full((KERNEL_VOLUME, count), count, dtype=torch.int32, device=coords.device)
+    columns[CENTER] = rows
+    sentinel = keys.new_full((1,), torch.iinfo(torch.int64).max)
+    padded = torch.cat([keys, sentinel])
+
+    def link(column: int, position: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
+        """Enter the voxels found at `position` as neighbours, and their finders as the opposite ones."""
+        hit = padded[position] == wanted
+        finder = hit.nonzero().squeeze(1)
+        found = position[finder]
+        columns[column][finder] = rows[found]
+        columns[2 * CENTER - column][found] = rows[finder]
+        return hit
+
+    # Half of the offsets decide the other half, and in sorted order a run of three along z needs one search.
+    link(CENTER + 1, torch.arange(1, count + 1, device=coords.device), keys + 1)
+    for column, stride in [(CENTER + 3, stride_y)] + [
+        (CENTER + 9 + 3 * j, stride_x + j * stride_y) for j in (-1, 0, 1)
+    ]:
+        wanted = keys + stride
+        position = torch.searchsorted(keys, wanted)
+        hit = link(column, position, wanted)
+        link(column - 1, (position - 1).clamp_min_(0), wanted - 1)
+        link(column + 1, position + hit, wanted + 1)
+
+    table = torch.empty(count, KERNEL_VOLUME, dtype=torch.int32, device=coords.device)
+    table[order] = columns.t()
+    return table
+
+
+def neighbor_table_of(x: SparseTensor) -> torch.Tensor:
+    """The neighbour table of a tensor's voxels, built on first use and shared by all that carry its cache."""
+    return x.cached("neighbors", lambda: neighbor_table(x.coords))

@@ -1,0 +1,139 @@
+"""Spatial-to-channel and back: halving the grid by stacking children, doubling it by unstacking them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from ..errors import InvalidArgumentError
+from .neighbors import voxel_keys
+from .tensor import SparseTensor
+
+CHILDREN = 8
+
+
+@dataclass(frozen=True)
+class Merge:
+    """How fine voxels became coarse ones: kept at the coarse scale so that the way back restores their order."""
+
+    fine_coords: torch.Tensor  # [T, 4] int32, the encoder's own row order
+    slots: torch.Tensor  # [T] int64, 8 * parent row + child index
+    parents: int
+
+    def to(self, device: torch.device) -> Merge:
+        if self.slots.device == device:
+            return self
+        return Merge(self.fine_coords.to(device), self.slots.to(device), self.parents)
+
+    def subdivision(self) -> torch.Tensor:
+        """Which children each parent has, `[parents, 8]` bool."""
+        mask = torch.zeros(self.parents * CHILDREN, dtype=torch.bool, device=self.slots.device)
+        mask[self.slots] = True
+        return mask.view(self.parents, CHILDREN)
+
+
+def child_index(coords: torch.Tensor) -> torch.Tensor:
+    """0..7 for each voxel `[T, 4]`: x is bit 0, y bit 1, z bit 2."""
+    bits = (coords[:, 1:] & 1).long()
+    return bits[:, 0] + 2 * bits[:, 1] + 4 * bits[:, 2]
+
+
+def _merge(coords: torch.Tensor) -> tuple[torch.Tensor, Merge]:
+    """Parents `[N, 4]`, sorted by (batch, x, y, z), and the way back."""
+    halves = coords.clone()
+    halves[:, 1:] = coords[:, 1:] >> 1
+    if not len(coords):
+        return halves, Merge(coords, torch.empty(0, dtype=torch.int64, device=coords.device), 0)
+    keys, order = voxel_keys(halves)[0].sort()
+    first = torch.ones_like(keys, dtype=torch.bool)
+    first[1:] = keys[1:] != keys[:-1]
+    parent = torch.empty_like(keys)
+    parent[order] = first.cumsum(0) - 1
+    parents = halves[order[first]]
+    return parents, Merge(coords, parent * CHILDREN + child_index(coords), parents.shape[0])
+
+
+class SparseSpatial2Channel(nn.Module):
+    """`[T, C]` to `[N, 8C]` on the halved grid: child k fills channels `kC .. (k+1)C-1`, absent children are zero.
+
+    Parents come out sorted by (batch, x, y, z). The coarse scale remembers the fine voxels, so that
+    `SparseChannel2Spatial` can restore them.
+    """
+
+    def forward(self, x: SparseTensor) -> SparseTensor:
+        channels = x.feats.shape[1]
+        coarse_scale = x.scale * 2
+        known = x.at_scale(x.feats, x.coords, coarse_scale).scale_cache
+        if known.merge is None:
+            parents, merge = _merge(x.coords)
+            spatial = tuple((size + 1) // 2 for size in x.spatial_shape)
+            known.merge = merge
+            known.memo["coords", x.device] = parents
+            known.memo["spatial_shape", torch.device("cpu")] = spatial
+        merge = known.merge.to(x.device)
+        parents = known.memo.get(("coords", x.device))
+        if parents is None:
+            parents = _merge(x.coords)[0]
+            known.memo["coords", x.device] = parents
+        slots = x.feats.new_zeros(merge.parents * CHILDREN, channels).index_copy(0, merge.slots, x.feats)
+        return x.at_scale(slots.view(merge.parents, CHILDREN * channels), parents, coarse_scale)
+
+
+class SparseChannel2Spatial(nn.Module):
+    """`[N, 8C]` to `[T, C]` on the doubled grid.
+
+    When the tensor still remembers the finer voxels it came from, exactly those are restored in their own order
+    and `subdivision` is ignored. Otherwise child k of row n exists where `subdivision[n, k]`; rows follow parents,
+    then ascending k; and the result starts with an empty cache.
+
+    Raises InvalidArgumentError when there is neither memory nor a `[N, 8]` mask.
+    """
+
+    def forward(self, x: SparseTensor, subdivision: torch.Tensor | None = None) -> SparseTensor:
+        return Expansion.of(x, subdivision).apply(x.feats)
+
+
+@dataclass(frozen=True)
+class Expansion:
+    """The finer voxels of a tensor, decided once and applied to any features on it."""
+
+    template: SparseTensor  # fine coords with the cache they live in; its feats are the slots themselves
+    slots: torch.Tensor  # [T] int64
+
+    @classmethod
+    def of(cls, x: SparseTensor, subdivision: torch.Tensor | None = None) -> Expansion:
+        """From the memory of the coarse scale, or from a `[N, 8]` boolean mask."""
+        merge: Merge | None = x.scale_cache.merge
+        fine_scale = x.scale / 2
+        if merge is not None:
+            merge = merge.to(x.device)
+            return cls(x.at_scale(merge.slots, merge.fine_coords, fine_scale), merge.slots)
+        if subdivision is None:
+            raise InvalidArgumentError(
+                "channel-to-spatial needs a subdivision mask: this tensor does not remember finer voxels"
+            )
+        if subdivision.shape != (x.coords.shape[0], CHILDREN):
+            raise InvalidArgumentError(
+                f"subdivision has shape {list(subdivision.shape)}, expected [{x.coords.shape[0]}, {CHILDREN}]: "
+                "guides must have the same voxels in the same order"
+            )
+        parent, child = subdivision.nonzero(as_tuple=True)
+        coords = x.coords[parent]
+        bits = torch.stack([child & 1, child >> 1 & 1, child >> 2], dim=1)
+        coords[:, 1:] = 2 * coords[:, 1:] + bits.int()
+        slots = parent * CHILDREN + child
+        return cls(SparseTensor(slots, coords, x.batch_size, scale=fine_scale), slots)
+
+    def apply(self, feats: torch.Tensor) -> SparseTensor:
+        """Features `[N, 8C]` of the coarse voxels as `[T, C]` on the fine ones."""
+        if feats.shape[1] % CHILDREN:
+            raise InvalidArgumentError(f"{feats.shape[1]} channels do not split among {CHILDREN} children")
+        return self.template.replace(feats.reshape(feats.shape[0] * CHILDREN, -1)[self.slots])
+
+
+def true_subdivision(x: SparseTensor) -> torch.Tensor | None:
+    """Which children `[N, 8]` the remembered finer voxels occupy; None when the tensor remembers none."""
+    merge: Merge | None = x.scale_cache.merge
+    return None if merge is None else merge.to(x.device).subdivision()
