@@ -1,4 +1,4 @@
-"""The synthetic object that geometry benchmarks share: a bumpy sphere in a torus, with eight small spheres around."""
+"""The object that geometry benchmarks share: a bumpy sphere in a torus, eight small spheres around."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ BUMPS = 14.0
 
 
 def distance_to_object(points: torch.Tensor) -> torch.Tensor:
-    """Signed distance-like value of points [Q, 3] in the unit cube centred at 0; never grows faster than distance."""
+    """Distance-like value of points [Q, 3] in the unit cube centred at 0, negative inside; 1-Lipschitz."""
     x, y, z = points.unbind(dim=1)
     radius = points.norm(dim=1)
     wave = torch.sin(BUMPS * x / 0.28) * torch.sin(BUMPS * y / 0.28) * torch.sin(BUMPS * z / 0.28)
@@ -36,7 +36,7 @@ def attributes_at(points: torch.Tensor) -> torch.Tensor:
 
 
 def benchmark_object(resolution: int = 512) -> dict[str, Any]:
-    """A mesh such as the shape decoder makes, one vertex a surface voxel, and an attribute row for each voxel.
+    """A mesh such as the shape decoder makes, one vertex a surface voxel, and an attribute row for each.
 
     At 512: 0.75 M vertices and 1.5 M faces. Returns `vertices` [V, 3] float32 in [-0.5, 0.5]^3, `faces` [F,
     3] int32, `coords` [V, 3] int32, `attrs` [V, 6] float32 (base colour, metallic, roughness, alpha),

@@ -144,7 +144,7 @@ class TriangleBVH:
         return Hits(distance, face.long(), barycentric)
 
     def crossings(self, origins: torch.Tensor, directions: torch.Tensor, most: int = 64) -> torch.Tensor:
-        """Surfaces that each ray passes through, int [Q], counted up to `most`; coincident ones count once."""
+        """Surfaces that each ray passes through, int [Q], up to `most`; coincident ones count once."""
         from .bvh_kernels import crossings_kernel
 
         origins, directions = self._rays(origins, directions)
@@ -163,9 +163,10 @@ class TriangleBVH:
         return crossings
 
     def inside(self, points: torch.Tensor) -> torch.Tensor:
-        """Bool [Q]: winding number above one half; for closed, outward-oriented meshes (small holes do no harm).
+        """Bool [Q]: winding number above one half; for closed, outward-oriented meshes.
 
-        A fast approximation (Barill et al. 2018, Fast Winding Numbers for Soups and Clouds).
+        Small holes do no harm. A fast approximation (Barill et al. 2018, Fast Winding Numbers for Soups and
+        Clouds).
         """
         from .bvh_kernels import inside_kernel
 

@@ -1,7 +1,8 @@
 """Warp kernels of `bvh`; imported on first use only."""
 
 # mypy: ignore-errors
-# (the kernel language's types are not Python's)
+# ruff: noqa: UP018
+# (the kernel language's types are not Python's: `int(0)` declares a variable, `0` a constant)
 
 # No postponed annotations here: Warp reads the argument types of kernels at definition.
 
@@ -118,15 +119,13 @@ def crossings_kernel(
     p = origins[i]
     d = directions[i]
     count = 0
-    travelled = 0.0
-    searching = True
-    while searching and count < most:
+    travelled = float(0.0)
+    for _hit in range(most):
         query = wp.mesh_query_ray(mesh, p + d * travelled, d, limit - travelled)
-        if query.result:
-            count += 1
-            travelled += query.t + step
-        else:
-            searching = False
+        if not query.result:
+            break
+        count += 1
+        travelled += query.t + step
     crossings[i] = count
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 
 from .edges import edge_table
@@ -11,14 +12,12 @@ from .validation import check_mesh
 
 
 def label_graph(count: int, pairs: torch.Tensor) -> torch.Tensor:
-    """Component label [count] of graph nodes joined by pairs [P, 2]; labels are numbered by their smallest node."""
+    """Component label [count] of graph nodes joined by pairs [P, 2], numbered by smallest node."""
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
 
     ends = pairs.cpu().numpy()
-    graph = coo_array(
-        (torch.ones(len(ends), dtype=torch.int8).numpy(), (ends[:, 0], ends[:, 1])), (count, count)
-    )
+    graph = coo_array((np.ones(len(ends), dtype=np.int8), (ends[:, 0], ends[:, 1])), (count, count))
     _, labels = connected_components(graph.tocsr(), directed=False)
     found = torch.from_numpy(labels).long().to(pairs.device)
     size = int(found.max()) + 1 if count else 0

@@ -65,7 +65,7 @@ def sort_order(keys: torch.Tensor) -> torch.Tensor:
 
 
 def boundary_edges(faces: torch.Tensor, vertex_count: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Boundary half-edges as (start, end) vertex rows [B, 2], and a mask [V] of vertices on non-manifold edges.
+    """Boundary half-edges as (start, end) rows [B, 2], and a mask [V] of vertices on non-manifold edges.
 
     Half the work of `edge_table`: keys alone are sorted, with the direction in their lowest bit.
     """

@@ -15,11 +15,11 @@ import torch
 from ..errors import ArgumentError
 
 Field = Callable[[torch.Tensor, float], torch.Tensor]
-"""`field(points [Q, 3], limit) -> [Q]`: exact where its magnitude is at most `limit`; elsewhere only the sign must
-be right and the magnitude must exceed `limit`. It must be 1-Lipschitz (a distance, or less)."""
+"""`field(points [Q, 3], limit) -> [Q]`: exact where its magnitude is at most `limit`; elsewhere only the sign
+must be right and the magnitude must exceed `limit`. It must be 1-Lipschitz (a distance, or less)."""
 
 HALF_DIAGONAL = 0.87
-"""A little over sqrt(3)/2: a cell of side h can hold a zero only if the field at its centre is below 0.87 h."""
+"""A little over sqrt(3)/2: a cell of side h holds a zero only if the field at its centre is below 0.87 h."""
 
 LARGEST_BASE = 128
 """The coarsest grid is evaluated densely: at most this many cells along an axis."""
@@ -74,7 +74,7 @@ def coords_of(keys: torch.Tensor, size: int) -> torch.Tensor:
 
 
 def find(sorted_keys: torch.Tensor, keys: torch.Tensor) -> torch.Tensor:
-    """Row of each key in `sorted_keys`, or -1. NumPy's search is several times faster than torch's on a CPU."""
+    """Row of each key in `sorted_keys`, or -1; NumPy's search is several times faster on a CPU."""
     if len(sorted_keys) == 0:
         return torch.full_like(keys, -1)
     if keys.device.type == "cpu":
@@ -197,7 +197,7 @@ def _finest(
 
 
 def surface_nets(band: Band, resolution: int, outside: torch.Tensor | None = None) -> Isosurface:
-    """Vertices and faces of a band; `outside` [C] bool restricts quads to those whose positive end is marked."""
+    """Vertices and faces of a band; `outside` [C] bool keeps only quads whose positive end is marked."""
     device = band.cells.device
     values = band.values[band.corners]  # [N, 8]
     negative = values < 0

@@ -20,7 +20,7 @@ _one_at_a_time = threading.Lock()
 def quadric_collapse(
     vertices: torch.Tensor, faces: torch.Tensor, target_faces: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Collapse until at most 1.01 * target faces remain or no attempt gets further (Garland & Heckbert 1997)."""
+    """Collapse until 1.01 * target faces remain or no attempt gets further (Garland & Heckbert 1997)."""
     # The library keeps its mesh in process-wide variables.
     with _one_at_a_time:
         points, triangles = _collapse(vertices.cpu().numpy(), faces.cpu().numpy(), target_faces)

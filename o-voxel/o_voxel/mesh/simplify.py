@@ -19,7 +19,7 @@ _log = logging.getLogger(__name__)
 def simplify(
     vertices: torch.Tensor, faces: torch.Tensor, target_faces: int, *, method: Method = "auto"
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Reduce the mesh to about `target_faces` faces (never more than 1 % above, where collapses can reach it).
+    """Reduce the mesh to about `target_faces` faces: at most 1 % above, where collapses can reach it.
 
     `quadric` (serial, on the CPU) gives the smaller error; `parallel` collapses independent edges all at
     once and suits GPUs; `auto` takes `parallel` on CUDA and `quadric` elsewhere. A mesh within the budget
