@@ -177,3 +177,78 @@ def _cone_half_angles(labels: Ints, normals: Floats, sums: Floats) -> Floats:
     lowest = np.ones(len(sums))
     np.minimum.at(lowest, labels, cosine)
     return np.arccos(np.clip(lowest, -1.0, 1.0))
+
+
+def smooth_borders(graph: FaceGraph, labels: Ints, cone_half_angle: float, rounds: int = 8) -> Ints:
+    """Straighten chart borders: a face surrounded on two sides by one other chart joins it.
+
+    Only where the face's normal lies within `cone_half_angle` (and 80 degrees) of that chart's axis. Charts stay in
+    one piece: whatever a move cuts off becomes a chart of its own, and pieces of a few faces are absorbed again.
+    """
+    floor = np.cos(min(cone_half_angle, np.radians(80.0)))
+    a, b = graph.pairs.T
+    face = np.concatenate([a, b])
+    other = np.concatenate([b, a])
+    for turn in range(rounds):
+        charts = int(labels.max()) + 1
+        sums = np.stack([np.bincount(labels, graph.normals[:, k], charts) for k in range(3)], axis=1)
+        axes = sums / np.maximum(np.linalg.norm(sums, axis=1, keepdims=True), 1e-20)
+        foreign = labels[face] != labels[other]
+        wanted, votes = np.unique(face[foreign] * charts + labels[other[foreign]], return_counts=True)
+        moving, target = wanted[votes >= 2] // charts, wanted[votes >= 2] % charts
+        fits = np.einsum("ij,ij->i", graph.normals[moving], axes[target]) >= floor
+        # Half of the faces a round: two neighbours that trade places would never settle.
+        fits &= (moving * 2654435761 >> 7) % 2 == turn % 2
+        labels = labels.copy()
+        labels[moving[fits]] = target[fits]
+    return connected_charts(graph, labels)
+
+
+def connected_charts(graph: FaceGraph, labels: Ints) -> Ints:
+    """Split charts into edge-connected pieces and number them 0..charts-1."""
+    from scipy.sparse import coo_matrix
+    from scipy.sparse.csgraph import connected_components
+
+    inner = graph.pairs[labels[graph.pairs[:, 0]] == labels[graph.pairs[:, 1]]]
+    ones = np.ones(len(inner), dtype=bool)
+    links = coo_matrix((ones, (inner[:, 0], inner[:, 1])), shape=(len(labels), len(labels)))
+    return connected_components(links, directed=False)[1].astype(np.int64)
+
+
+def absorb_small_charts(graph: FaceGraph, labels: Ints, smallest: int) -> Ints:
+    """Give every chart of fewer than `smallest` faces to the neighbour it shares most border with, if it looks
+    the same way to within 80 degrees."""
+    for _ in range(4):
+        charts = int(labels.max()) + 1
+        counts = np.bincount(labels, minlength=charts)
+        sums = np.stack([np.bincount(labels, graph.normals[:, k], charts) for k in range(3)], axis=1)
+        axes = sums / np.maximum(np.linalg.norm(sums, axis=1, keepdims=True), 1e-20)
+        pairs, shared = _join_parallel(labels[graph.pairs], graph.lengths, charts)
+        pairs = np.concatenate([pairs, pairs[:, ::-1]])
+        shared = np.concatenate([shared, shared])
+        # Only small into not-small, so that no two charts swap.
+        fits = (counts[pairs[:, 0]] < smallest) & (counts[pairs[:, 1]] >= smallest)
+        fits &= np.einsum("ij,ij->i", axes[pairs[:, 0]], axes[pairs[:, 1]]) > np.cos(np.radians(80.0))
+        if not fits.any():
+            break
+        order = np.argsort(shared[fits], kind="stable")
+        target = np.arange(charts)
+        target[pairs[fits][order, 0]] = pairs[fits][order, 1]
+        labels = np.unique(target[labels], return_inverse=True)[1].reshape(-1)
+    return labels
+
+
+def split_along(positions: Floats, labels: Ints, chosen: NDArray[np.bool_]) -> Ints:
+    """Cut each chosen chart [charts] in two at the middle of its longest direction; `positions` [F, k] of faces."""
+    charts = int(labels.max()) + 1
+    count = np.maximum(np.bincount(labels, minlength=charts), 1)
+    size = positions.shape[1]
+    centre = np.stack([np.bincount(labels, positions[:, k], charts) / count for k in range(size)], axis=1)
+    offset = positions - centre[labels]
+    spread = np.empty((charts, size, size))
+    for i in range(size):
+        for j in range(size):
+            spread[:, i, j] = np.bincount(labels, offset[:, i] * offset[:, j], charts)
+    axis = np.linalg.eigh(spread)[1][:, :, -1]
+    far = np.einsum("ij,ij->i", offset, axis[labels]) > 0
+    return np.where(chosen[labels] & far, labels + charts, labels)

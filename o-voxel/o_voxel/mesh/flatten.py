@@ -160,9 +160,9 @@ def _unfolded(plane: Floats, faces: Ints, labels: Ints, positions: Floats) -> np
 
 
 def _not_overlapping(plane: Floats, faces: Ints, labels: Ints, charts: int) -> np.ndarray:
-    """Charts [charts] that hardly cover any sample point twice; the sample grid has about 8 points a face."""
+    """Charts [charts] that hardly cover any sample point twice; the sample grid has about 3 points a face, 65536 at least."""
     total = np.abs(signed_areas(plane, faces)).sum()
-    cell = max(float(np.sqrt(total / (8 * len(faces) + 4096))), 1e-12)
+    cell = max(float(np.sqrt(total / (3 * len(faces) + 65536))), 1e-12)
     low = np.full((charts, 2), np.inf)
     high = np.full((charts, 2), -np.inf)
     np.minimum.at(low, labels, plane[faces].min(axis=1))
