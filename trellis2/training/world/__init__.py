@@ -1,0 +1,20 @@
+"""The procedural world: everyday objects as signed-distance tables with PBR materials. Imports torch and numpy only.
+
+Start reading in `families/vessels.py` (what an object is), then `builder.py`, `table.py`, `distance.py`.
+"""
+
+from __future__ import annotations
+
+from .distance import attributes, distance, normals
+from .sample import HELD_OUT_SEED, family_of, held_out_tables, object_table, table_bank
+
+__all__ = [
+    "HELD_OUT_SEED",
+    "attributes",
+    "distance",
+    "family_of",
+    "held_out_tables",
+    "normals",
+    "object_table",
+    "table_bank",
+]
