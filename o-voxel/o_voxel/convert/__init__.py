@@ -3,6 +3,7 @@
 Imports `o_voxel.sampling` and `o_voxel.errors` only. Start reading in `to_mesh`, then `from_mesh`.
 """
 
+from .from_mesh import mesh_to_flexible_dual_grid
 from .to_mesh import flexible_dual_grid_to_mesh
 
-__all__ = ["flexible_dual_grid_to_mesh"]
+__all__ = ["flexible_dual_grid_to_mesh", "mesh_to_flexible_dual_grid"]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Union
 
 import numpy as np
 import torch
@@ -13,8 +12,8 @@ from torch import Tensor
 
 from ..errors import ArgumentError
 
-Triple = Union[int, float, Sequence[float], np.ndarray, Tensor]
-Box = Union[Sequence[Sequence[float]], np.ndarray, Tensor]
+Triple = int | float | Sequence[float] | np.ndarray | Tensor
+Box = Sequence[Sequence[float]] | np.ndarray | Tensor
 
 MAX_GRID = 1 << 16  # voxels along one axis; npz files store coordinates in 16 bits
 
