@@ -1,7 +1,7 @@
 """Warp kernels of `bvh`; imported on first use only."""
 
 # mypy: ignore-errors
-# ruff: noqa: UP018
+# ruff: noqa: UP018, RUF046
 # (the kernel language's types are not Python's: `int(0)` declares a variable, `0` a constant)
 
 # No postponed annotations here: Warp reads the argument types of kernels at definition.
@@ -118,7 +118,7 @@ def crossings_kernel(
     i = start + wp.tid()
     p = origins[i]
     d = directions[i]
-    count = 0
+    count = int(0)
     travelled = float(0.0)
     for _hit in range(most):
         query = wp.mesh_query_ray(mesh, p + d * travelled, d, limit - travelled)

@@ -58,7 +58,9 @@ class Band:
     values: torch.Tensor  # [C] field at the corners
     cells: torch.Tensor  # [N, 3] int64, lexicographic: cells whose corners differ in sign
     corners: torch.Tensor  # [N, 8] int64 rows of `corner_keys`
-    free: list[tuple[int, torch.Tensor]]  # per level (cells along an axis, [M, 3] cells without a zero)
+    free: list[tuple[int, torch.Tensor]]  # per level: cells along an axis, [M, 3] cells wholly above zero
+    parents: torch.Tensor  # [P, 3] the refined cells of the last of these levels
+    parent_points: torch.Tensor  # [(s + 1)^3, P] rows of `corner_keys`, s = R / that level
 
 
 def keys_of(coords: torch.Tensor, size: int) -> torch.Tensor:
@@ -149,8 +151,9 @@ def refine(field: Field, resolution: int, device: torch.device) -> Band:
         size = resolution / level
         last = level == resolution or level * 2 == resolution
         centres = ((cells + 0.5) * size).float()
-        active = _evaluate(field, centres, HALF_DIAGONAL * size).abs() < HALF_DIAGONAL * size
-        free.append((level, cells[~active]))
+        values = _evaluate(field, centres, HALF_DIAGONAL * size)
+        active = values.abs() < HALF_DIAGONAL * size
+        free.append((level, cells[~active & (values > 0)]))
         cells = cells[active]
         if last:
             break
@@ -193,7 +196,7 @@ def _finest(
         corners.append(rows[local][:, mixed].T)
     found, found_corners = torch.cat(cells), torch.cat(corners)
     order = torch.argsort(keys_of(found, size))
-    return Band(corner_keys, values, found[order], found_corners[order], free)
+    return Band(corner_keys, values, found[order], found_corners[order], free, parents, rows)
 
 
 def surface_nets(band: Band, resolution: int, outside: torch.Tensor | None = None) -> Isosurface:
