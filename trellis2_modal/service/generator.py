@@ -1,0 +1,301 @@
+"""The model behind two calls: a picture becomes an asset's state and preview, a state becomes a file.
+
+`TRELLIS2Generator` is plain Python around a pipeline that a factory makes, so that the local worker and the
+Modal class run the same code, and tests put another pipeline in. The gateway never imports this.
+"""
+
+from __future__ import annotations
+
+import gc
+import logging
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+from ..protocol import errors
+from ..protocol.replies import ASSET_MEDIA_TYPES, STATE_MEDIA_TYPE
+from ..protocol.requests import PIPELINE_TYPES, ExtractSettings, GenerateSettings, default_pipeline_type
+from . import state as states
+from .jobs import DeviceLostError, JobCancelled, JobFile, JobOutput, Monitor
+
+logger = logging.getLogger(__name__)
+T = TypeVar("T")
+
+
+class Pipeline(Protocol):
+    """The part of `Trellis2ImageTo3DPipeline` that is used here."""
+
+    available_pipeline_types: Any
+    low_vram: bool
+
+    def to(self, device: str) -> Any: ...
+
+    def run(self, image: Any, **options: Any) -> Any: ...
+
+
+class Studio(Protocol):
+    """Pictures and files of a decoded asset; `trellis2_modal.service.studio` is the real one."""
+
+    def video(self, mesh: Any, monitor: Monitor) -> bytes: ...
+
+    def sheet(self, mesh: Any, monitor: Monitor) -> tuple[bytes, dict[str, Any]]: ...
+
+    def asset(
+        self, mesh: Any, settings: ExtractSettings, monitor: Monitor
+    ) -> tuple[bytes, dict[str, Any]]: ...
+
+
+class TRELLIS2Generator:
+    """Owns a pipeline: `load_model_cpu`, then `move_model_gpu`, then any number of calls, one at a time."""
+
+    def __init__(
+        self,
+        factory: Callable[[], Pipeline],
+        model: str = "",
+        device: str = "cpu",
+        studio: Studio | None = None,
+        lossless_state: bool = False,
+    ) -> None:
+        self._factory = factory
+        self._pipeline: Pipeline | None = None
+        self._studio = studio
+        self._lossless = lossless_state
+        self.model = model
+        self.device = device
+        self.pipeline_types: tuple[str, ...] = ()
+
+    # --- loading -----------------------------------------------------------------------------------------
+
+    def load_model_cpu(self) -> None:
+        """Build the pipeline on the CPU; touches no accelerator."""
+        pipeline = self._factory()
+        offered = tuple(pipeline.available_pipeline_types)
+        self.pipeline_types = tuple(name for name in PIPELINE_TYPES if name in offered)
+        self._pipeline = pipeline
+
+    def move_model_gpu(self, device: str | None = None) -> None:
+        """Move the pipeline to its device (`cuda` when none was given at construction)."""
+        self.device = device or (self.device if self.device != "cpu" else "cuda")
+        self.pipeline.to(self.device)
+
+    @property
+    def pipeline(self) -> Pipeline:
+        if self._pipeline is None:
+            raise RuntimeError("call load_model_cpu first")
+        return self._pipeline
+
+    @property
+    def studio(self) -> Studio:
+        if self._studio is None:
+            from .studio import RealStudio
+
+            self._studio = RealStudio()
+        return self._studio
+
+    # --- the two calls -----------------------------------------------------------------------------------
+
+    def generate(self, picture: bytes, settings: GenerateSettings, monitor: Monitor) -> JobOutput:
+        """State, preview and statistics of the asset in a picture.
+
+        Raises the `ServiceError` that says what to do, `JobCancelled`, or `DeviceLostError`.
+        """
+        kind = settings.pipeline_type or default_pipeline_type(self.pipeline_types)
+        if kind not in self.pipeline_types:
+            raise errors.UnsupportedPipelineError(
+                f"the loaded weights offer {', '.join(self.pipeline_types)}, not {kind}"
+            )
+        clock = StageClock(monitor)
+        mesh = self._guarded(lambda: self._run_pipeline(picture, settings, kind, clock.monitor), kind)
+        info = {
+            "seed": settings.seed,
+            "pipeline_type": kind,
+            "resolution": round(1 / mesh.voxel_size),
+            "model": self.model,
+        }
+        monitor.step("state", 0, 1)
+        with clock.stage("state"):
+            packed = states.pack_state(mesh, info, self._lossless)
+            files = {"state": JobFile(states.compress_state(packed), STATE_MEDIA_TYPE)}
+        stats: dict[str, Any] = {
+            "voxels": len(mesh.coords),
+            "vertices": len(mesh.vertices),
+            "faces": len(mesh.faces),
+            "state_bytes": len(files["state"].data),
+        }
+        if settings.preview != "none":
+            video = self._guarded(lambda: self.render_preview_video(mesh, clock.monitor), kind)
+            files["video"] = JobFile(video, "video/mp4")
+        if settings.preview == "frames":
+            sheet, layout = self._guarded(lambda: self.studio.sheet(mesh, clock.monitor), kind)
+            files["preview"] = JobFile(sheet, "image/webp")
+            stats["preview"] = layout
+        stats["seconds"] = clock.seconds()
+        return JobOutput(files, settings.seed, info["resolution"], stats)
+
+    def render_preview_video(self, mesh: Any, monitor: Monitor | None = None) -> bytes:
+        """An MP4 turntable of a decoded asset."""
+        return self.studio.video(mesh, monitor or Monitor())
+
+    def extract_glb(self, state: bytes, settings: ExtractSettings, monitor: Monitor) -> JobOutput:
+        """The file (GLB or another format) of a compressed state, with the mesh report in `stats`."""
+        clock = StageClock(monitor)
+        monitor.step("state", 0, 1)
+        settings = settings.resolved()
+        with clock.stage("state"):
+            mesh = states.unpack_state(states.decompress_state(state), self.device)
+
+        def export() -> tuple[bytes, dict[str, Any]]:
+            return self.studio.asset(mesh, settings, clock.monitor)
+
+        data, report = self._guarded(export, None)
+        stats = {"report": report, "bytes": len(data), "seconds": clock.seconds()}
+        return JobOutput({"glb": JobFile(data, ASSET_MEDIA_TYPES[settings.format])}, stats=stats)
+
+    def _run_pipeline(self, picture: bytes, settings: GenerateSettings, kind: str, monitor: Monitor) -> Any:
+        from trellis2.conditioning.images import load_image
+        from trellis2.conditioning.preprocess import has_alpha
+
+        image = load_image(picture)
+        meshes = self.pipeline.run(
+            image,
+            seed=settings.seed,
+            pipeline_type=kind,
+            preprocess_image=settings.remove_background or has_alpha(image),
+            progress=lambda p: monitor.report(p.stage, p.step, p.steps, p.message),
+            cancel=monitor.cancelled,
+            **settings.sampler_params(),
+        )
+        return meshes[0]
+
+    # --- failures ----------------------------------------------------------------------------------------
+
+    def _guarded(self, call: Callable[[], T], kind: str | None) -> T:
+        """Run `call`; out of memory is tried once more in low-VRAM mode, other failures become typed."""
+        for last in (False, True):
+            error_text = ""
+            try:
+                return call()
+            except Exception as error:
+                if not is_out_of_memory(error):
+                    raise translate(error) from error
+                error_text = str(error).splitlines()[0] if str(error) else type(error).__name__
+            # here the exception and the tensors in its frames are gone, so the cache can really be freed
+            logger.warning("out of memory (%s)%s", error_text, "" if last else "; trying in low-VRAM mode")
+            self.free_memory()
+            if self._pipeline is not None:
+                self._pipeline.low_vram = True
+        raise self._out_of_memory(kind)
+
+    def free_memory(self) -> None:
+        """Give unused accelerator memory back."""
+        gc.collect()
+        if self.device.startswith("cuda"):
+            import torch
+
+            torch.cuda.empty_cache()
+
+    def _out_of_memory(self, kind: str | None) -> errors.OutOfMemoryError:
+        if kind is None:
+            return errors.OutOfMemoryError(
+                "the extraction does not fit; try a texture_size of 1024 and remesh false",
+                hints={"suggested": {"texture_size": 1024, "remesh": False}},
+            )
+        smaller = [t for t in self.pipeline_types if PIPELINE_TYPES.index(t) < PIPELINE_TYPES.index(kind)]  # type: ignore[arg-type]
+        if not smaller:
+            return errors.OutOfMemoryError(f"even {kind}, the smallest setting, does not fit this device")
+        return errors.OutOfMemoryError(
+            f"{kind} does not fit; try pipeline_type {smaller[-1]}",
+            hints={"suggested": {"pipeline_type": smaller[-1]}},
+        )
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether a call failed for want of memory, on a device or on the host."""
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return True
+    text = str(error).lower()
+    return "out of memory" in text or "can't allocate memory" in text
+
+
+def is_device_lost(error: BaseException) -> bool:
+    """Whether the accelerator's context is poisoned: every later call in this process would fail too."""
+    return type(error).__name__ == "AcceleratorError" or "CUDA error" in str(error)
+
+
+def translate(error: Exception) -> Exception:
+    """The error that the caller should see for one that the model's packages raised."""
+    from o_voxel import errors as geometry
+
+    from trellis2 import errors as model
+
+    if isinstance(error, (errors.ServiceError, JobCancelled, DeviceLostError)):
+        return error
+    if is_device_lost(error):
+        return DeviceLostError(str(error))
+    table: Sequence[tuple[type[Exception], Callable[[], Exception]]] = (
+        (model.Cancelled, JobCancelled),
+        (
+            model.InvalidImageError,
+            lambda: errors.InvalidImageError(str(error), errors=[errors.FieldError("image", str(error))]),
+        ),
+        (model.UnsupportedPipelineError, lambda: errors.UnsupportedPipelineError(str(error))),
+        (model.EmptyStructureError, lambda: errors.EmptyResultError(f"{error}; try another seed or picture")),
+        (model.InvalidArgumentError, lambda: errors.InvalidRequestError(str(error))),
+        (geometry.ArgumentError, lambda: errors.InvalidRequestError(str(error))),
+        (geometry.MeshError, lambda: errors.InvalidStateError(str(error))),
+    )
+    for kind, make in table:
+        if isinstance(error, kind):
+            return make()
+    return error
+
+
+class StageClock:
+    """Seconds by stage, read off the progress reports that pass through `monitor`."""
+
+    def __init__(self, outer: Monitor) -> None:
+        self._outer = outer
+        self._seconds: dict[str, float] = {}
+        self._current: str | None = None
+        self._since = time.perf_counter()
+        self.monitor = Monitor(self._report, outer.cancelled)
+
+    def _report(self, stage: str, step: int, steps: int, message: str) -> None:
+        self._switch(stage)
+        self._outer.report(stage, step, steps, message)
+
+    def _switch(self, stage: str | None) -> None:
+        now = time.perf_counter()
+        if self._current is not None:
+            self._seconds[self._current] = self._seconds.get(self._current, 0.0) + now - self._since
+        self._current, self._since = stage, now
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        self._switch(name)
+        yield
+        self._switch(None)
+
+    def seconds(self) -> dict[str, float]:
+        """Stage to seconds, rounded to milliseconds."""
+        self._switch(None)
+        return {name: round(value, 3) for name, value in self._seconds.items()}
+
+
+def create(weights: str, device: str = "cpu", lossless_state: bool = False) -> TRELLIS2Generator:
+    """The factory that a local worker calls: weights from a folder or a hub repo, moved to `device`."""
+
+    def factory() -> Pipeline:
+        from trellis2.pipelines import Trellis2ImageTo3DPipeline
+
+        pipeline: Pipeline = Trellis2ImageTo3DPipeline.from_pretrained(weights, device="cpu")
+        return pipeline
+
+    name = Path(weights).name if Path(weights).exists() else weights
+    generator = TRELLIS2Generator(factory, model=name, device=device, lossless_state=lossless_state)
+    generator.load_model_cpu()
+    if device != "cpu":
+        generator.move_model_gpu(device)
+    return generator

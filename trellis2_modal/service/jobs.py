@@ -1,0 +1,77 @@
+"""What a worker does with a job, said apart from any model: the call, its callbacks and what it gives back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from ..protocol.requests import ExtractSettings, GenerateSettings, JobKind
+
+Report = Callable[[str, int, int, str], None]
+"""Called with stage, step, steps, message."""
+
+
+class JobCancelled(Exception):  # noqa: N818  (a request, not a fault)
+    """The owner wants the job to stop."""
+
+
+class DeviceLostError(Exception):
+    """The accelerator's context is unusable: the process that holds it has to end."""
+
+
+@dataclass(frozen=True)
+class Monitor:
+    """The caller's side of a running job: told of progress, asked whether to go on."""
+
+    report: Report = lambda stage, step, steps, message: None
+    cancelled: Callable[[], bool] = lambda: False
+
+    def check(self) -> None:
+        """Raises `JobCancelled`."""
+        if self.cancelled():
+            raise JobCancelled
+
+    def step(self, stage: str, step: int, steps: int, message: str = "") -> None:
+        """Report after checking that the result is still wanted."""
+        self.check()
+        self.report(stage, step, steps, message)
+
+
+@dataclass(frozen=True)
+class JobFile:
+    """One artifact of a job."""
+
+    data: bytes
+    media_type: str
+
+
+@dataclass(frozen=True)
+class JobOutput:
+    """What a job leaves: files by artifact name (state, video, preview, glb), and numbers about it."""
+
+    files: dict[str, JobFile]
+    seed: int | None = None
+    resolution: int | None = None
+    stats: dict[str, Any] = field(default_factory=dict)
+
+
+class Generator(Protocol):
+    """The model as a worker sees it. Raises `ServiceError`, `JobCancelled` or `DeviceLostError`."""
+
+    model: str
+    device: str
+    pipeline_types: tuple[str, ...]
+
+    def generate(self, picture: bytes, settings: GenerateSettings, monitor: Monitor) -> JobOutput: ...
+
+    def extract_glb(self, state: bytes, settings: ExtractSettings, monitor: Monitor) -> JobOutput: ...
+
+
+def run_job(
+    generator: Generator, kind: JobKind, settings: dict[str, Any], payload: bytes, monitor: Monitor
+) -> JobOutput:
+    """Run a job of either kind on its payload: the encoded picture, or the compressed state."""
+    if kind == "generate":
+        return generator.generate(payload, GenerateSettings.model_validate(settings), monitor)
+    return generator.extract_glb(payload, ExtractSettings.model_validate(settings), monitor)

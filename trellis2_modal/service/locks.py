@@ -1,0 +1,61 @@
+"""A lock that the operating system releases when its holder dies, however it dies."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from pathlib import Path
+from types import TracebackType
+
+POLL = 0.05
+
+
+class FileLock:
+    """An exclusive lock on a file, waited for at most `timeout` seconds; raises TimeoutError."""
+
+    def __init__(self, path: Path, timeout: float = 0.0) -> None:
+        self._path = path
+        self._timeout = timeout
+        self._handle: int | None = None
+
+    def acquire(self) -> None:
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        handle = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600)
+        deadline = time.monotonic() + self._timeout
+        while not _try_lock(handle):
+            if time.monotonic() >= deadline:
+                os.close(handle)
+                raise TimeoutError(f"{self._path} is held by another process")
+            time.sleep(POLL)
+        self._handle = handle
+
+    def release(self) -> None:
+        if self._handle is not None:
+            os.close(self._handle)  # closing releases
+            self._handle = None
+
+    def __enter__(self) -> FileLock:
+        self.acquire()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.release()
+
+
+def _try_lock(handle: int) -> bool:
+    try:
+        if sys.platform == "win32":
+            import msvcrt
+
+            os.lseek(handle, 0, os.SEEK_SET)
+            msvcrt.locking(handle, msvcrt.LK_NBLCK, 1)
+        else:
+            import fcntl
+
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
