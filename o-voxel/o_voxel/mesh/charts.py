@@ -1,8 +1,8 @@
 """Charts: groups of neighbouring faces that look roughly the same way, so that each can be laid flat.
 
-Clusters grow by parallel merging: in every round each pair of neighbours that are each other's cheapest partner
-is joined, until no pair's merged normal cone fits the threshold. A handful of rounds over shrinking arrays, no
-per-face loop, hence seconds for a million faces.
+Clusters grow by parallel merging: in every round each pair of neighbours that are each other's cheapest
+partner is joined, until no pair's merged normal cone fits the threshold. A handful of rounds over shrinking
+arrays, no per-face loop, hence seconds for a million faces.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ _MAX_ROUNDS = 1000
 class FaceGraph:
     """Faces that share a manifold edge.
 
-    `pairs` [E, 2] are face ids, `lengths` [E] the shared edge's length, `normals` [F, 3] unit (0 for a face without
-    area) and `areas` [F].
+    `pairs` [E, 2] are face ids, `lengths` [E] the shared edge's length, `normals` [F, 3] unit (0 for a face
+    without area) and `areas` [F].
     """
 
     pairs: Ints
@@ -59,7 +59,8 @@ def face_graph(vertices: Floats, faces: Ints) -> FaceGraph:
 
 
 def smooth_normals(graph: FaceGraph, iterations: int) -> Floats:
-    """Face normals averaged over neighbours, area weighted: noise of the surface must not break up its charts."""
+    """Face normals averaged over neighbours, area weighted: noise of the surface must not break up its
+    charts."""
     normals = graph.normals
     a, b = graph.pairs.T
     for _ in range(iterations):
@@ -84,9 +85,9 @@ def cluster_faces(
 ) -> Ints:
     """Chart id of every face [F], 0..charts-1; charts are edge-connected.
 
-    The cost of a merge is the half angle of the merged normal cone (radians) plus `area_weight` times the joint area
-    plus `perimeter_weight` * perimeter^2 / area; only merges that cost at most `cone_half_angle` happen. `smoothing`
-    rounds of normal averaging come first.
+    The cost of a merge is the half angle of the merged normal cone (radians) plus `area_weight` times the
+    joint area plus `perimeter_weight` * perimeter^2 / area; only merges that cost at most `cone_half_angle`
+    happen. `smoothing` rounds of normal averaging come first.
     """
     if not 0 < cone_half_angle <= np.pi:
         raise ArgumentError(f"cone_half_angle must lie in (0, pi], got {cone_half_angle}")
@@ -182,8 +183,9 @@ def _cone_half_angles(labels: Ints, normals: Floats, sums: Floats) -> Floats:
 def smooth_borders(graph: FaceGraph, labels: Ints, cone_half_angle: float, rounds: int = 8) -> Ints:
     """Straighten chart borders: a face surrounded on two sides by one other chart joins it.
 
-    Only where the face's normal lies within `cone_half_angle` (and 80 degrees) of that chart's axis. Charts stay in
-    one piece: whatever a move cuts off becomes a chart of its own, and pieces of a few faces are absorbed again.
+    Only where the face's normal lies within `cone_half_angle` (and 80 degrees) of that chart's axis. Charts
+    stay in one piece: whatever a move cuts off becomes a chart of its own, and pieces of a few faces are
+    absorbed again.
     """
     floor = np.cos(min(cone_half_angle, np.radians(80.0)))
     a, b = graph.pairs.T
@@ -216,8 +218,8 @@ def connected_charts(graph: FaceGraph, labels: Ints) -> Ints:
 
 
 def absorb_small_charts(graph: FaceGraph, labels: Ints, smallest: int) -> Ints:
-    """Give every chart of fewer than `smallest` faces to the neighbour it shares most border with, if it looks
-    the same way to within 80 degrees."""
+    """Give every chart of fewer than `smallest` faces to the neighbour it shares most border with, if it
+    looks the same way to within 80 degrees."""
     for _ in range(4):
         charts = int(labels.max()) + 1
         counts = np.bincount(labels, minlength=charts)
@@ -239,7 +241,8 @@ def absorb_small_charts(graph: FaceGraph, labels: Ints, smallest: int) -> Ints:
 
 
 def split_along(positions: Floats, labels: Ints, chosen: NDArray[np.bool_]) -> Ints:
-    """Cut each chosen chart [charts] in two at the middle of its longest direction; `positions` [F, k] of faces."""
+    """Cut each chosen chart [charts] in two at the middle of its longest direction; `positions` [F, k] of
+    faces."""
     charts = int(labels.max()) + 1
     count = np.maximum(np.bincount(labels, minlength=charts), 1)
     size = positions.shape[1]

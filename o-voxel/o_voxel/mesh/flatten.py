@@ -1,7 +1,8 @@
-"""Laying charts flat: a planar projection, then as-rigid-as-possible iterations, for all charts in one sparse system.
+"""Laying charts flat: a planar projection, then as-rigid-as-possible iterations, for all charts in one
+sparse system.
 
-Source: Liu, Zhang, Xu, Gotsman, Gortler, "A Local/Global Approach to Mesh Parameterization" (SGP 2008), the ARAP
-energy. Charts come out at the scale of the mesh, so every texel of the atlas covers the same area.
+Source: Liu, Zhang, Xu, Gotsman, Gortler, "A Local/Global Approach to Mesh Parameterization" (SGP 2008), the
+ARAP energy. Charts come out at the scale of the mesh, so every texel of the atlas covers the same area.
 """
 
 from __future__ import annotations
@@ -21,9 +22,9 @@ _OVERLAP_SHARE = 2e-3  # of a chart's samples; a few are rounding at shared edge
 class FlatCharts:
     """Charts in their own planes.
 
-    `faces` [F, 3] index the split vertices, `vmap` [W] gives each split vertex's source, `plane` [W, 2] its position
-    in its chart's plane (mesh units), `labels` [F] the chart of each face, `valid` [charts] whether the chart neither
-    folds nor overlaps itself.
+    `faces` [F, 3] index the split vertices, `vmap` [W] gives each split vertex's source, `plane` [W, 2] its
+    position in its chart's plane (mesh units), `labels` [F] the chart of each face, `valid` [charts] whether
+    the chart neither folds nor overlaps itself.
     """
 
     faces: Ints
@@ -34,7 +35,8 @@ class FlatCharts:
 
 
 def flatten_charts(vertices: Floats, faces: Ints, labels: Ints, iterations: int = ITERATIONS) -> FlatCharts:
-    """Give every chart (labels [F], 0..charts-1) plane coordinates; a chart that ARAP folds keeps its projection."""
+    """Give every chart (labels [F], 0..charts-1) plane coordinates; a chart that ARAP folds keeps its
+    projection."""
     charts = int(labels.max()) + 1
     keys, split = np.unique(labels[:, None] * len(vertices) + faces, return_inverse=True)
     split = split.reshape(faces.shape)
@@ -160,7 +162,8 @@ def _unfolded(plane: Floats, faces: Ints, labels: Ints, positions: Floats) -> np
 
 
 def _not_overlapping(plane: Floats, faces: Ints, labels: Ints, charts: int) -> np.ndarray:
-    """Charts [charts] that hardly cover any sample point twice; the sample grid has about 3 points a face, 65536 at least."""
+    """Charts [charts] that hardly cover any sample point twice; the sample grid has about 3 points a
+    face, 65536 at least."""
     total = np.abs(signed_areas(plane, faces)).sum()
     cell = max(float(np.sqrt(total / (3 * len(faces) + 65536))), 1e-12)
     low = np.full((charts, 2), np.inf)
@@ -180,7 +183,8 @@ def _not_overlapping(plane: Floats, faces: Ints, labels: Ints, charts: int) -> n
 
 
 def covered_cells(triangles: Floats) -> tuple[Ints, Ints, Ints]:
-    """(face, column, row) of every unit cell whose centre lies inside a triangle [F, 3, 2] of cell coordinates."""
+    """(face, column, row) of every unit cell whose centre lies inside a triangle [F, 3, 2] of cell
+    coordinates."""
     low = np.ceil(triangles.min(axis=1) - 0.5).astype(np.int64)
     high = np.floor(triangles.max(axis=1) - 0.5).astype(np.int64)
     size = np.maximum(high - low + 1, 0)

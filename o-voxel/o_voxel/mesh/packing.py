@@ -1,7 +1,8 @@
 """Packing flat charts into a square atlas: a skyline of columns, each chart dropped where it wastes least.
 
-Source for the horizon: Levy, Petitjean, Ray, Maillot, "Least Squares Conformal Maps" (SIGGRAPH 2002), section 4.
-Ours tries four quarter turns a chart, scores the area lost underneath, and searches for the largest common scale.
+Source for the horizon: Levy, Petitjean, Ray, Maillot, "Least Squares Conformal Maps" (SIGGRAPH 2002),
+section 4. Ours tries four quarter turns a chart, scores the area lost underneath, and searches for the
+largest common scale.
 """
 
 from __future__ import annotations

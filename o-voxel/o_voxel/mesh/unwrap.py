@@ -1,4 +1,5 @@
-"""UV unwrapping: charts of similar normals, laid flat nearly without distortion, packed into one square atlas."""
+"""UV unwrapping: charts of similar normals, laid flat nearly without distortion, packed into one square
+atlas."""
 
 from __future__ import annotations
 
@@ -35,9 +36,9 @@ _SPLIT_ROUNDS = 6
 class Unwrapped:
     """A mesh with texture coordinates, its vertices duplicated along the seams.
 
-    `vertices` [W, 3] float32 = source[vmap]; `faces` [F, 3] int32, face order as given; `uvs` [W, 2] float32 in [0, 1];
-    `vmap` [W] int64 into the source's vertices; `chart_ids` [F] int32; `utilisation` the share of the atlas that
-    faces cover. All on the source's device.
+    `vertices` [W, 3] float32 = source[vmap]; `faces` [F, 3] int32, face order as given; `uvs` [W, 2] float32
+    in [0, 1]; `vmap` [W] int64 into the source's vertices; `chart_ids` [F] int32; `utilisation` the share of
+    the atlas that faces cover. All on the source's device.
     """
 
     vertices: Tensor
@@ -59,10 +60,11 @@ def unwrap(
 ) -> Unwrapped:
     """Texture coordinates for a mesh (vertices [V, 3] float, faces [F, 3] integer; F >= 1) of any topology.
 
-    Charts keep `cone_half_angle` (radians) as the bound of their normal cones, are flattened by ARAP, checked for
-    folds and overlaps, and divided until they pass. Positive faces stay positive: nothing is mirrored. Texels are
-    isotropic; charts lie at least two texels of a `texture_size` texture apart, more for larger textures.
-    Raises MeshError for an empty mesh or indices out of range, ArgumentError for a texture below 16.
+    Charts keep `cone_half_angle` (radians) as the bound of their normal cones, are flattened by ARAP,
+    checked for folds and overlaps, and divided until they pass. Positive faces stay positive: nothing is
+    mirrored. Texels are isotropic; charts lie at least two texels of a `texture_size` texture apart, more
+    for larger textures. Raises MeshError for an empty mesh or indices out of range, ArgumentError for a
+    texture below 16.
     """
     if texture_size < 16:
         raise ArgumentError(f"texture_size must be at least 16, got {texture_size}")
@@ -145,7 +147,8 @@ def _divide(
 def _flatten_again(
     points: Floats, faces: Ints, flat: FlatCharts, pieces: Ints, chosen: np.ndarray
 ) -> FlatCharts:
-    """Replace the chosen charts by what `pieces` [F] divides them into; the others keep their plane positions."""
+    """Replace the chosen charts by what `pieces` [F] divides them into; the others keep their plane
+    positions."""
     redo = chosen[flat.labels]
     new_labels = np.unique(pieces[redo], return_inverse=True)[1].reshape(-1)
     fresh = flatten_charts(points, faces[redo], new_labels)

@@ -1,0 +1,28 @@
+"""A decoded asset to a file that opens everywhere: `to_glb` and the steps it is made of.
+
+Imports the rest of `o_voxel`; heavy packages (trimesh, Pillow, scipy) load inside the calls that need them.
+Start reading in `pipeline`: one call a step.
+"""
+
+from __future__ import annotations
+
+from .asset import GlbAsset
+from .material import ALPHA_MODES, TEXTURE_FORMATS, Material
+from .pipeline import STEPS, to_glb
+from .presets import PRESETS, Preset
+from .report import MeshReport, StepTimes, Topology, topology
+
+__all__ = [
+    "ALPHA_MODES",
+    "PRESETS",
+    "STEPS",
+    "TEXTURE_FORMATS",
+    "GlbAsset",
+    "Material",
+    "MeshReport",
+    "Preset",
+    "StepTimes",
+    "Topology",
+    "to_glb",
+    "topology",
+]

@@ -1,0 +1,148 @@
+"""The finished asset: arrays, material and report, and the files they become."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ..errors import ArgumentError
+from .export_glb import write_glb
+from .export_obj import obj_files, obj_zip
+from .export_plain import write_ply, write_stl
+from .material import Material, check_texture_format
+from .report import MeshReport, weld
+
+if TYPE_CHECKING:
+    import trimesh
+
+FILE_TYPES = ("glb", "obj", "zip", "stl", "ply")
+
+
+@dataclass(frozen=True, eq=False)
+class GlbAsset:
+    """What `to_glb` returns, in glTF's frame: y up, right-handed, texture v downwards.
+
+    `vertices` [V, 3], `normals` [V, 3], `uvs` [V, 2] float32, `faces` [F, 3] int32, `tangents` [V, 4] with a
+    normal map. `mesh` is the same as a `trimesh.Trimesh`; `export` writes files; `report` says what is in
+    them.
+    """
+
+    vertices: np.ndarray
+    faces: np.ndarray
+    normals: np.ndarray
+    uvs: np.ndarray
+    tangents: np.ndarray | None
+    material: Material
+    texture_format: str
+    report: MeshReport
+
+    @cached_property
+    def mesh(self) -> trimesh.Trimesh:
+        """With vertex normals and a PBRMaterial; its v runs upwards, as trimesh has it."""
+        import trimesh
+        from PIL import Image
+
+        m = self.material
+        pbr = trimesh.visual.material.PBRMaterial(
+            baseColorTexture=Image.fromarray(m.base_color),
+            metallicRoughnessTexture=Image.fromarray(m.orm),
+            normalTexture=None if m.normal is None else Image.fromarray(m.normal),
+            baseColorFactor=np.array([255, 255, 255, 255], dtype=np.uint8),
+            metallicFactor=1.0,
+            roughnessFactor=1.0,
+            alphaMode=m.alpha_mode,
+            alphaCutoff=0.5 if m.alpha_mode == "MASK" else None,
+            doubleSided=m.double_sided,
+        )
+        uv = np.stack([self.uvs[:, 0], 1.0 - self.uvs[:, 1]], axis=1)
+        return trimesh.Trimesh(
+            self.vertices,
+            self.faces,
+            vertex_normals=self.normals,
+            process=False,
+            visual=trimesh.visual.TextureVisuals(uv=uv, material=pbr),
+        )
+
+    def export(
+        self,
+        path: str | os.PathLike[str] | None = None,
+        file_type: str | None = None,
+        *,
+        texture_format: str | None = None,
+        extension_webp: bool | None = None,
+        scale: float = 1.0,
+    ) -> bytes:
+        """The asset as bytes of a `file_type` (else the path's suffix, else glb), also written when a path
+        is given.
+
+        glb; obj (with a path: .obj, .mtl and pictures side by side, the bytes are the .obj's; without: a
+        zip), zip; stl (z up for slicers, welded, times `scale`: 100 turns the unit cube into 100 mm); ply
+        (welded, coloured). `texture_format` overrides the asset's; `extension_webp` is the reference's name
+        for webp (True) or png (False). The report's `bytes` gets the size. Raises ArgumentError.
+        """
+        kind = (file_type or (Path(path).suffix if path is not None else "glb")).lower().lstrip(".")
+        if kind not in FILE_TYPES:
+            raise ArgumentError(f"cannot export {kind!r}: one of {', '.join(FILE_TYPES)}")
+        if not (np.isfinite(scale) and scale > 0):
+            raise ArgumentError(f"scale must be positive, got {scale}")
+        pictures = texture_format or self.texture_format
+        if texture_format is None and extension_webp is not None:
+            pictures = "webp" if extension_webp else "png"
+        check_texture_format(pictures)
+        if kind in ("obj", "zip"):
+            return self._export_obj(path, kind, pictures)
+        if kind == "glb":
+            arrays = (self.vertices, self.faces, self.normals, self.uvs, self.tangents)
+            data = write_glb(*arrays, self.material, pictures)
+        elif kind == "stl":
+            data = write_stl(to_z_up(self.vertices) * scale, self._welded_faces())
+        else:
+            data = self._ply()
+        if path is not None:
+            Path(path).write_bytes(data)
+        self.report.bytes[kind] = len(data)
+        return data
+
+    def _export_obj(self, path: str | os.PathLike[str] | None, kind: str, pictures: str) -> bytes:
+        stem = "asset" if path is None else Path(path).stem
+        arrays = (self.vertices, self.faces, self.normals, self.uvs)
+        files = obj_files(stem, *arrays, self.material, pictures)
+        self.report.bytes["obj"] = sum(len(data) for data in files.values())
+        if path is None or kind == "zip":
+            archive = obj_zip(files)
+            if path is not None:
+                Path(path).write_bytes(archive)
+            return archive
+        for name, data in files.items():
+            (Path(path).parent / name).write_bytes(data)
+        return files[f"{stem}.obj"]
+
+    def _welded_faces(self) -> np.ndarray:
+        faces = weld(self.vertices)[self.faces]
+        return faces[(faces != np.roll(faces, -1, axis=1)).all(axis=1)]
+
+    def _ply(self) -> bytes:
+        faces = self._welded_faces()
+        used, compact = np.unique(faces, return_inverse=True)
+        height, width = self.material.base_color.shape[:2]
+        column = np.clip((self.uvs[used, 0] * width).astype(int), 0, width - 1)
+        row = np.clip((self.uvs[used, 1] * height).astype(int), 0, height - 1)
+        colors = self.material.base_color[row, column].copy()
+        if self.material.alpha_mode == "OPAQUE":
+            colors[:, 3] = 255
+        return write_ply(self.vertices[used], compact.reshape(-1, 3), self.normals[used], colors)
+
+
+def to_y_up(vectors: np.ndarray) -> np.ndarray:
+    """(x, y, z) to (x, z, -y): the decoder's z up to glTF's y up, a rotation."""
+    return np.stack([vectors[:, 0], vectors[:, 2], -vectors[:, 1]], axis=1)
+
+
+def to_z_up(vectors: np.ndarray) -> np.ndarray:
+    """The inverse of `to_y_up`."""
+    return np.stack([vectors[:, 0], -vectors[:, 2], vectors[:, 1]], axis=1)

@@ -1,0 +1,132 @@
+"""Baking: what the dense surface looks like at every texel of the new mesh's atlas."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..mesh.bvh import TriangleBVH
+from ..mesh.normals import vertex_normals
+from ..mesh.orientation import unify_orientations
+from ..raster import rasterize_uv
+from ..raster.fragments import interpolate_at
+from ..sampling import sample_trilinear
+from .gutters import fill, nearest_covered
+from .source import Source
+from .tangents import to_tangent_space
+
+TEXELS_PER_CHUNK = 1 << 20  # bounds the memory of a bake, whatever the texture
+_SUSPICION = 0.1  # voxels behind the texel at which a hit may be the far side of a thin part
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The mesh to bake onto: vertices [W, 3], faces [F, 3], uvs [W, 2], normals [W, 3], tangents [W, 4]
+    or None."""
+
+    vertices: Tensor
+    faces: Tensor
+    uvs: Tensor
+    normals: Tensor
+    tangents: Tensor | None
+
+
+@dataclass(frozen=True)
+class Textures:
+    """uint8 on the source's device; `attributes` [T, T, 6], `normal` [T, T, 3] or None, `covered` [T, T]
+    bool."""
+
+    attributes: Tensor
+    normal: Tensor | None
+    covered: Tensor
+
+
+def bake(source: Source, reference: TriangleBVH, layout: Layout, size: int, recheck: bool) -> Textures:
+    """Sample the voxels at each covered texel, at the nearest point of the reference surface.
+
+    Texels whose surroundings hold no voxel stay uncovered. `recheck` looks again where the nearest point may
+    lie on the far side of a thin part. A normal map comes with `layout.tangents`.
+    """
+    fragments = rasterize_uv(layout.uvs, layout.faces, (size, size), conservative=True)
+    face_id = fragments.face_id.reshape(-1)
+    barycentric = fragments.barycentric.reshape(-1, 2)
+    texels = torch.nonzero(face_id >= 0).squeeze(1)
+    device = face_id.device
+    attributes = torch.zeros((size * size, 6), dtype=torch.uint8, device=device)
+    normal = None if layout.tangents is None else torch.zeros_like(attributes[:, :3])
+    covered = torch.zeros(size * size, dtype=torch.bool, device=device)
+    # A channel of ones tells apart "black" and "no voxel here".
+    volume = torch.nn.functional.pad(source.attributes, (0, 1), value=1.0)
+    dense_normals = None if normal is None else _dense_normals(reference)
+    for chunk in texels.split(TEXELS_PER_CHUNK):
+        at = (layout.faces, face_id[chunk], barycentric[chunk])
+        points = interpolate_at(layout.vertices, *at)
+        facing = torch.nn.functional.normalize(interpolate_at(layout.normals, *at), dim=1)
+        face, weights = _project(reference, points, facing, source.voxel if recheck else None)
+        surface = reference.points_at(face, weights)
+        sampled = sample_trilinear(
+            source.grid, volume, (surface - source.frame.origin) / source.frame.voxel_size
+        )
+        attributes[chunk] = quantise(sampled[:, :6])
+        covered[chunk] = sampled[:, 6] > 0.5
+        if normal is not None and layout.tangents is not None and dense_normals is not None:
+            corners = reference.faces[face].long()
+            dense = (dense_normals[corners] * weights[:, :, None]).sum(dim=1)
+            dense = torch.where((dense * facing).sum(dim=1, keepdim=True) < 0, -dense, dense)
+            tangents = interpolate_at(layout.tangents, *at)
+            local = to_tangent_space(torch.nn.functional.normalize(dense, dim=1), facing, tangents)
+            normal[chunk] = (local * 127.5 + 128.0).clamp(0, 255).to(torch.uint8)
+    return Textures(
+        attributes.reshape(size, size, 6),
+        None if normal is None else normal.reshape(size, size, 3),
+        covered.reshape(size, size),
+    )
+
+
+def fill_gutters(textures: Textures) -> Textures:
+    """Every texel between the charts takes its nearest covered one's values."""
+    nearest = nearest_covered(textures.covered)
+    return Textures(
+        fill(textures.attributes, nearest),
+        None if textures.normal is None else fill(textures.normal, nearest),
+        textures.covered,
+    )
+
+
+def quantise(values: Tensor) -> Tensor:
+    """uint8 of [0, 1] by truncation, clipped: the reference's rule."""
+    return (values * 255.0).clamp(0, 255).to(torch.uint8)
+
+
+def _dense_normals(reference: TriangleBVH) -> Tensor:
+    """Vertex normals of the reference; dual-grid faces carry no side, so they are made consistent first."""
+    return vertex_normals(*unify_orientations(reference.vertices, reference.faces))
+
+
+def _project(
+    reference: TriangleBVH, points: Tensor, facing: Tensor, voxel: float | None
+) -> tuple[Tensor, Tensor]:
+    """Face [P] and weights [P, 3] of the reference point that a texel stands for.
+
+    The nearest one, except on thin parts: when it lies behind the texel, the texel may have sunk past the
+    middle of a plate. Then look from further outside; a point found in *front* of the texel is the right
+    side. The faces' own windings play no part, as the reference has none to rely on.
+    """
+    near = reference.closest(points)
+    face, weights = near.face, near.barycentric
+    if voxel is None:
+        return face, weights
+    offset = ((reference.points_at(face, weights) - points) * facing).sum(dim=1)
+    doubtful = torch.nonzero(offset < -_SUSPICION * voxel).squeeze(1)
+    if not len(doubtful):
+        return face, weights
+    start, normal = points[doubtful], facing[doubtful]
+    reach = near.distance[doubtful] + voxel
+    again = reference.closest(start + normal * reach[:, None])
+    offset = ((reference.points_at(again.face, again.barycentric) - start) * normal).sum(dim=1)
+    better = (offset > 0) & (offset < reach)
+    face[doubtful[better]] = again.face[better]
+    weights[doubtful[better]] = again.barycentric[better]
+    return face, weights

@@ -1,0 +1,100 @@
+"""The metallic-roughness material: which transparency it needs, and its pictures as bytes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from io import BytesIO
+
+import numpy as np
+
+from ..errors import ArgumentError
+
+ALPHA_MODES = ("auto", "opaque", "mask", "blend")
+TEXTURE_FORMATS = ("png", "webp", "jpeg")
+MIME_TYPES = {"png": "image/png", "webp": "image/webp", "jpeg": "image/jpeg"}
+SUFFIXES = {"png": ".png", "webp": ".webp", "jpeg": ".jpg"}
+
+_TRANSLUCENT = 0.95 * 255  # below this alpha a texel counts
+_CLEAR = 0.05 * 255
+_RELEVANT_SHARE = 0.01  # of the surface
+_CUTOUT_SHARE = 0.9  # of the texels that count, that are all but clear: a cut-out, not glass
+_WEBP_QUALITY = 85
+_JPEG_QUALITY = 90
+
+
+@dataclass(frozen=True)
+class Material:
+    """Pictures are uint8, row 0 at v = 0 (glTF's top).
+
+    `base_color` [T, T, 4] sRGB and alpha; `orm` [T, T, 3] = (0, roughness, metallic), as glTF packs them;
+    `normal` [T, T, 3] tangent space or None; `alpha_mode` is glTF's OPAQUE, MASK (cut-off 0.5) or BLEND.
+    """
+
+    base_color: np.ndarray
+    orm: np.ndarray
+    normal: np.ndarray | None
+    alpha_mode: str
+    double_sided: bool
+
+    @property
+    def sizes(self) -> dict[str, tuple[int, int]]:
+        """Width and height of each picture."""
+        return {name: (image.shape[1], image.shape[0]) for name, image in self.pictures().items()}
+
+    def pictures(self) -> dict[str, np.ndarray]:
+        found = {"base_color": self.base_color, "metallic_roughness": self.orm}
+        return found if self.normal is None else found | {"normal": self.normal}
+
+    def encoded(self, texture_format: str) -> dict[str, tuple[str, bytes]]:
+        """(format, bytes) of each picture. Alpha that the material uses is never dropped: jpeg then
+        becomes png."""
+        check_texture_format(texture_format)
+        result = {}
+        for name, image in self.pictures().items():
+            kind = texture_format
+            if image.shape[2] == 4 and (self.alpha_mode == "OPAQUE" or bool((image[..., 3] == 255).all())):
+                # glTF ignores alpha of an opaque material; other programs may not.
+                image = image[..., :3]
+            if image.shape[2] == 4 and kind == "jpeg":
+                kind = "png"
+            result[name] = (kind, encode_image(image, kind))
+        return result
+
+
+def check_texture_format(texture_format: str) -> None:
+    if texture_format not in TEXTURE_FORMATS:
+        raise ArgumentError(f"texture_format {texture_format!r}: one of {', '.join(TEXTURE_FORMATS)}")
+
+
+def encode_image(image: np.ndarray, kind: str) -> bytes:
+    """uint8 [H, W, 3 or 4] as the bytes of a png, webp or jpeg file."""
+    from PIL import Image
+
+    target = BytesIO()
+    picture = Image.fromarray(np.ascontiguousarray(image))
+    if kind == "png":
+        picture.save(target, "PNG", compress_level=6)
+    elif kind == "webp":
+        picture.save(target, "WEBP", quality=_WEBP_QUALITY, method=4)
+    else:
+        picture.save(target, "JPEG", quality=_JPEG_QUALITY, subsampling=0)
+    return target.getvalue()
+
+
+def choose_alpha_mode(alpha_mode: str, alpha: np.ndarray) -> tuple[str, str | None]:
+    """glTF's mode for a request and the baked alpha [N] uint8 of the surface, and a note when it needs one.
+
+    `auto`: OPAQUE when under 1 % of the surface has alpha < 0.95; MASK when what lies below is nearly all
+    clear; else BLEND. A surface that is clear everywhere would be invisible, so it stays OPAQUE.
+    """
+    if alpha_mode not in ALPHA_MODES:
+        raise ArgumentError(f"alpha_mode {alpha_mode!r}: one of {', '.join(ALPHA_MODES)}")
+    if alpha_mode != "auto":
+        return alpha_mode.upper(), None
+    if not alpha.size or bool((alpha < _CLEAR).all()):
+        note = "every voxel is transparent; drawn opaque, as it would be invisible" if alpha.size else None
+        return "OPAQUE", note
+    counted = alpha[alpha < _TRANSLUCENT]
+    if counted.size < _RELEVANT_SHARE * alpha.size:
+        return "OPAQUE", None
+    return ("MASK" if (counted < _CLEAR).mean() > _CUTOUT_SHARE else "BLEND"), None

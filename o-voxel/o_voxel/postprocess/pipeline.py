@@ -1,0 +1,204 @@
+"""`to_glb`: a decoded mesh with attribute voxels to a textured asset, one call a step."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+
+from ..convert.frame import Box, Triple
+from ..errors import ArgumentError, MeshError
+from ..mesh.bvh import TriangleBVH
+from ..mesh.holes import fill_holes
+from ..mesh.normals import vertex_normals
+from ..mesh.unwrap import Unwrapped, unwrap
+from .asset import GlbAsset, to_y_up
+from .bake import Layout, Textures, bake, fill_gutters
+from .geometry import HOLE_PERIMETER, clean_and_simplify, remesh_and_simplify
+from .material import ALPHA_MODES, Material, check_texture_format, choose_alpha_mode
+from .report import MeshReport, Progress, StepTimes, topology
+from .source import Source, check_budget, check_source
+from .tangents import vertex_tangents
+
+log = logging.getLogger(__name__)
+
+STEPS = ("fill holes", "search tree", "simplify", "unwrap", "bake", "gutters", "material")
+
+
+def to_glb(
+    vertices: Any,
+    faces: Any,
+    attr_volume: Any,
+    coords: Any,
+    attr_layout: Mapping[str, slice],
+    aabb: Box,
+    voxel_size: Triple | None = None,
+    grid_size: Triple | None = None,
+    decimation_target: int = 1_000_000,
+    texture_size: int = 2048,
+    remesh: bool = False,
+    remesh_band: float = 1,
+    remesh_project: float = 0.9,
+    mesh_cluster_threshold_cone_half_angle_rad: float = np.pi / 2,
+    mesh_cluster_refine_iterations: int = 0,
+    mesh_cluster_global_iterations: int = 1,
+    mesh_cluster_smooth_strength: float = 1,
+    verbose: bool = False,
+    use_tqdm: bool = False,
+    *,
+    alpha_mode: str = "auto",
+    texture_format: str = "png",
+    normal_map: bool = False,
+    outer_shell: bool | None = None,
+    double_sided: bool | None = None,
+    progress: Progress | None = None,
+) -> GlbAsset:
+    """Turn a decoded asset into a textured mesh of a given budget, ready to export.
+
+    Args:
+        vertices, faces: the dense mesh, [N, 3] float and [M, 3] integer, z up. Torch (any device) or numpy.
+        attr_volume, coords: attributes [L, C] in [0, 1] (or uint8) and their voxels [L, 3]; values outside
+            are clipped.
+        attr_layout: columns of base_color (3), metallic, roughness, alpha (1 each).
+        aabb, voxel_size, grid_size: where the voxels lie; give one size (voxel_size wins).
+        decimation_target: the most *faces* of the result (a percent more where collapses cannot hit it).
+        texture_size: texels a side, 16 to 8192.
+        remesh: replace the surface by a closed one at `remesh_band` voxels' distance, moved back by the share
+            `remesh_project` (0 leaves it that much larger).
+        mesh_cluster_threshold_cone_half_angle_rad: bound on a chart's normal cone; smaller means more,
+        flatter charts. mesh_cluster_refine_iterations: rounds of straightening chart borders beyond the
+        usual eight. mesh_cluster_global_iterations, mesh_cluster_smooth_strength, use_tqdm: the reference's;
+        without effect here. verbose: log each step at INFO instead of DEBUG.
+        alpha_mode: auto, opaque, mask or blend; auto keeps an asset without transparent parts opaque.
+        texture_format: png (opens everywhere), webp (smallest; viewers need EXT_texture_webp) or jpeg.
+        normal_map: bake the dense surface's normals, and export tangents.
+        outer_shell: with `remesh`, keep only the skin that the outside can reach. None: unless the asset is
+            translucent, when inner walls show.
+        double_sided: None: only without `remesh`, as the reference.
+        progress: called as (step, index, count) when a step of STEPS begins; raise from it to cancel.
+    Raises:
+        MeshError: empty or not finite mesh, indices out of range, nothing left of it, or it lies outside the
+        box. ArgumentError: any other argument that cannot be; the message says which.
+    """
+    check_budget(decimation_target, texture_size)
+    check_texture_format(texture_format)
+    if alpha_mode not in ALPHA_MODES:
+        raise ArgumentError(f"alpha_mode {alpha_mode!r}: one of {', '.join(ALPHA_MODES)}")
+    if outer_shell and not remesh:
+        raise ArgumentError("outer_shell needs remesh=True: only a remeshed surface is surely closed")
+    source = check_source(vertices, faces, attr_volume, coords, attr_layout, aabb, voxel_size, grid_size)
+    times = StepTimes(STEPS, progress, source.vertices.device)
+
+    with times.step("fill holes"):
+        reference_mesh = fill_holes(source.vertices, source.faces, HOLE_PERIMETER)
+    with times.step("search tree"):
+        reference = TriangleBVH(*reference_mesh)
+    with times.step("simplify"):
+        if remesh:
+            only_outer = not source.translucent if outer_shell is None else outer_shell
+            mesh = remesh_and_simplify(
+                source, reference, decimation_target, remesh_band, remesh_project, only_outer
+            )
+        else:
+            mesh = clean_and_simplify(reference_mesh, decimation_target)
+        if not len(mesh[1]):
+            raise MeshError(f"nothing is left of {len(source.faces)} faces: all of them are degenerate")
+    with times.step("unwrap"):
+        unwrapped = unwrap(
+            *mesh,
+            texture_size=texture_size,
+            cone_half_angle=mesh_cluster_threshold_cone_half_angle_rad,
+            smooth_iterations=8 + mesh_cluster_refine_iterations,
+        )
+        layout = _layout(mesh, unwrapped, normal_map)
+    with times.step("bake"):
+        # An offset surface keeps its distance: its nearest point is always the right one.
+        textures = bake(source, reference, layout, texture_size, recheck=not remesh)
+    with times.step("gutters"):
+        textures = fill_gutters(textures)
+    with times.step("material"):
+        material, notes = _material(textures, alpha_mode, double_sided, remesh)
+        asset = _asset(source, layout, unwrapped, material, texture_format, notes, times)
+    for name, seconds in times.seconds.items():
+        log.log(logging.INFO if verbose else logging.DEBUG, "%s: %.2f s", name, seconds)
+    return asset
+
+
+def _layout(mesh: tuple[torch.Tensor, torch.Tensor], unwrapped: Unwrapped, normal_map: bool) -> Layout:
+    """Normals are the mesh's before seams cut it, so shading is smooth across them."""
+    normals = vertex_normals(*mesh)[unwrapped.vmap]
+    tangents = None
+    if normal_map:
+        tangents = vertex_tangents(unwrapped.vertices, unwrapped.faces, unwrapped.uvs, normals)
+    return Layout(unwrapped.vertices, unwrapped.faces, unwrapped.uvs, normals, tangents)
+
+
+def _material(
+    textures: Textures, alpha_mode: str, double_sided: bool | None, remesh: bool
+) -> tuple[Material, list[str]]:
+    attributes = textures.attributes
+    mode, note = choose_alpha_mode(alpha_mode, attributes[textures.covered][:, 5].cpu().numpy())
+    notes = [note] if note else []
+    if not bool(textures.covered.any()):
+        notes.append("no voxel lies near the surface; the textures are black")
+    pixels = attributes.cpu().numpy()
+    orm = np.zeros_like(pixels[..., :3])
+    orm[..., 1], orm[..., 2] = pixels[..., 4], pixels[..., 3]
+    material = Material(
+        base_color=pixels[..., [0, 1, 2, 5]],
+        orm=orm,
+        normal=None if textures.normal is None else textures.normal.cpu().numpy(),
+        alpha_mode=mode,
+        double_sided=not remesh if double_sided is None else double_sided,
+    )
+    return material, notes
+
+
+def _asset(
+    source: Source,
+    layout: Layout,
+    unwrapped: Unwrapped,
+    material: Material,
+    texture_format: str,
+    notes: list[str],
+    times: StepTimes,
+) -> GlbAsset:
+    vertices = to_y_up(layout.vertices.cpu().numpy())
+    faces = layout.faces.cpu().numpy()
+    tangents = None
+    if layout.tangents is not None:
+        frame = layout.tangents.cpu().numpy()
+        tangents = np.concatenate([to_y_up(frame[:, :3]), frame[:, 3:]], axis=1)
+    shape = topology(vertices, faces)
+    low, high = vertices.min(axis=0).tolist(), vertices.max(axis=0).tolist()
+    report = MeshReport(
+        faces=len(faces),
+        vertices=len(vertices),
+        components=shape.components,
+        boundary_edges=shape.boundary_edges,
+        non_manifold_edges=shape.non_manifold_edges,
+        watertight=shape.watertight,
+        charts=unwrapped.num_charts,
+        atlas_use=unwrapped.utilisation,
+        bounding_box=((low[0], low[1], low[2]), (high[0], high[1], high[2])),
+        textures=material.sizes,
+        alpha_mode=material.alpha_mode,
+        double_sided=material.double_sided,
+        source_vertices=len(source.vertices),
+        source_faces=len(source.faces),
+        seconds=times.seconds,
+        notes=notes,
+    )
+    return GlbAsset(
+        vertices=vertices,
+        faces=faces,
+        normals=to_y_up(layout.normals.cpu().numpy()),
+        uvs=layout.uvs.cpu().numpy(),
+        tangents=tangents,
+        material=material,
+        texture_format=texture_format,
+        report=report,
+    )

@@ -1,0 +1,134 @@
+"""What an export weighs and whether it is sound: the mesh report and the clock of the steps."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class Topology:
+    """Counts after welding vertices at exactly equal positions, so UV seams do not count as borders."""
+
+    components: int
+    boundary_edges: int
+    non_manifold_edges: int
+    watertight: bool
+
+
+@dataclass
+class MeshReport:
+    """A report with every export. Lengths are mesh units in the file's frame (glTF: y up); seconds are
+    wall time."""
+
+    faces: int
+    vertices: int
+    components: int
+    boundary_edges: int
+    non_manifold_edges: int
+    watertight: bool
+    charts: int
+    atlas_use: float
+    bounding_box: tuple[tuple[float, float, float], tuple[float, float, float]]
+    textures: dict[str, tuple[int, int]]
+    alpha_mode: str
+    double_sided: bool
+    source_vertices: int
+    source_faces: int
+    seconds: dict[str, float] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    bytes: dict[str, int] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain types only, ready for JSON."""
+        return asdict(self) | {
+            "bounding_box": [list(corner) for corner in self.bounding_box],
+            "textures": {name: list(size) for name, size in self.textures.items()},
+        }
+
+    def summary(self) -> str:
+        """The report in plain words."""
+        skin = (
+            "watertight"
+            if self.watertight
+            else f"open along {self.boundary_edges} edges"
+            if self.boundary_edges
+            else "closed"
+        )
+        if self.non_manifold_edges:
+            skin += f", {self.non_manifold_edges} edges shared by more than two faces"
+        size = " x ".join(f"{b - a:.3g}" for a, b in zip(*self.bounding_box, strict=True))
+        pictures = ", ".join(f"{name} {w} x {h}" for name, (w, h) in self.textures.items())
+        lines = [
+            f"{self.faces:,} faces and {self.vertices:,} vertices (from {self.source_faces:,} faces), "
+            f"{_count(self.components, 'part')}, {skin}.",
+            f"Size {size}. {_count(self.charts, 'chart')} cover {self.atlas_use:.0%} of the atlas.",
+            f"Textures: {pictures}.",
+            f"Transparency {self.alpha_mode.lower()}, "
+            f"{'both sides' if self.double_sided else 'only front sides'} drawn.",
+        ]
+        lines += [f"{kind}: {size / 1e6:.2f} MB." for kind, size in self.bytes.items()]
+        steps = ", ".join(f"{name} {seconds:.2f}" for name, seconds in self.seconds.items())
+        lines.append(f"Seconds: {steps}; {sum(self.seconds.values()):.2f} in all.")
+        return "\n".join(lines + [f"Note: {note}." for note in self.notes])
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def topology(vertices: np.ndarray, faces: np.ndarray) -> Topology:
+    """Components, borders and closedness of vertices [V, 3], faces [F, 3] after welding equal positions."""
+    from scipy.sparse import coo_matrix
+    from scipy.sparse.csgraph import connected_components
+
+    welded = weld(vertices)[faces]  # [F, 3]
+    welded = welded[(welded != np.roll(welded, -1, axis=1)).all(axis=1)]
+    if not len(welded):
+        return Topology(components=0, boundary_edges=0, non_manifold_edges=0, watertight=False)
+    starts, ends = welded.ravel(), np.roll(welded, -1, axis=1).ravel()
+    keys = np.minimum(starts, ends) * len(vertices) + np.maximum(starts, ends)
+    edges, uses = np.unique(keys, return_counts=True)
+    links = (np.ones(len(edges), dtype=bool), (edges // len(vertices), edges % len(vertices)))
+    graph = coo_matrix(links, shape=(len(vertices), len(vertices)))
+    labels = connected_components(graph, directed=False)[1]
+    boundary, crowded = int((uses == 1).sum()), int((uses > 2).sum())
+    return Topology(len(np.unique(labels[welded[:, 0]])), boundary, crowded, boundary == 0 and crowded == 0)
+
+
+def weld(vertices: np.ndarray) -> np.ndarray:
+    """For each vertex [V], the smallest index of a vertex at exactly its position."""
+    exact = np.ascontiguousarray(vertices, dtype=np.float32) + np.float32(0)  # -0 becomes 0
+    rows = exact.view([("x", np.float32), ("y", np.float32), ("z", np.float32)]).reshape(-1)
+    _, first, inverse = np.unique(rows, return_index=True, return_inverse=True)
+    return first[inverse.reshape(-1)].astype(np.int64)
+
+
+class StepTimes:
+    """Announces steps to `progress(name, index, count)` and times them; an exception from progress
+    cancels."""
+
+    def __init__(self, names: tuple[str, ...], progress: Progress | None, device: torch.device) -> None:
+        self.names, self.progress, self.device = names, progress, device
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def step(self, name: str) -> Iterator[None]:
+        if self.progress is not None:
+            self.progress(name, self.names.index(name), len(self.names))
+        start = self._now()
+        yield
+        self.seconds[name] = self._now() - start
+
+    def _now(self) -> float:
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)  # else a step's work is billed to the next
+        return time.perf_counter()
