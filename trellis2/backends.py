@@ -1,7 +1,8 @@
 """Which implementation of attention and of the sparse convolution a call uses, and why.
 
-Chosen per call from the device, the dtype and what is importable; `ATTN_BACKEND` and `SPARSE_CONV_BACKEND` force one.
-A forced backend that cannot run is a BackendError that names the package; an automatic choice never fails.
+Chosen per call from the device, the dtype and what is importable; `ATTN_BACKEND` and `SPARSE_CONV_BACKEND`
+force one. A forced backend that cannot run is a BackendError that names the package; an automatic choice
+never fails.
 """
 
 from __future__ import annotations
@@ -40,7 +41,9 @@ class Choice:
 
 @cache
 def _import_fault(backend: str) -> str | None:
-    """Why a backend's modules cannot be imported, None when they can. Imports them: call it for CUDA work only."""
+    """Why a backend's modules cannot be imported, None when they can. Imports them: call it for CUDA work
+    only.
+    """
     for name in _MODULES.get(backend, ()):
         try:
             if importlib.util.find_spec(name) is None:
@@ -81,7 +84,7 @@ def _choose(
         if fault:
             raise BackendError(f"{variable}={forced} was forced, but {fault}; install it or unset {variable}")
         return Choice(operation, forced, f"forced by {variable}")
-    passed = []
+    passed: list[str] = []
     for backend in order:
         fault = _fault(backend, device, dtype, grad)
         if fault is None:

@@ -33,7 +33,8 @@ from trellis2.sparse import SparseConv3d, SparseSpatial2Channel, SparseTensor
 
 from .check import Comparison, check, exact, relative_l2
 
-# The files state no tolerance for 16-bit torsos: a few roundings of the format, measured against a float32-accurate run.
+# The files state no tolerance for 16-bit torsos: a few roundings of the format, measured against a
+# float32-accurate run.
 FP16_TOLERANCE = 2e-3
 BF16_TOLERANCE = 1e-2
 
@@ -62,21 +63,31 @@ class Golden:
         start = f"w/{prefix}"
         return {k.removeprefix(start): self.tensor(k) for k in self.arrays if k.startswith(start)}
 
-    def build(self, cls: Callable[..., Any], prefix: str = "", config: dict | None = None, **overrides: Any) -> Any:
-        """The module of this file's config, filled with its weights, which must be exactly the module's parameters."""
+    def build(
+        self, cls: Callable[..., Any], prefix: str = "", config: dict | None = None, **overrides: Any
+    ) -> Any:
+        """The module of this file's config, filled with its weights, which must be exactly the module's
+        parameters.
+        """
         given = (self.config if config is None else config) | overrides
-        accepted = inspect.signature(cls).parameters
-        module: nn.Module = cls(**{k: v for k, v in given.items() if k in accepted})
+        parameters = inspect.signature(cls).parameters.values()
+        names = {p.name for p in parameters}
+        takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters)
+        module: nn.Module = cls(**{k: v for k, v in given.items() if takes_any or k in names})
         weights = self.weights(prefix)
         own = dict(module.named_parameters())
         if own.keys() != weights.keys():
             raise AssertionError(f"parameters differ: {sorted(own.keys() ^ weights.keys())}")
         with torch.no_grad():
             for name, parameter in own.items():
-                parameter.copy_(weights[name].reshape(parameter.shape) if parameter.ndim == 0 else weights[name])
+                parameter.copy_(
+                    weights[name].reshape(parameter.shape) if parameter.ndim == 0 else weights[name]
+                )
         return module.eval()
 
-    def compare(self, name: str, ours: torch.Tensor | SparseTensor, tolerance: float = 1e-4) -> list[Comparison]:
+    def compare(
+        self, name: str, ours: torch.Tensor | SparseTensor, tolerance: float = 1e-4
+    ) -> list[Comparison]:
         """Against the output `name`: coordinates, integers and flags exactly, floats relatively."""
         if isinstance(ours, SparseTensor):
             return [
@@ -113,7 +124,7 @@ def _no_grad(function: Callable[[Path], list[Comparison]]) -> Callable[[Path], l
     return run
 
 
-# ---- layers -------------------------------------------------------------------------------------------------
+# ---- layers ------------------------------------------------------------------------------------------------
 
 
 @check("models/timestep_embedding*.npz")
@@ -186,7 +197,7 @@ def dense_block(path: Path) -> list[Comparison]:
     return results
 
 
-# ---- sparse VAE blocks --------------------------------------------------------------------------------------
+# ---- sparse VAE blocks -------------------------------------------------------------------------------------
 
 
 @check("models/convnext_block*.npz")
@@ -212,9 +223,7 @@ def c2s_block_cached(path: Path) -> list[Comparison]:
     g = Golden(path)
     fine, coarse = g.tensor("w/down.norm1.weight").numel(), g.tensor("w/up.norm1.weight").numel()
     down = g.build(SparseResBlockS2C3d, "down.", {"channels": fine, "out_channels": coarse})
-    up = g.build(
-        SparseResBlockC2S3d, "up.", {"channels": coarse, "out_channels": fine, "pred_subdiv": False}
-    )
+    up = g.build(SparseResBlockC2S3d, "up.", {"channels": coarse, "out_channels": fine, "pred_subdiv": False})
     z = down(g.sparse("in/x"))
     return g.compare("out/z", z) + g.compare("out/y", up(z))
 
@@ -235,7 +244,7 @@ def c2s_block_pred(path: Path) -> list[Comparison]:
     return g.compare("out/y", y) + g.compare("out/subdiv_logits", logits)
 
 
-# ---- whole models -------------------------------------------------------------------------------------------
+# ---- whole models ------------------------------------------------------------------------------------------
 
 
 @check("models/ss_flow*.npz")
@@ -288,7 +297,9 @@ def ss_decoder(path: Path) -> list[Comparison]:
 @_no_grad
 def ss_encoder(path: Path) -> list[Comparison]:
     g = Golden(path)
-    z, mean, logvar = g.build(SparseStructureEncoder, use_fp16=False)(g.tensor("in/x").float(), return_raw=True)
+    z, mean, logvar = g.build(SparseStructureEncoder, use_fp16=False)(
+        g.tensor("in/x").float(), return_raw=True
+    )
     return g.compare("out/z", z) + g.compare("out/mean", mean) + g.compare("out/logvar", logvar)
 
 

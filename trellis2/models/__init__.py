@@ -1,8 +1,9 @@
 """The networks of TRELLIS.2 and their checkpoints.
 
-Lives here: the flow transformer, the sparse-structure VAE, the sparse U-Net VAE with its shape and texture heads, the
-registry of class names, and `from_pretrained`. Imports `trellis2.nn`, `trellis2.sparse`, and (when a mesh is
-extracted) `o_voxel` and `trellis2.representations`. Start reading at `flow.py`, then `sparse_unet_vae.py`.
+Lives here: the flow transformer, the sparse-structure VAE, the sparse U-Net VAE with its shape and texture
+heads, the registry of class names, and `from_pretrained`. Imports `trellis2.nn`, `trellis2.sparse`, and (when
+a mesh is extracted) `o_voxel` and `trellis2.representations`. Start reading at `flow.py`, then
+`sparse_unet_vae.py`.
 """
 
 from __future__ import annotations

@@ -11,8 +11,8 @@ from ..nn.precision import convert_torso
 class Model(nn.Module):
     """A network with a 16-bit-able torso between float32 ends.
 
-    `dtype` is what the torso computes in. Only matrix and convolution layers of the torso change with `convert_to`;
-    norms, gammas, modulations and everything outside the torso stay float32.
+    `dtype` is what the torso computes in. Only matrix and convolution layers of the torso change with
+    `convert_to`; norms, gammas, modulations and everything outside the torso stay float32.
     """
 
     dtype: torch.dtype = torch.float32
@@ -30,7 +30,9 @@ class Model(nn.Module):
         return next(self.parameters()).device
 
     def convert_to(self, dtype: torch.dtype) -> Model:
-        """Give the torso a dtype (float32: the whole model computes in float32, as CPUs prefer); returns self."""
+        """Give the torso a dtype (float32: the whole model computes in float32, as CPUs prefer); returns
+        self.
+        """
         self.dtype = dtype
         for part in self.torso:
             convert_torso(part, dtype)

@@ -40,7 +40,9 @@ class FlexiDualGridVaeEncoder(SparseUnetVaeEncoder):
         sample_posterior: bool = False,
         return_raw: bool = False,
     ) -> SparseTensor | tuple[SparseTensor, torch.Tensor, torch.Tensor]:
-        """`vertices [T, 3]`: dual vertices inside their voxels, 0..1; `intersected [T, 3]` bool on the same voxels."""
+        """`vertices [T, 3]`: dual vertices inside their voxels, 0..1; `intersected [T, 3]` bool on the same
+        voxels.
+        """
         flags = intersected.feats.to(vertices.dtype)
         x = vertices.replace(torch.cat([vertices.feats - 0.5, flags - 0.5], dim=1))
         return self.encode(x, sample_posterior, return_raw)
@@ -81,7 +83,9 @@ class FlexiDualGridVaeDecoder(SparseUnetVaeDecoder):
         self.resolution = resolution
 
     def dual_grid(self, h: SparseTensor) -> tuple[SparseTensor, SparseTensor, SparseTensor]:
-        """Dual vertices `[T, 3]` (voxel units from the low corner), edge logits `[T, 3]`, split weights `[T, 1]`."""
+        """Dual vertices `[T, 3]` (voxel units from the low corner), edge logits `[T, 3]`, split weights `[T,
+        1]`.
+        """
         m = self.voxel_margin
         vertices = h.replace((1 + 2 * m) * torch.sigmoid(h.feats[:, 0:3]) - m)
         return vertices, h.replace(h.feats[:, 3:6]), h.replace(F.softplus(h.feats[:, 6:7]))
@@ -114,8 +118,8 @@ class FlexiDualGridVaeDecoder(SparseUnetVaeDecoder):
     ) -> Any:
         """Meshes, or `(meshes, subs)` with `return_subs`.
 
-        Training returns `(meshes, vertices, intersected_logits, subs_gt, subs)`; its meshes are built from the true
-        flags `gt_intersected`, and left out (an empty list) where none are given.
+        Training returns `(meshes, vertices, intersected_logits, subs_gt, subs)`; its meshes are built from
+        the true flags `gt_intersected`, and left out (an empty list) where none are given.
         """
         self._check(x, None, return_subs)
         h, truths, predictions = self.decode(x)

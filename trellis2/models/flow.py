@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -33,7 +34,9 @@ class ContextCache:
 
     @classmethod
     def concatenate(cls, caches: Sequence[ContextCache]) -> ContextCache:
-        """The caches of several batches as one batch, for conditional and unconditional passes in one forward."""
+        """The caches of several batches as one batch, for conditional and unconditional passes in one
+        forward.
+        """
         layout = TokenLayout.of([n for c in caches for n in c.layout.lengths], caches[0].layout.device)
         blocks = zip(*(c.blocks for c in caches), strict=True)
         return cls(
@@ -120,26 +123,26 @@ class FlowTransformer(Model):
         if self.out_layer.weight.is_meta:
             return
         c = self.model_channels
-        linears = [m for m in self.modules() if isinstance(m, nn.Linear)]
-        for linear in linears:
-            if initialization == "scaled":
-                nn.init.normal_(linear.weight, std=math.sqrt(2 / (5 * c)))
+        modulated = [self] if self.share_mod else self._blocks
+        scaled = initialization == "scaled"
+        for name, layer in self.named_modules():
+            if not isinstance(layer, nn.Linear):
+                continue
+            nn.init.zeros_(layer.bias)
+            if name.startswith("t_embedder."):
+                nn.init.normal_(layer.weight, std=0.02)
+            elif not scaled:
+                nn.init.xavier_uniform_(layer.weight)
+            elif layer is self.input_layer:
+                nn.init.normal_(layer.weight, std=1 / math.sqrt(self.in_channels))
+            elif name.endswith((".to_out", ".mlp.2")):
+                nn.init.normal_(layer.weight, std=1 / math.sqrt(5 * self.num_blocks * c))
             else:
-                nn.init.xavier_uniform_(linear.weight)
+                nn.init.normal_(layer.weight, std=math.sqrt(2 / (5 * c)))
+        zeroed: list[nn.Linear] = [self.out_layer, *(m.adaLN_modulation[1] for m in modulated)]  # type: ignore
+        for linear in zeroed:
+            nn.init.zeros_(linear.weight)
             nn.init.zeros_(linear.bias)
-        if initialization == "scaled":
-            for block in self._blocks:
-                for linear in (block.self_attn.to_out, block.cross_attn.to_out, block.mlp.mlp[2]):
-                    nn.init.normal_(linear.weight, std=1 / math.sqrt(5 * self.num_blocks * c))
-            nn.init.normal_(self.input_layer.weight, std=1 / math.sqrt(self.in_channels))
-        for linear in (self.t_embedder.mlp[0], self.t_embedder.mlp[2]):
-            nn.init.normal_(linear.weight, std=0.02)
-        modulations = (
-            [self.adaLN_modulation] if self.share_mod else [b.adaLN_modulation for b in self._blocks]
-        )
-        for zeroed in [m[1] for m in modulations] + [self.out_layer]:
-            nn.init.zeros_(zeroed.weight)
-            nn.init.zeros_(zeroed.bias)
 
     @property
     def _blocks(self) -> list[ModulatedTransformerCrossBlock]:
@@ -175,18 +178,19 @@ class FlowTransformer(Model):
         phases: torch.Tensor | None,
         positions: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """Tokens `[T, in_channels]`, times `[B]`, context, rotary phases `[T, D/2]` (or absolute positions `[T, C]`).
+        """Tokens `[T, in_channels]`, times `[B]`, context, rotary phases `[T, D/2]` (or absolute positions
+        `[T, C]`).
 
         Returns `[T, out_channels]` in the dtype of the tokens.
         """
         if t.shape != (layout.batch_size,):
             raise InvalidArgumentError(
-                f"t has shape {list(t.shape)}, expected [{layout.batch_size}]: one time an item"
+                f"t has shape {list(t.shape)}, expected [{layout.batch_size}], a time an item"
             )
         context = cond if isinstance(cond, ContextCache) else self.prepare_cond(cond)
         if context.layout.batch_size != layout.batch_size:
             raise InvalidArgumentError(
-                f"cond holds {context.layout.batch_size} items, x holds {layout.batch_size}; repeat cond to the batch"
+                f"cond holds {context.layout.batch_size} items, x {layout.batch_size}; repeat the cond"
             )
         h = self._to_torso(self.input_layer(tokens))
         mod = self.t_embedder(t)
@@ -208,46 +212,10 @@ class FlowTransformer(Model):
 class SparseStructureFlowModel(FlowTransformer):
     """The flow of the sparse-structure latent: every cell of a dense `R^3` grid is a token."""
 
-    def __init__(
-        self,
-        resolution: int,
-        in_channels: int,
-        model_channels: int,
-        cond_channels: int,
-        out_channels: int,
-        num_blocks: int,
-        num_heads: int | None = None,
-        num_head_channels: int = 64,
-        mlp_ratio: float = 4,
-        pe_mode: str = "ape",
-        rope_freq: tuple[float, float] = (1.0, 10000.0),
-        dtype: str | torch.dtype = "float32",
-        use_checkpoint: bool = False,
-        share_mod: bool = False,
-        initialization: str = "vanilla",
-        qk_rms_norm: bool = False,
-        qk_rms_norm_cross: bool = False,
-        **_ignored: Any,
-    ) -> None:
-        super().__init__(
-            resolution,
-            in_channels,
-            model_channels,
-            cond_channels,
-            out_channels,
-            num_blocks,
-            num_heads=num_heads,
-            num_head_channels=num_head_channels,
-            mlp_ratio=mlp_ratio,
-            pe_mode=pe_mode,
-            rope_freq=rope_freq,
-            dtype=dtype,
-            use_checkpoint=use_checkpoint,
-            share_mod=share_mod,
-            initialization=initialization,
-            qk_rms_norm=qk_rms_norm,
-            qk_rms_norm_cross=qk_rms_norm_cross,
-        )
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        """Arguments of `FlowTransformer`; others, which some configs carry, are ignored."""
+        known = inspect.signature(FlowTransformer).parameters
+        super().__init__(*args, **{name: value for name, value in kwargs.items() if name in known})
         self.reset_buffers(self.device)
 
     def reset_buffers(self, device: torch.device) -> None:
@@ -260,7 +228,7 @@ class SparseStructureFlowModel(FlowTransformer):
     def forward(
         self, x: torch.Tensor, t: torch.Tensor, cond: Context | ContextCache, **_ignored: Any
     ) -> torch.Tensor:
-        """Velocity `[B, out, R, R, R]` for `x [B, in, R, R, R]`, `t [B]` (1000 times the time), image tokens."""
+        """Velocity `[B, out, R, R, R]` for `x [B, in, R, R, R]`, `t [B]` (1000 times the time), tokens."""
         r = self.resolution
         if x.shape[1:] != (self.in_channels, r, r, r):
             raise InvalidArgumentError(
@@ -276,7 +244,9 @@ class SparseStructureFlowModel(FlowTransformer):
 
 
 class SLatFlowModel(FlowTransformer):
-    """The flow of a structured latent: every occupied voxel is a token. `resolution` has no effect on the numbers."""
+    """The flow of a structured latent: every occupied voxel is a token. `resolution` has no effect on the
+    numbers.
+    """
 
     def forward(
         self,
@@ -286,17 +256,19 @@ class SLatFlowModel(FlowTransformer):
         concat_cond: SparseTensor | None = None,
         **_ignored: Any,
     ) -> SparseTensor:
-        """Velocity on x's voxels; `concat_cond` (the same voxels in the same order) is appended after x's channels."""
+        """Velocity on x's voxels; `concat_cond` (the same voxels in the same order) is appended after x's
+        channels.
+        """
         feats = x.feats
         if concat_cond is not None:
             if concat_cond.feats.shape[0] != feats.shape[0]:
                 raise InvalidArgumentError(
-                    f"concat_cond has {concat_cond.feats.shape[0]} voxels, x has {feats.shape[0]}; they must be the same"
+                    f"concat_cond has {concat_cond.feats.shape[0]} voxels, x {feats.shape[0]}; give the same"
                 )
             feats = torch.cat([feats, concat_cond.feats.to(feats.dtype)], dim=1)
         if feats.shape[1] != self.in_channels:
             raise InvalidArgumentError(
-                f"x and concat_cond have {feats.shape[1]} channels together, this model takes {self.in_channels}"
+                f"x and concat_cond have {feats.shape[1]} channels, this model takes {self.in_channels}"
             )
         layout = x.cached("token_layout", lambda: TokenLayout.of(x.lengths, x.device))
         phases = positions = None

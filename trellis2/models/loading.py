@@ -1,4 +1,4 @@
-"""Checkpoints in the published layout: `<stem>.json` (class name and arguments) beside `<stem>.safetensors`."""
+"""Checkpoints as published: `<stem>.json` (class name and arguments) beside `<stem>.safetensors`."""
 
 from __future__ import annotations
 
@@ -31,13 +31,14 @@ def from_pretrained(
 ) -> Model:
     """Load a model from `<path>.json` and `<path>.safetensors`, or from a hub repository.
 
-    `path` is a local stem, or `owner/repo/stem/inside/it` on the Hugging Face hub (at `revision`). The network is built
-    without allocating weights, then each tensor is read straight to `device`: memory holds the weights and at most one
-    more tensor. `dtype` replaces the torso's dtype (float32 suits CPUs); `overrides` replace arguments of the config.
-    Safe to call from several threads. Returns the model in evaluation mode.
+    `path` is a local stem, or `owner/repo/stem/inside/it` on the Hugging Face hub (at `revision`). The
+    network is built without allocating weights, then each tensor is read straight to `device`: memory holds
+    the weights and at most one more tensor. `dtype` replaces the torso's dtype (float32 suits CPUs);
+    `overrides` replace arguments of the config. Safe to call from several threads. Returns the model in
+    evaluation mode.
 
-    Raises CheckpointError for files that are missing or damaged, and for tensors that are missing, misshapen or (when
-    `strict`) unknown.
+    Raises CheckpointError for files that are missing or damaged, and for tensors that are missing, misshapen
+    or (when `strict`) unknown.
     """
     config_path, weights_path = locate(path, revision)
     model = build(read_config(config_path), device="meta", **overrides)
@@ -48,7 +49,7 @@ def from_pretrained(
 
 
 def locate(path: str | Path, revision: str | None = None) -> tuple[Path, Path]:
-    """The config and the weights file of a checkpoint, downloaded (or found in the hub's cache) if not local."""
+    """The config and the weights file of a checkpoint, from the hub (or its cache) if not local."""
     stem = str(path)
     local = Path(f"{stem}.json"), Path(f"{stem}.safetensors")
     present = [p.is_file() for p in local]
@@ -77,8 +78,8 @@ def download(repo: str, filename: str, revision: str | None = None) -> Path:
     except Exception as error:  # the client's own errors, requests' and the file system's have no common base
         at = f" at revision {revision}" if revision else ""
         raise CheckpointError(
-            f"{filename} of {repo}{at} cannot be had ({type(error).__name__}: {error}); check the name, the network, and "
-            "whether the repository needs an accepted licence and a token"
+            f"{filename} of {repo}{at} cannot be had ({type(error).__name__}: {error}); check the name, the "
+            "network, and whether the repository needs an accepted licence and a token"
         ) from error
 
 
@@ -107,7 +108,9 @@ def build(config: dict[str, Any], *, device: str | torch.device = "cpu", **overr
 def load_weights(
     model: Model, path: Path, device: str | torch.device = "cpu", *, strict: bool = True
 ) -> None:
-    """Fill a model (built on `meta` or anywhere) from a safetensors file; values take the dtype of their parameter."""
+    """Fill a model (built on `meta` or anywhere) from a safetensors file; values take the dtype of their
+    parameter.
+    """
     started = time.perf_counter()
     device = torch.device(device)
     try:
@@ -142,7 +145,8 @@ def _check(model: Model, entries: dict[str, Entry], path: Path, strict: bool) ->
     if faults:
         shown = "; ".join(faults[:8]) + (f"; and {len(faults) - 8} more" if len(faults) > 8 else "")
         raise CheckpointError(
-            f"{path} does not fit {type(model).__name__} ({len(wanted)} tensors, file has {len(entries)}): {shown}"
+            f"{path} does not fit {type(model).__name__} ({len(wanted)} tensors, the file has "
+            f"{len(entries)}): {shown}"
         )
 
 
@@ -154,7 +158,8 @@ def _put(model: nn.Module, name: str, parameter: nn.Parameter) -> None:
 def save_pretrained(model: Model, path: str | Path, args: dict[str, Any]) -> None:
     """Write `<path>.json` and `<path>.safetensors` as published: `args` are the constructor's arguments.
 
-    Tensors are stored in the dtypes of `Model.stored_dtypes`. Raises CheckpointError for a class that is not registered.
+    Tensors are stored in the dtypes of `Model.stored_dtypes`. Raises CheckpointError for a class that is not
+    registered.
     """
     from safetensors.torch import save_file
 

@@ -1,7 +1,8 @@
 """Reading a safetensors file tensor by tensor, straight into memory that is already there.
 
-The library's own reader maps the whole file; here a tensor's bytes go from the file into their place, so that memory
-never holds more than the weights and one tensor, and files load side by side (reading releases the interpreter lock).
+The library's own reader maps the whole file; here a tensor's bytes go from the file into their place, so that
+memory never holds more than the weights and one tensor, and files load side by side (reading releases the
+interpreter lock).
 """
 
 from __future__ import annotations
@@ -42,13 +43,13 @@ class Entry:
 
 
 def read_header(file: BinaryIO, path: Path) -> dict[str, Entry]:
-    """The stored tensors by name, in file order; raises CheckpointError unless header and file size add up."""
+    """The stored tensors by name, in file order. Raises CheckpointError unless header and size add up."""
     total = path.stat().st_size
     length = int.from_bytes(file.read(8), "little")
     if total < 8 or length > min(total - 8, _HEADER_LIMIT):
         raise CheckpointError(
-            f"{path}: a header of {length} bytes is declared in a file of {total}: damaged or not safetensors; "
-            "download it again"
+            f"{path}: a header of {length} bytes is declared in a file of {total}: damaged or not "
+            "safetensors; download it again"
         )
     try:
         header = json.loads(file.read(length))
@@ -70,7 +71,8 @@ def read_header(file: BinaryIO, path: Path) -> dict[str, Entry]:
         position += entry.size
     if position != total:
         raise CheckpointError(
-            f"{path}: tensors end at byte {position} but the file has {total}: truncated or damaged; download it again"
+            f"{path}: tensors end at byte {position} but the file has {total}: truncated or damaged; "
+            "download it again"
         )
     return {entry.name: entry for entry in entries}
 
@@ -84,12 +86,14 @@ def _entry(name: str, info: dict, base: int) -> Entry:
 
 
 def read_into(file: BinaryIO, entry: Entry, target: torch.Tensor) -> None:
-    """Read a tensor's bytes into `target` (its shape, any device and dtype), converting on the way if need be."""
+    """Read a tensor's bytes into `target` (its shape, any device and dtype), converting on the way if need
+    be.
+    """
     direct = target.device.type == "cpu" and target.dtype == entry.dtype and target.is_contiguous()
     place = target if direct else torch.empty(entry.shape, dtype=entry.dtype)
     if entry.size:
         file.seek(entry.start)
-        view = memoryview(place.view(-1).view(torch.uint8).numpy())
+        view = memoryview(place.view(-1).view(torch.uint8).numpy())  # type: ignore[arg-type]
         done = 0
         while done < entry.size:
             count = file.readinto(view[done:])  # type: ignore[attr-defined]

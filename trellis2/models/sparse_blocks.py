@@ -15,7 +15,8 @@ from ..nn.layers import LayerNorm32, Linear
 from ..sparse import SparseConv3d, SparseSpatial2Channel, SparseTensor
 from ..sparse.resample import Expansion
 
-# Rows that go through a voxel-wise MLP at once when no gradient is needed: its hidden layer is four times as wide.
+# Rows that go through a voxel-wise MLP at once when no gradient is needed: its hidden layer is four times as
+# wide.
 _MLP_ROWS = {"cpu": 1 << 13, "cuda": 1 << 19}
 
 
@@ -70,15 +71,15 @@ class _SparseResBlock(nn.Module):
 
 
 class SparseResBlockC2S3d(_SparseResBlock):
-    """Doubles the resolution; predicts which children exist unless it is told, or the tensor remembers them."""
+    """Doubles the resolution; predicts which children exist unless told, or the tensor remembers them."""
 
     def __init__(
         self, channels: int, out_channels: int, use_checkpoint: bool = False, pred_subdiv: bool = True
     ) -> None:
         if channels % 8 or out_channels % (channels // 8):
             raise InvalidArgumentError(
-                f"an up block from {channels} to {out_channels} channels: the first must be a multiple of 8 and the "
-                "second a multiple of an eighth of the first"
+                f"an up block from {channels} to {out_channels} channels: the first must be a multiple of 8, "
+                "the second a multiple of an eighth of it"
             )
         super().__init__(channels, out_channels, 8 * out_channels, use_checkpoint)
         self.pred_subdiv = pred_subdiv
@@ -107,8 +108,8 @@ class SparseResBlockS2C3d(_SparseResBlock):
     def __init__(self, channels: int, out_channels: int, use_checkpoint: bool = False) -> None:
         if out_channels % 8 or (8 * channels) % out_channels:
             raise InvalidArgumentError(
-                f"a down block from {channels} to {out_channels} channels: the second must be a multiple of 8 and "
-                "divide eight times the first"
+                f"a down block from {channels} to {out_channels} channels: the second must be a multiple of "
+                "8 and divide eight times the first"
             )
         super().__init__(channels, out_channels, out_channels // 8, use_checkpoint)
         self.downsample = SparseSpatial2Channel()

@@ -183,9 +183,11 @@ class SparseUnetVaeDecoder(_SparseUnet):
     def forward(
         self, x: SparseTensor, guide_subs: Sequence[SparseTensor] | None = None, return_subs: bool = False
     ) -> Any:
-        """The decoded tensor; `(h, subs)` with `return_subs`; `(h, subs_gt, subs)` when training with prediction.
+        """The decoded tensor; `(h, subs)` with `return_subs`; `(h, subs_gt, subs)` when training with
+        prediction.
 
-        `subs` are logits on the coarse voxels of each up block, `subs_gt` the boolean truth that the encoder left.
+        `subs` are logits on the coarse voxels of each up block, `subs_gt` the boolean truth that the encoder
+        left.
         """
         self._check(x, guide_subs, return_subs)
         h, truths, predictions = self.decode(x, guide_subs)

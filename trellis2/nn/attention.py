@@ -61,13 +61,15 @@ class TokenLayout:
 def attention(
     q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, queries: TokenLayout, keys: TokenLayout
 ) -> torch.Tensor:
-    """Attention of `q [Tq, H, D]` over `k, v [Tk, H, D]`; sequence i of `queries` sees only sequence i of `keys`.
+    """Attention of `q [Tq, H, D]` over `k, v [Tk, H, D]`; sequence i of `queries` sees only sequence i of
+    `keys`.
 
-    No mask, no dropout, scale 1/sqrt(D). Returns `[Tq, H, D]`. Raises InvalidArgumentError when the batches differ.
+    No mask, no dropout, scale 1/sqrt(D). Returns `[Tq, H, D]`. Raises InvalidArgumentError when the batches
+    differ.
     """
     if queries.batch_size != keys.batch_size:
         raise InvalidArgumentError(
-            f"{queries.batch_size} sequences attend to a context of {keys.batch_size}; give one context an item"
+            f"{queries.batch_size} sequences attend to {keys.batch_size} contexts; give one context an item"
         )
     if autocasting(q):
         dtype = torch.get_autocast_dtype(q.device.type)
@@ -142,7 +144,7 @@ class CrossAttention(nn.Module):
         self.to_out = Linear(channels, channels)
 
     def key_value(self, context: torch.Tensor) -> KeyValue:
-        """Keys and values of context tokens `[Tk, C_ctx]`; they depend on nothing that changes between steps."""
+        """Keys and values of context tokens `[Tk, C_ctx]`; nothing in them changes between steps."""
         k, v = self.to_kv(context).unflatten(-1, (2, self.heads, -1)).unbind(1)
         # Contiguous, so that the interleaved projection can be freed and every step reads straight through.
         return KeyValue(self.k_rms_norm(k).contiguous(), v.contiguous())

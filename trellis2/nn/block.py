@@ -27,8 +27,8 @@ class FeedForward(nn.Module):
 class ModulatedTransformerCrossBlock(nn.Module):
     """Tokens `[T, C]` of a batch of sequences through one block.
 
-    With `share_mod` the modulation vector `[B, 6C]` comes from outside and the block adds its own; without, the
-    block projects the timestep embedding `[B, C]` itself.
+    With `share_mod` the modulation vector `[B, 6C]` comes from outside and the block adds its own; without,
+    the block projects the timestep embedding `[B, C]` itself.
     """
 
     def __init__(
@@ -63,7 +63,9 @@ class ModulatedTransformerCrossBlock(nn.Module):
         context_layout: TokenLayout,
         phases: torch.Tensor | None,
     ) -> torch.Tensor:
-        """`x [T, C]`, `mod [B, 6C]` (shared) or `[B, C]`, `phases [T, D/2]` complex or None; returns `[T, C]`."""
+        """`x [T, C]`, `mod [B, 6C]` (shared) or `[B, C]`, `phases [T, D/2]` complex or None; returns `[T,
+        C]`.
+        """
         # The sum with the block's own float32 vector is formed in float32, then rounded to the torso's dtype.
         vectors = (self.modulation + mod).to(mod.dtype) if self.share_mod else self.adaLN_modulation(mod)
         vectors = layout.spread(vectors)

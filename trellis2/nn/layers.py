@@ -38,7 +38,9 @@ class Conv3d(nn.Conv3d):
 def layer_norm(
     x: torch.Tensor, weight: torch.Tensor | None = None, bias: torch.Tensor | None = None, eps: float = 1e-5
 ) -> torch.Tensor:
-    """Layer norm over the last axis in float32, cast back to the incoming dtype (left float32 under autocast)."""
+    """Layer norm over the last axis in float32, cast back to the incoming dtype (left float32 under
+    autocast).
+    """
     out = F.layer_norm(x.float(), x.shape[-1:], weight, bias, eps)
     return out if autocasting(x) else out.to(x.dtype)
 
@@ -66,7 +68,9 @@ class GroupNorm32(nn.GroupNorm):
 
 
 class MultiHeadRMSNorm(nn.Module):
-    """L2-normalises each head's vector `[..., H, D]` and scales it by `gamma * sqrt(D)`, in float32, cast back."""
+    """L2-normalises each head's vector `[..., H, D]` and scales it by `gamma * sqrt(D)`, in float32, cast
+    back.
+    """
 
     def __init__(self, head_dim: int, heads: int) -> None:
         super().__init__()

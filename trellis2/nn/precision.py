@@ -54,7 +54,7 @@ def autocasting(tensor: torch.Tensor) -> bool:
 
 
 def convert_torso(torso: nn.Module, dtype: torch.dtype) -> None:
-    """Give the matrix and convolution layers of a torso a dtype; norms, gammas and modulations stay float32."""
+    """Give a torso's matrix and convolution layers a dtype; norms, gammas, modulations stay float32."""
     for module in torso.modules():
         if getattr(module, "follows_torso_dtype", False):
             module.to(dtype)

@@ -10,8 +10,8 @@ def rope_phases(
 ) -> torch.Tensor:
     """Unit complex numbers `[T, head_dim // 2]` for integer voxel coordinates `[T, 3]`.
 
-    Frequencies `f0 / f1^(j/F)` with `F = head_dim // 6` an axis; x's angles first, then y's, z's, then zero angles
-    (no rotation) up to half the head.
+    Frequencies `f0 / f1^(j/F)` with `F = head_dim // 6` an axis; x's angles first, then y's, z's, then zero
+    angles (no rotation) up to half the head.
     """
     per_axis = head_dim // 2 // 3
     exponent = torch.arange(per_axis, dtype=torch.float32, device=coords.device) / per_axis
@@ -22,7 +22,9 @@ def rope_phases(
 
 
 def apply_rope(x: torch.Tensor, phases: torch.Tensor) -> torch.Tensor:
-    """Rotate channel pairs (2i, 2i+1) of every head: `x [T, H, D]`, `phases [T, D/2]`; float32 inside, cast back."""
+    """Rotate channel pairs (2i, 2i+1) of every head: `x [T, H, D]`, `phases [T, D/2]`; float32 inside, cast
+    back.
+    """
     pairs = torch.view_as_complex(x.float().unflatten(-1, (-1, 2)))
     return torch.view_as_real(pairs * phases[:, None]).flatten(-2).to(x.dtype)
 
@@ -34,7 +36,9 @@ def grid_coords(resolution: int, device: torch.device | str | None = None) -> to
 
 
 def sincos_positions(coords: torch.Tensor, channels: int) -> torch.Tensor:
-    """Absolute embedding `[T, channels]`: per axis `[sin, cos]` of frequencies `1 / 10000^(j/F)`, F = channels // 6."""
+    """Absolute embedding `[T, channels]`: per axis `[sin, cos]` of frequencies `1 / 10000^(j/F)`, F =
+    channels // 6.
+    """
     per_axis = channels // 3 // 2
     exponent = torch.arange(per_axis, dtype=torch.float32, device=coords.device) / per_axis
     angles = coords.float()[:, :, None] * (1.0 / 10000**exponent)

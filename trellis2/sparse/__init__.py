@@ -1,8 +1,8 @@
 """Sparse voxel tensors and the layers that work on them.
 
 Lives here: `SparseTensor`, the 3x3x3 submanifold convolution, spatial-to-channel and back. Imports torch,
-`trellis2.errors`, `trellis2.backends` and the precision rules of `trellis2.nn`, nothing above. Start reading at
-`tensor.py`, then `neighbors.py` and `conv.py`.
+`trellis2.errors`, `trellis2.backends` and the precision rules of `trellis2.nn`, nothing above. Start reading
+at `tensor.py`, then `neighbors.py` and `conv.py`.
 """
 
 from __future__ import annotations

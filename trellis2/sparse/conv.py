@@ -19,7 +19,7 @@ from .tensor import SparseTensor
 class SparseConv3d(nn.Module):
     """Cross-correlation over the occupied voxels among the 27 around each voxel; voxels in = voxels out.
 
-    `weight [Co, 3, 3, 3, Ci]` (axes x, y, z, channels last), `bias [Co]`. Only kernel 3, stride 1, dilation 1.
+    `weight [Co, 3, 3, 3, Ci]` (axes x, y, z, channels last), `bias [Co]`. Kernel 3, stride 1 only.
     """
 
     follows_torso_dtype = True

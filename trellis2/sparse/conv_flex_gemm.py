@@ -8,7 +8,7 @@ from .tensor import SparseTensor
 
 
 def submanifold_conv3d(x: SparseTensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
-    """Convolved features `[T, Co]`; the package's own neighbour cache travels with the tensor's coordinates."""
+    """Convolved features `[T, Co]`; the package's neighbour cache travels with the coordinates."""
     from flex_gemm.ops.spconv import sparse_submanifold_conv3d
 
     memo = x.scale_cache.memo

@@ -1,4 +1,4 @@
-"""The portable submanifold convolution: gather the 27 neighbours of a block of rows, one matrix product a block."""
+"""The portable submanifold convolution: for each block of rows, gather 27 neighbours and multiply once."""
 
 from __future__ import annotations
 
@@ -99,8 +99,8 @@ def submanifold_conv(
 ) -> torch.Tensor:
     """Submanifold 3x3x3 convolution `[T, Co]` on any device, differentiable.
 
-    `feats [T, Ci]`, `table [T, 27]` from `neighbor_table`, `weight [Co, 3, 3, 3, Ci]`, `bias [Co]`, all of one
-    floating dtype. Memory beyond input and output: one copy of the features and one gathered block.
+    `feats [T, Ci]`, `table [T, 27]` from `neighbor_table`, `weight [Co, 3, 3, 3, Ci]`, `bias [Co]`, all of
+    one floating dtype. Memory beyond input and output: one copy of the features and one gathered block.
     """
     out: torch.Tensor = _SubmanifoldConv.apply(feats, table, weight, bias)
     return out

@@ -30,8 +30,8 @@ def voxel_keys(coords: torch.Tensor, margin: int = 0) -> tuple[torch.Tensor, tup
 def neighbor_table(coords: torch.Tensor) -> torch.Tensor:
     """Row numbers of the 27 neighbours, `[T, 27]` int32; T stands for "no such voxel".
 
-    Column `9i + 3j + k` is the voxel at `p + (i-1, j-1, k-1)` of the same batch item: column 13 is the voxel itself,
-    columns v and 26-v are opposite. `coords` is `[T, 4]` int32 with unique rows in any order, on any device.
+    Column `9i + 3j + k` is the voxel at `p + (i-1, j-1, k-1)` of the same batch item: column 13 is the voxel
+    itself, columns v and 26-v are opposite. `coords [T, 4]` int32: unique rows, any order, any device.
 
     Raises InvalidArgumentError for duplicate voxels.
     """

@@ -16,7 +16,7 @@ CHILDREN = 8
 
 @dataclass(frozen=True)
 class Merge:
-    """How fine voxels became coarse ones: kept at the coarse scale so that the way back restores their order."""
+    """How fine voxels became coarse ones; kept at the coarse scale for the way back."""
 
     fine_coords: torch.Tensor  # [T, 4] int32, the encoder's own row order
     slots: torch.Tensor  # [T] int64, 8 * parent row + child index
@@ -56,7 +56,7 @@ def _merge(coords: torch.Tensor) -> tuple[torch.Tensor, Merge]:
 
 
 class SparseSpatial2Channel(nn.Module):
-    """`[T, C]` to `[N, 8C]` on the halved grid: child k fills channels `kC .. (k+1)C-1`, absent children are zero.
+    """`[T, C]` to `[N, 8C]` on the halved grid: child k fills channels `kC .. (k+1)C-1`, the rest is zero.
 
     Parents come out sorted by (batch, x, y, z). The coarse scale remembers the fine voxels, so that
     `SparseChannel2Spatial` can restore them.
@@ -67,16 +67,13 @@ class SparseSpatial2Channel(nn.Module):
         coarse_scale = x.scale * 2
         known = x.at_scale(x.feats, x.coords, coarse_scale).scale_cache
         if known.merge is None:
-            parents, merge = _merge(x.coords)
-            spatial = tuple((size + 1) // 2 for size in x.spatial_shape)
-            known.merge = merge
-            known.memo["coords", x.device] = parents
-            known.memo["spatial_shape", torch.device("cpu")] = spatial
+            known.memo["coords", x.device], known.merge = _merge(x.coords)
+            halved = tuple((size + 1) // 2 for size in x.spatial_shape)
+            known.memo["spatial_shape", torch.device("cpu")] = halved
         merge = known.merge.to(x.device)
-        parents = known.memo.get(("coords", x.device))
-        if parents is None:
-            parents = _merge(x.coords)[0]
-            known.memo["coords", x.device] = parents
+        if ("coords", x.device) not in known.memo:
+            known.memo["coords", x.device] = _merge(x.coords)[0]
+        parents: torch.Tensor = known.memo["coords", x.device]
         slots = x.feats.new_zeros(merge.parents * CHILDREN, channels).index_copy(0, merge.slots, x.feats)
         return x.at_scale(slots.view(merge.parents, CHILDREN * channels), parents, coarse_scale)
 
@@ -84,9 +81,9 @@ class SparseSpatial2Channel(nn.Module):
 class SparseChannel2Spatial(nn.Module):
     """`[N, 8C]` to `[T, C]` on the doubled grid.
 
-    When the tensor still remembers the finer voxels it came from, exactly those are restored in their own order
-    and `subdivision` is ignored. Otherwise child k of row n exists where `subdivision[n, k]`; rows follow parents,
-    then ascending k; and the result starts with an empty cache.
+    When the tensor still remembers the finer voxels it came from, exactly those are restored in their own
+    order and `subdivision` is ignored. Otherwise child k of row n exists where `subdivision[n, k]`; rows
+    follow parents, then ascending k; and the result starts with an empty cache.
 
     Raises InvalidArgumentError when there is neither memory nor a `[N, 8]` mask.
     """
@@ -116,8 +113,8 @@ class Expansion:
             )
         if subdivision.shape != (x.coords.shape[0], CHILDREN):
             raise InvalidArgumentError(
-                f"subdivision has shape {list(subdivision.shape)}, expected [{x.coords.shape[0]}, {CHILDREN}]: "
-                "guides must have the same voxels in the same order"
+                f"subdivision has shape {list(subdivision.shape)}, expected [{x.coords.shape[0]}, "
+                f"{CHILDREN}]: guides must have the same voxels in the same order"
             )
         parent, child = subdivision.nonzero(as_tuple=True)
         coords = x.coords[parent]

@@ -6,6 +6,7 @@ import operator
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
+from itertools import accumulate, pairwise
 from typing import Any, TypeVar
 
 import torch
@@ -26,10 +27,10 @@ class ScaleCache:
 class SparseTensor:
     """Features on the occupied voxels of a batch of grids.
 
-    `feats` is `[T, C]` (or `[T, ...]`), `coords` `[T, 4]` int32 with columns batch, x, y, z. Rows of one item are
-    contiguous and items come in order; inside an item any row order is legal and is kept by every layer but
-    spatial-to-channel. `scale` counts how coarse the grid has become since the tensor was made. The cache, keyed
-    by scale, travels with everything derived from the tensor on the same voxels.
+    `feats` is `[T, C]` (or `[T, ...]`), `coords` `[T, 4]` int32 with columns batch, x, y, z. Rows of one item
+    are contiguous and items come in order; inside an item any row order is legal and is kept by every layer
+    but spatial-to-channel. `scale` counts how coarse the grid has become since the tensor was made. The
+    cache, keyed by scale, travels with everything derived from the tensor on the same voxels.
 
     Raises InvalidArgumentError when feats and coords disagree.
     """
@@ -45,11 +46,11 @@ class SparseTensor:
     ) -> None:
         if coords.ndim != 2 or coords.shape[1] != 4:
             raise InvalidArgumentError(
-                f"coords must be [T, 4] (batch, x, y, z), got {list(coords.shape)}; prepend a batch column of zeros"
+                f"coords must be [T, 4] (batch, x, y, z), got {list(coords.shape)}; prepend a batch column"
             )
         if feats.ndim < 1 or feats.shape[0] != coords.shape[0]:
             raise InvalidArgumentError(
-                f"feats has shape {list(feats.shape)} but coords has {coords.shape[0]} rows; give one feature row a voxel"
+                f"feats has shape {list(feats.shape)} but coords has {coords.shape[0]} rows; they must match"
             )
         if coords.dtype != torch.int32:
             if coords.dtype.is_floating_point or coords.dtype == torch.bool:
@@ -61,7 +62,7 @@ class SparseTensor:
         self._cache: dict[Fraction, ScaleCache] = {} if cache is None else cache
         self._batch_size = batch_size
 
-    # ---- what it is -----------------------------------------------------------------------------------------
+    # ---- what it is ----------------------------------------------------------------------------------------
 
     @property
     def device(self) -> torch.device:
@@ -91,12 +92,14 @@ class SparseTensor:
     @property
     def layout(self) -> list[slice]:
         """The rows of each item."""
-        ends = torch.tensor([0, *self.lengths]).cumsum(0).tolist()
-        return [slice(start, stop) for start, stop in zip(ends[:-1], ends[1:], strict=True)]
+        ends = list(accumulate(self.lengths, initial=0))
+        return [slice(start, stop) for start, stop in pairwise(ends)]
 
     @property
     def spatial_shape(self) -> tuple[int, int, int]:
-        """Largest coordinate + 1 on each axis, over the whole batch; halved (rounded up) by spatial-to-channel."""
+        """Largest coordinate + 1 on each axis, over the whole batch; halved (rounded up) by
+        spatial-to-channel.
+        """
 
         def measure() -> tuple[int, int, int]:
             if not len(self.coords):
@@ -115,7 +118,7 @@ class SparseTensor:
             f"scale {self.scale}, {self.device})"
         )
 
-    # ---- the cache ------------------------------------------------------------------------------------------
+    # ---- the cache -----------------------------------------------------------------------------------------
 
     @property
     def scale_cache(self) -> ScaleCache:
@@ -123,7 +126,7 @@ class SparseTensor:
         return self._cache.setdefault(self.scale, ScaleCache())
 
     def cached(self, name: str, build: Callable[[], Made], *, per_device: bool = True) -> Made:
-        """A value that depends on the coordinates alone: built once for this scale (and device), then shared."""
+        """A value that depends on the coordinates alone: built once a scale (and device), then shared."""
         memo = self.scale_cache.memo
         key = (name, self.device if per_device else torch.device("cpu"))
         if key not in memo:
@@ -132,14 +135,16 @@ class SparseTensor:
         return made
 
     def clear_spatial_cache(self) -> None:
-        """Forget everything about the coordinates, finer scales included: a later channel-to-spatial must predict."""
+        """Forget everything about the coordinates, finer scales included: a later channel-to-spatial must
+        predict.
+        """
         self._cache = {}
 
     def at_scale(self, feats: torch.Tensor, coords: torch.Tensor, scale: Fraction) -> SparseTensor:
         """Other voxels of the same object at another scale, with this tensor's cache."""
         return SparseTensor(feats, coords, self._batch_size, scale=scale, cache=self._cache)
 
-    # ---- same voxels, other features ------------------------------------------------------------------------
+    # ---- same voxels, other features -----------------------------------------------------------------------
 
     def replace(self, feats: torch.Tensor, coords: torch.Tensor | None = None) -> SparseTensor:
         """The same voxels with new features `[T, ...]`; shares the cache.
@@ -172,7 +177,7 @@ class SparseTensor:
     def detach(self) -> SparseTensor:
         return self.replace(self.feats.detach())
 
-    # ---- arithmetic -----------------------------------------------------------------------------------------
+    # ---- arithmetic ----------------------------------------------------------------------------------------
 
     def spread(self, values: torch.Tensor) -> torch.Tensor:
         """Rows `[T, ...]` (or `[1, ...]` where one row serves all) of per-item values `[B, ...]`.
@@ -232,7 +237,7 @@ class SparseTensor:
     def __rtruediv__(self, other: Any) -> SparseTensor:
         return self._combine(other, operator.truediv, swap=True)
 
-    # ---- reductions: one value an item ----------------------------------------------------------------------
+    # ---- reductions: one value an item ---------------------------------------------------------------------
 
     def _reduce(self, name: str, dim: int | Sequence[int] | None, keepdim: bool) -> torch.Tensor:
         rank = self.feats.ndim
@@ -248,7 +253,9 @@ class SparseTensor:
         return torch.stack([getattr(rows[item], name)(0) for item in self.layout])
 
     def mean(self, dim: int | Sequence[int] | None = None, keepdim: bool = False) -> torch.Tensor:
-        """Per item, over the given channel axes (all by default), then over its voxels: `[B]`, or `[B, 1]` kept."""
+        """Per item, over the given channel axes (all by default), then over its voxels: `[B]`, or `[B, 1]`
+        kept.
+        """
         return self._reduce("mean", dim, keepdim)
 
     def sum(self, dim: int | Sequence[int] | None = None, keepdim: bool = False) -> torch.Tensor:
@@ -265,7 +272,7 @@ class SparseTensor:
         squares = self.replace(self.feats**2).mean(dim, keepdim)
         return (squares - mean**2).clamp_min(0).sqrt()
 
-    # ---- batches --------------------------------------------------------------------------------------------
+    # ---- batches -------------------------------------------------------------------------------------------
 
     def __getitem__(self, index: int | slice | Sequence[int] | torch.Tensor) -> SparseTensor:
         """A sub-batch: batch column renumbered from 0, with a cache of its own."""
@@ -289,7 +296,9 @@ class SparseTensor:
 
 
 def sparse_cat(tensors: Sequence[SparseTensor], dim: int = 0) -> SparseTensor:
-    """Stack batches (`dim=0`), or join the features of tensors on the same voxels (other dims, first one's coords)."""
+    """Stack batches (`dim=0`), or join the features of tensors on the same voxels (other dims, first one's
+    coords).
+    """
     if not tensors:
         raise InvalidArgumentError("sparse_cat needs at least one tensor, got none")
     first = tensors[0]
@@ -313,7 +322,7 @@ def _item_lengths(coords: torch.Tensor, batch_size: int) -> list[int]:
         largest, disorder = torch.stack([batch.max(), (batch.diff() < 0).sum()]).tolist()
         if disorder:
             raise InvalidArgumentError(
-                "rows of a batch item must be contiguous and items in order; sort the rows by batch index first"
+                "rows of a batch item must be contiguous and items in order; sort the rows by batch index"
             )
         if largest >= batch_size:
             raise InvalidArgumentError(f"batch index {largest} in coords, but the batch size is {batch_size}")
