@@ -1,7 +1,7 @@
 """A sparse isosurface: the zero set of a distance-like field, meshed by surface nets in cells near it only.
 
 Grid units throughout: the domain is [0, R]^3, a cell has side 1. Keys number lattice points or cells in
-(x, y, z) order, so that sorted keys are lexicographic coordinates.
+(x, y, z) order, so that sorted keys are lexicographic coordinates; they are int32 where that suffices.
 """
 
 from __future__ import annotations
@@ -58,9 +58,14 @@ class Band:
     values: torch.Tensor  # [C] field at the corners
     cells: torch.Tensor  # [N, 3] int64, lexicographic: cells whose corners differ in sign
     corners: torch.Tensor  # [N, 8] int64 rows of `corner_keys`
-    free: list[tuple[int, torch.Tensor]]  # per level: cells along an axis, [M, 3] cells wholly above zero
+    solid: list[tuple[int, torch.Tensor]]  # per level: cells along an axis, [M, 3] cells wholly below zero
     parents: torch.Tensor  # [P, 3] the refined cells of the last of these levels
     parent_points: torch.Tensor  # [(s + 1)^3, P] rows of `corner_keys`, s = R / that level
+
+
+def key_type(size: int) -> torch.dtype:
+    """The integer type of keys in a grid of `size` points an axis."""
+    return torch.int32 if size**3 < 2**31 else torch.int64
 
 
 def keys_of(coords: torch.Tensor, size: int) -> torch.Tensor:
@@ -69,7 +74,7 @@ def keys_of(coords: torch.Tensor, size: int) -> torch.Tensor:
 
 
 def coords_of(keys: torch.Tensor, size: int) -> torch.Tensor:
-    """Inverse of `keys_of`: [N, 3] int64."""
+    """Inverse of `keys_of`: [N, 3]."""
     xy = torch.div(keys, size, rounding_mode="floor")
     x = torch.div(xy, size, rounding_mode="floor")
     return torch.stack([x, xy - x * size, keys - xy * size], dim=1)
@@ -143,27 +148,27 @@ def _evaluate(field: Field, points: torch.Tensor, limit: float) -> torch.Tensor:
 def refine(field: Field, resolution: int, device: torch.device) -> Band:
     """Halve cells that may hold a zero, from the coarse grid to `resolution`."""
     level = base_resolution(resolution)
-    axis = torch.arange(level, device=device)
+    axis = torch.arange(level, device=device, dtype=key_type(resolution + 1))
     cells = torch.stack(torch.meshgrid(axis, axis, axis, indexing="ij"), dim=-1).reshape(-1, 3)
-    free: list[tuple[int, torch.Tensor]] = []
-    octants = CORNERS.to(device)
+    solid: list[tuple[int, torch.Tensor]] = []
+    octants = CORNERS.to(cells)
     while True:
         size = resolution / level
         last = level == resolution or level * 2 == resolution
         centres = ((cells + 0.5) * size).float()
         values = _evaluate(field, centres, HALF_DIAGONAL * size)
         active = values.abs() < HALF_DIAGONAL * size
-        free.append((level, cells[~active & (values > 0)]))
+        solid.append((level, cells[~active & (values < 0)]))
         cells = cells[active]
         if last:
             break
         level *= 2
         cells = (cells[:, None] * 2 + octants).reshape(-1, 3)
-    return _finest(field, cells, resolution, resolution // level, free)
+    return _finest(field, cells, resolution, resolution // level, solid)
 
 
 def _finest(
-    field: Field, parents: torch.Tensor, resolution: int, split: int, free: list[tuple[int, torch.Tensor]]
+    field: Field, parents: torch.Tensor, resolution: int, split: int, solid: list[tuple[int, torch.Tensor]]
 ) -> Band:
     """Evaluate every lattice point of the parents once and list the cells in which the sign changes.
 
@@ -172,7 +177,7 @@ def _finest(
     """
     device = parents.device
     side = split + 1
-    step = torch.arange(side, device=device)
+    step = torch.arange(side, device=device, dtype=parents.dtype)
     block = torch.stack(torch.meshgrid(step, step, step, indexing="ij"), dim=-1).reshape(-1, 3)
     size = resolution + 1
     # [side^3, P]: each row ascends because parents do, which sorting and searching profit from.
@@ -185,47 +190,48 @@ def _finest(
     cells, corners = [], []
     rows = torch.stack([find(corner_keys, row) for row in point_keys])  # [side^3, P]
     signs = negative[rows]
-    child = torch.arange(split, device=device)
+    child = step[:split]
     children = torch.stack(torch.meshgrid(child, child, child, indexing="ij"), dim=-1).reshape(-1, 3)
-    octants = CORNERS.to(device)
+    octants = CORNERS.to(parents)
     for offset in children:
-        local = keys_of(octants + offset, side)  # [8]
+        local = keys_of(octants + offset, side).long()  # [8]
         count = signs[local].sum(dim=0)
         mixed = (count > 0) & (count < 8)
         cells.append(parents[mixed] * split + offset)
         corners.append(rows[local][:, mixed].T)
     found, found_corners = torch.cat(cells), torch.cat(corners)
     order = torch.argsort(keys_of(found, size))
-    return Band(corner_keys, values, found[order], found_corners[order], free, parents, rows)
+    return Band(corner_keys, values, found[order], found_corners[order], solid, parents, rows)
 
 
 def surface_nets(band: Band, resolution: int, outside: torch.Tensor | None = None) -> Isosurface:
     """Vertices and faces of a band; `outside` [C] bool keeps only quads whose positive end is marked."""
     device = band.cells.device
-    values = band.values[band.corners]  # [N, 8]
+    values = band.values[band.corners.T]  # [8, N]
     negative = values < 0
-    total = torch.zeros((len(values), 3), dtype=torch.float32, device=device)
-    crossings = torch.zeros(len(values), dtype=torch.float32, device=device)
+    total = torch.zeros((3, values.shape[1]), dtype=torch.float32, device=device)
+    crossings = torch.zeros(values.shape[1], dtype=torch.float32, device=device)
     for a, b, axis in EDGES:
-        crosses = negative[:, a] != negative[:, b]
-        fraction = values[:, a] / torch.where(crosses, values[:, a] - values[:, b], 1.0)
-        total += torch.where(crosses[:, None], CORNERS[a].to(device).float(), 0.0)
-        total[:, axis] += torch.where(crosses, fraction, 0.0)
+        crosses = (negative[a] != negative[b]).float()
         crossings += crosses
-    vertices = band.cells.float() + total / crossings[:, None]
+        total[axis] += crosses * (values[a] / (values[a] - values[b] + (1.0 - crosses)))
+        for other in range(3):
+            if other != axis and a & (4 >> other):
+                total[other] += crosses
+    vertices = band.cells.float() + (total / crossings).T
 
     cell_keys = keys_of(band.cells, resolution)
     faces = []
     for axis in range(3):
         corner = OWNED[axis]
-        rising = negative[:, corner] & ~negative[:, 7]
-        falling = ~negative[:, corner] & negative[:, 7]
+        rising = negative[corner] & ~negative[7]
+        falling = ~negative[corner] & negative[7]
         owner = (rising | falling).nonzero()[:, 0]
         if outside is not None:
             ends = band.corners[owner]
             positive = torch.where(rising[owner], ends[:, 7], ends[:, corner])
             owner = owner[outside[positive]]
-        others = band.cells[owner][:, None] + QUADS[axis].to(device)  # [Q, 4, 3]
+        others = band.cells[owner][:, None] + QUADS[axis].to(band.cells)  # [Q, 4, 3]
         inside_grid = (others < resolution).all(dim=-1).all(dim=-1)
         owner, others = owner[inside_grid], others[inside_grid]
         quad = [owner] + [find(cell_keys, keys_of(others[:, k], resolution)) for k in (1, 2, 3)]
