@@ -1,8 +1,8 @@
 """Which implementation each operation uses on a device, and why.
 
-Every operation has a portable implementation; a faster package is used when it is installed and the device is CUDA.
-An automatic choice never fails; a forced one (`MESH_BACKEND=cumesh`) that cannot be met raises `BackendError`.
-Nothing is imported before an operation asks.
+Every operation has a portable implementation; a faster package is used when it is installed and the device is
+CUDA. An automatic choice never fails; a forced one (`MESH_BACKEND=cumesh`) that cannot be met raises
+`BackendError`. Nothing is imported before an operation asks.
 """
 
 from __future__ import annotations
@@ -95,7 +95,7 @@ def pick(operation: str, device: torch.device | str) -> Choice:
 
 
 def describe(device: torch.device | str) -> list[Choice]:
-    """One row an operation: what is used on a device and why; a forced choice that cannot be met says so as its reason."""
+    """One row an operation: what is used and why; `unavailable` where a forced choice cannot be met."""
     rows = []
     for name in OPERATIONS:
         try:
@@ -114,7 +114,7 @@ def _problem(spec: Operation, device: torch.device) -> str:
 
 @functools.cache
 def _load_problem(module: str, package: str) -> str:
-    """Why a module does not load, or an empty string; asked once a process, and only where a GPU is in use."""
+    """Why a module does not load, or an empty string; asked once a process, only where a GPU is used."""
     if importlib.util.find_spec(module.split(".")[0]) is None:
         return f"{package} is not installed"
     try:

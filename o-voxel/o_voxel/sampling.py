@@ -1,18 +1,22 @@
 """Reading attributes that live at voxel centres: sparse trilinear and nearest.
 
-The rule: voxel `i` has its sample at `i + 0.5`; absent neighbours get weight 0 and the rest are renormalised, so nothing
-darkens towards empty space. `VoxelGrid` is the lookup from coordinates to rows, built once and used by every query.
+The rule: voxel `i` has its sample at `i + 0.5`; absent neighbours get weight 0 and the rest are renormalised,
+so nothing darkens towards empty space. `VoxelGrid` is the lookup from coordinates to rows, built once for all
+queries.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from .backends import pick
 from .errors import ArgumentError
 
+SMALLEST_LAUNCH = 4096  # points below which loading the compiled kernel is not worth it
 QUERIES_PER_CHUNK = 1 << 16  # keeps the eight-corner temporaries of a chunk inside the CPU's cache
 MAX_TABLE_ENTRIES = 1 << 24  # 64 MB of int32; larger grids use coarser bricks, then a sorted brick list
 _OUTSIDE = 2  # queries are clamped to this many voxels outside the grid, where every cell is absent
@@ -56,11 +60,25 @@ class VoxelGrid:
             raise ArgumentError(
                 f"{len(self)} voxels were given but only {stored} are distinct: remove duplicates first"
             )
-        self._table: Tensor | None = None
         self._occupied = occupied
+        self._table: Tensor | None = None
         if _product(self._bricks) <= 8 * MAX_TABLE_ENTRIES:
             self._table = torch.zeros(_product(self._bricks), dtype=torch.int32, device=self.device)
             self._table[occupied] = torch.arange(1, len(occupied) + 1, dtype=torch.int32, device=self.device)
+
+    def kernel_tables(self) -> Any:
+        """The same tables as a `sampling_kernels.GridTables`, for kernels that look voxels up themselves."""
+        from .kernels import as_warp
+        from .sampling_kernels import GridTables
+
+        tables: Any = GridTables()
+        tables.rows = as_warp(self._rows)
+        tables.table = as_warp(self._rows[:1] if self._table is None else self._table)
+        tables.occupied = as_warp(self._occupied)
+        tables.dense = int(self._table is not None)
+        tables.shift = self._shift
+        tables.bricks_y, tables.bricks_z = self._bricks[1], self._bricks[2]
+        return tables
 
     def _address(self, coords: Tensor) -> tuple[Tensor, Tensor]:
         """Brick number (int64) and cell within the brick of integer coordinates `[..., 3]`."""
@@ -112,8 +130,8 @@ class VoxelGrid:
 def sample_trilinear(grid: VoxelGrid, attrs: Tensor, points: Tensor) -> Tensor:
     """Attributes at continuous points, blended over the voxels present among the 8 nearest centres.
 
-    `out = sum(w a) / max(sum w, 1e-12)` over present voxels; 0 where none of the eight is present (or the point is not
-    finite). Differentiable with respect to `attrs`.
+    `out = sum(w a) / max(sum w, 1e-12)` over present voxels; 0 where none of the eight is present or the
+    point is not finite. Differentiable with respect to `attrs`.
 
     Args:
         grid: the voxels.
@@ -121,10 +139,17 @@ def sample_trilinear(grid: VoxelGrid, attrs: Tensor, points: Tensor) -> Tensor:
         points: positions in voxel units (voxel `i` spans `i` to `i + 1`), `[Q, 3]`.
     Returns:
         `[Q, C]`, in the dtype of `attrs` when that is floating, else float32.
+    Raises:
+        ArgumentError: shapes or devices that disagree.
+        BackendError: `SAMPLING_BACKEND` forces what cannot be used.
     """
     values, points = _checked_query(grid, attrs, points)
-    chunks = [_trilinear_chunk(grid, values, chunk) for chunk in points.split(QUERIES_PER_CHUNK)]
-    out = torch.cat(chunks) if len(chunks) != 1 else chunks[0]
+    if not pick("sampling", grid.device).portable:
+        out = _trilinear_flex_gemm(grid, values, points)
+    elif len(points) < SMALLEST_LAUNCH or (torch.is_grad_enabled() and attrs.requires_grad):
+        out = trilinear_torch(grid, values, points)
+    else:
+        out = _trilinear_kernel(grid, values.detach(), points)
     return out.to(attrs.dtype) if attrs.is_floating_point() else out
 
 
@@ -143,6 +168,33 @@ def sample_nearest(grid: VoxelGrid, attrs: Tensor, points: Tensor) -> Tensor:
     return out.to(attrs.dtype) if attrs.is_floating_point() else out
 
 
+def trilinear_torch(grid: VoxelGrid, values: Tensor, points: Tensor) -> Tensor:
+    """`sample_trilinear` in plain torch, for float32 `values [N, C]` and `points [Q, 3]`; has gradients."""
+    if not len(grid) or not len(points):
+        return values.new_zeros((len(points), values.shape[1]))
+    return torch.cat([_trilinear_chunk(grid, values, chunk) for chunk in points.split(QUERIES_PER_CHUNK)])
+
+
+def _trilinear_kernel(grid: VoxelGrid, values: Tensor, points: Tensor) -> Tensor:
+    from .kernels import as_warp, launch, warp_module
+
+    wp = warp_module()
+    from .sampling_kernels import trilinear
+
+    out = torch.empty((len(points), values.shape[1]), device=points.device)
+    arrays = [as_warp(points, wp.vec3), as_warp(values), as_warp(out)]
+    launch(trilinear, len(points), [grid.kernel_tables(), wp.vec3i(*grid.shape), *arrays], points.device)
+    return out
+
+
+def _trilinear_flex_gemm(grid: VoxelGrid, values: Tensor, points: Tensor) -> Tensor:
+    from flex_gemm.ops.grid_sample import grid_sample_3d
+
+    coords = torch.nn.functional.pad(grid.coords.int(), (1, 0))  # batch column in front
+    shape = torch.Size((1, values.shape[1], *grid.shape))
+    return grid_sample_3d(values, coords, shape, points[None], mode="trilinear")[0]
+
+
 def _trilinear_chunk(grid: VoxelGrid, values: Tensor, points: Tensor) -> Tensor:
     base = (points - 0.5).floor()
     high = points - 0.5 - base  # weight of the upper voxel on each axis
@@ -154,8 +206,6 @@ def _trilinear_chunk(grid: VoxelGrid, values: Tensor, points: Tensor) -> Tensor:
     # Absent corners read a present one with weight 0, so that a bad row elsewhere cannot leak in.
     some = stored.amax(dim=1, keepdim=True)
     rows = torch.where(stored > 0, stored, some).sub_(1).clamp_(min=0)
-    if not len(grid):
-        return values.new_zeros((points.shape[0], values.shape[1]))
     out = torch.nn.functional.embedding_bag(rows, values, per_sample_weights=weight, mode="sum")
     return torch.where(some > 0, out, 0)
 
@@ -179,10 +229,9 @@ def _checked_query(grid: VoxelGrid, attrs: Tensor, points: Tensor) -> tuple[Tens
     if points.dim() != 2 or points.shape[1] != 3:
         raise ArgumentError(f"points must be [Q, 3]; got {tuple(points.shape)}")
     if not attrs.device == points.device == grid.device:
-        raise ArgumentError(
-            f"grid on {grid.device}, attrs on {attrs.device}, points on {points.device}: move them to one device"
-        )
-    return attrs.float(), points.float()
+        devices = f"grid on {grid.device}, attrs on {attrs.device}, points on {points.device}"
+        raise ArgumentError(f"{devices}: move them to one device")
+    return attrs.float(), points.detach().float()
 
 
 def _checked_shape(shape: Sequence[int]) -> tuple[int, int, int]:

@@ -22,7 +22,7 @@ MAX_GRID = 1 << 16  # voxels along one axis; npz files store coordinates in 16 b
 class GridFrame:
     """Where the voxels are: voxel `c` spans `origin + c * voxel_size` to `origin + (c + 1) * voxel_size`.
 
-    All tensors are on one device: `aabb` float32 `[2, 3]`, `voxel_size` float32 `[3]`; `grid_size` is three ints.
+    All tensors are on one device: `aabb` float32 `[2, 3]`, `voxel_size` float32 `[3]`.
     """
 
     aabb: Tensor
@@ -52,7 +52,7 @@ def grid_frame(
         aabb: the box, two corners. Left out: the box of `vertices`, padded evenly to whole voxels.
         vertices: `[V, 3]`, needed only without `aabb`.
         device: where the tensors go.
-        voxel_size_wins: given both sizes, recompute the grid size from the voxel size (else both are used as given).
+        voxel_size_wins: given both sizes, recompute the grid size (else both are used as given).
     Raises:
         ArgumentError: neither size given, a box without extent, sizes that are not positive and finite.
     """
@@ -91,7 +91,7 @@ def _triple(value: Triple, name: str) -> Tensor:
 
 
 def _padded_box(vertices: Tensor | None, size: Tensor | None, grid: Tensor | None) -> Tensor:
-    """The vertices' box, widened evenly so that it holds whole voxels (with grid_size: half a voxel each side)."""
+    """The vertices' box, widened evenly to whole voxels (with grid_size: half a voxel each side)."""
     if vertices is None or len(vertices) == 0:
         raise ArgumentError("give aabb: there are no vertices to take the box from")
     low, high = vertices.amin(dim=0).float().cpu(), vertices.amax(dim=0).float().cpu()

@@ -31,8 +31,9 @@ def mesh_to_flexible_dual_grid(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Turn a triangle mesh into voxels with dual vertices and edge flags, on the vertices' device.
 
-    A voxel exists where the surface crosses a lattice edge around it. Its dual vertex minimises, inside the voxel, the
-    squared distances to the planes of the triangles there, to open boundaries, and to the mean crossing.
+    A voxel exists where the surface crosses a lattice edge around it. Its dual vertex minimises, inside the
+    voxel, the squared distances to the planes of the triangles there, to open boundaries, and to the mean
+    crossing.
 
     Args:
         vertices: `[V, 3]`, world units.
@@ -40,14 +41,15 @@ def mesh_to_flexible_dual_grid(
         voxel_size: world size of a voxel, one number or three.
         grid_size: voxels along each axis; when both sizes are given both are used as they are.
         aabb: the grid's box; left out, the vertices' box padded to whole voxels.
-        face_weight: above 0, triangles that pass a voxel without crossing its edges count too (a switch: the value
-            does not scale).
+        face_weight: above 0, triangles that pass a voxel without crossing its edges count too (a switch: the
+            value does not scale).
         boundary_weight: weight of edges with one face; 0 leaves them out.
         regularization_weight: pull towards the mean crossing, relative to the number of crossings.
         timing: log the seconds of each step at level INFO.
     Returns:
-        voxel_indices int32 `[N, 3]` in ascending (x, y, z) order; dual_vertices float32 `[N, 3]`, world units from the
-        box's lower corner (`dual_vertices / voxel_size - voxel_indices` is in [0, 1]); intersected bool `[N, 3]`.
+        voxel_indices int32 `[N, 3]` in ascending (x, y, z) order; dual_vertices float32 `[N, 3]`, world units
+        from the box's lower corner (`dual_vertices / voxel_size - voxel_indices` is in [0, 1]); intersected
+        bool `[N, 3]`.
     Raises:
         MeshError: no faces, vertices not finite, indices out of range.
         ArgumentError: sizes or a box that make no grid.
@@ -65,8 +67,8 @@ def mesh_to_flexible_dual_grid(
     clock.lap("crossings")
     grid = VoxelGrid(coords, frame.grid_size)
     if face_weight > 0:
-        for voxel, face in triangle_overlaps(triangles, triangle_normals(triangles), frame, grid):
-            _accumulate(quadrics, voxel, face, planes)
+        voxel, face = triangle_overlaps(triangles, triangle_normals(triangles), frame, grid)
+        _accumulate(quadrics, voxel, face, planes)
         clock.lap("faces")
     if boundary_weight > 0:
         _add_boundaries(quadrics, points, faces, boundary_weight, frame, grid)
@@ -82,7 +84,7 @@ def mesh_to_flexible_dual_grid(
 def _crossings(
     triangles: Tensor, planes: Tensor, frame: GridFrame
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Voxels `[N, 3]`, their plane quadrics `[N, 10]`, mean crossing `[N, 3]`, crossings `[N]`, flags `[N, 3]`."""
+    """Voxels `[N, 3]`, plane quadrics `[N, 10]`, mean crossing `[N, 3]`, crossings `[N]`, flags `[N, 3]`."""
     hits = list(lattice_hits(triangles, frame))
     key = torch.cat([_voxel_keys(h.around(), frame).view(-1) for h in hits])
     key, order = key.sort()

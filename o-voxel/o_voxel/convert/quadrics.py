@@ -45,8 +45,9 @@ def triangle_normals(triangles: Tensor) -> Tensor:
 def minimise_in_boxes(quadrics: Tensor, centre: Tensor, size: Tensor) -> Tensor:
     """Point of least energy inside each closed box, float64 `[N, 3]`.
 
-    The free minimum where it lies inside; else the best of the minima on the 6 faces, 12 edges and 8 corners, which is
-    exact for a convex energy. Where the free minimum is not unique, the one nearest to the centre is tried.
+    The free minimum where it lies inside; else the best of the minima on the 6 faces, 12 edges and 8
+    corners, which is exact for a convex energy. Where the free minimum is not unique, the one nearest to the
+    centre is tried.
 
     Args:
         quadrics: `[N, 10]` about the origin.

@@ -1,4 +1,4 @@
-"""Flexible dual grid to mesh: one vertex a voxel, one quad a crossed lattice edge, two (or four) triangles a quad."""
+"""Flexible dual grid to mesh: a vertex a voxel, a quad a crossed lattice edge, two or four triangles a quad."""
 
 from __future__ import annotations
 
@@ -29,24 +29,26 @@ def flexible_dual_grid_to_mesh(
 ) -> tuple[Tensor, Tensor]:
     """Turn voxels with dual vertices and edge flags into triangles.
 
-    A quad with a voxel missing is dropped. Quads of one axis all wind the same way, whatever the side of the surface.
+    A quad with a voxel missing is dropped. Quads of one axis all wind the same way, whatever the side.
 
     Args:
         coords: voxels, integer `[N, 3]`, unique.
         dual_vertices: offset of each voxel's vertex from its lower corner, in voxels, `[N, 3]`.
-        intersected_flag: whether the surface crosses the x, y, z edges that meet at the voxel's upper corner, bool `[N, 3]`.
-        split_weight: positive, `[N, 1]` or `[N]`; of a quad's diagonals the one with the larger product of weights is used
-            (a tie takes 1-3). None splits every quad along 0-2.
+        intersected_flag: whether the surface crosses the x, y, z edges that meet at the voxel's upper corner,
+            bool `[N, 3]`.
+        split_weight: positive, `[N, 1]` or `[N]`; of a quad's diagonals the one with the larger product of
+            weights is used (a tie takes 1-3). None splits every quad along 0-2.
         aabb: the grid's box, two corners in world units.
         voxel_size: world size of a voxel; it wins over `grid_size` when both are given.
         grid_size: voxels along each axis.
-        train: add a vertex inside each quad (weighted mean of the diagonals' midpoints) and four triangles around it;
-            differentiable with respect to `dual_vertices` and `split_weight`.
+        train: add a vertex inside each quad (weighted mean of the diagonals' midpoints) and four triangles
+            around it; differentiable with respect to `dual_vertices` and `split_weight`.
     Returns:
-        vertices `[N, 3]` in input order, unreferenced ones kept (train: `[N + L, 3]`, one more a quad), and faces
-        `[F, 3]` int32 (train: int64).
+        vertices `[N, 3]` in input order, unreferenced ones kept (train: `[N + L, 3]`, one more a quad), and
+        faces `[F, 3]` int32 (train: int64).
     Raises:
-        ArgumentError: shapes that disagree, coordinates outside the grid or listed twice, train without weights.
+        ArgumentError: shapes that disagree, coordinates outside the grid or listed twice, or train without
+            weights.
     """
     frame = grid_frame(voxel_size, grid_size, aabb, device=coords.device, voxel_size_wins=True)
     count = len(coords)
