@@ -1,0 +1,117 @@
+"""Reads a pipeline's config and loads what it names, several files at once."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Collection, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ..conditioning.registry import (
+    BackgroundRemover,
+    ImageEncoder,
+    build_background_remover,
+    build_image_encoder,
+)
+from ..errors import CheckpointError
+from ..models.base import Model
+from ..models.loading import download
+from ..models.loading import from_pretrained as load_model
+
+log = logging.getLogger(__name__)
+
+PARALLEL_LOADS = 4  # reading and casting overlap; more threads only fight over one disk
+
+
+@dataclass(frozen=True)
+class PipelineConfig:
+    """`pipeline.json`: which class, and its arguments."""
+
+    name: str
+    args: dict[str, Any]
+
+
+@dataclass
+class Parts:
+    """What a config's models section and its two image models became."""
+
+    models: dict[str, Model] = field(default_factory=dict)
+    image_cond_model: ImageEncoder | None = None
+    rembg_model: BackgroundRemover | None = None
+
+
+def read_pipeline_config(path: str | Path, config_file: str, revision: str | None = None) -> PipelineConfig:
+    """The config at `<path>/<config_file>`, or of the hub repository `path`. Raises `CheckpointError`."""
+    file = Path(path) / config_file
+    if not file.is_file():
+        if Path(path).exists() or str(path).count("/") != 1 or Path(path).is_absolute():
+            raise CheckpointError(
+                f"there is no {config_file} in {path}; name a pipeline folder or owner/repo"
+            )
+        file = download(str(path), config_file, revision)
+    try:
+        raw = json.loads(file.read_text(encoding="utf-8"))
+        return PipelineConfig(str(raw["name"]), dict(raw["args"]))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(f"{file} is no pipeline config with name and args ({error!r})") from error
+
+
+def load_parts(
+    path: str | Path,
+    args: Mapping[str, Any],
+    wanted: Collection[str],
+    *,
+    revision: str | None = None,
+    skip: Collection[str] = (),
+    model_paths: Mapping[str, str] | None = None,
+    image_cond_model: str | None = None,
+    rembg_model: str | None = None,
+) -> Parts:
+    """Load the models of `args["models"]` that are in `wanted`, the image encoder and the background remover.
+
+    `skip` names parts to leave out. `model_paths`, `image_cond_model` and `rembg_model` replace what the
+    config says (folder or hub id), so that other copies of the same weights can be used.
+    """
+    listed = {name: value for name, value in (args.get("models") or {}).items() if name in wanted}
+    listed.update(model_paths or {})
+    unknown = set(listed) - set(wanted)
+    if unknown:
+        raise CheckpointError(
+            f"no such model: {', '.join(sorted(unknown))}; this pipeline uses {', '.join(wanted)}"
+        )
+    parts = Parts()
+    with ThreadPoolExecutor(PARALLEL_LOADS, thread_name_prefix="load") as pool:
+        loads = {
+            name: pool.submit(load_one, path, value, revision)
+            for name, value in listed.items()
+            if name not in skip
+        }
+        # transformers is not safe to use from several threads at once: its two models load here, one after
+        # the other.
+        if args.get("image_cond_model") and "image_cond_model" not in skip:
+            parts.image_cond_model = build_image_encoder(args["image_cond_model"], path, image_cond_model)
+        if args.get("rembg_model") and "rembg_model" not in skip:
+            parts.rembg_model = build_background_remover(args["rembg_model"], path, rembg_model)
+        parts.models = {name: load.result() for name, load in loads.items()}
+    return parts
+
+
+def load_one(path: str | Path, value: str, revision: str | None = None) -> Model:
+    """The model at `<path>/<value>`, else at `value` alone: a model of another repository."""
+    inside = f"{path}/{value}"
+    if any(Path(inside + suffix).is_file() for suffix in (".json", ".safetensors")):
+        return load_model(inside)
+    try:
+        return load_model(inside, revision=revision)
+    except CheckpointError as error:
+        log.debug("not inside the pipeline's folder", extra={"path": inside})
+        first = error
+    try:
+        return load_model(value)  # the revision belongs to the pipeline's own repository
+    except CheckpointError as error:
+        raise CheckpointError(
+            f"neither {inside!r} ({first}) nor {value!r} ({error}) can be loaded"
+        ) from error

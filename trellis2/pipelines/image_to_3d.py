@@ -1,0 +1,416 @@
+"""One picture to textured meshes: the stages in reading order are `run`, then the methods below it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..conditioning.images import ImageSource, load_image
+from ..conditioning.registry import BackgroundRemover, ImageEncoder
+from ..errors import InvalidArgumentError, UnsupportedPipelineError
+from ..models.base import Model
+from ..progress import CancelCallback, Monitor, ProgressCallback
+from ..representations import PBR_ATTR_LAYOUT, Mesh, MeshWithVoxel
+from ..samplers.euler import FlowEulerSampler, build_sampler
+from ..samplers.flow import require_finite
+from ..sparse import SparseTensor
+from .config import load_parts, read_pipeline_config
+from .latents import Normalization, cascade_coords, occupied_coords
+from .texture_stage import Statistics, TexturePipeline, merged
+
+log = logging.getLogger(__name__)
+
+LOW_RESOLUTION = 512  # of the first pass of a cascade
+UPSAMPLE_TIMES = 4  # levels of the shape decoder that the cascade runs: ×16, the full low resolution
+
+
+@dataclass(frozen=True)
+class PipelineType:
+    """What a pipeline type runs: grid of the sparse structure, which flows, and the final resolution."""
+
+    structure_resolution: int
+    flow_resolution: int  # of the (last) shape flow and the texture flow: 512 or 1024
+    resolution: int
+    cascade: bool = False
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """The models that must be loaded."""
+        first = (f"shape_slat_flow_model_{LOW_RESOLUTION}",) if self.cascade else ()
+        return (
+            "sparse_structure_flow_model",
+            "sparse_structure_decoder",
+            *first,
+            f"shape_slat_flow_model_{self.flow_resolution}",
+            "shape_slat_decoder",
+            f"tex_slat_flow_model_{self.flow_resolution}",
+            "tex_slat_decoder",
+        )
+
+
+PIPELINE_TYPES: Mapping[str, PipelineType] = {
+    "512": PipelineType(32, 512, 512),
+    "1024": PipelineType(64, 1024, 1024),
+    "1024_cascade": PipelineType(32, 1024, 1024, cascade=True),
+    "1536_cascade": PipelineType(32, 1024, 1536, cascade=True),
+}
+DEFAULT_PIPELINE_TYPE = "1024_cascade"
+
+Latents = tuple[SparseTensor, SparseTensor, int]
+
+
+class Trellis2ImageTo3DPipeline(TexturePipeline):
+    """A picture in, `MeshWithVoxel`s out (world frame: Z up, cube of side 1 around the origin)."""
+
+    model_names: tuple[str, ...] = (
+        "sparse_structure_flow_model",
+        "sparse_structure_decoder",
+        "shape_slat_flow_model_512",
+        "shape_slat_flow_model_1024",
+        "shape_slat_decoder",
+        "tex_slat_flow_model_512",
+        "tex_slat_flow_model_1024",
+        "tex_slat_decoder",
+    )
+
+    def __init__(
+        self,
+        models: dict[str, Model] | None = None,
+        sparse_structure_sampler: FlowEulerSampler | None = None,
+        shape_slat_sampler: FlowEulerSampler | None = None,
+        tex_slat_sampler: FlowEulerSampler | None = None,
+        sparse_structure_sampler_params: Mapping[str, Any] | None = None,
+        shape_slat_sampler_params: Mapping[str, Any] | None = None,
+        tex_slat_sampler_params: Mapping[str, Any] | None = None,
+        shape_slat_normalization: Statistics | None = None,
+        tex_slat_normalization: Statistics | None = None,
+        image_cond_model: ImageEncoder | None = None,
+        rembg_model: BackgroundRemover | None = None,
+        low_vram: bool = True,
+        default_pipeline_type: str = DEFAULT_PIPELINE_TYPE,
+    ) -> None:
+        super().__init__(models, image_cond_model, rembg_model, low_vram)
+        self.sparse_structure_sampler = sparse_structure_sampler
+        self.shape_slat_sampler = shape_slat_sampler
+        self.tex_slat_sampler = tex_slat_sampler
+        self.sparse_structure_sampler_params = dict(sparse_structure_sampler_params or {})
+        self.shape_slat_sampler_params = dict(shape_slat_sampler_params or {})
+        self.tex_slat_sampler_params = dict(tex_slat_sampler_params or {})
+        self.shape_slat_normalization = shape_slat_normalization
+        self.tex_slat_normalization = tex_slat_normalization
+        self.default_pipeline_type = default_pipeline_type
+        self.pbr_attr_layout = dict(PBR_ATTR_LAYOUT)
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        path: str | Path,
+        *,
+        config_file: str = "pipeline.json",
+        revision: str | None = None,
+        device: torch.device | str = "cpu",
+        low_vram: bool | None = None,
+        skip: Collection[str] = (),
+        model_paths: Mapping[str, str] | None = None,
+        image_cond_model: str | None = None,
+        rembg_model: str | None = None,
+    ) -> Trellis2ImageTo3DPipeline:
+        """Load from a folder or a hub repository in the published layout.
+
+        `skip` leaves parts out by name (a model, `image_cond_model`, `rembg_model`). `model_paths`,
+        `image_cond_model` and `rembg_model` name other copies of the same weights than the config does.
+        `low_vram` None keeps the config's choice (true when it has none). Raises `CheckpointError`.
+        """
+        args = read_pipeline_config(path, config_file, revision).args
+        parts = load_parts(
+            path,
+            args,
+            cls.model_names,
+            revision=revision,
+            skip=skip,
+            model_paths=model_paths,
+            image_cond_model=image_cond_model,
+            rembg_model=rembg_model,
+        )
+        samplers: dict[str, Any] = {}
+        for name in ("sparse_structure_sampler", "shape_slat_sampler", "tex_slat_sampler"):
+            if name in args:
+                samplers[name] = build_sampler(args[name]["name"], args[name]["args"])
+                samplers[f"{name}_params"] = args[name]["params"]
+        pipeline = cls(
+            parts.models,
+            **samplers,
+            shape_slat_normalization=args.get("shape_slat_normalization"),
+            tex_slat_normalization=args.get("tex_slat_normalization"),
+            image_cond_model=parts.image_cond_model,
+            rembg_model=parts.rembg_model,
+            low_vram=args.get("low_vram", True) if low_vram is None else low_vram,
+            default_pipeline_type=args.get("default_pipeline_type", DEFAULT_PIPELINE_TYPE),
+        )
+        pipeline._pretrained_args = args
+        return pipeline.to(device)
+
+    @property
+    def available_pipeline_types(self) -> list[str]:
+        """The pipeline types whose models are all loaded."""
+        return [name for name, kind in PIPELINE_TYPES.items() if self._missing(kind) == []]
+
+    def _missing(self, kind: PipelineType) -> list[str]:
+        return [name for name in kind.models if name not in self.models]
+
+    def _pipeline_type(self, name: str | None) -> PipelineType:
+        name = name or self.default_pipeline_type
+        available = ", ".join(self.available_pipeline_types) or "none"
+        if name not in PIPELINE_TYPES:
+            raise UnsupportedPipelineError(
+                f"unknown pipeline type {name!r}; known: {', '.join(PIPELINE_TYPES)}; "
+                f"available here: {available}"
+            )
+        missing = self._missing(PIPELINE_TYPES[name])
+        if missing:
+            raise UnsupportedPipelineError(
+                f"pipeline type {name!r} needs {', '.join(missing)}, which these weights do not have; "
+                f"available: {available}"
+            )
+        return PIPELINE_TYPES[name]
+
+    # ---- the whole way
+    # ------------------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def run(
+        self,
+        image: ImageSource,
+        num_samples: int = 1,
+        seed: int = 42,
+        sparse_structure_sampler_params: Mapping[str, Any] | None = None,
+        shape_slat_sampler_params: Mapping[str, Any] | None = None,
+        tex_slat_sampler_params: Mapping[str, Any] | None = None,
+        preprocess_image: bool = True,
+        return_latent: bool = False,
+        pipeline_type: str | None = None,
+        max_num_tokens: int = 49152,
+        *,
+        progress: ProgressCallback | None = None,
+        cancel: CancelCallback | None = None,
+    ) -> list[MeshWithVoxel] | tuple[list[MeshWithVoxel], Latents]:
+        """`num_samples` assets from a picture; with `return_latent` also (shape_slat, tex_slat, resolution).
+
+        `image`: PIL, encoded bytes, a path or a file. The sampler parameters override the config's, key by
+        key. A seed gives the same result every time on one machine; noise is drawn on the CPU whatever the
+        device. `progress` gets a `Progress` at each step, `cancel` is asked between steps and stages.
+
+        Raises `UnsupportedPipelineError`, `InvalidArgumentError`, `InvalidImageError`, `EmptyStructureError`,
+        `NumericalError`, `Cancelled`.
+        """
+        kind = self._pipeline_type(pipeline_type)
+        if isinstance(num_samples, bool) or num_samples != int(num_samples) or num_samples < 1:
+            raise InvalidArgumentError(
+                f"num_samples must be a whole number of at least 1, got {num_samples!r}"
+            )
+        self._check_overrides(
+            sparse_structure_sampler_params, shape_slat_sampler_params, tex_slat_sampler_params
+        )
+        monitor = Monitor(progress, cancel)
+
+        with self._stage("image", monitor):
+            picture = self.preprocess_image(image) if preprocess_image else load_image(image)
+        generator = torch.Generator().manual_seed(seed)
+        with self._stage("condition", monitor):
+            cond_512 = self.get_cond([picture], 512)
+            cond = cond_512 if kind.flow_resolution == 512 else self.get_cond([picture], 1024)
+        noise: dict[str, Any] = {"generator": generator, "monitor": monitor}
+        coords = self.sample_sparse_structure(
+            cond_512, kind.structure_resolution, num_samples, sparse_structure_sampler_params, **noise
+        )
+        shape_flow = self.models[f"shape_slat_flow_model_{kind.flow_resolution}"]
+        if kind.cascade:
+            shape_slat, resolution = self.sample_shape_slat_cascade(
+                cond_512,
+                cond,
+                self.models[f"shape_slat_flow_model_{LOW_RESOLUTION}"],
+                shape_flow,
+                LOW_RESOLUTION,
+                kind.resolution,
+                coords,
+                shape_slat_sampler_params,
+                max_num_tokens,
+                **noise,
+            )
+        else:
+            shape_slat = self.sample_shape_slat(cond, shape_flow, coords, shape_slat_sampler_params, **noise)
+            resolution = kind.resolution
+        tex_flow = self.models[f"tex_slat_flow_model_{kind.flow_resolution}"]
+        tex_slat = self.sample_tex_slat(cond, tex_flow, shape_slat, tex_slat_sampler_params, **noise)
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+        assets = self.decode_latent(shape_slat, tex_slat, resolution, monitor=monitor)
+        return (assets, (shape_slat, tex_slat, resolution)) if return_latent else assets
+
+    # ---- the stages
+    # ---------------------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def sample_sparse_structure(
+        self,
+        cond: Mapping[str, torch.Tensor],
+        resolution: int,
+        num_samples: int = 1,
+        sampler_params: Mapping[str, Any] | None = None,
+        *,
+        generator: torch.Generator | None = None,
+        monitor: Monitor | None = None,
+    ) -> torch.Tensor:
+        """Occupied voxels `[N, 4]` int32 (batch, x, y, z) on a `resolution`³ grid, in row-major order."""
+        flow: Any = self._model("sparse_structure_flow_model")
+        size = flow.resolution
+        latent = self._sample(
+            self.sparse_structure_sampler,
+            merged(
+                self.sparse_structure_sampler,
+                self.sparse_structure_sampler_params,
+                sampler_params,
+                "sparse_structure",
+            ),
+            flow,
+            self._noise((num_samples, flow.in_channels, size, size, size), generator),
+            cond,
+            "sparse_structure",
+            monitor,
+        )
+        with self._in_use(self._model("sparse_structure_decoder")) as decoder:
+            logits = decoder(latent)
+        require_finite(logits, "sparse-structure decoder")
+        return occupied_coords(logits, resolution)
+
+    @torch.no_grad()
+    def sample_shape_slat(
+        self,
+        cond: Mapping[str, torch.Tensor],
+        flow_model: Any,
+        coords: torch.Tensor,
+        sampler_params: Mapping[str, Any] | None = None,
+        *,
+        generator: torch.Generator | None = None,
+        monitor: Monitor | None = None,
+        stage: str = "shape",
+    ) -> SparseTensor:
+        """The (denormalised) shape latent on `coords` `[N, 4]`."""
+        coords = coords.to(self.device)
+        noise = SparseTensor(
+            feats=self._noise((len(coords), flow_model.in_channels), generator), coords=coords
+        )
+        samples = self._sample(
+            self.shape_slat_sampler,
+            merged(self.shape_slat_sampler, self.shape_slat_sampler_params, sampler_params, "shape_slat"),
+            flow_model,
+            noise,
+            cond,
+            stage,
+            monitor,
+        )
+        return Normalization(self.shape_slat_normalization or {}).undo(samples)
+
+    @torch.no_grad()
+    def sample_shape_slat_cascade(
+        self,
+        lr_cond: Mapping[str, torch.Tensor],
+        cond: Mapping[str, torch.Tensor],
+        flow_model_lr: Any,
+        flow_model: Any,
+        lr_resolution: int,
+        resolution: int,
+        coords: torch.Tensor,
+        sampler_params: Mapping[str, Any] | None = None,
+        max_num_tokens: int = 49152,
+        *,
+        generator: torch.Generator | None = None,
+        monitor: Monitor | None = None,
+    ) -> tuple[SparseTensor, int]:
+        """The shape latent by a coarse pass and a fine one, and the final resolution.
+
+        The fine pass samples afresh on the voxels that the coarse latent decodes to. With too many of them
+        the resolution falls in steps of 128, at most to 1024.
+        """
+        slat = self.sample_shape_slat(
+            lr_cond, flow_model_lr, coords, sampler_params, generator=generator, monitor=monitor
+        )
+        with self._in_use(self._model("shape_slat_decoder")) as decoder:
+            hr_coords = decoder.upsample(slat, upsample_times=UPSAMPLE_TIMES)
+        fine, final = cascade_coords(hr_coords, lr_resolution, resolution, max_num_tokens)
+        if final != resolution:
+            message = f"resolution reduced from {resolution} to {final}: the limit is {max_num_tokens} tokens"
+            log.info(message, extra={"stage": "shape_fine", "tokens": len(fine)})
+            (monitor or Monitor()).report("shape_fine", 0, 1, message)
+        fine_slat = self.sample_shape_slat(
+            cond, flow_model, fine, sampler_params, generator=generator, monitor=monitor, stage="shape_fine"
+        )
+        return fine_slat, final
+
+    @torch.no_grad()
+    def decode_shape_slat(self, slat: SparseTensor, resolution: int) -> tuple[list[Mesh], list[SparseTensor]]:
+        """A mesh a sample, and the subdivisions that guide the texture decoder."""
+        decoder: Any = self._model("shape_slat_decoder")
+        decoder.set_resolution(resolution)
+        with self._in_use(decoder) as model:
+            meshes, subs = model(slat.to(self.device), return_subs=True)
+        for mesh in meshes:
+            require_finite(mesh.vertices, "shape decoder")
+        return meshes, subs
+
+    @torch.no_grad()
+    def decode_tex_slat(self, slat: SparseTensor, subs: list[SparseTensor]) -> SparseTensor:
+        """Attributes `[T, 6]` (see `pbr_attr_layout`), nominally 0..1, on the shape decoder's voxels."""
+        return self._decoded_attributes(self._model("tex_slat_decoder"), slat, guide_subs=subs)
+
+    @torch.no_grad()
+    def decode_latent(
+        self,
+        shape_slat: SparseTensor,
+        tex_slat: SparseTensor,
+        resolution: int,
+        *,
+        monitor: Monitor | None = None,
+    ) -> list[MeshWithVoxel]:
+        """Meshes with their attribute voxels from the two latents (on the same voxels, in the same order)."""
+        if shape_slat.coords.shape != tex_slat.coords.shape:
+            raise InvalidArgumentError(
+                f"the shape latent has {len(shape_slat.coords)} voxels, the texture latent "
+                f"{len(tex_slat.coords)}; they must come from one run"
+            )
+        require_finite(shape_slat, "shape latent")
+        require_finite(tex_slat, "texture latent")
+        with self._stage("decode_shape", monitor):
+            meshes, subs = self.decode_shape_slat(shape_slat, resolution)
+        with self._stage("decode_texture", monitor):
+            attributes = self.decode_tex_slat(tex_slat, subs)
+        with self._stage("mesh", monitor):
+            return [
+                self._asset(mesh, voxels, resolution) for mesh, voxels in zip(meshes, attributes, strict=True)
+            ]
+
+    def _asset(self, mesh: Mesh, voxels: SparseTensor, resolution: int) -> MeshWithVoxel:
+        """One sample's mesh, holes filled, with its voxels."""
+        mesh.fill_holes()
+        coords = voxels.coords[:, 1:]
+        return MeshWithVoxel(
+            mesh.vertices,
+            mesh.faces,
+            origin=[-0.5, -0.5, -0.5],
+            voxel_size=1 / resolution,
+            coords=coords,
+            attrs=voxels.feats,
+            voxel_shape=torch.Size([1, voxels.feats.shape[1], *(coords.amax(0) + 1).tolist()]),
+            layout=self.pbr_attr_layout,
+        )
+
+    def _check_overrides(self, structure: Any, shape: Any, texture: Any) -> None:
+        """Refuse unknown sampler parameters before any work is done."""
+        merged(self.sparse_structure_sampler, {}, structure, "sparse_structure")
+        merged(self.shape_slat_sampler, {}, shape, "shape_slat")
+        merged(self.tex_slat_sampler, {}, texture, "tex_slat")

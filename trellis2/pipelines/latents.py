@@ -1,0 +1,110 @@
+"""Pure functions between the stages: voxels from occupancy, cascade coordinates, normalisation, batching."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+import torch.nn.functional as F
+
+from ..errors import CheckpointError, EmptyStructureError, InvalidArgumentError
+from ..sparse import SparseTensor
+
+CASCADE_STEP = 128  # by how much the final resolution falls when there are too many tokens
+CASCADE_FLOOR = 1024
+LATENT_STRIDE = 16  # voxels of the final grid along one side of a latent token
+
+
+def occupied_coords(logits: torch.Tensor, resolution: int) -> torch.Tensor:
+    """Cells with a positive logit in `[B, 1, R, R, R]`, pooled down to `resolution` (any child counts).
+
+    int32 `[N, 4]` (batch, x, y, z) in row-major order. Raises `EmptyStructureError` when a sample has none.
+    """
+    occupied = logits > 0
+    size = logits.shape[-1]
+    if resolution != size:
+        if size % resolution:
+            raise InvalidArgumentError(
+                f"sparse-structure resolution {resolution} does not divide the decoder's {size}"
+            )
+        occupied = F.max_pool3d(occupied.float(), size // resolution) > 0.5
+    coords = torch.argwhere(occupied)[:, [0, 2, 3, 4]].int()
+    counts = torch.bincount(coords[:, 0].long(), minlength=logits.shape[0])
+    if bool((counts == 0).any()):
+        empty = int((counts == 0).sum())
+        raise EmptyStructureError(
+            f"{empty} of {logits.shape[0]} sparse structures came out without a voxel; "
+            "try another seed, or an image in which the subject fills more of the frame"
+        )
+    return coords
+
+
+def unique_coords(coords: torch.Tensor) -> torch.Tensor:
+    """Distinct rows (batch, x, y, z), sorted; int32 `[N, 4]`. Coordinates must not be negative."""
+    if not len(coords):
+        return coords.int()
+    size = int(coords[:, 1:].max()) + 1
+    b, x, y, z = coords.long().unbind(1)
+    key = torch.unique(((b * size + x) * size + y) * size + z)
+    parts = [key // size**3, key // size**2 % size, key // size % size, key % size]
+    return torch.stack(parts, dim=1).int()
+
+
+def cascade_coords(
+    hr_coords: torch.Tensor, lr_resolution: int, resolution: int, max_num_tokens: int
+) -> tuple[torch.Tensor, int]:
+    """Tokens of the second pass, from voxels `[T, 4]` of the first one, and the final resolution.
+
+    While there are `max_num_tokens` or more (all samples together) and the resolution is above 1024 it falls
+    by 128.
+    """
+    if max_num_tokens < 1:
+        raise InvalidArgumentError(f"max_num_tokens must be at least 1, got {max_num_tokens}")
+    if not len(hr_coords):
+        raise EmptyStructureError("the first shape pass predicts no voxels; try another seed")
+    while True:
+        cells = ((hr_coords[:, 1:] + 0.5) / lr_resolution * (resolution // LATENT_STRIDE)).int()
+        coords = unique_coords(torch.cat([hr_coords[:, :1].int(), cells], dim=1))
+        if len(coords) < max_num_tokens or resolution <= CASCADE_FLOOR:
+            return coords, resolution
+        resolution -= CASCADE_STEP
+
+
+class Normalization:
+    """Per-channel statistics of a latent: the flows work on normalised latents, the decoders on raw ones."""
+
+    def __init__(self, statistics: Mapping[str, Sequence[float]]) -> None:
+        mean, std = statistics.get("mean"), statistics.get("std")
+        if not mean or not std or len(mean) != len(std):
+            raise CheckpointError(
+                "latent statistics need mean and std of one length, "
+                f"got {len(mean or ())} and {len(std or ())}"
+            )
+        self.mean = torch.tensor([list(mean)], dtype=torch.float32)
+        self.std = torch.tensor([list(std)], dtype=torch.float32)
+
+    def apply(self, slat: SparseTensor) -> SparseTensor:
+        """(x − mean) / std."""
+        self._check(slat)
+        return (slat - self.mean.to(slat.device)) / self.std.to(slat.device)
+
+    def undo(self, slat: SparseTensor) -> SparseTensor:
+        """x·std + mean."""
+        self._check(slat)
+        return slat * self.std.to(slat.device) + self.mean.to(slat.device)
+
+    def _check(self, slat: SparseTensor) -> None:
+        if slat.feats.shape[1] != self.mean.shape[1]:
+            raise InvalidArgumentError(
+                f"the latent has {slat.feats.shape[1]} channels, its statistics {self.mean.shape[1]}"
+            )
+
+
+def repeat_cond(cond: Mapping[str, torch.Tensor], samples: int) -> dict[str, torch.Tensor]:
+    """Conditions of batch 1 repeated to `samples`; those that already have this batch stay."""
+    repeated = {}
+    for name, tokens in cond.items():
+        if tokens.shape[0] not in (1, samples):
+            raise InvalidArgumentError(f"{name} holds {tokens.shape[0]} items for {samples} samples")
+        repeated[name] = tokens if tokens.shape[0] == samples else tokens.expand(samples, -1, -1)
+    return repeated

@@ -1,0 +1,167 @@
+"""Runs the velocity network with and without its condition, doing no work twice.
+
+Keys and values of the cross attention depend on the condition alone, so a model that offers `prepare_cond` is
+asked for them once per sampling run. Where the voxels are few, one forward pass over [conditional |
+unconditional] beats two.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from ..errors import InvalidArgumentError
+from .flow import Interval, Latent, guide, rescale_guided, strength_at
+
+if TYPE_CHECKING:
+    from ..sparse import SparseTensor
+
+# Below this many tokens a forward pass is bound by launches and weight reads, not by arithmetic: two in one
+# pay.
+BATCHED_GUIDANCE_TOKENS = 2048
+
+
+@dataclass(frozen=True)
+class Guidance:
+    """How strongly, how corrected, and over which closed interval of t the condition is amplified."""
+
+    strength: float = 1.0
+    rescale: float = 0.0
+    interval: Interval = (0.0, 1.0)
+
+    def __post_init__(self) -> None:
+        if not math.isfinite(self.strength):
+            raise InvalidArgumentError(f"guidance_strength must be finite, got {self.strength!r}")
+        if not 0.0 <= self.rescale <= 1.0:
+            raise InvalidArgumentError(f"guidance_rescale must lie in 0..1, got {self.rescale!r}")
+        if len(self.interval) != 2:
+            raise InvalidArgumentError(f"guidance_interval needs two numbers, got {len(self.interval)}")
+        low, high = self.interval
+        if not 0.0 <= low <= high <= 1.0:
+            raise InvalidArgumentError(
+                f"guidance_interval must be two rising numbers in 0..1, got [{low!r}, {high!r}]"
+            )
+
+
+class GuidedModel:
+    """A velocity network bound to its conditions: call it with a state and a time, get the guided velocity.
+
+    `extra` (such as `concat_cond`) goes to the network unchanged. `batched` forces the one-pass form on or
+    off; None decides by the number of tokens, and only for models that take part in it (those with
+    `prepare_cond`).
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        cond: Any,
+        neg_cond: Any = None,
+        guidance: Guidance | None = None,
+        sigma_min: float = 1e-5,
+        extra: dict[str, Any] | None = None,
+        batched: bool | None = None,
+    ) -> None:
+        self.model = model
+        self.guidance = guidance or Guidance()
+        self.sigma_min = sigma_min
+        self.extra = extra or {}
+        self.batched = batched
+        self._cond = cond
+        self._neg_cond = neg_cond
+        self._pair: Any = None  # the sparse state stacked on itself, whose coordinates all steps share
+        if neg_cond is None and self.guidance.strength != 1.0:
+            raise InvalidArgumentError(
+                f"guidance_strength {self.guidance.strength} needs neg_cond; pass it, or use strength 1"
+            )
+
+    def __call__(self, x_t: Latent, t: float) -> Latent:
+        g = self.guidance
+        strength = strength_at(t, g.strength, g.interval)
+        if strength == 1.0:
+            return self._forward(x_t, t, self._context, self.extra)
+        if strength == 0.0:
+            return self._forward(x_t, t, self._neg_context, self.extra)
+        v_cond, v_neg = self._both(x_t, t)
+        v = guide(v_cond, v_neg, strength)
+        return rescale_guided(x_t, t, v_cond, v, g.rescale, self.sigma_min) if g.rescale > 0 else v
+
+    @cached_property
+    def _context(self) -> Any:
+        return self._prepare(self._cond)
+
+    @cached_property
+    def _neg_context(self) -> Any:
+        if hasattr(self.model, "prepare_cond"):
+            return self._prepare(distinct_tokens(self._neg_cond))
+        return self._neg_cond
+
+    @cached_property
+    def _pair_context(self) -> Any:
+        return self._prepare(torch.cat([self._cond, self._neg_cond]))
+
+    @cached_property
+    def _pair_extra(self) -> dict[str, Any]:
+        return {name: twice(value) for name, value in self.extra.items()}
+
+    def _prepare(self, cond: Any) -> Any:
+        return self.model.prepare_cond(cond) if hasattr(self.model, "prepare_cond") else cond
+
+    def _forward(self, x_t: Latent, t: float, context: Any, extra: dict[str, Any]) -> Latent:
+        times = torch.full((x_t.shape[0],), 1000.0 * t, dtype=torch.float32, device=x_t.device)
+        return self.model(x_t, times, context, **extra)
+
+    def _both(self, x_t: Latent, t: float) -> tuple[Latent, Latent]:
+        """The conditional and the unconditional velocity."""
+        if not self._in_one_pass(x_t):
+            return (
+                self._forward(x_t, t, self._context, self.extra),
+                self._forward(x_t, t, self._neg_context, self.extra),
+            )
+        if isinstance(x_t, torch.Tensor):
+            dense: Any = self._forward(twice(x_t), t, self._pair_context, self._pair_extra)
+            v_cond, v_neg = dense.chunk(2)
+            return v_cond, v_neg
+        v: Any = self._forward(self._sparse_pair(x_t), t, self._pair_context, self._pair_extra)
+        rows = x_t.feats.shape[0]
+        return x_t.replace(v.feats[:rows]), x_t.replace(v.feats[rows:])
+
+    def _in_one_pass(self, x_t: Latent) -> bool:
+        if self.batched is not None:
+            return self.batched
+        if not hasattr(self.model, "prepare_cond") or not isinstance(self._cond, torch.Tensor):
+            return False
+        if not all(value is None or hasattr(value, "shape") for value in self.extra.values()):
+            return False
+        tokens = x_t.numel() // x_t.shape[1] if isinstance(x_t, torch.Tensor) else x_t.feats.shape[0]
+        return tokens <= BATCHED_GUIDANCE_TOKENS
+
+    def _sparse_pair(self, x_t: SparseTensor) -> Any:
+        """x_t stacked on itself; coordinates and what is cached for them are built once."""
+        if self._pair is None:
+            self._pair = twice(x_t)
+        return self._pair.replace(torch.cat([x_t.feats, x_t.feats]))
+
+
+def distinct_tokens(cond: Any) -> Any:
+    """One token an item where all of an item's tokens are equal, as in the all-zero null condition.
+
+    Attention over equal tokens gives their common value however many there are.
+    """
+    if isinstance(cond, torch.Tensor) and cond.ndim == 3 and bool((cond == cond[:, :1]).all()):
+        return cond[:, :1]
+    return cond
+
+
+def twice(x: Any) -> Any:
+    """A batch followed by itself; None stays None."""
+    if x is None:
+        return None
+    if isinstance(x, torch.Tensor):
+        return torch.cat([x, x])
+    from ..sparse import sparse_cat
+
+    return sparse_cat([x, x])
