@@ -212,9 +212,10 @@ def surface_nets(band: Band, resolution: int, outside: torch.Tensor | None = Non
     total = torch.zeros((3, values.shape[1]), dtype=torch.float32, device=device)
     crossings = torch.zeros(values.shape[1], dtype=torch.float32, device=device)
     for a, b, axis in EDGES:
-        crosses = (negative[a] != negative[b]).float()
+        crosses = negative[a] != negative[b]
         crossings += crosses
-        total[axis] += crosses * (values[a] / (values[a] - values[b] + (1.0 - crosses)))
+        fraction = values[a] / torch.where(crosses, values[a] - values[b], 1.0)
+        total[axis] += torch.where(crosses, fraction, 0.0)
         for other in range(3):
             if other != axis and a & (4 >> other):
                 total[other] += crosses
