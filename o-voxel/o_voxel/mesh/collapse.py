@@ -14,8 +14,7 @@ SLOW = 0.01
 LENGTH_WEIGHT = 1e-2
 SKINNY_WEIGHT = 1e-3
 MOST_STEPS = 1000
-UNREACHABLE = 1e30
-"""A threshold beyond every finite cost: when even this moves nothing, nothing can be collapsed."""
+"""A bound that no real mesh comes near: each step removes 1 % or accepts ten times the cost."""
 
 
 def parallel_collapse(
@@ -32,31 +31,34 @@ def parallel_collapse(
         count = len(faces)
         if count <= target_faces or count == 0:
             break
-        vertices, faces = _step(vertices, faces, threshold, count - target_faces)
+        table = edge_table(faces, len(vertices))
+        cost, position = _edge_costs(vertices, faces, table)
+        if not bool((cheapest := cost.min()).isfinite()):
+            break
+        while cheapest > threshold:  # steps that would find nothing to do
+            threshold *= 10
+        chosen = _independent(table.edges, faces, len(vertices), cost, threshold)
+        chosen = _within_budget(chosen, cost, table, count - target_faces)
+        vertices, faces = _apply(vertices, faces, table.edges[chosen], position[chosen])
         if len(faces) > (1 - SLOW) * count:
-            if threshold >= UNREACHABLE and len(faces) == count:
-                break
             threshold *= 10
     return vertices, faces
 
 
-def _step(
-    vertices: torch.Tensor, faces: torch.Tensor, threshold: float, wanted: int
+def _within_budget(chosen: torch.Tensor, cost: torch.Tensor, table: EdgeTable, wanted: int) -> torch.Tensor:
+    """The cheapest of the chosen edges that together remove `wanted` faces; all of them when that takes all."""
+    order = chosen[torch.argsort(cost[chosen], stable=True)]
+    removed = table.counts[order]
+    return order[removed.cumsum(0) - removed < wanted]
+
+
+def _apply(
+    vertices: torch.Tensor, faces: torch.Tensor, edges: torch.Tensor, positions: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    table = edge_table(faces, len(vertices))
-    cost, position = _edge_costs(vertices, faces, table)
-    chosen = _independent(table.edges, faces, len(vertices), cost, threshold)
-    # Most collapses remove two faces; taking the cheapest keeps the budget from being overshot.
-    if 2 * len(chosen) > wanted:
-        removes = table.counts[chosen].clamp(min=1)
-        order = torch.argsort(cost[chosen], stable=True)
-        enough = removes[order].cumsum(0) - removes[order] < wanted
-        chosen = chosen[order[enough]]
-    if len(chosen) == 0:
-        return vertices, faces
-    kept, gone = table.edges[chosen].unbind(dim=1)
+    """Merge the two ends of every edge [K, 2] at positions [K, 3]; no two edges share a vertex."""
+    kept, gone = edges.unbind(dim=1)
     vertices = vertices.clone()
-    vertices[kept] = position[chosen]
+    vertices[kept] = positions
     renamed = torch.arange(len(vertices), device=vertices.device)
     renamed[gone] = kept
     faces = renamed[faces.long()]

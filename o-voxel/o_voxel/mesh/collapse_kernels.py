@@ -50,18 +50,17 @@ def cost_kernel(
         for k in range(first_corner[v], first_corner[v + 1]):
             corner = corners[k]
             face = 3 * (corner // 3)
-            i = faces[corner]
-            j = faces[face + (corner + 1) % 3]
-            l = faces[face + (corner + 2) % 3]
-            a = vertices[i]
-            b = vertices[j]
-            c = vertices[l]
+            second = faces[face + (corner + 1) % 3]
+            third = faces[face + (corner + 2) % 3]
+            a = vertices[v]
+            b = vertices[second]
+            c = vertices[third]
             before = wp.cross(b - a, c - a)
             # Distances are taken from a corner of the face: exact near it, wherever the mesh lies.
             d = wp.dot(wp.normalize(before), p - a)
             quadric += d * d
-            gone = (j == v0) or (j == v1) or (l == v0) or (l == v1)
-            if not gone:
+            other = v0 + v1 - v
+            if second != other and third != other:
                 after = wp.cross(b - p, c - p)
                 if wp.dot(before, after) < 0.0:
                     flips = 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from . import cumesh_backend
 from .components import label_graph
 from .edges import boundary_edges
 from .validation import check_mesh
@@ -24,6 +25,8 @@ def fill_holes(
         MeshError: invalid arrays.
     """
     vertices, faces = check_mesh(vertices, faces, allow_empty=True)
+    if len(faces) and cumesh_backend.selected(vertices.device):
+        return cumesh_backend.fill_holes(vertices, faces, max_perimeter)
     rim, crowded = boundary_edges(faces, len(vertices))  # [B, 2], along the faces' winding
     if len(rim) == 0:
         return vertices, faces

@@ -7,9 +7,13 @@ from collections.abc import Sequence
 import torch
 
 from ..errors import ArgumentError
+from . import cumesh_backend
 from .bvh import TriangleBVH
-from .isosurface import Field, isosurface
+from .isosurface import Field, base_resolution, isosurface
 from .validation import check_mesh
+
+CUMESH_LEAST_FACES = 8
+"""cumesh's search tree needs more triangles than this."""
 
 MARGIN = 2.0
 """Cells that `outer_shell` leaves free between the offset surface and the border of its grid."""
@@ -47,10 +51,15 @@ def remesh_narrow_band(
         raise ArgumentError(f"scale must be above 0, got {scale}")
     if not 0 <= project_back <= 1:
         raise ArgumentError(f"project_back must be from 0 to 1, got {project_back}")
-    tree = bvh or TriangleBVH(vertices, faces)
-    middle = torch.as_tensor(center, dtype=torch.float32).to(tree.device)
+    middle = torch.as_tensor(center, dtype=torch.float32).to(vertices.device)
     if middle.shape != (3,):
         raise ArgumentError(f"center must have 3 coordinates, got shape {list(middle.shape)}")
+    base_resolution(resolution)  # refuse a bad one before the tree is built
+    if not only_outer and len(faces) > CUMESH_LEAST_FACES and cumesh_backend.selected(vertices.device):
+        return cumesh_backend.remesh_narrow_band(
+            vertices, faces, middle, scale, resolution, band, project_back
+        )
+    tree = bvh or TriangleBVH(vertices, faces)
     field = offset_field(tree, middle, scale / resolution, resolution, band)
     surface = isosurface(field, resolution, only_outer=only_outer, device=tree.device)
     points = (surface.vertices / resolution - 0.5) * scale + middle

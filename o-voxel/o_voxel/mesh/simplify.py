@@ -8,6 +8,7 @@ from typing import Literal
 import torch
 
 from ..errors import ArgumentError
+from . import cumesh_backend
 from .repair import remove_duplicate_faces
 from .validation import check_mesh
 
@@ -21,10 +22,10 @@ def simplify(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Reduce the mesh to about `target_faces` faces: at most 1 % above, where collapses can reach it.
 
-    `quadric` (serial, on the CPU) gives the smaller error; `parallel` collapses independent edges all at
-    once and suits GPUs; `auto` takes `parallel` on CUDA and `quadric` elsewhere. A mesh within the budget
-    comes back as it is. A budget too small for the mesh's parts gives the smallest sound mesh that was
-    reached, with a warning in the log. Duplicate faces that collapses leave are dropped.
+    `quadric` (serial, on the CPU) gives the smaller error; `parallel` collapses independent edges all at once
+    and suits GPUs; `auto` takes `parallel` on CUDA (or cumesh, where installed) and `quadric` elsewhere. A
+    mesh within the budget comes back as it is. A budget too small for the mesh's parts gives the smallest
+    sound mesh that was reached, with a warning in the log. Duplicate faces that collapses leave are dropped.
 
     Raises:
         MeshError: invalid arrays.
@@ -39,6 +40,8 @@ def simplify(
         return vertices, faces
     if method == "auto":
         method = "parallel" if vertices.device.type == "cuda" else "quadric"
+        if cumesh_backend.selected(vertices.device):
+            return remove_duplicate_faces(*cumesh_backend.simplify(vertices, faces, int(target_faces)))
     if method == "quadric":
         from .quadric import quadric_collapse
 
