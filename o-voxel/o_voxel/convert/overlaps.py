@@ -37,7 +37,7 @@ def triangle_overlaps(
     low = torch.minimum((single.amin(dim=1) / frame.voxel_size).clamp(min=0).trunc(), limit).int()
     high = torch.minimum((single.amax(dim=1) / frame.voxel_size + 1).clamp(min=0).trunc(), limit).int()
     size = wp.vec3(*frame.voxel_size.tolist())
-    scene = [grid.kernel_tables(), size, as_warp(triangles, wp.vec3d), as_warp(normals, wp.vec3d)]
+    scene = [grid.kernel_tables(), size, as_warp(single, wp.vec3), as_warp(normals.float(), wp.vec3)]
     scene += [as_warp(low, wp.vec3i), as_warp(high, wp.vec3i)]
 
     found = torch.zeros(count, dtype=torch.int32, device=device)

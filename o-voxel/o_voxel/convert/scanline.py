@@ -16,8 +16,9 @@ from .frame import GridFrame
 class LatticeHits:
     """Crossings of triangles with the lattice lines parallel to one axis.
 
-    `face` int64 `[H]`; `point` float64 `[H, 3]`, relative to the grid's origin; `voxel` int64 `[H, 3]`, the voxel
-    that owns the crossed edge. The edge's other voxels are one further along either or both of the other axes.
+    `face` int64 `[H]`; `point` float64 `[H, 3]`, relative to the grid's origin; `voxel` int64 `[H, 3]`, the
+    voxel that owns the crossed edge. The edge's other voxels are one further along either or both of the
+    other axes.
     """
 
     axis: int
@@ -60,8 +61,8 @@ def checked_mesh(vertices: Tensor, faces: Tensor) -> tuple[Tensor, Tensor]:
 def lattice_hits(triangles: Tensor, frame: GridFrame) -> Iterator[LatticeHits]:
     """Enumerate the crossings axis by axis.
 
-    A line at coordinate L is hit when `low < L <= high`, so that a line through an edge shared by two triangles
-    is counted by one of them; the lattice's first and last lines are never tested.
+    A line at coordinate L is hit when `low < L <= high`, so that a line through an edge shared by two
+    triangles is counted by one of them; the lattice's first and last lines are never tested.
 
     Args:
         triangles: corners relative to the grid's origin, float64 `[F, 3, 3]`.
@@ -128,7 +129,7 @@ def _ranges(start: Tensor, stop: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _interpolate(from_t: Tensor, to_t: Tensor, start: Tensor, end: Tensor, t: Tensor) -> Tensor:
-    """Values `[H, D]` at `t` on lines from `(from_t, start)` to `(to_t, end)`; `start` where they coincide."""
+    """Values `[H, D]` at `t` between `(from_t, start)` and `(to_t, end)`; `start` where those coincide."""
     run = to_t - from_t
     flat = run == 0
     fraction = torch.where(flat, 0.0, (t - from_t) / torch.where(flat, 1.0, run))

@@ -1,4 +1,4 @@
-"""Flexible dual grid to mesh: a vertex a voxel, a quad a crossed lattice edge, two or four triangles a quad."""
+"""Flexible dual grid to mesh: a vertex a voxel, a quad a crossed lattice edge, then triangles."""
 
 from __future__ import annotations
 
