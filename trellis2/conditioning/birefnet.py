@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 
 from ..errors import CheckpointError
+from .hub import without_progress_bars
 from .image_batch import image_batch, normalize_imagenet
 
 INPUT_SIZE = 1024
@@ -23,9 +24,10 @@ class BiRefNet:
         from transformers import AutoModelForImageSegmentation
 
         try:
-            model = AutoModelForImageSegmentation.from_pretrained(
-                model_name, revision=revision, trust_remote_code=True
-            )
+            with without_progress_bars():
+                model = AutoModelForImageSegmentation.from_pretrained(
+                    model_name, revision=revision, trust_remote_code=True
+                )
         except (OSError, ValueError, ImportError) as error:
             raise CheckpointError(
                 f"the background remover {model_name!r} cannot be loaded ({error}); accept its licence "

@@ -9,6 +9,7 @@ from PIL import Image
 from torch import nn
 
 from ..errors import CheckpointError
+from .hub import without_progress_bars
 from .image_batch import image_batch, normalize_imagenet, normalize_tokens
 
 
@@ -23,7 +24,8 @@ class DinoV3FeatureExtractor:
         from transformers import AutoModel
 
         try:
-            model = AutoModel.from_pretrained(model_name, revision=revision)
+            with without_progress_bars():
+                model = AutoModel.from_pretrained(model_name, revision=revision)
         except (OSError, ValueError) as error:  # for weights that are absent, gated or damaged
             raise CheckpointError(
                 f"the image encoder {model_name!r} cannot be loaded ({error}); accept its licence on the hub "

@@ -18,9 +18,11 @@ Mask = npt.NDArray[np.bool_]
 WORKING_SIDE = 384  # GrabCut's cost grows with pixels; the edge is refined at full size afterwards
 BORDER = 0.02  # of the shorter side: the frame that the background is learned from
 NOISE_FLOOR = 2.5  # Lab units; flat backgrounds would otherwise make compression artefacts look distant
+BUSY = 10.0  # Lab units: a border that varies more than this has no background surface to speak of
 NEAR, FAR = 2.5, 6.0  # distances (in spreads of the background) below and above which a pixel is sure
 GRABCUT_ROUNDS = 4
 SMALL_HOLE = 2e-3  # of the picture: smaller holes in the subject are highlights, not openings
+NEARBY = 0.015  # of the longer side: dark creases may cut a subject that far apart
 EDGE_RADIUS = 4  # pixels at 1024; half the width of the soft edge
 
 
@@ -64,7 +66,10 @@ def subject_mask(pixels: npt.NDArray[np.uint8]) -> Mask:
     """The main subject of a small RGB picture."""
     import cv2
 
-    distance = background_distance(pixels)
+    distance, spread = background_distance(pixels)
+    if spread > BUSY:
+        labels = grabcut(pixels, centred_seed(*distance.shape))
+        return fill_small_holes(main_component((labels == cv2.GC_FGD) | (labels == cv2.GC_PR_FGD)))
     far = distance > FAR
     if not far.any():
         return np.zeros(far.shape, dtype=bool)
@@ -78,8 +83,22 @@ def subject_mask(pixels: npt.NDArray[np.uint8]) -> Mask:
     return fill_small_holes(main_component(subject))
 
 
-def background_distance(pixels: npt.NDArray[np.uint8]) -> Floats:
-    """How far each pixel's Lab colour is from the background surface, in spreads of the border around it."""
+def centred_seed(height: int, width: int) -> npt.NDArray[np.uint8]:
+    """For a busy background: the border is not the subject, an ellipse in the middle may be."""
+    import cv2
+
+    y, x = np.mgrid[-1 : 1 : height * 1j, -1 : 1 : width * 1j]
+    seed = np.full((height, width), cv2.GC_PR_BGD, dtype=np.uint8)
+    seed[x * x + y * y < 0.64] = cv2.GC_PR_FGD
+    seed[border_frame(height, width)] = cv2.GC_BGD
+    return seed
+
+
+def background_distance(pixels: npt.NDArray[np.uint8]) -> tuple[Floats, float]:
+    """How far each pixel's Lab colour is from the background surface, in spreads of the border around it.
+
+    The spread (Lab units) comes second.
+    """
     import cv2
 
     lab = cv2.cvtColor(pixels.astype(np.float32) / 255, cv2.COLOR_RGB2LAB)
@@ -90,7 +109,7 @@ def background_distance(pixels: npt.NDArray[np.uint8]) -> Floats:
     surface, spread = robust_surface(basis[frame], lab[frame].astype(np.float64))
     residual = lab - basis @ surface
     residual[..., 0] *= 0.6  # shadows change lightness more than colour
-    return (np.linalg.norm(residual, axis=-1) / spread).astype(np.float32)
+    return (np.linalg.norm(residual, axis=-1) / spread).astype(np.float32), spread
 
 
 def border_frame(height: int, width: int) -> Mask:
@@ -156,16 +175,18 @@ def connected_to_border(mask: Mask) -> Mask:
 
 
 def main_component(mask: Mask) -> Mask:
-    """The largest connected part, weighted towards the middle of the picture."""
+    """The largest part, weighted towards the middle of the picture; parts a hair's breadth apart are one."""
     import cv2
 
-    count, labels, stats, centroids = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=8)
+    gap = max(3, round(NEARBY * max(mask.shape)))
+    joined = cv2.dilate(mask.astype(np.uint8), cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (gap, gap)))
+    count, labels, stats, centroids = cv2.connectedComponentsWithStats(joined, connectivity=8)
     if count <= 1:
         return mask
     middle = np.array([mask.shape[1], mask.shape[0]]) / 2
     offset = np.linalg.norm((centroids[1:] - middle) / middle, axis=1)  # 0 in the middle, 1 at an edge
     weight = stats[1:, cv2.CC_STAT_AREA] * np.exp(-(offset**2))
-    main: Mask = labels == 1 + int(np.argmax(weight))
+    main: Mask = mask & (labels == 1 + int(np.argmax(weight)))
     return main
 
 

@@ -62,6 +62,8 @@ class Mesh:
         Old vertices and faces keep their places; new ones are appended. Attributes of a new vertex are the
         mean of its loop's, that is of the vertices it is joined to.
         """
+        if not len(self.faces):
+            return
         from o_voxel.mesh.holes import fill_holes
 
         old = self.vertices.shape[0]

@@ -1,7 +1,7 @@
 """Writes a pipeline folder in the published layout: all models, random weights, tiny sizes.
 
-Random decoders predict either nearly no voxels or nearly all; the subdivision biases are set so that a few
-children exist at each level, which keeps every stage non-empty and fast.
+Random decoders predict either nearly no voxels or nearly all, so occupancy and subdivision biases are set to
+leave a few at each level: every stage is non-empty and fast.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from trellis2.models import model_class, save_pretrained
 
 LATENT, COND, WIDTH = 8, 24, 16
 SS_LATENT = 4
+OCCUPIED_QUANTILE = 0.9995  # of the 64³ cells: about 130 voxels
 
 FLOW: dict[str, Any] = {
     "model_channels": WIDTH,
@@ -105,10 +106,11 @@ def random_model(name: str, args: dict[str, Any], seed: int) -> Any:
                 p.copy_(torch.randn(p.shape) * 0.02)
         for key, module in model.named_modules():
             if key.endswith("to_subdiv") and isinstance(module, nn.Linear):
-                module.weight.mul_(0.5)
-                module.bias.fill_(-1.0)  # a few children each
+                module.weight.mul_(0.1)
+                module.bias.copy_(torch.tensor([0.6, 0.6, 0.3, 0.3, -0.6, -0.6, -0.6, -0.6]))
         if name == "SparseStructureDecoder":
-            model.out_layer[2].bias.fill_(-2.5)  # a sparse shell
+            latent = torch.randn(2, SS_LATENT, 16, 16, 16)
+            model.out_layer[2].bias.sub_(torch.quantile(model(latent).flatten(), OCCUPIED_QUANTILE))
     return model
 
 
