@@ -1,0 +1,80 @@
+"""Importing anything touches no GPU, and the client's side pulls in neither torch nor the model."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PACKAGES = {"trellis2": ROOT, "trellis2_modal": ROOT, "o_voxel": ROOT / "o-voxel"}
+# A module that holds the adapter or the kernels of an optional package may need it to be importable.
+OPTIONAL = {"triton", "flash_attn", "flex_gemm", "cumesh", "nvdiffrast", "nvdiffrec_render"}
+
+
+def python(code: str, *arguments: str) -> Any:
+    """What the code prints last, as JSON, from a fresh interpreter that sees no CUDA device."""
+    path = os.pathsep.join(str(p) for p in dict.fromkeys(PACKAGES.values()))
+    environment = os.environ | {"CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": path}
+    done = subprocess.run(
+        [sys.executable, "-c", code, *arguments], env=environment, cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def modules() -> list[str]:
+    """Every module, by its file; a package's __main__ is the program itself, importing it would run it."""
+    names = []
+    for package, parent in PACKAGES.items():
+        for file in sorted((parent / package).rglob("*.py")):
+            parts = file.relative_to(parent).with_suffix("").parts
+            if parts[-1] != "__main__":
+                names.append(".".join(parts[:-1] if parts[-1] == "__init__" else parts))
+    return names
+
+
+IMPORT_ALL = """
+import importlib, json, sys, traceback
+import torch
+def touched(*args, **kwargs):
+    raise AssertionError("CUDA was initialised at import")
+torch.cuda._lazy_init = touched
+faults = {}
+for name in sys.argv[2:]:
+    try:
+        importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if (error.name or "").split(".")[0] not in sys.argv[1].split(","):
+            faults[name] = traceback.format_exc()
+    except BaseException:
+        faults[name] = traceback.format_exc()
+print()
+print(json.dumps({"faults": faults, "initialised": torch.cuda.is_initialized()}))
+"""
+
+
+def test_every_module_imports_without_touching_cuda() -> None:
+    names = modules()
+    assert {"trellis2.models.flow", "o_voxel.errors", "trellis2_modal"} <= set(names)
+    result = python(IMPORT_ALL, ",".join(sorted(OPTIONAL)), *names)
+    assert result == {"faults": {}, "initialised": False}, "\n".join(result["faults"].values())
+
+
+def test_importing_trellis2_is_quick() -> None:
+    code = "import time; s = time.process_time(); import trellis2; print(time.process_time() - s)"
+    assert python(code) <= 3.0
+
+
+@pytest.mark.parametrize("module", ["trellis2_modal", "trellis2_modal.protocol", "trellis2_modal.client"])
+def test_the_clients_side_needs_neither_torch_nor_the_model(module: str) -> None:
+    code = (
+        "import importlib, json, sys; importlib.import_module(sys.argv[1]);"
+        "print(json.dumps(sorted({'torch', 'trellis2', 'o_voxel', 'warp'} & set(sys.modules))))"
+    )
+    assert python(code, module) == []
