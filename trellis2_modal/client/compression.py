@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import base64
 import binascii
-from typing import Any
 
-from ..protocol.state import MeshState, compress_state, decompress_state, pack_state, unpack_state
-from ..protocol.state.container import read_container
+from ..protocol.state import MeshState, compress_state, decompress_state, pack_state, peek_state, unpack_state
 from ..protocol.state.mesh_state import bad_state
 
 __all__ = [
     "MeshState",
     "compress_state",
     "decompress_state",
-    "describe_state",
     "from_base64",
     "load_state",
     "pack_state",
+    "peek_state",
     "save_state",
     "to_base64",
     "unpack_state",
@@ -32,11 +30,6 @@ def load_state(data: bytes) -> MeshState:
 def save_state(state: MeshState, lossless: bool = False) -> bytes:
     """The compressed state of an asset."""
     return compress_state(pack_state(state, lossless))
-
-
-def describe_state(data: bytes) -> dict[str, Any]:
-    """The header of a compressed state: counts, grid, seed, pipeline type, without decoding the arrays."""
-    return read_container(decompress_state(data))[1]
 
 
 def to_base64(data: bytes) -> str:

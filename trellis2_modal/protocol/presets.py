@@ -21,21 +21,22 @@ PRESETS: dict[PresetName, Preset] = {
     "web": Preset(
         "Web",
         "Opens fast in a browser.",
-        {"decimation_target": 50_000, "texture_size": 1_024, "texture_format": "webp", "remesh": True},
+        {"decimation_target": 50_000, "texture_size": 1_024, "texture_format": "webp", "remesh": False},
     ),
     "game": Preset(
         "Game",
         "A prop for a PC or console engine; textures that every engine imports.",
-        {"decimation_target": 100_000, "texture_size": 2_048, "texture_format": "png", "remesh": True},
+        {"decimation_target": 100_000, "texture_size": 2_048, "texture_format": "png", "remesh": False},
     ),
     "mobile": Preset(
         "Mobile",
         "Small in memory and download.",
-        {"decimation_target": 10_000, "texture_size": 512, "texture_format": "jpeg", "remesh": True},
+        {"decimation_target": 15_000, "texture_size": 1_024, "texture_format": "jpeg", "remesh": False},
     ),
     "print": Preset(
         "3D print",
-        "A closed outer shell, without textures.",
-        {"decimation_target": 500_000, "texture_size": 256, "remesh": True, "format": "stl"},
+        "A closed outer shell without inner voids, as STL.",
+        {"decimation_target": 300_000, "texture_size": 1_024, "remesh": True, "format": "stl"},
     ),
 }
+"""`o_voxel.postprocess.PRESETS` has the same budgets; a test compares them."""

@@ -27,12 +27,15 @@ T = TypeVar("T")
 class Pipeline(Protocol):
     """The part of `Trellis2ImageTo3DPipeline` that is used here."""
 
-    available_pipeline_types: Any
     low_vram: bool
 
-    def to(self, device: str) -> Any: ...
+    @property
+    def run(self) -> Callable[..., Any]: ...
 
-    def run(self, image: Any, **options: Any) -> Any: ...
+    @property
+    def available_pipeline_types(self) -> Any: ...
+
+    def to(self, device: str) -> Any: ...
 
 
 class Studio(Protocol):
@@ -202,13 +205,17 @@ class TRELLIS2Generator:
                 "the extraction does not fit; try a texture_size of 1024 and remesh false",
                 hints={"suggested": {"texture_size": 1024, "remesh": False}},
             )
-        smaller = [t for t in self.pipeline_types if PIPELINE_TYPES.index(t) < PIPELINE_TYPES.index(kind)]  # type: ignore[arg-type]
+        smaller = [name for name in self.pipeline_types if _order(name) < _order(kind)]
         if not smaller:
             return errors.OutOfMemoryError(f"even {kind}, the smallest setting, does not fit this device")
         return errors.OutOfMemoryError(
             f"{kind} does not fit; try pipeline_type {smaller[-1]}",
             hints={"suggested": {"pipeline_type": smaller[-1]}},
         )
+
+
+def _order(pipeline_type: str) -> int:
+    return [str(name) for name in PIPELINE_TYPES].index(pipeline_type)
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -284,7 +291,7 @@ class StageClock:
         return {name: round(value, 3) for name, value in self._seconds.items()}
 
 
-def create(weights: str, device: str = "cpu", lossless_state: bool = False) -> TRELLIS2Generator:
+def create(weights: str, device: str = "auto", lossless_state: bool = False) -> TRELLIS2Generator:
     """The factory that a local worker calls: weights from a folder or a hub repo, moved to `device`."""
 
     def factory() -> Pipeline:
@@ -293,6 +300,10 @@ def create(weights: str, device: str = "cpu", lossless_state: bool = False) -> T
         pipeline: Pipeline = Trellis2ImageTo3DPipeline.from_pretrained(weights, device="cpu")
         return pipeline
 
+    if device == "auto":
+        import torch
+
+        device = "cuda" if torch.cuda.is_available() else "cpu"
     name = Path(weights).name if Path(weights).exists() else weights
     generator = TRELLIS2Generator(factory, model=name, device=device, lossless_state=lossless_state)
     generator.load_model_cpu()

@@ -1,4 +1,4 @@
-"""What a worker does with a job, said apart from any model: the call, its callbacks and what it gives back."""
+"""What a worker does with a job, whatever the model: the call, its callbacks and what it gives back."""
 
 from __future__ import annotations
 

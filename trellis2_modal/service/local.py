@@ -19,6 +19,7 @@ from ..protocol.errors import (
     JobTimeoutError,
     NotFoundError,
     NotReadyError,
+    ServiceError,
     StorageFullError,
     UnavailableError,
     WorkerDiedError,
@@ -37,6 +38,7 @@ T = TypeVar("T")
 
 SERVER_LOCK_TIMEOUT = 15.0
 SWEEP_INTERVAL = 60.0
+STRAY_AGE = 3600.0
 MAX_RESTART_DELAY = 30.0
 
 
@@ -94,7 +96,7 @@ class LocalBackend:
         if self._worker is not None:
             await self._worker.quit(0.0 if self._current else 2.0)
         if self._store is not None:
-            if self._current is not None:
+            if self._current is not None and not self._finish_from_disk(self._current):
                 self._store.requeue(self._current, "the server was stopped")
             self._store.close()
         self._lock.release()
@@ -105,6 +107,7 @@ class LocalBackend:
             if self._finish_from_disk(row["id"]):
                 continue
             self._retry_or_fail(row, "the server was restarted")
+            self._drop_files(row["id"])
 
     # --- the seam ----------------------------------------------------------------------------------------
 
@@ -150,14 +153,12 @@ class LocalBackend:
         try:
             while True:
                 changed.clear()
-                since = after
-                for event in await self._in_store(lambda s: s.events(job_id, since)):  # noqa: B023
+                over = (await self._in_store(lambda s: s.row(job_id)))["status"] in FINAL_STATES
+                for event in await self._events_after(job_id, after):
                     after = event.id
                     yield event
-                    if event.type in FINAL_EVENTS:
-                        return
-                row = await self._in_store(lambda s: s.row(job_id))
-                if self._stopping or (row["status"] in FINAL_STATES and not changed.is_set()):
+                    over = over or event.type in FINAL_EVENTS
+                if over or self._stopping:
                     return
                 await changed.wait()
         finally:
@@ -165,6 +166,9 @@ class LocalBackend:
             waiters.discard(changed)
             if not waiters:
                 del self._waiters[job_id]
+
+    async def _events_after(self, job_id: str, after: int) -> list[JobEvent]:
+        return await self._in_store(lambda s: s.events(job_id, after))
 
     async def result(self, owner: str, job_id: str, name: str) -> Artifact:
         row = await self._in_store(lambda s: s.owned(owner, job_id))
@@ -191,7 +195,8 @@ class LocalBackend:
                 await self._worker.send("cancel", job=job_id)
             except WorkerEnded:
                 logger.info("job %s: the worker ended before it could be told to cancel", job_id)
-        self._notify(job_id)
+        if row["status"] == "cancelled":
+            await self._ended(job_id)
         await self._refresh_stats()
         return await self._status(row)
 
@@ -278,7 +283,7 @@ class LocalBackend:
         if row["source"] is not None:
             payload = self._folder(row["source"]) / "result" / "state"
             if not payload.exists():
-                await self._end(job_id, lambda s: s.fail(job_id, ExpiredError("the source's state is gone")))
+                await self._fail(job_id, ExpiredError("the state of the source is gone"))
                 return
         await worker.send(
             "run",
@@ -289,6 +294,7 @@ class LocalBackend:
             payload=str(payload),
         )
         if (await self._in_store(lambda s: s.row(job_id)))["cancel_requested"]:
+            self._cancel_deadline = time.monotonic() + self.settings.cancel_grace
             await worker.send("cancel", job=job_id)
         deadline = time.monotonic() + self.settings.job_timeout
         reporter = _Reporter(self.settings.event_interval)
@@ -296,11 +302,12 @@ class LocalBackend:
             now = time.monotonic()
             if now > deadline:
                 minutes = self.settings.job_timeout / 60
-                error = JobTimeoutError(f"stopped after {minutes:.0f} minutes; try smaller settings")
-                await self._end(job_id, lambda s: s.fail(job_id, error, self.settings.job_timeout))
+                timeout = JobTimeoutError(f"stopped after {minutes:.0f} minutes; try smaller settings")
+                await self._fail(job_id, timeout, self.settings.job_timeout)
                 raise WorkerEnded("a job ran out of time")
             if self._cancel_deadline is not None and now > self._cancel_deadline:
-                await self._end(job_id, lambda s: s.cancelled(job_id, self.settings.cancel_grace))
+                await self._in_store(lambda s: s.cancelled(job_id, self.settings.cancel_grace))
+                await self._ended(job_id)
                 raise WorkerEnded("a cancelled job did not stop")
             message = await worker.receive(self.settings.heartbeat_timeout)
             if message.get("job") != job_id:
@@ -308,7 +315,7 @@ class LocalBackend:
             if message["type"] == "progress":
                 report = {k: message[k] for k in ("stage", "step", "steps", "message")}
                 if reporter.worth_storing(report):
-                    await self._in_store(lambda s: s.progress(job_id, report))  # noqa: B023
+                    await asyncio.to_thread(self.store.progress, job_id, report)
                     self._notify(job_id)
             elif await self._handle_end(row, message):
                 return
@@ -318,19 +325,26 @@ class LocalBackend:
         seconds = float(message.get("seconds", 0.0))
         if kind == "done":
             if not await asyncio.to_thread(self._finish_from_disk, job_id):
-                await self._end(job_id, lambda s: s.fail(job_id, InternalError("the result was lost"), 0.0))
+                await self._fail(job_id, InternalError("the result was lost; submit the job again"), 0.0)
         elif kind == "cancelled":
-            await self._end(job_id, lambda s: s.cancelled(job_id, seconds))
+            await self._in_store(lambda s: s.cancelled(job_id, seconds))
         elif kind == "failed":
-            error = error_from_problem(message["problem"])
-            await self._end(job_id, lambda s: s.fail(job_id, error, seconds))
+            await self._fail(job_id, error_from_problem(message["problem"]), seconds)
         elif kind == "lost":
             raise WorkerEnded(message["reason"])
         else:
             return False
-        await asyncio.to_thread(self._drop_input, job_id)
-        self._notify(job_id)
+        await self._ended(job_id)
         return True
+
+    async def _fail(self, job_id: str, error: ServiceError, seconds: float = 0.0) -> None:
+        await self._in_store(lambda s: s.fail(job_id, error, seconds))
+        await self._ended(job_id)
+
+    async def _ended(self, job_id: str) -> None:
+        """Keep of an ended job what its owner can ask for, and tell those who watch it."""
+        await asyncio.to_thread(self._drop_files, job_id)
+        self._notify(job_id)
 
     async def _after_worker_end(self, reason: str) -> None:
         job_id, self._current, self._cancel_deadline = self._current, None, None
@@ -339,7 +353,7 @@ class LocalBackend:
         row = await self._in_store(lambda s: s.row(job_id))
         if row["status"] == "running" and not await asyncio.to_thread(self._finish_from_disk, job_id):
             await asyncio.to_thread(self._retry_or_fail, row, reason)
-        self._notify(job_id)
+        await self._ended(job_id)
         await self._refresh_stats()
 
     def _retry_or_fail(self, row: Row, reason: str) -> None:
@@ -348,7 +362,6 @@ class LocalBackend:
         else:
             error = WorkerDiedError(f"{reason}, {row['attempt']} times; try smaller settings, or later")
             self.store.fail(row["id"], error)
-            self._drop_input(row["id"])
 
     def _finish_from_disk(self, job_id: str) -> bool:
         """Take over a result folder that a worker published; False when there is none."""
@@ -382,8 +395,13 @@ class LocalBackend:
             shutil.rmtree(folder, ignore_errors=True)
             raise StorageFullError("the job could not be stored; try later", retry_after=300) from error
 
-    def _drop_input(self, job_id: str) -> None:
-        (self._folder(job_id) / "input").unlink(missing_ok=True)
+    def _drop_files(self, job_id: str) -> None:
+        """Remove the input of a finished job, and everything of one that failed or was cancelled."""
+        status = self.store.row(job_id)["status"]
+        if status == "finished":
+            (self._folder(job_id) / "input").unlink(missing_ok=True)
+        elif status in FINAL_STATES:
+            shutil.rmtree(self._folder(job_id), ignore_errors=True)
 
     async def _keep_tidy(self) -> None:
         while True:
@@ -400,6 +418,11 @@ class LocalBackend:
         for job_id in self.store.expire(now):
             shutil.rmtree(self._folder(job_id), ignore_errors=True)
         self.store.forget(now - self.settings.row_retention)
+        root = self.settings.data_dir / "jobs"
+        strays = set(os.listdir(root)) - self.store.known_ids() if root.exists() else set()
+        for name in strays:  # of a server killed between storing an input and accepting its job
+            if (root / name).stat().st_mtime < now - STRAY_AGE:
+                shutil.rmtree(root / name, ignore_errors=True)
 
     # --- small helpers -----------------------------------------------------------------------------------
 
@@ -415,10 +438,6 @@ class LocalBackend:
     async def _status(self, row: Row) -> JobStatus:
         position = await self._in_store(lambda s: s.position(row)) if row["status"] == "queued" else None
         return status_of(row, position)
-
-    async def _end(self, job_id: str, call: Callable[[JobStore], bool]) -> None:
-        await self._in_store(call)
-        self._notify(job_id)
 
     def _notify(self, job_id: str) -> None:
         for event in self._waiters.get(job_id, ()):

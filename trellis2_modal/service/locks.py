@@ -9,6 +9,8 @@ from pathlib import Path
 from types import TracebackType
 
 POLL = 0.05
+LOCKED_BYTE = 1 << 20
+"""On Windows a locked byte cannot be read by others: lock one beyond the text."""
 
 
 class FileLock:
@@ -28,6 +30,8 @@ class FileLock:
                 os.close(handle)
                 raise TimeoutError(f"{self._path} is held by another process")
             time.sleep(POLL)
+        os.ftruncate(handle, 0)
+        os.write(handle, f"{os.getpid()}\n".encode())  # for an operator who asks who holds it
         self._handle = handle
 
     def release(self) -> None:
@@ -50,8 +54,9 @@ def _try_lock(handle: int) -> bool:
         if sys.platform == "win32":
             import msvcrt
 
-            os.lseek(handle, 0, os.SEEK_SET)
+            os.lseek(handle, LOCKED_BYTE, os.SEEK_SET)
             msvcrt.locking(handle, msvcrt.LK_NBLCK, 1)
+            os.lseek(handle, 0, os.SEEK_SET)
         else:
             import fcntl
 

@@ -36,11 +36,18 @@ def picture_from_base64(text: str) -> Picture:
         head, comma, text = text.partition(",")
         if not comma or not head.endswith(";base64"):
             raise _bad("is a data: URL that is not base64")
-    try:
-        data = base64.b64decode(text, validate=True)
-    except (binascii.Error, ValueError) as error:
-        raise _bad("is not base64") from error
+    data = decode_base64(text)
+    if data is None:
+        raise _bad("is not base64")
     return check_picture(data)
+
+
+def decode_base64(text: str) -> bytes | None:
+    """Strictly: None for anything that is not base64."""
+    try:
+        return base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError):
+        return None
 
 
 def check_picture(data: bytes) -> Picture:

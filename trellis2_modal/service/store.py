@@ -128,7 +128,7 @@ class JobStore:
     # --- accepting ---------------------------------------------------------------------------------------
 
     def find_repeat(self, job: NewJob) -> Row | None:
-        """The job that the same idempotency key made before; raises `ConflictError` when it asked otherwise."""
+        """The job that the same idempotency key made; raises `ConflictError` when it asked otherwise."""
         if job.idempotency_key is None:
             return None
         row = self._one(
@@ -239,12 +239,15 @@ class JobStore:
     def with_status(self, status: str) -> list[Row]:
         return self._all("SELECT * FROM jobs WHERE status = ? ORDER BY seq", status)
 
+    def known_ids(self) -> set[str]:
+        return {row["id"] for row in self._all("SELECT id FROM jobs")}
+
     def events(self, job_id: str, after: int) -> list[JobEvent]:
         rows = self._all(
             "SELECT id, type, time, data FROM events WHERE job = ? AND id > ? ORDER BY id", job_id, after
         )
         return [
-            JobEvent(id=r["id"], type=r["type"], time=_utc(r["time"]), data=json.loads(r["data"]))
+            JobEvent(id=r["id"], type=r["type"], time=utc(r["time"]), data=json.loads(r["data"]))
             for r in rows
         ]
 
@@ -359,9 +362,7 @@ class JobStore:
     def forget(self, before: float) -> None:
         """Remove every trace of jobs that ended before a time."""
         with self._change() as db:
-            ended = (
-                "SELECT id FROM jobs WHERE finished < ? AND status NOT IN ('queued', 'running', 'finished')"
-            )
+            ended = "SELECT id FROM jobs WHERE finished < ? AND status IN ('failed', 'cancelled', 'expired')"
             db.execute(f"DELETE FROM events WHERE job IN ({ended})", (before,))
             db.execute(f"DELETE FROM jobs WHERE id IN ({ended})", (before,))
             db.execute("DELETE FROM charges WHERE time < ?", (before,))
@@ -374,6 +375,9 @@ def new_job_id() -> str:
 def status_of(row: Row, position: int | None = None) -> JobStatus:
     """The row as its owner sees it."""
 
+    def moment(column: str) -> datetime | None:
+        return None if row[column] is None else utc(row[column])
+
     def document(column: str) -> Any:
         return json.loads(row[column]) if row[column] else None
 
@@ -382,10 +386,10 @@ def status_of(row: Row, position: int | None = None) -> JobStatus:
             "id": row["id"],
             "kind": row["kind"],
             "status": row["status"],
-            "created": _utc(row["created"]),
-            "started": _utc(row["started"]),
-            "finished": _utc(row["finished"]),
-            "expires": _utc(row["expires"]),
+            "created": moment("created"),
+            "started": moment("started"),
+            "finished": moment("finished"),
+            "expires": moment("expires"),
             "position": position,
             "attempt": row["attempt"],
             "progress": document("progress"),
@@ -396,5 +400,5 @@ def status_of(row: Row, position: int | None = None) -> JobStatus:
     )
 
 
-def _utc(moment: float | None) -> datetime | None:
-    return None if moment is None else datetime.fromtimestamp(moment, timezone.utc)
+def utc(moment: float) -> datetime:
+    return datetime.fromtimestamp(moment, timezone.utc)

@@ -154,7 +154,7 @@ def serve(generator: Generator, message: dict[str, Any], channel: Channel, inbox
 
 
 def publish(output: JobOutput, folder: Path, seconds: float) -> None:
-    """Write every file into a work folder, then rename it to `result`: all of it appears at once, or nothing."""
+    """Write every file into a work folder, then rename it to `result`: all appears at once, or nothing."""
     work = folder / "work"
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir(parents=True)
@@ -170,7 +170,11 @@ def publish(output: JobOutput, folder: Path, seconds: float) -> None:
         "seconds": seconds,
     }
     (work / RESULT_FILE).write_text(json.dumps(document))
-    os.rename(work, folder / "result")
+    try:
+        os.rename(work, folder / "result")
+    except OSError:
+        if not (folder / "result" / RESULT_FILE).exists():  # else another worker was first: its result stands
+            raise
 
 
 def _start_heartbeat(channel: Channel) -> None:

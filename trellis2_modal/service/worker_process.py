@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
 import os
@@ -33,7 +34,7 @@ class WorkerSilent(Exception):  # noqa: N818
 
 
 class WorkerProcess:
-    """One worker process. Every call is made from one task."""
+    """One worker process. One task receives; any may send."""
 
     def __init__(self, process: asyncio.subprocess.Process) -> None:
         self._process = process
@@ -66,7 +67,7 @@ class WorkerProcess:
     def pid(self) -> int:
         return self._process.pid
 
-    async def send(self, kind: str, **members: Any) -> None:
+    async def send(self, kind: str, /, **members: Any) -> None:
         """Raises `WorkerEnded`."""
         await self._write({"type": kind, **members})
 
@@ -93,10 +94,8 @@ class WorkerProcess:
 
     async def kill(self) -> None:
         if self._process.returncode is None:
-            try:
+            with contextlib.suppress(ProcessLookupError):
                 self._process.kill()
-            except ProcessLookupError:
-                pass
         await self._process.wait()
 
     async def quit(self, grace: float) -> None:

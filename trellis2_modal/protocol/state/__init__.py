@@ -6,7 +6,7 @@ bounded, `codec` how arrays become small and come back, `topology` how faces bec
 
 from __future__ import annotations
 
-from .codec import FORMAT, VERSION, pack_state, unpack_state
+from .codec import FORMAT, VERSION, pack_state, peek_state, unpack_state
 from .container import compress_state, decompress_state
 from .mesh_state import MeshState
 
@@ -17,5 +17,6 @@ __all__ = [
     "compress_state",
     "decompress_state",
     "pack_state",
+    "peek_state",
     "unpack_state",
 ]

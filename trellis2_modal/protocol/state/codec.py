@@ -29,7 +29,7 @@ from .bits import (
     zigzag8,
     zigzag32,
 )
-from .container import read_container, write_container
+from .container import decompress_state, read_container, write_container
 from .mesh_state import CHANNELS, LAYOUT, MeshState, bad_state
 
 FORMAT = "trellis2-state"
@@ -141,6 +141,11 @@ def unpack_state(packed: bytes) -> MeshState:
     )
     state.validate()
     return state
+
+
+def peek_state(data: bytes) -> dict[str, Any]:
+    """The header of a compressed state, checked, without decoding the arrays. Raises `InvalidStateError`."""
+    return _Header(read_container(decompress_state(data))[1]).raw
 
 
 class _Header:

@@ -1,0 +1,146 @@
+"""A generator that is fast but real where the service looks: it decodes the picture, steps, and packs a state.
+
+Seeds from `CRASH` on make it fail in the ways that a model can.
+"""
+
+from __future__ import annotations
+
+import errno
+import io
+import json
+import os
+import struct
+import time
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from tests.trellis2_modal.shapes import dual_grid
+from trellis2_modal.protocol.errors import InvalidImageError, OutOfMemoryError
+from trellis2_modal.protocol.replies import ASSET_MEDIA_TYPES, STATE_MEDIA_TYPE
+from trellis2_modal.protocol.requests import ExtractSettings, GenerateSettings
+from trellis2_modal.protocol.state import (
+    MeshState,
+    compress_state,
+    decompress_state,
+    pack_state,
+    unpack_state,
+)
+from trellis2_modal.service.jobs import DeviceLostError, JobFile, JobOutput, Monitor
+
+CRASH, OUT_OF_MEMORY, DEVICE_LOST, DEAF, DISK_FULL, BUG = range(666_001, 666_007)
+STEPS = 4
+
+
+class FakeGenerator:
+    """See the module. `journal` is a file that gets a line for every run that came to its end."""
+
+    model = "fake"
+    device = "cpu"
+
+    def __init__(self, step_seconds: float, journal: str | None, pipeline_types: tuple[str, ...]) -> None:
+        self.pipeline_types = pipeline_types
+        self._step_seconds = step_seconds
+        self._journal = Path(journal) if journal else None
+
+    def generate(self, picture: bytes, settings: GenerateSettings, monitor: Monitor) -> JobOutput:
+        try:
+            with Image.open(io.BytesIO(picture)) as image:
+                image.load()
+        except Exception as error:
+            raise InvalidImageError("the picture cannot be decoded") from error
+        _misbehave(settings.seed)
+        self._steps(monitor, "shape")
+        state = dual_grid(16, seed=settings.seed)
+        files = {"state": JobFile(compress_state(pack_state(state)), STATE_MEDIA_TYPE)}
+        if settings.preview != "none":
+            files["video"] = JobFile(b"\0\0\0\x18ftypmp42" + bytes(5_000), "video/mp4")
+        if settings.preview == "frames":
+            files["preview"] = JobFile(_webp(), "image/webp")
+        self._write(f"generate {settings.seed}")
+        return JobOutput(files, settings.seed, 16, {"voxels": len(state.coords)})
+
+    def extract_glb(self, state: bytes, settings: ExtractSettings, monitor: Monitor) -> JobOutput:
+        mesh = unpack_state(decompress_state(state))
+        self._steps(monitor, "export")
+        self._write(f"extract {settings.decimation_target}")
+        stats = {"report": {"faces": len(mesh.faces)}}
+        return JobOutput({"glb": JobFile(glb(mesh), ASSET_MEDIA_TYPES[settings.format])}, stats=stats)
+
+    def _steps(self, monitor: Monitor, stage: str) -> None:
+        for step in range(STEPS):
+            monitor.step(stage, step, STEPS)
+            time.sleep(self._step_seconds)
+        monitor.step(stage, STEPS, STEPS)
+
+    def _write(self, line: str) -> None:
+        if self._journal is not None:
+            with self._journal.open("a") as file:
+                file.write(line + "\n")
+
+
+def create(
+    step_seconds: float = 0.01, journal: str | None = None, pipeline_types: tuple[str, ...] = ("512",)
+) -> FakeGenerator:
+    return FakeGenerator(step_seconds, journal, tuple(pipeline_types))
+
+
+def broken() -> FakeGenerator:
+    """A model that cannot be loaded."""
+    raise RuntimeError("no weights")
+
+
+def _misbehave(seed: int) -> None:
+    if seed == CRASH:
+        os._exit(9)
+    if seed == OUT_OF_MEMORY:
+        raise OutOfMemoryError("try 512", hints={"suggested": {"pipeline_type": "512"}})
+    if seed == DEVICE_LOST:
+        raise DeviceLostError("CUDA error: an illegal memory access was encountered")
+    if seed == DEAF:
+        time.sleep(3600)
+    if seed == DISK_FULL:
+        raise OSError(errno.ENOSPC, "No space left on device")
+    if seed == BUG:
+        raise RuntimeError("secret path /root/weights")
+
+
+def glb(mesh: MeshState) -> bytes:
+    """A small valid GLB of the mesh's shape."""
+    points = np.ascontiguousarray(mesh.vertices, "<f4")
+    indices = np.ascontiguousarray(mesh.faces, "<u4")
+    body = points.tobytes() + indices.tobytes()
+    document = {
+        "asset": {"version": "2.0"},
+        "scene": 0,
+        "scenes": [{"nodes": [0]}],
+        "nodes": [{"mesh": 0}],
+        "meshes": [{"primitives": [{"attributes": {"POSITION": 0}, "indices": 1}]}],
+        "accessors": [
+            {
+                "bufferView": 0,
+                "componentType": 5126,
+                "count": len(points),
+                "type": "VEC3",
+                "min": points.min(axis=0).tolist(),
+                "max": points.max(axis=0).tolist(),
+            },
+            {"bufferView": 1, "componentType": 5125, "count": indices.size, "type": "SCALAR"},
+        ],
+        "bufferViews": [
+            {"buffer": 0, "byteLength": points.nbytes},
+            {"buffer": 0, "byteOffset": points.nbytes, "byteLength": indices.nbytes},
+        ],
+        "buffers": [{"byteLength": len(body)}],
+    }
+    text = json.dumps(document).encode()
+    text += b" " * (-len(text) % 4)
+    chunks = struct.pack("<I4s", len(text), b"JSON") + text + struct.pack("<I4s", len(body), b"BIN\0") + body
+    return struct.pack("<4sII", b"glTF", 2, 12 + len(chunks)) + chunks
+
+
+def _webp() -> bytes:
+    buffer = io.BytesIO()
+    Image.new("RGB", (64, 64), (200, 120, 40)).save(buffer, "WEBP")
+    return buffer.getvalue()

@@ -1,0 +1,49 @@
+"""The command `trellis2-modal`: one file a subcommand, imported only when it is called.
+
+A subcommand is a module of this package with a click command named `command`. `COMMANDS` says what exists,
+so that `--help` stays fast. Exit codes are in `exits`.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+
+import click
+
+COMMANDS: dict[str, str] = {
+    "generate": "A picture to a GLB and a preview video.",
+    "extract": "A kept state to a file with other settings.",
+    "jobs": "List, watch, cancel and download your jobs.",
+    "usage": "Your limits and what is left of them.",
+    "health": "Whether the service runs and what it offers.",
+    "app": "The desktop web app.",
+    "serve": "Run the service on this machine.",
+    "keys": "Create, list, revoke and rotate API keys.",
+    "doctor": "What is installed, what is picked, and why.",
+    "demo": "An example picture to a GLB and a video, in demo/.",
+    "evaluate": "Measure the bundled weights on held-out objects.",
+}
+
+
+class LazyGroup(click.Group):
+    """Imports a subcommand's module when it is asked for."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return [name for name in COMMANDS if importlib.util.find_spec(f"{__name__}.{name}") is not None]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in self.list_commands(ctx):
+            return None
+        command: click.Command = importlib.import_module(f".{cmd_name}", __name__).command
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, COMMANDS[name]) for name in self.list_commands(ctx)])
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="trellis2-modal", prog_name="trellis2-modal")
+def main() -> None:
+    """A photo goes in, a textured 3D asset comes out."""

@@ -1,0 +1,46 @@
+"""`trellis2-modal serve`: the HTTP service and its worker on this machine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+
+@click.command()
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option("--port", default=8188, show_default=True, help="Port to listen on; 0 picks a free one.")
+@click.option("--weights", default=None, help="Folder or hub repo.  [default: the bundled weights]")
+@click.option("--device", default="auto", show_default=True, help="cpu, cuda, cuda:1, or auto.")
+@click.option(
+    "--data-dir",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=None,
+    help="Keys, jobs and results.  [default: the user data folder]",
+)
+@click.option("--json-logs", is_flag=True, help="One JSON object a line on stderr.")
+def command(
+    host: str, port: int, weights: str | None, device: str, data_dir: Path | None, json_logs: bool
+) -> None:
+    """Run the service on this machine, with the model in a process of its own."""
+    try:
+        from ..service import server
+    except ImportError as error:
+        raise click.ClickException(
+            f"{error.name} is not installed; serving needs: pip install 'trellis2-modal[local]'"
+        ) from error
+    from ..service.config import Settings
+
+    settings = Settings.from_env() if data_dir is None else Settings.from_env(data_dir=data_dir)
+    server.configure_logging(json_logs)
+    key_path = server.ensure_first_key(settings.data_dir)
+    click.echo(f"Your API key is in {key_path}")
+    chosen = weights or server.default_weights()
+    click.echo(f"Weights: {chosen}")
+    if host not in ("127.0.0.1", "::1", "localhost"):
+        click.echo("Listening beyond this machine without TLS: put a proxy with TLS in front.", err=True)
+
+    def listening(port: int) -> None:
+        click.echo(f"Listening on http://{host}:{port}")
+
+    raise SystemExit(server.run(settings, chosen, device, host, port, listening))

@@ -1,0 +1,39 @@
+"""Log lines for people or for machines; the fields of `extra=` are kept either way."""
+
+from __future__ import annotations
+
+import json
+import logging
+
+STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
+
+
+def fields_of(record: logging.LogRecord) -> dict[str, object]:
+    """What the caller added with `extra=`."""
+    return {name: value for name, value in vars(record).items() if name not in STANDARD}
+
+
+class PlainFormatter(logging.Formatter):
+    """`time LEVEL message name=value ...`"""
+
+    def __init__(self) -> None:
+        super().__init__("%(asctime)s %(levelname)s %(message)s")
+
+    def format(self, record: logging.LogRecord) -> str:
+        extra = " ".join(f"{name}={value}" for name, value in fields_of(record).items())
+        return f"{super().format(record)} {extra}".rstrip()
+
+
+class JsonFormatter(logging.Formatter):
+    """One JSON object a line."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        line: dict[str, object] = {
+            "time": self.formatTime(record),
+            "level": record.levelname,
+            "logger": record.name,
+            "message": record.getMessage(),
+        } | fields_of(record)
+        if record.exc_info:
+            line["exception"] = self.formatException(record.exc_info)
+        return json.dumps(line, default=str)

@@ -1,0 +1,107 @@
+"""The local server: the app over the local backend, in uvicorn."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+
+import uvicorn
+
+from .app import create_app
+from .auth import KeyFile, keys_path, local_admin
+from .config import Settings
+from .local import LocalBackend
+from .logs import JsonFormatter, PlainFormatter
+from .matte import MatteProcess, cheap_remover
+from .worker_process import WorkerSpec
+
+FIRST_KEY_FILE = "first-key.txt"
+GRACEFUL_CONNECTIONS = 5
+"""Seconds that open connections (such as event streams) get when the server stops."""
+
+HUB_WEIGHTS = "microsoft/TRELLIS.2-4B"
+BUNDLED_WEIGHTS = Path(__file__).parents[2] / "assets" / "weights" / "trellis2-mini"
+
+
+def default_weights() -> str:
+    """`TRELLIS2_WEIGHTS`, else the bundled weights, else the published ones."""
+    chosen = os.environ.get("TRELLIS2_WEIGHTS")
+    if chosen:
+        return chosen
+    return str(BUNDLED_WEIGHTS) if BUNDLED_WEIGHTS.exists() else HUB_WEIGHTS
+
+
+def ensure_first_key(data_dir: Path) -> Path:
+    """The file with this machine's own key, made together with the key when there are none yet."""
+    path = data_dir / FIRST_KEY_FILE
+    admin = local_admin(data_dir)
+    if not admin.keys():
+        _, secret = admin.create("this machine", requests_per_minute=600, gpu_seconds_per_day=86_400.0)
+        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with os.fdopen(handle, "w") as file:
+            file.write(secret + "\n")
+    return path
+
+
+def configure_logging(as_json: bool = False, level: str = "INFO") -> None:
+    """Everything to stderr, as lines for people or for machines."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(JsonFormatter() if as_json else PlainFormatter())
+    logging.basicConfig(level=level, handlers=[handler], force=True)
+
+
+class Server(uvicorn.Server):
+    """Tells the backend at once when a signal asks to stop, so that event streams end."""
+
+    def __init__(self, config: uvicorn.Config, backend: LocalBackend) -> None:
+        super().__init__(config)
+        self._backend = backend
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        self._backend.begin_shutdown()
+        super().handle_exit(sig, frame)
+
+
+def make_server(
+    settings: Settings, spec: WorkerSpec, matter: MatteProcess | None = None, host: str = "127.0.0.1"
+) -> Server:
+    """A server over a local backend; give it a listening socket with `run(sockets=[...])`."""
+    backend = LocalBackend(spec, settings)
+    app = create_app(backend, KeyFile(keys_path(settings.data_dir)), settings, matter)
+    config = uvicorn.Config(
+        app,
+        host=host,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        lifespan="on",
+        timeout_graceful_shutdown=GRACEFUL_CONNECTIONS,
+    )
+    return Server(config, backend)
+
+
+def run(
+    settings: Settings,
+    weights: str,
+    device: str = "auto",
+    host: str = "127.0.0.1",
+    port: int = 8188,
+    listening: Callable[[int], None] = lambda port: None,
+) -> int:
+    """Serve until a signal; `listening` is told the port. Returns the exit status."""
+    spec = WorkerSpec(options={"weights": weights, "device": device})
+    remover = cheap_remover(weights)
+    server = make_server(settings, spec, MatteProcess(remover) if remover else None, host)
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((host, port))
+        listener.listen(512)
+        listening(listener.getsockname()[1])
+        server.run(sockets=[listener])
+    return 0 if server.started else 1

@@ -1,0 +1,145 @@
+"""The outermost layer: request ids, body ceilings, upload pace, security headers, a log line a request."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+import time
+import uuid
+from collections.abc import Callable
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from ..protocol.errors import InternalError, RequestTimeoutError, ServiceError, TooLargeError
+from .problems import problem_response
+
+logger = logging.getLogger("trellis2_modal.access")
+
+REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
+SECURITY_HEADERS = [(b"x-content-type-options", b"nosniff"), (b"cache-control", b"no-store")]
+
+Observer = Callable[[str, str, int, float], None]
+"""Called with method, route, status and seconds after every request."""
+
+
+class Transport:
+    """Wraps the app; see the module's first line. `ceiling(method, path)` is the largest body in bytes."""
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        ceiling: Callable[[str, str], int],
+        idle_timeout: float,
+        min_rate: float,
+        observe: Observer,
+    ) -> None:
+        self._app = app
+        self._ceiling = ceiling
+        self._idle_timeout = idle_timeout
+        self._min_rate = min_rate
+        self._observe = observe
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        start = time.perf_counter()
+        request_id = _request_id(scope)
+        scope["request_id"] = request_id
+        extra: dict[str, str] = scope.setdefault("extra_headers", {})
+        status = 0
+
+        async def send_with_headers(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                headers = [*message.get("headers", ())]
+                present = {name.lower() for name, _ in headers}
+                headers += [pair for pair in SECURITY_HEADERS if pair[0] not in present]
+                headers.append((b"x-request-id", request_id.encode()))
+                headers += [(name.lower().encode(), value.encode()) for name, value in extra.items()]
+                message = {**message, "headers": headers}
+            await send(message)
+
+        async def fail(error: ServiceError) -> None:
+            await problem_response(error, request_id)(scope, receive, send_with_headers)
+
+        ceiling = self._ceiling(scope["method"], scope["path"])
+        try:
+            declared = _content_length(scope)
+            if declared is not None and declared > ceiling:
+                extra["Connection"] = "close"
+                await fail(TooLargeError(f"the body has {declared} bytes, the most here is {ceiling}"))
+            else:
+                paced = _PacedBody(receive, ceiling, self._idle_timeout, self._min_rate)
+                await self._app(scope, paced, send_with_headers)
+        except ServiceError as error:
+            if status == 0:
+                await fail(error)
+        except Exception:
+            logger.exception("unhandled", extra={"request_id": request_id})
+            if status == 0:
+                await fail(InternalError("the failure was logged under this request_id"))
+        finally:
+            seconds = time.perf_counter() - start
+            route = getattr(scope.get("route"), "path", "unmatched")
+            self._observe(scope["method"], route, status, seconds)
+            if logger.isEnabledFor(logging.INFO):
+                details = {
+                    "request_id": request_id,
+                    "method": scope["method"],
+                    "path": route,
+                    "status": status,
+                    "seconds": round(seconds, 4),
+                    "key": scope.get("key_id", ""),
+                }
+                logger.info("%s %s %d", scope["method"], route, status, extra=details)
+
+
+class _PacedBody:
+    """A `receive` that raises when the body grows too large or comes too slowly."""
+
+    def __init__(self, receive: Receive, ceiling: int, idle: float, rate: float) -> None:
+        self._receive = receive
+        self._ceiling = ceiling
+        self._idle = idle
+        self._rate = rate
+        self._size = 0
+        self._start: float | None = None
+        self._complete = False
+
+    async def __call__(self) -> Message:
+        if self._complete:
+            return await self._receive()  # from here on: news of a disconnect
+        if self._start is None:
+            self._start = time.monotonic()
+        try:
+            message = await asyncio.wait_for(self._receive(), self._idle)
+        except asyncio.TimeoutError as error:
+            raise RequestTimeoutError(f"nothing came for {self._idle:.0f} s") from error
+        if message["type"] != "http.request":
+            self._complete = True
+            return message
+        self._size += len(message.get("body", b""))
+        self._complete = not message.get("more_body", False)
+        if self._size > self._ceiling:
+            raise TooLargeError(f"the body has more than {self._ceiling} bytes, the most here")
+        elapsed = time.monotonic() - self._start
+        if not self._complete and elapsed > self._idle and self._size < elapsed * self._rate:
+            raise RequestTimeoutError(f"{self._size} bytes came in {elapsed:.0f} s; send faster or less")
+        return message
+
+
+def _request_id(scope: Scope) -> str:
+    for name, value in scope["headers"]:
+        if name == b"x-request-id" and REQUEST_ID.fullmatch(value):
+            return str(value.decode())
+    return uuid.uuid4().hex
+
+
+def _content_length(scope: Scope) -> int | None:
+    for name, value in scope["headers"]:
+        if name == b"content-length" and value.isdigit():
+            return int(value[:20])
+    return None
