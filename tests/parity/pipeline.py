@@ -6,6 +6,7 @@ The stage files use toy velocity networks, linear in the state; each file's `con
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -125,3 +126,198 @@ def preprocessed_image(path: Path) -> list[Comparison]:
         pixels = arrays[f"in/{name}"] if f"in/{name}" in arrays else disc_image(arrays[f"in/{name}_spec"])
         found.append(exact(name, np.asarray(preprocess_image(Image.fromarray(pixels))), arrays[key]))
     return found
+
+
+# ---- the pipeline's stages, with toy flows and real decoders ---------------------------------------------------
+
+TOY_STEPS = 4
+STRUCTURE_PARAMS = {
+    "steps": TOY_STEPS,
+    "guidance_strength": 7.5,
+    "guidance_rescale": 0.7,
+    "guidance_interval": [0.6, 1.0],
+    "rescale_t": 5.0,
+}
+SHAPE_PARAMS = {**STRUCTURE_PARAMS, "guidance_rescale": 0.5, "rescale_t": 3.0}
+TEXTURE_PARAMS = {
+    **SHAPE_PARAMS,
+    "guidance_strength": 1.0,
+    "guidance_rescale": 0.0,
+    "guidance_interval": [0.6, 0.9],
+}
+CASCADE_SEED = 7  # the one draw that no config states
+
+
+class ToyFlow:
+    """A toy velocity with the attributes that the pipeline reads from a flow model."""
+
+    def __init__(self, velocity: Callable[..., Any], in_channels: int, resolution: int = 0) -> None:
+        self.velocity = velocity
+        self.in_channels = in_channels
+        self.resolution = resolution
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self.velocity(*args, **kwargs)
+
+
+def seed_of(config: dict[str, Any], default: int) -> int:
+    """The seed that a config or its note states."""
+    stated = re.search(r"seed[ =(]*(\d+)", config.get("note", ""))
+    return int(config.get("seed", stated.group(1) if stated else default))
+
+
+def generator_of(config: dict[str, Any], default: int = 42) -> torch.Generator:
+    return torch.Generator().manual_seed(seed_of(config, default))
+
+
+def conditions(cond: np.ndarray) -> dict[str, torch.Tensor]:
+    return {"cond": tensor(cond), "neg_cond": torch.zeros(cond.shape)}
+
+
+def build_model(arrays: Arrays, config: dict[str, Any]) -> Any:
+    """The network of a golden file, with its weights."""
+    from trellis2.models import model_class
+
+    args = {name: value for name, value in config.items() if name not in ("cls", "note", "seed")}
+    model = model_class(config["cls"])(**args).eval()
+    weights = {name.removeprefix("w/"): tensor(value) for name, value in arrays.items() if name.startswith("w/")}
+    model.load_state_dict(weights)
+    return model
+
+
+def build_pipeline(models: dict[str, Any], arrays: Arrays) -> Any:
+    """A pipeline around toy flows, with the file's latent statistics."""
+    from trellis2.pipelines import Trellis2ImageTo3DPipeline
+
+    sampler = SAMPLERS["FlowEulerGuidanceIntervalSampler"](sigma_min=1e-5)
+
+    def statistics(prefix: str) -> dict[str, list[float]] | None:
+        if f"in/{prefix}mean" not in arrays:
+            return None
+        return {name: arrays[f"in/{prefix}{name}"].tolist() for name in ("mean", "std")}
+
+    return Trellis2ImageTo3DPipeline(
+        models,
+        sparse_structure_sampler=sampler,
+        shape_slat_sampler=sampler,
+        tex_slat_sampler=sampler,
+        sparse_structure_sampler_params=STRUCTURE_PARAMS,
+        shape_slat_sampler_params=SHAPE_PARAMS,
+        tex_slat_sampler_params=TEXTURE_PARAMS,
+        shape_slat_normalization=statistics("shape_") or statistics(""),
+        tex_slat_normalization=statistics("tex_"),
+    )
+
+
+@check("models/ss_coords*.npz")
+def sparse_structure_coords(path: Path) -> list[Comparison]:
+    arrays, config = read(path)
+    channels = config["latent_channels"]
+    decoder = build_model(arrays, config)
+    grid = re.search(r"channels at (\d+)\^3", config.get("note", ""))
+    flow = ToyFlow(toy_dense_model(tensor(arrays["in/W"])), channels, int(grid.group(1)) if grid else 4)
+    pipeline = build_pipeline(
+        {"sparse_structure_flow_model": flow, "sparse_structure_decoder": decoder}, arrays
+    )
+    found = []
+    for key in sorted(k for k in arrays if k.startswith("out/coords_res")):
+        resolution = int(key.removeprefix("out/coords_res"))
+        coords = pipeline.sample_sparse_structure(
+            conditions(arrays["in/cond"]), resolution, generator=generator_of(config)
+        )
+        found.append(exact(key.removeprefix("out/"), coords.numpy(), arrays[key]))
+    return found
+
+
+@check("models/cascade*.npz")
+def cascade(path: Path) -> list[Comparison]:
+    arrays, config = read(path)
+    notes = json.loads(str(arrays["notes"]))
+    pipeline = build_pipeline({"shape_slat_decoder": build_model(arrays, config)}, arrays)
+    flows = [
+        ToyFlow(toy_sparse_model(tensor(arrays[f"in/W_{pass_name}"])), config["latent_channels"])
+        for pass_name in ("lr", "hr")
+    ]
+    found = []
+    for name in sorted(k.split("/")[1].removesuffix(".coords") for k in arrays if k.endswith(".coords")):
+        target = re.match(r"r(\d+)", name)
+        assert target is not None, name
+        slat, resolution = pipeline.sample_shape_slat_cascade(
+            conditions(arrays["in/lr_cond"]),
+            conditions(arrays["in/cond"]),
+            *flows,
+            512,
+            int(target.group(1)),
+            tensor(arrays["in/coords"]),
+            max_num_tokens=notes[name]["max_num_tokens"],
+            generator=generator_of(config, CASCADE_SEED),
+        )
+        found += [
+            exact(f"{name}.resolution", np.array(resolution), np.array(notes[name]["hr_resolution"])),
+            exact(f"{name}.coords", slat.coords.numpy(), arrays[f"out/{name}.coords"]),
+            relative_l2(f"{name}.feats", slat.feats.numpy(), arrays[f"out/{name}.feats"]),
+        ]
+    return found
+
+
+@check("models/tex_slat_sampling*.npz")
+def texture_sampling(path: Path) -> list[Comparison]:
+    from trellis2.sparse import SparseTensor
+
+    arrays, config = read(path)
+    pipeline = build_pipeline({}, arrays)
+    weight = tensor(arrays["in/W"])
+    shape_slat = SparseTensor(feats=tensor(arrays["in/shape_slat"]), coords=tensor(arrays["in/coords"]))
+    flow = ToyFlow(toy_sparse_model(weight), weight.shape[0] + shape_slat.feats.shape[1])
+    slat = pipeline.sample_tex_slat(
+        conditions(arrays["in/cond"]), flow, shape_slat, generator=generator_of(config)
+    )
+    return [
+        exact("coords", slat.coords.numpy(), arrays["out/slat.coords"]),
+        relative_l2("feats", slat.feats.numpy(), arrays["out/slat.feats"]),
+    ]
+
+
+@check("models/noise_order*.npz")
+def noise_order(path: Path) -> list[Comparison]:
+    """The pipeline's own draws, recorded while it runs its stages with flows that predict no motion."""
+    arrays, config = read(path)
+    drawn = recorded_noise(seed_of(config, 42), count=int(re.findall(r"N=(\d+)", config["note"])[0]))
+    names = ("ss_head", "shape_head", "tex_head")
+    found = [
+        exact(name, noise.flatten()[: arrays[f"out/{name}"].size].numpy(), arrays[f"out/{name}"])
+        for name, noise in zip(names, drawn, strict=True)
+    ]
+    sums = np.array([float(noise.double().sum()) for noise in drawn])
+    return [*found, relative_l2("sums", sums, arrays["out/sums"])]
+
+
+def recorded_noise(seed: int, count: int, channels: int = 32) -> list[torch.Tensor]:
+    """What the sparse-structure, shape and texture stages draw from one generator, for `count` voxels."""
+    drawn: list[torch.Tensor] = []
+
+    def still(x: Any, t: torch.Tensor, cond: torch.Tensor, concat_cond: Any = None) -> Any:
+        if t[0] == 1000:  # the first step sees pure noise
+            drawn.append(getattr(x, "feats", x))
+        return x * 0.0
+
+    def decoder(latent: torch.Tensor) -> torch.Tensor:
+        logits = torch.full((latent.shape[0], 1, 64, 64, 64), -1.0)
+        logits.view(-1)[:count] = 1.0
+        return logits
+
+    plain = {"mean": np.zeros(channels), "std": np.ones(channels)}
+    statistics = {f"in/{kind}_{name}": value for kind in ("shape", "tex") for name, value in plain.items()}
+    structure = ToyFlow(still, in_channels=8, resolution=16)
+    pipeline = build_pipeline(
+        {"sparse_structure_flow_model": structure, "sparse_structure_decoder": decoder}, statistics
+    )
+    cond = conditions(np.zeros((1, 1, 1), dtype=np.float32))
+    plain_steps = {"guidance_strength": 1.0, "guidance_rescale": 0.0}
+    generator = torch.Generator().manual_seed(seed)
+    coords = pipeline.sample_sparse_structure(cond, 64, 1, plain_steps, generator=generator)
+    shape = pipeline.sample_shape_slat(
+        cond, ToyFlow(still, channels), coords, plain_steps, generator=generator
+    )
+    pipeline.sample_tex_slat(cond, ToyFlow(still, 2 * channels), shape, generator=generator)
+    return drawn
