@@ -77,9 +77,9 @@ def _choose(
     grad: bool,
 ) -> Choice:
     forced = os.environ.get(variable)
-    if forced:
+    if forced and forced != "auto":
         if forced not in order:
-            raise BackendError(f"{variable}={forced} is unknown; choose one of {', '.join(order)}")
+            raise BackendError(f"{variable}={forced} is unknown; choose one of {', '.join(order)}, auto")
         fault = _fault(forced, device, dtype, grad)
         if fault:
             raise BackendError(f"{variable}={forced} was forced, but {fault}; install it or unset {variable}")
@@ -103,7 +103,13 @@ def sparse_conv_backend(device: torch.device, dtype: torch.dtype, needs_grad: bo
     return _choose("sparse convolution", "SPARSE_CONV_BACKEND", SPARSE_CONV, device, dtype, needs_grad)
 
 
-def report(device: str | torch.device = "cpu", dtype: torch.dtype = torch.bfloat16) -> list[Choice]:
-    """What would be picked for 16-bit inference on a device."""
+def describe(device: str | torch.device = "cpu", dtype: torch.dtype = torch.bfloat16) -> list[Choice]:
+    """What 16-bit inference on a device uses and why; `unavailable` where a forced choice cannot be met."""
     device = torch.device(device)
-    return [attention_backend(device, dtype), sparse_conv_backend(device, dtype)]
+    rows = []
+    for operation, pick in (("attention", attention_backend), ("sparse convolution", sparse_conv_backend)):
+        try:
+            rows.append(pick(device, dtype))
+        except BackendError as error:
+            rows.append(Choice(operation, "unavailable", str(error)))
+    return rows

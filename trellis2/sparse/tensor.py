@@ -130,7 +130,9 @@ class SparseTensor:
         memo = self.scale_cache.memo
         key = (name, self.device if per_device else torch.device("cpu"))
         if key not in memo:
-            memo[key] = build()
+            # What inference builds may serve training later, which inference tensors cannot.
+            with torch.inference_mode(False):
+                memo[key] = build()
         made: Made = memo[key]
         return made
 

@@ -100,13 +100,26 @@ def test_a_forced_backend_that_cannot_run_names_its_package(
         SparseConv3d(4, 4)(random_voxels([5], 4))
 
 
-def test_backends_report_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_backends_describe_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("ATTN_BACKEND", raising=False)
     monkeypatch.setenv("SPARSE_CONV_BACKEND", "torch")
-    attention, conv = backends.report("cpu")
+    attention, conv = backends.describe("cpu")
     assert (attention.backend, conv.backend) == ("sdpa", "torch")
     assert "CUDA" in attention.reason
     assert "SPARSE_CONV_BACKEND" in conv.reason
+    monkeypatch.setenv("ATTN_BACKEND", "flash_attn")
+    attention, _ = backends.describe("cpu")
+    assert attention.backend == "unavailable"
+    assert "flash-attn" in attention.reason
+
+
+def test_tables_built_in_inference_serve_training() -> None:
+    conv = SparseConv3d(4, 4)
+    with torch.inference_mode():
+        x = random_voxels([5], 4)
+        conv(x)
+    conv(x.replace(torch.randn(5, 4))).feats.sum().backward()
+    assert conv.weight.grad is not None
 
 
 @pytest.mark.gpu
