@@ -59,16 +59,16 @@ def face_graph(vertices: Floats, faces: Ints) -> FaceGraph:
 
 
 def smooth_normals(graph: FaceGraph, iterations: int) -> Floats:
-    """Face normals averaged over neighbours, area weighted: noise of the surface must not break up its
-    charts."""
+    """Face normals averaged with neighbours that look a similar way: noise must not break up charts, nor may
+    sharp edges blur. Weights are area times the squared cosine between the two."""
     normals = graph.normals
     a, b = graph.pairs.T
     for _ in range(iterations):
-        weighted = normals * graph.areas[:, None]
-        total = weighted.copy()
+        alike = np.clip(np.einsum("ij,ij->i", normals[a], normals[b]), 0.0, 1.0) ** 2  # [E]
+        total = normals * graph.areas[:, None]
         for axis in range(3):
-            total[:, axis] += np.bincount(a, weighted[b, axis], len(normals))
-            total[:, axis] += np.bincount(b, weighted[a, axis], len(normals))
+            total[:, axis] += np.bincount(a, alike * graph.areas[b] * normals[b, axis], len(normals))
+            total[:, axis] += np.bincount(b, alike * graph.areas[a] * normals[a, axis], len(normals))
         length = np.linalg.norm(total, axis=1, keepdims=True)
         normals = np.where(length > 1e-20, total / np.maximum(length, 1e-20), normals)
     return normals

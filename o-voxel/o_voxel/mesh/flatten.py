@@ -45,6 +45,7 @@ def flatten_charts(vertices: Floats, faces: Ints, labels: Ints, iterations: int 
 
     projected = _project(positions, split, labels, owner, charts)
     relaxed = _as_rigid_as_possible(positions, split, owner, projected, iterations)
+    relaxed = np.where(np.isfinite(relaxed), relaxed, projected)  # a singular system: no area anywhere
     fits = _unfolded(relaxed, split, labels, positions) & _not_overlapping(relaxed, split, labels, charts)
     flat = np.where(fits[owner][:, None], relaxed, projected)
     if not fits.all():
@@ -165,11 +166,12 @@ def _not_overlapping(plane: Floats, faces: Ints, labels: Ints, charts: int) -> n
     """Charts [charts] that hardly cover any sample point twice; the sample grid has about 3 points a
     face, 65536 at least."""
     total = np.abs(signed_areas(plane, faces)).sum()
-    cell = max(float(np.sqrt(total / (3 * len(faces) + 65536))), 1e-12)
     low = np.full((charts, 2), np.inf)
     high = np.full((charts, 2), -np.inf)
     np.minimum.at(low, labels, plane[faces].min(axis=1))
     np.maximum.at(high, labels, plane[faces].max(axis=1))
+    # Bounded from below, since charts without area have an extent all the same.
+    cell = max(float(np.sqrt(total / (3 * len(faces) + 65536))), float((high - low).max()) / 2048, 1e-12)
     size = np.ceil((high - low) / cell).astype(np.int64) + 1
     base = np.concatenate([[0], np.cumsum(size[:, 0] * size[:, 1])[:-1]])
     local = (plane[faces] - low[labels][:, None]) / cell

@@ -1,7 +1,7 @@
 """Packing flat charts into a square atlas: a skyline of columns, each chart dropped where it wastes least.
 
 Source for the horizon: Levy, Petitjean, Ray, Maillot, "Least Squares Conformal Maps" (SIGGRAPH 2002),
-section 4. Ours tries four quarter turns a chart, scores the area lost underneath, and searches for the
+section 4. Ours tries eight turns a chart, scores the area lost underneath, and searches for the
 largest common scale.
 """
 
@@ -15,9 +15,10 @@ from numpy.lib.stride_tricks import sliding_window_view
 from .charts import Floats, Ints
 from .flatten import signed_areas
 
+TURNS = 8
 _SHRINK_LIMIT = 80
-_ATTEMPTS = 8
-_FIRST_FILL = 0.75
+_ATTEMPTS = 6
+_FIRST_FILL = 0.66
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,7 @@ def pack_charts(plane: Floats, faces: Ints, labels: Ints, cells: int = 512) -> P
             fitting, turns, corners = scale, tried_turns, tried_corners
         else:
             too_large = scale
-        if fitting and (attempt >= _ATTEMPTS or scale >= limit or too_large < 1.01 * fitting):
+        if fitting and (attempt >= _ATTEMPTS or scale >= limit or too_large < 1.015 * fitting):
             break
         if np.isinf(too_large):
             scale = min(limit, 1.05 * fitting)
@@ -90,9 +91,11 @@ def _lowest(points: Floats, owner: Ints, charts: int) -> Floats:
 
 
 def _turn(points: Floats, turns: Ints) -> Floats:
-    """Quarter turns counter-clockwise about the origin."""
+    """Eighth turns counter-clockwise about the origin."""
     x, y = points.T
-    return np.stack([np.choose(turns, [x, -y, -x, y]), np.choose(turns, [y, x, -y, -x])], axis=1)
+    angle = turns * (2 * np.pi / TURNS)
+    cosine, sine = np.cos(angle), np.sin(angle)
+    return np.stack([cosine * x - sine * y, sine * x + cosine * y], axis=1)
 
 
 def _outline(plane: Floats, faces: Ints, owner: Ints, spacing: float) -> tuple[Floats, Ints]:
@@ -129,14 +132,16 @@ def _silhouettes(points: Floats, owner: Ints, charts: int) -> list[_Silhouette]:
 
 def _drop(outline: Floats, owner: Ints, charts: int, cells: int) -> tuple[Ints, Floats, int]:
     """Turns [charts], lower-left corners [charts, 2] in cells, and the height that the packing needs."""
-    by_turn = [_silhouettes(_turn(outline, np.full(len(outline), turn)), owner, charts) for turn in range(4)]
+    by_turn = [
+        _silhouettes(_turn(outline, np.full(len(outline), turn)), owner, charts) for turn in range(TURNS)
+    ]
     largest_first = np.argsort([-max(len(s.top), int(s.top.max())) for s in by_turn[0]], kind="stable")
     skyline = np.zeros(cells, dtype=np.int64)
     turns = np.zeros(charts, dtype=np.int64)
     corners = np.zeros((charts, 2))
     for chart in largest_first:
         best: tuple[float, int, int, int] | None = None
-        for turn in range(4):
+        for turn in range(TURNS):
             shape = by_turn[turn][chart]
             width = len(shape.top)
             if width > cells:

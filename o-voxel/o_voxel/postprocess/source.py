@@ -53,6 +53,7 @@ def check_source(
     """Everything as tensors on the vertices' device; numpy arrays are welcome. Raises MeshError,
     ArgumentError."""
     points, triangles = check_mesh(torch.as_tensor(vertices), torch.as_tensor(faces))
+    triangles = _proper_faces(points, triangles)
     device = points.device
     if aabb is None:
         raise ArgumentError("aabb is needed: two corners, such as [[-0.5] * 3, [0.5] * 3]")
@@ -76,6 +77,17 @@ def check_source(
     return Source(
         points, triangles, _channels(volume, attr_layout), VoxelGrid(voxels, frame.grid_size), frame
     )
+
+
+def _proper_faces(points: Tensor, faces: Tensor) -> Tensor:
+    """Drop faces that name a vertex twice; what remains must have an extent."""
+    proper = faces[(faces != faces.roll(1, dims=1)).all(dim=1)]
+    if not len(proper):
+        raise MeshError(f"all {len(faces)} faces are degenerate: each names a vertex twice")
+    corners = points[proper.reshape(-1).long()]
+    if not bool((corners.amax(dim=0) > corners.amin(dim=0)).any()):
+        raise MeshError(f"all {len(proper)} faces are degenerate: their vertices lie at one point")
+    return proper
 
 
 def _channels(volume: Tensor, layout: Mapping[str, slice]) -> Tensor:

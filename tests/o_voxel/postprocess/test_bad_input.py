@@ -1,0 +1,148 @@
+"""Input that cannot be used is named; input that is merely odd gives a sound asset."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from o_voxel.errors import ArgumentError, MeshError
+from o_voxel.postprocess import to_glb
+
+from .objects import BOX, LAYOUT, attributes, decoded, sphere
+
+EMPTY = torch.zeros((0, 3), dtype=torch.int32)
+SMALL: dict[str, Any] = {"decimation_target": 500, "texture_size": 64}
+
+
+def soup(vertices: torch.Tensor, faces: torch.Tensor) -> dict[str, Any]:
+    """Arguments for any triangles, with voxels everywhere in a grid of 8."""
+    coords = torch.cartesian_prod(*[torch.arange(8)] * 3).int()
+    return {
+        "vertices": vertices,
+        "faces": faces,
+        "attr_volume": attributes((coords + 0.5) / 8 - 0.5),
+        "coords": coords,
+        "attr_layout": LAYOUT,
+        "aabb": BOX,
+        "grid_size": 8,
+    }
+
+
+def changed(ball: dict[str, Any], **fields: Any) -> dict[str, Any]:
+    return ball | SMALL | fields
+
+
+@pytest.mark.parametrize(
+    ("fields", "error", "words"),
+    [
+        ({"vertices": EMPTY.float(), "faces": EMPTY}, MeshError, "empty"),
+        ({"faces": torch.tensor([[0, 1, 10**6]])}, MeshError, "1000000"),
+        ({"coords": EMPTY, "attr_volume": torch.zeros((0, 6))}, ArgumentError, "no voxels"),
+        ({"coords": torch.tensor([[99, 0, 0]]), "attr_volume": torch.ones((1, 6))}, ArgumentError, "99"),
+        ({"attr_volume": torch.zeros((2, 6))}, ArgumentError, "rows"),
+        ({"attr_layout": {"base_color": slice(0, 3)}}, ArgumentError, "metallic"),
+        ({"attr_layout": LAYOUT | {"base_color": slice(0, 2)}}, ArgumentError, "base_color"),
+        ({"attr_layout": LAYOUT | {"alpha": slice(6, 7)}}, ArgumentError, "alpha"),
+        ({"grid_size": None}, ArgumentError, "voxel_size or grid_size"),
+        ({"aabb": [[0, 0, 0], [0, 1, 1]]}, ArgumentError, "aabb"),
+        ({"aabb": None}, ArgumentError, "aabb"),
+        ({"decimation_target": 0}, ArgumentError, "decimation_target"),
+        ({"decimation_target": -5}, ArgumentError, "-5"),
+        ({"texture_size": 0}, ArgumentError, "texture_size"),
+        ({"texture_size": 10**6}, ArgumentError, "1000000"),
+        ({"texture_format": "bmp"}, ArgumentError, "bmp"),
+        ({"alpha_mode": "glass"}, ArgumentError, "glass"),
+        ({"outer_shell": True}, ArgumentError, "remesh"),
+        ({"remesh": True, "remesh_band": 0}, ArgumentError, "band"),
+        ({"remesh": True, "remesh_project": 2.0}, ArgumentError, "project_back"),
+        ({"mesh_cluster_threshold_cone_half_angle_rad": 0.0}, ArgumentError, "cone"),
+    ],
+)
+def test_says_what_is_wrong(ball: dict[str, Any], fields: dict[str, Any], error: type, words: str) -> None:
+    with pytest.raises(error, match=words):
+        to_glb(**changed(ball, **fields))
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_not_finite(ball: dict[str, Any], value: float) -> None:
+    vertices, volume = ball["vertices"].clone(), ball["attr_volume"].clone()
+    vertices[7, 1] = value
+    with pytest.raises(MeshError, match="vertex 7"):
+        to_glb(**changed(ball, vertices=vertices))
+    volume[3, 2] = value
+    with pytest.raises(ArgumentError, match="NaN or infinite"):
+        to_glb(**changed(ball, attr_volume=volume))
+
+
+def test_only_degenerate_faces() -> None:
+    with pytest.raises(MeshError, match="all 1 faces are degenerate"):
+        to_glb(**soup(torch.zeros((3, 3)), torch.tensor([[0, 1, 2], [1, 1, 2]])), **SMALL)
+
+
+def test_one_triangle_survives() -> None:
+    triangle = torch.tensor([[-0.3, -0.3, 0.0], [0.3, -0.3, 0.0], [0.0, 0.3, 0.1]])
+    asset = to_glb(**soup(triangle, torch.tensor([[0, 1, 2]])), **SMALL)
+    assert asset.report.faces == 1
+    assert asset.report.boundary_edges == 3
+    assert not asset.report.watertight
+
+
+def test_attributes_outside_the_range_are_clipped(ball: dict[str, Any]) -> None:
+    wild = (ball["attr_volume"] - 0.5) * 1e4
+    asset = to_glb(**changed(ball, attr_volume=wild))
+    assert set(np.unique(asset.material.orm)) <= {0, 255}
+
+
+def test_bytes_as_attributes(ball: dict[str, Any]) -> None:
+    eight_bit = (ball["attr_volume"] * 255).round().to(torch.uint8)
+    asset = to_glb(**changed(ball, attr_volume=eight_bit))
+    assert set(np.unique(asset.material.orm[..., 2])) <= {63, 64}
+
+
+def test_all_transparent_stays_visible() -> None:
+    ghost = decoded(sphere(), 32, lambda points: attributes(points, alpha=0.0))
+    asset = to_glb(**ghost, **SMALL)
+    assert asset.report.alpha_mode == "OPAQUE"
+    assert any("transparent" in note for note in asset.report.notes)
+
+
+def test_voxels_far_from_the_surface(ball: dict[str, Any]) -> None:
+    asset = to_glb(**changed(ball, coords=torch.tensor([[0, 0, 0]]), attr_volume=torch.ones((1, 6))))
+    assert any("no voxel" in note for note in asset.report.notes)
+    assert not asset.material.base_color.any()
+
+
+def test_budget_above_the_mesh_changes_nothing_much(ball: dict[str, Any]) -> None:
+    asset = to_glb(**changed(ball, decimation_target=10**9))
+    assert asset.report.faces == len(ball["faces"])
+
+
+def test_smallest_budget_is_sound(ball: dict[str, Any]) -> None:
+    asset = to_glb(**changed(ball, decimation_target=4))
+    assert 4 <= asset.report.faces <= 100
+    assert np.isfinite(asset.vertices).all()
+
+
+@settings(max_examples=12, deadline=None)
+@given(st.data())
+def test_any_soup_gives_an_asset_or_a_mesh_error(data: st.DataObject) -> None:
+    """Random triangles: duplicates, fans, slivers, flips, shared corners."""
+    count = data.draw(st.integers(3, 12))
+    corner = st.integers(-4, 4).map(lambda n: n / 10)
+    corners = st.lists(st.tuples(corner, corner, corner), min_size=count, max_size=count)
+    vertices = torch.tensor(data.draw(corners))
+    index = st.integers(0, count - 1)
+    faces = torch.tensor(data.draw(st.lists(st.tuples(index, index, index), min_size=1, max_size=30)))
+    try:
+        asset = to_glb(**soup(vertices, faces), **SMALL)
+    except MeshError:
+        return
+    assert np.isfinite(asset.uvs).all()
+    assert asset.uvs.min() >= 0
+    assert asset.uvs.max() <= 1
+    np.testing.assert_allclose(np.linalg.norm(asset.normals, axis=1), 1, atol=1e-4)
+    assert asset.export()[:4] == b"glTF"

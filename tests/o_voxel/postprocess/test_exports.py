@@ -1,0 +1,111 @@
+"""The files: read back by other programs' rules, and by trimesh."""
+
+from __future__ import annotations
+
+import io
+import json
+import struct
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import trimesh
+from o_voxel.errors import ArgumentError
+from o_voxel.postprocess import GlbAsset, topology
+from PIL import Image
+
+
+def chunks(data: bytes) -> tuple[dict, bytes]:
+    magic, version, length = struct.unpack("<4sII", data[:12])
+    assert (magic, version, length) == (b"glTF", 2, len(data))
+    size = struct.unpack("<I", data[12:16])[0]
+    return json.loads(data[20 : 20 + size]), data[28 + size :]
+
+
+@pytest.mark.parametrize("texture_format", ["png", "webp", "jpeg"])
+def test_glb_loads_in_trimesh(asset: GlbAsset, texture_format: str) -> None:
+    data = asset.export(texture_format=texture_format)
+    loaded = trimesh.load(io.BytesIO(data), file_type="glb", process=False)
+    mesh = next(iter(loaded.geometry.values()))
+    np.testing.assert_array_equal(mesh.faces, asset.faces)
+    np.testing.assert_array_equal(mesh.vertices.astype(np.float32), asset.vertices)
+    np.testing.assert_allclose(mesh.visual.uv[:, 1], 1 - asset.uvs[:, 1], atol=1e-6)
+    shown = np.asarray(mesh.visual.material.baseColorTexture.convert("RGB")).astype(float)
+    truth = asset.material.base_color[..., :3].astype(float)
+    assert np.abs(shown - truth).mean() < (0.01 if texture_format == "png" else 4)
+
+
+def test_webp_is_declared_and_png_needs_nothing(asset: GlbAsset) -> None:
+    webp, _ = chunks(asset.export(extension_webp=True))
+    assert webp["extensionsRequired"] == ["EXT_texture_webp"]
+    assert {image["mimeType"] for image in webp["images"]} == {"image/webp"}
+    png, _ = chunks(asset.export(extension_webp=False))
+    assert "extensionsUsed" not in png
+
+
+def test_glb_has_tangents_with_its_normal_map(asset: GlbAsset) -> None:
+    document, _ = chunks(asset.export())
+    assert "TANGENT" in document["meshes"][0]["primitives"][0]["attributes"]
+    assert document["materials"][0]["normalTexture"]["scale"] == 1.0
+    assert document["materials"][0]["alphaMode"] == "OPAQUE"
+
+
+def test_obj_side_by_side_and_as_zip(asset: GlbAsset, tmp_path: Path) -> None:
+    asset.export(tmp_path / "ball.obj")
+    names = sorted(path.name for path in tmp_path.iterdir())
+    with zipfile.ZipFile(io.BytesIO(asset.export(file_type="zip"))) as archive:
+        zipped = archive.namelist()
+    assert len(names) == len(zipped) == 6  # obj, mtl, base colour, roughness, metallic, normal
+    loaded = trimesh.load(tmp_path / "ball.obj", process=False)
+    assert len(loaded.faces) == asset.report.faces
+    assert loaded.visual.material.image.size == (256, 256)
+    for line in (tmp_path / "ball.mtl").read_text().splitlines():
+        if line.startswith(("map_", "norm")):
+            Image.open(tmp_path / line.split()[1]).verify()
+
+
+def test_stl_is_a_closed_solid_z_up(asset: GlbAsset, tmp_path: Path) -> None:
+    asset.export(tmp_path / "ball.stl", scale=100.0)
+    solid = trimesh.load(tmp_path / "ball.stl")
+    assert solid.is_watertight
+    assert solid.volume == pytest.approx(4 / 3 * np.pi * 40**3, rel=0.03)
+    np.testing.assert_allclose(solid.bounds[1][2], asset.report.bounding_box[1][1] * 100, rtol=1e-5)
+
+
+def test_ply_is_welded_and_coloured(asset: GlbAsset) -> None:
+    loaded = trimesh.load(io.BytesIO(asset.export(file_type="ply")), file_type="ply", process=False)
+    assert len(loaded.vertices) < asset.report.vertices
+    assert topology(np.asarray(loaded.vertices), np.asarray(loaded.faces)).watertight
+    assert loaded.visual.kind == "vertex"
+    assert len(np.unique(loaded.visual.vertex_colors, axis=0)) > 100
+
+
+def test_mesh_is_trimesh_with_material(asset: GlbAsset) -> None:
+    mesh = asset.mesh
+    assert isinstance(mesh, trimesh.Trimesh)
+    assert mesh.visual.material.alphaMode == "OPAQUE"
+    # Exported by trimesh itself, the coordinates come out as in our own file.
+    theirs = trimesh.load(io.BytesIO(mesh.export(file_type="glb")), file_type="glb", process=False)
+    again = next(iter(theirs.geometry.values()))
+    np.testing.assert_allclose(again.visual.uv[:, 1], 1 - asset.uvs[:, 1], atol=1e-6)
+
+
+def test_unknown_kind_and_scale(asset: GlbAsset) -> None:
+    with pytest.raises(ArgumentError, match="fbx"):
+        asset.export(file_type="fbx")
+    with pytest.raises(ArgumentError, match="scale"):
+        asset.export(file_type="stl", scale=0.0)
+    with pytest.raises(ArgumentError, match="tiff"):
+        asset.export(texture_format="tiff")
+
+
+def test_report_knows_the_sizes(asset: GlbAsset) -> None:
+    size = len(asset.export())
+    assert asset.report.bytes["glb"] == size
+    text = json.dumps(asset.report.to_dict())
+    assert json.loads(text)["faces"] == asset.report.faces
+    words = asset.report.summary()
+    assert "watertight" in words
+    assert f"{asset.report.faces:,} faces" in words
+    assert "bake" in words

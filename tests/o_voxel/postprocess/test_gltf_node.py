@@ -1,0 +1,84 @@
+"""The Khronos validator and three.js' own loader on every kind of GLB that we write."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+from o_voxel.postprocess import GlbAsset, to_glb
+
+from .objects import attributes, box, decoded, sphere
+from .test_bad_input import soup
+
+NODE = Path(__file__).parents[2] / "node"
+READY = shutil.which("node") is not None and (NODE / "node_modules" / "gltf-validator").is_dir()
+pytestmark = [
+    pytest.mark.node,
+    pytest.mark.skipif(not READY, reason="needs node, and `npm ci` in tests/node"),
+]
+
+
+def check(files: list[Path]) -> list[dict[str, Any]]:
+    command = ["node", str(NODE / "check.mjs"), *map(str, files)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def assert_sound(result: dict[str, Any]) -> dict[str, Any]:
+    assert result["validator"]["errors"] == 0, result["validator"]["messages"]
+    assert result["validator"]["warnings"] == 0, result["validator"]["messages"]
+    assert "error" not in result["three"], result["three"]
+    return result["three"]["meshes"][0]
+
+
+def test_every_texture_format(asset: GlbAsset, tmp_path: Path) -> None:
+    formats = ["png", "webp", "jpeg"]
+    files = [tmp_path / f"{name}.glb" for name in formats]
+    for name, file in zip(formats, files, strict=True):
+        asset.export(file, texture_format=name)
+    for name, result in zip(formats, check(files), strict=True):
+        mesh = assert_sound(result)
+        assert mesh["triangles"] == asset.report.faces
+        assert mesh["attributes"] == ["normal", "position", "tangent", "uv"]
+        assert mesh["maps"] == ["map", "metalnessMap", "roughnessMap", "normalMap"]
+        assert {picture["type"] for picture in result["three"]["pictures"]} == {f"image/{name}"}
+
+
+def test_transparency_and_sides(tmp_path: Path) -> None:
+    glass = decoded(sphere(), 32, lambda points: attributes(points, alpha=0.5))
+    files = []
+    for mode in ("auto", "mask", "opaque"):
+        files.append(tmp_path / f"{mode}.glb")
+        to_glb(**glass, decimation_target=500, texture_size=64, alpha_mode=mode).export(files[-1])
+    blend, mask, opaque = (assert_sound(result) for result in check(files))
+    assert blend["transparent"]
+    assert (mask["transparent"], mask["alphaTest"]) == (False, 0.5)
+    assert (opaque["transparent"], opaque["alphaTest"]) == (False, 0)
+    assert blend["doubleSided"]
+
+
+def test_odd_meshes(tmp_path: Path) -> None:
+    import torch
+
+    generator = torch.Generator().manual_seed(3)
+    points = torch.rand((40, 3), generator=generator) - 0.5
+    tangle = torch.randint(0, 40, (120, 3), generator=generator)
+    files = []
+    for k, source in enumerate(
+        (
+            soup(points, tangle),
+            soup(points[:3], torch.tensor([[0, 1, 2]])),
+            decoded(box((-0.4, -0.4, -0.01), (0.4, 0.4, 0.01)), 32),
+        )
+    ):
+        files.append(tmp_path / f"{k}.glb")
+        to_glb(**source, decimation_target=500, texture_size=64, normal_map=True).export(files[-1])
+    remeshed = decoded(sphere(), 32)
+    files.append(tmp_path / "remeshed.glb")
+    to_glb(**remeshed, decimation_target=500, texture_size=64, remesh=True).export(files[-1])
+    for result in check(files):
+        assert_sound(result)
