@@ -1,0 +1,12 @@
+"""Pictures of assets: environment light, PBR meshes, plain meshes, voxels; the same code on CPU and CUDA.
+
+May import torch, `o_voxel`, `trellis2.errors` and `trellis2.representations`. Start reading in `frame.py`, which
+is one view from the first triangle to the finished maps; `envmap.py` is the light.
+"""
+
+from __future__ import annotations
+
+from trellis2.renderers.envmap import EnvMap
+from trellis2.renderers.pbr import PbrMeshRenderer
+
+__all__ = ["EnvMap", "PbrMeshRenderer"]

@@ -1,0 +1,186 @@
+"""Image-based lighting: an environment picture, prepared once, that lights points and fills backgrounds."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+
+from trellis2.errors import InvalidArgumentError, NumericalError
+from trellis2.renderers.cubemap import CubeMap, from_latlong
+from trellis2.renderers.prefilter import fg_table, irradiance, mip_chain, specular_levels
+
+_log = logging.getLogger(__name__)
+
+DIELECTRIC_F0 = 0.04
+
+
+@dataclass(frozen=True)
+class PreparedLight:
+    """What shading reads: the unfiltered cube, irradiance, blurred reflections, and the FG table."""
+
+    cube: CubeMap
+    diffuse: CubeMap
+    specular: tuple[CubeMap, ...]
+    fg: torch.Tensor
+
+
+class EnvMap:
+    """Light from all around, given as a latitude-longitude picture.
+
+    image: [H, W, 3] linear HDR, row 0 up (+z), centre column towards world -y, columns growing towards +x.
+    By default solid angles are exact and energy is conserved: under constant light 1 a white surface shows 1 at
+    every roughness (multiple scattering after Fdez-Agüera, "A Multiple-Scattering Microfacet Model for Real-Time
+    Image Based Lighting", 2019, as three.js has it). With `reference_quirks` the published model's formulas are
+    followed to the letter: its texel areas (diffuse light 5 to 12 % too bright) and single scattering. In both
+    the reflection turns into diffuse light as roughness grows, as published.
+
+    Pixels that are not finite are replaced by the nearest finite brightness bound (0 for NaN and -inf, the
+    brightest finite pixel for +inf), with a warning; raises NumericalError when none is finite, and
+    InvalidArgumentError for a wrong shape. Nothing is computed before first use.
+    """
+
+    def __init__(
+        self, image: torch.Tensor, reference_quirks: bool = False, cube_size: int | None = None
+    ) -> None:
+        if image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
+            raise InvalidArgumentError(f"an environment must be [H, W, 3], got {list(image.shape)}")
+        self.image = _finite(image.detach().float())
+        self.reference_quirks = reference_quirks
+        self.cube_size = cube_size or (512 if reference_quirks else 256)
+        if self.cube_size < 16 or self.cube_size & (self.cube_size - 1):
+            raise InvalidArgumentError(f"cube_size must be a power of two from 16, got {self.cube_size}")
+        self._prepared: PreparedLight | None = None
+
+    @property
+    def device(self) -> torch.device:
+        return self.image.device
+
+    def to(self, device: torch.device | str) -> EnvMap:
+        """The same environment on `device`."""
+        if torch.device(device) == self.device:
+            return self
+        return EnvMap(self.image.to(device), self.reference_quirks, self.cube_size)
+
+    @property
+    def prepared(self) -> PreparedLight:
+        """Cubes and tables, made on first use."""
+        if self._prepared is None:
+            cube = from_latlong(self.image, self.cube_size)
+            coarse = mip_chain(cube)[-1]
+            self._prepared = PreparedLight(
+                cube=CubeMap(cube),
+                diffuse=CubeMap(irradiance(coarse, self.reference_quirks)),
+                specular=tuple(CubeMap(x) for x in specular_levels(cube, self.reference_quirks)),
+                fg=fg_table().to(self.device),
+            )
+        return self._prepared
+
+    def sample(self, directions: torch.Tensor) -> torch.Tensor:
+        """Unfiltered radiance seen along directions [..., 3] of any length; returns [..., 3]."""
+        return self.prepared.cube.sample(directions.reshape(-1, 3)).reshape(directions.shape)
+
+    def shade(
+        self,
+        pos: torch.Tensor,
+        normal: torch.Tensor,
+        kd: torch.Tensor,
+        ks: torch.Tensor,
+        view_pos: torch.Tensor,
+        specular: bool = True,
+    ) -> torch.Tensor:
+        """Radiance that leaves points towards the eye, linear HDR, shaped like `pos`.
+
+        pos, normal (unit), kd (linear base colour), ks (occlusion, roughness, metallic): [..., 3]; view_pos
+        broadcasts against pos. Without `specular` only diffuse light times kd.
+        """
+        shape = pos.shape
+        to_eye = F.normalize((view_pos - pos).reshape(-1, 3), dim=-1)
+        out = self.shade_points(to_eye, normal.reshape(-1, 3), kd.reshape(-1, 3), ks.reshape(-1, 3), specular)
+        return out.reshape(shape)
+
+    def shade_points(
+        self,
+        to_eye: torch.Tensor,
+        normal: torch.Tensor,
+        kd: torch.Tensor,
+        ks: torch.Tensor,
+        specular: bool = True,
+    ) -> torch.Tensor:
+        """`shade` for [P, 3] with unit directions to the eye."""
+        light = self.prepared
+        ambient = light.diffuse.sample(normal)
+        if not specular:
+            return ambient * kd
+        occlusion, roughness, metallic = ks[:, 0:1], ks[:, 1:2], ks[:, 2:3]
+        cosine = (to_eye * normal).sum(-1, keepdim=True)
+        reflected = F.normalize(2.0 * cosine * normal - to_eye, dim=-1)
+        f0 = DIELECTRIC_F0 * (1.0 - metallic) + kd * metallic
+        diffuse = kd * (1.0 - metallic)
+        mirror = sample_levels(light.specular, reflected, roughness[:, 0])
+        mirror = torch.lerp(mirror, ambient, roughness)
+        fg = sample_table(light.fg, cosine[:, 0].clamp(min=1e-4), roughness[:, 0])
+        single = f0 * fg[:, 0:1] + fg[:, 1:2]
+        if self.reference_quirks:
+            out = ambient * diffuse + mirror * single
+        else:
+            lost = 1.0 - fg.sum(-1, keepdim=True)
+            average = f0 + (1.0 - f0) / 21.0
+            multiple = single * average / (1.0 - lost * average) * lost
+            # what metals reflect must not light the diffuse layer too
+            under = 1.0 - (single + multiple).amax(-1, keepdim=True)
+            out = mirror * single + ambient * (multiple + diffuse * under)
+        return out * (1.0 - occlusion)
+
+
+def level_of(roughness: torch.Tensor) -> torch.Tensor:
+    """Fractional specular level 0..5 of a roughness."""
+    fine = (roughness.clamp(0.08, 0.5) - 0.08) / 0.42 * 4.0
+    coarse = (roughness.clamp(max=1.0) - 0.5) / 0.5 + 4.0
+    return torch.where(roughness < 0.5, fine, coarse)
+
+
+def sample_levels(
+    levels: tuple[CubeMap, ...], directions: torch.Tensor, roughness: torch.Tensor
+) -> torch.Tensor:
+    """Trilinear lookup between the blurred cubes: directions [P, 3], roughness [P], returns [P, 3]."""
+    level = level_of(roughness)
+    below = level.floor().clamp(0, len(levels) - 2)
+    out = torch.empty_like(directions)
+    for n in range(len(levels) - 1):
+        rows = torch.nonzero(below == n).squeeze(1)
+        if rows.numel():
+            d = directions[rows]
+            weight = (level[rows] - n)[:, None]
+            out[rows] = torch.lerp(levels[n].sample(d), levels[n + 1].sample(d), weight)
+    return out
+
+
+def sample_table(table: torch.Tensor, cosine: torch.Tensor, roughness: torch.Tensor) -> torch.Tensor:
+    """Bilinear lookup of the FG table at cosine [P] (columns) and roughness [P] (rows); returns [P, 2]."""
+    size = table.shape[0]
+    x = (cosine * size - 0.5).clamp(0.0, size - 1.0)
+    y = (roughness * size - 0.5).clamp(0.0, size - 1.0)
+    column, row = x.long().clamp(max=size - 2), y.long().clamp(max=size - 2)
+    wx, wy = (x - column)[:, None], (y - row)[:, None]
+    entries = table.reshape(-1, 2)
+    corner = row * size + column
+    top = torch.lerp(entries.index_select(0, corner), entries.index_select(0, corner + 1), wx)
+    corner = corner + size
+    bottom = torch.lerp(entries.index_select(0, corner), entries.index_select(0, corner + 1), wx)
+    return torch.lerp(top, bottom, wy)
+
+
+def _finite(image: torch.Tensor) -> torch.Tensor:
+    finite = torch.isfinite(image)
+    if bool(finite.all()):
+        return image
+    bad = int((~finite).any(-1).sum())
+    total = image.shape[0] * image.shape[1]
+    if not bool(finite.any()):
+        raise NumericalError(f"all {total} pixels of the environment are NaN or infinite: use another picture")
+    _log.warning("environment: %d of %d pixels are NaN or infinite; replaced", bad, total)
+    brightest = float(image[finite].max())
+    return torch.nan_to_num(image, nan=0.0, posinf=brightest, neginf=0.0)
