@@ -10,7 +10,12 @@ import torch
 
 from .. import kernels
 from ..errors import ArgumentError
+from .normals import face_crosses
 from .validation import check_mesh
+
+SLIVER = 1e-6
+"""Faces flatter than this are searched as their longest edge (corners a, b, a): rounding makes the nearest
+point of a flat triangle arbitrary, of such an edge exact."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +36,15 @@ class Hits:
     barycentric: torch.Tensor  # [Q, 3] float32
 
 
+def _slivers(vertices: torch.Tensor, faces: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Faces [S] lower than SLIVER times their longest edge, and the corner [S] where that edge starts."""
+    corners = vertices[faces.long()]  # [F, 3, 3]
+    longest, start = (corners.roll(-1, dims=1) - corners).square().sum(dim=2).max(dim=1)
+    height = torch.linalg.vector_norm(face_crosses(vertices, faces), dim=1)
+    thin = (height <= SLIVER * longest).nonzero()[:, 0]
+    return thin, start[thin]
+
+
 class TriangleBVH:
     """A search tree over a mesh of one or more triangles (degenerate ones allowed).
 
@@ -45,6 +59,7 @@ class TriangleBVH:
         low, high = self.vertices.amin(dim=0), self.vertices.amax(dim=0)
         self._centre = (low + high) / 2
         self._radius = float(torch.linalg.vector_norm(high - low)) / 2
+        self._thin, self._longest = _slivers(self.vertices, self.faces)
         self._mesh = self._build(winding=False)
         self._winding_mesh: Any = None
 
@@ -52,7 +67,12 @@ class TriangleBVH:
         wp = kernels.warp_module()
         # Own copies: Warp keeps the memory, and a caller may write to its tensors.
         points = kernels.as_warp(self.vertices.clone(), wp.vec3)
-        indices = kernels.as_warp(self.faces.clone().reshape(-1), wp.int32)
+        faces = self.faces.clone()
+        end = (self._longest + 1) % 3
+        rows = faces[self._thin].long()
+        a, b = rows.gather(1, self._longest[:, None]), rows.gather(1, end[:, None])
+        faces[self._thin] = torch.cat([a, b, a], dim=1).int()
+        indices = kernels.as_warp(faces.reshape(-1), wp.int32)
         return wp.Mesh(points=points, indices=indices, support_winding_number=winding)
 
     def _queries(self, points: torch.Tensor, name: str = "points") -> torch.Tensor:
@@ -120,6 +140,8 @@ class TriangleBVH:
             kernels.as_warp(barycentric, wp.vec3),
         ]
         kernels.launch(closest_kernel, len(points), inputs, self.device)
+        if len(self._thin):
+            barycentric = self._spread(face.long(), barycentric)
         return Closest(distance, face.long(), barycentric)
 
     def cast(self, origins: torch.Tensor, directions: torch.Tensor, max_distance: float = math.inf) -> Hits:

@@ -39,7 +39,10 @@ def parallel_collapse(
             threshold *= 10
         chosen = _independent(table.edges, faces, len(vertices), cost, threshold)
         chosen = _within_budget(chosen, cost, table, count - target_faces)
-        vertices, faces = _apply(vertices, faces, table.edges[chosen], position[chosen])
+        fewer = _apply(vertices, faces, table.edges[chosen], position[chosen])
+        if len(fewer[1]) == 0:  # a last triangle, or two back to back, are the least there is
+            break
+        vertices, faces = fewer
         if len(faces) > (1 - SLOW) * count:
             threshold *= 10
     return vertices, faces

@@ -74,6 +74,9 @@ def boundary_edges(faces: torch.Tensor, vertex_count: int) -> tuple[torch.Tensor
     keys = keys * 2 + (start > end)
     keys = keys[start != end]
     keys = torch.from_numpy(np.sort(keys.numpy())) if keys.device.type == "cpu" else keys.sort().values
+    if len(keys) == 0:
+        nothing = torch.zeros(vertex_count, dtype=torch.bool, device=keys.device)
+        return torch.zeros((0, 2), dtype=torch.int64, device=keys.device), nothing
     edge = keys >> 1
     same = edge[1:] == edge[:-1]
     never = torch.zeros(1, dtype=torch.bool, device=keys.device)

@@ -97,7 +97,9 @@ def unique_keys(keys: torch.Tensor) -> torch.Tensor:
     if keys.device.type != "cpu":
         return torch.unique(keys)
     ordered = np.sort(keys.numpy())
-    return torch.from_numpy(ordered[np.concatenate([[True], ordered[1:] != ordered[:-1]])])
+    first = np.ones(len(ordered), dtype=bool)
+    first[1:] = ordered[1:] != ordered[:-1]
+    return torch.from_numpy(ordered[first])
 
 
 def base_resolution(resolution: int) -> int:
