@@ -1,0 +1,106 @@
+"""What the three formats share: opening, checking arguments, choosing by suffix."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import IO, Any, BinaryIO
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..errors import ArgumentError, FormatError
+
+File = str | os.PathLike[str] | BinaryIO
+Voxels = tuple[Tensor, dict[str, Tensor]]
+
+MAX_BYTES = 1 << 32
+"""Most bytes that a file may unpack to unless the caller allows more."""
+
+
+def read(path: str | os.PathLike[str], **options: Any) -> Voxels:
+    """Read voxels; the suffix (`.npz`, `.ply`, `.vxz`) chooses the format.
+
+    Returns:
+        coordinates `[N, 3]` int32 and attributes by name, each `[N, C]`.
+    Raises:
+        ArgumentError: another suffix.
+        FormatError: the file is not what it claims to be.
+    """
+    from . import npz, ply, vxz
+
+    readers: dict[str, Callable[..., Voxels]] = {
+        ".npz": npz.read_npz,
+        ".ply": ply.read_ply,
+        ".vxz": vxz.read_vxz,
+    }
+    return readers[_suffix(path)](path, **options)
+
+
+def write(path: str | os.PathLike[str], coord: Tensor, attr: Mapping[str, Tensor], **options: Any) -> None:
+    """Write voxels; the suffix (`.npz`, `.ply`, `.vxz`) chooses the format, `options` are that writer's."""
+    from . import npz, ply, vxz
+
+    writers: dict[str, Callable[..., None]] = {
+        ".npz": npz.write_npz,
+        ".ply": ply.write_ply,
+        ".vxz": vxz.write_vxz,
+    }
+    writers[_suffix(path)](path, coord, attr, **options)
+
+
+def _suffix(path: str | os.PathLike[str]) -> str:
+    suffix = Path(path).suffix.lower()
+    if suffix not in (".npz", ".ply", ".vxz"):
+        raise ArgumentError(f"Unsupported file type {suffix or str(path)!r}: use .npz, .ply or .vxz")
+    return suffix
+
+
+@contextlib.contextmanager
+def opened(file: File, mode: str) -> Iterator[IO[bytes]]:
+    """A binary file from a path (closed afterwards) or a file object (left open)."""
+    if isinstance(file, (str, os.PathLike)):
+        with open(file, mode) as handle:
+            yield handle
+    else:
+        yield file
+
+
+def read_limited(handle: IO[bytes], limit: int) -> bytes:
+    """Everything up to the end of a file, which must not be longer than `limit` bytes."""
+    data = handle.read(limit + 1)
+    if len(data) > limit:
+        raise FormatError(f"the file has more than {limit} bytes: raise max_bytes to read it")
+    return data
+
+
+def checked_voxels(
+    coord: Tensor | np.ndarray, attr: Mapping[str, Tensor | np.ndarray]
+) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """Arguments of a writer as numpy: int64 coordinates `[N, 3]` and attributes `[N, C]`.
+
+    Raises:
+        ArgumentError: other shapes, rows that disagree, coordinates that are not integers.
+    """
+    coords = _array(coord)
+    if coords.ndim != 2 or coords.shape[1] != 3 or coords.dtype.kind not in "iu":
+        raise ArgumentError(f"coord must be integers [N, 3]; got {coords.dtype} {coords.shape}")
+    attrs = {}
+    for name, value in attr.items():
+        array = _array(value)
+        if array.ndim != 2 or len(array) != len(coords):
+            raise ArgumentError(f"attribute {name!r} must be [{len(coords)}, C]; got {array.shape}")
+        attrs[name] = array
+    return coords.astype(np.int64), attrs
+
+
+def _array(value: Tensor | np.ndarray) -> np.ndarray:
+    return value.detach().cpu().numpy() if isinstance(value, Tensor) else np.asarray(value)
+
+
+def as_tensor(array: np.ndarray) -> Tensor:
+    """A tensor of its own memory, in native byte order."""
+    return torch.from_numpy(np.array(array, dtype=array.dtype.newbyteorder("="), order="C"))
