@@ -13,9 +13,10 @@ from ..errors import ArgumentError
 from .normals import face_crosses
 from .validation import check_mesh
 
-SLIVER = 1e-6
-"""Faces flatter than this are searched as their longest edge (corners a, b, a): rounding makes the nearest
-point of a flat triangle arbitrary, of such an edge exact."""
+SLIVER = 3e-6
+"""Faces lower than this times their longest edge are treated as that edge: Warp leaves them out of its
+search.
+"""
 
 
 @dataclass(frozen=True)
@@ -66,14 +67,39 @@ class TriangleBVH:
     def _build(self, winding: bool) -> Any:
         wp = kernels.warp_module()
         # Own copies: Warp keeps the memory, and a caller may write to its tensors.
-        points = kernels.as_warp(self.vertices.clone(), wp.vec3)
-        faces = self.faces.clone()
-        end = (self._longest + 1) % 3
-        rows = faces[self._thin].long()
-        a, b = rows.gather(1, self._longest[:, None]), rows.gather(1, end[:, None])
-        faces[self._thin] = torch.cat([a, b, a], dim=1).int()
+        points, faces = self.vertices.clone(), self.faces.clone()
+        if not winding and len(self._thin):
+            points, faces = self._thickened(points, faces)
         indices = kernels.as_warp(faces.reshape(-1), wp.int32)
+        points = kernels.as_warp(points, wp.vec3)
         return wp.Mesh(points=points, indices=indices, support_winding_number=winding)
+
+    def _thin_edges(self, rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Ends [S, 3] of the longest edges of slivers, given as rows of `_thin`."""
+        corners = self.vertices[self.faces[self._thin[rows]].long()]  # [S, 3, 3]
+        place = torch.arange(len(rows), device=self.device)
+        first = self._longest[rows]
+        return corners[place, first], corners[place, (first + 1) % 3]
+
+    def _thickened(self, points: torch.Tensor, faces: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Give slivers a width that Warp does not skip, about 1e-5 of their length or 1e-6 of the mesh's
+        size.
+        """
+        a, b = self._thin_edges(torch.arange(len(self._thin), device=self.device))
+        least = 1e-6 * max(self._radius, float(self._centre.abs().max()), 1e-30)
+        length = torch.linalg.vector_norm(b - a, dim=1, keepdim=True)
+        unit = torch.zeros_like(a)
+        unit[:, 0] = 1.0
+        along = torch.where(length > least, (b - a) / length.clamp(min=least), unit)
+        across = torch.linalg.cross(
+            along, torch.nn.functional.one_hot(along.abs().argmin(dim=1), 3).to(along)
+        )
+        far = a + along * length.clamp(min=least)
+        aside = a + torch.nn.functional.normalize(across, dim=1) * (1e-5 * length).clamp(min=least)
+        faces[self._thin] = torch.arange(3 * len(a), dtype=torch.int32, device=self.device).view(
+            3, -1
+        ).T + len(points)
+        return torch.cat([points, a, far, aside]), faces
 
     def _queries(self, points: torch.Tensor, name: str = "points") -> torch.Tensor:
         if points.ndim != 2 or points.shape[1] != 3:
@@ -141,8 +167,26 @@ class TriangleBVH:
         ]
         kernels.launch(closest_kernel, len(points), inputs, self.device)
         if len(self._thin):
-            barycentric = self._spread(face.long(), barycentric)
+            self._on_slivers(points, face.long(), distance, barycentric)
         return Closest(distance, face.long(), barycentric)
+
+    def _on_slivers(
+        self, points: torch.Tensor, face: torch.Tensor, distance: torch.Tensor, barycentric: torch.Tensor
+    ) -> None:
+        """Replace answers on thickened slivers by the nearest point of their longest edge, in place."""
+        place = torch.searchsorted(self._thin, face).clamp(max=len(self._thin) - 1)
+        rows = (self._thin[place] == face).nonzero()[:, 0]
+        place = place[rows]
+        a, b = self._thin_edges(place)
+        edge, away = b - a, points[rows] - a
+        share = (away * edge).sum(dim=1) / edge.square().sum(dim=1).clamp(min=torch.finfo().tiny)
+        share = share.clamp(0.0, 1.0)
+        first = self._longest[place]
+        weights = torch.zeros((len(rows), 3), device=self.device)
+        weights.scatter_(1, first[:, None], 1.0 - share[:, None])
+        weights.scatter_(1, ((first + 1) % 3)[:, None], share[:, None])
+        distance[rows] = torch.linalg.vector_norm(away - share[:, None] * edge, dim=1)
+        barycentric[rows] = weights
 
     def cast(self, origins: torch.Tensor, directions: torch.Tensor, max_distance: float = math.inf) -> Hits:
         """First hit of each ray, from either side; directions [Q, 3] of any length but 0."""
