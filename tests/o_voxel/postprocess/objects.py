@@ -5,18 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import torch
 from o_voxel.convert import flexible_dual_grid_to_mesh, mesh_to_flexible_dual_grid
 from torch import Tensor
 
-BOX = [[-0.5] * 3, [0.5] * 3]
-LAYOUT = {
-    "base_color": slice(0, 3),
-    "metallic": slice(3, 4),
-    "roughness": slice(4, 5),
-    "alpha": slice(5, 6),
-}
+from benchmarks.glb import BOX, LAYOUT
 
 
 def sphere(radius: float = 0.4, rings: int = 48) -> tuple[Tensor, Tensor]:
@@ -78,13 +71,3 @@ def decoded(
         "aabb": BOX,
         "grid_size": resolution,
     }
-
-
-def surface_points(vertices: np.ndarray, faces: np.ndarray, count: int, seed: int = 0) -> tuple[Any, Any]:
-    """Face [count] and barycentric weights [count, 3] of points spread evenly over a mesh."""
-    random = np.random.default_rng(seed)
-    corners = vertices[faces].astype(np.float64)
-    area = np.linalg.norm(np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]), axis=1)
-    face = random.choice(len(faces), count, p=area / area.sum())
-    a, b = np.sqrt(random.random(count)), random.random(count)
-    return face, np.stack([1 - a, a * (1 - b), a * b], axis=1)

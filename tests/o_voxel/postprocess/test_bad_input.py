@@ -12,7 +12,9 @@ from hypothesis import strategies as st
 from o_voxel.errors import ArgumentError, MeshError
 from o_voxel.postprocess import to_glb
 
-from .objects import BOX, LAYOUT, attributes, decoded, sphere
+from benchmarks.glb import BOX, LAYOUT
+
+from .objects import attributes, decoded, sphere
 
 EMPTY = torch.zeros((0, 3), dtype=torch.int32)
 SMALL: dict[str, Any] = {"decimation_target": 500, "texture_size": 64}

@@ -12,6 +12,8 @@ from o_voxel.postprocess.gutters import fill, nearest_by_flooding, nearest_by_tr
 from o_voxel.postprocess.material import choose_alpha_mode
 from o_voxel.postprocess.tangents import to_tangent_space, vertex_tangents
 
+from benchmarks.glb import surface_points
+
 
 @settings(max_examples=25, deadline=None)
 @given(st.integers(1, 40), st.integers(1, 40), st.integers(0, 2**31), st.floats(0.01, 0.9))
@@ -81,9 +83,7 @@ def test_tangents_of_a_picture_on_the_wall() -> None:
 
 def test_normal_map_restores_the_dense_normals(asset: GlbAsset) -> None:
     """Decoded as a shader does, the map gives the ball's true normals better than the faces' own."""
-    from .objects import surface_points
-
-    face, weights = surface_points(asset.vertices, asset.faces, 3000)
+    face, weights = surface_points((asset.vertices, asset.faces), 3000)
     corners = asset.faces[face]
 
     def blend(values: np.ndarray) -> np.ndarray:

@@ -10,22 +10,10 @@ import pytest
 import torch
 from o_voxel.postprocess import PRESETS, STEPS, GlbAsset, to_glb
 
+from benchmarks.glb import baked_colours, psnr
 from trellis2_modal.protocol.presets import PRESETS as SERVICE_PRESETS
 
-from .objects import attributes, box, colours, decoded, sphere, surface_points
-
-
-def baked_colours(asset: GlbAsset, count: int = 4000) -> tuple[np.ndarray, np.ndarray]:
-    """Points [count, 3] on the asset in the decoder's frame (z up), and the colour [count, 3] its texture
-    shows."""
-    face, weights = surface_points(asset.vertices, asset.faces, count)
-    corners = asset.faces[face]
-    points = (asset.vertices[corners] * weights[:, :, None]).sum(axis=1)
-    uv = (asset.uvs[corners] * weights[:, :, None]).sum(axis=1)
-    size = asset.material.base_color.shape[0]
-    column, row = np.clip((uv * size).astype(int), 0, size - 1).T
-    shown = asset.material.base_color[row, column, :3] / 255.0
-    return np.stack([points[:, 0], -points[:, 2], points[:, 1]], axis=1), shown
+from .objects import attributes, box, colours, decoded, sphere
 
 
 def test_reference_signature_and_defaults() -> None:
@@ -66,8 +54,7 @@ def test_faces_point_outwards_in_the_gltf_frame(asset: GlbAsset) -> None:
 def test_texture_shows_the_true_colours(asset: GlbAsset) -> None:
     points, shown = baked_colours(asset)
     true = colours(torch.from_numpy(points).float()).numpy()
-    psnr = -10 * np.log10(np.mean((shown - true) ** 2))
-    assert psnr > 30
+    assert psnr(shown, true) > 30
 
 
 def test_metallic_and_roughness_channels(asset: GlbAsset) -> None:
