@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
+from weakref import WeakKeyDictionary
 
 import torch
 from PIL import Image
@@ -46,7 +47,7 @@ class StagedPipeline:
         self.low_vram = low_vram
         self._device = torch.device("cpu")
         self._pretrained_args: dict[str, Any] = {}
-        self._published_dtypes: dict[int, torch.dtype] = {}
+        self._published_dtypes: WeakKeyDictionary[Model, torch.dtype] = WeakKeyDictionary()
 
     # ---- devices
     # ------------------------------------------------------------------------------------------------
@@ -61,7 +62,10 @@ class StagedPipeline:
         self._device = torch.device(device)
         if not self.low_vram:
             for model in self.models.values():
-                self._place(model)
+                if self._device.type == "cpu":
+                    model.to(self._device)  # the dtype changes when it is used: host memory may only hold it
+                else:
+                    self._place(model)
             for part in (self.image_cond_model, self.rembg_model):
                 if part is not None:
                     part.to(self._device)
@@ -77,10 +81,10 @@ class StagedPipeline:
 
     def _place(self, model: Model) -> None:
         """Move a model to the pipeline's device, with the torso dtype that suits it."""
-        published = self._published_dtypes.setdefault(id(model), getattr(model, "dtype", torch.float32))
+        published = self._published_dtypes.setdefault(model, model.dtype)
         wanted = self.cpu_dtype if self._device.type == "cpu" and self.cpu_dtype is not None else published
         model.to(self._device)
-        if getattr(model, "dtype", wanted) != wanted:
+        if model.dtype != wanted:
             model.convert_to(wanted)
 
     @contextmanager

@@ -1,0 +1,269 @@
+"""The image pipeline on a tiny checkpoint with random weights: every type, end to end, on the CPU."""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+
+from trellis2 import pipelines
+from trellis2.errors import (
+    Cancelled,
+    CheckpointError,
+    EmptyStructureError,
+    InvalidArgumentError,
+    InvalidImageError,
+    NumericalError,
+    UnsupportedPipelineError,
+)
+from trellis2.pipelines import Trellis2ImageTo3DPipeline
+from trellis2.progress import Progress
+from trellis2.representations import MeshWithVoxel
+from trellis2.sparse import SparseTensor
+
+TYPES = {"512": 512, "1024": 1024, "1024_cascade": 1024, "1536_cascade": 1536}
+
+
+def same(a: MeshWithVoxel, b: MeshWithVoxel) -> bool:
+    names = ("vertices", "faces", "coords", "attrs")
+    return all(torch.equal(getattr(a, name), getattr(b, name)) for name in names)
+
+
+@pytest.mark.parametrize("pipeline_type", TYPES)
+def test_every_type_runs(
+    pipeline: Trellis2ImageTo3DPipeline, picture: Image.Image, pipeline_type: str
+) -> None:
+    (mesh,), (shape_slat, tex_slat, resolution) = pipeline.run(
+        picture, pipeline_type=pipeline_type, return_latent=True
+    )
+    assert resolution == TYPES[pipeline_type]
+    assert mesh.voxel_size == 1 / resolution
+    assert len(mesh.faces) > 100
+    assert mesh.coords.shape[0] == mesh.attrs.shape[0] > len(shape_slat.coords)
+    assert list(mesh.voxel_shape) == [1, 6, *(mesh.coords.amax(0) + 1).tolist()]
+    assert mesh.vertices.abs().max() < 0.5 + 1 / resolution
+    assert torch.isfinite(mesh.attrs).all()
+    assert torch.equal(shape_slat.coords, tex_slat.coords)
+    # each voxel's vertex is near it, before the holes' own vertices
+    centres = mesh.position
+    assert (mesh.vertices[: len(centres)] - centres).abs().max() <= 1.01 / resolution
+
+
+def test_a_seed_gives_one_result(pipeline: Trellis2ImageTo3DPipeline, picture: Image.Image) -> None:
+    torch.manual_seed(0)
+    state = torch.get_rng_state()
+    (first,) = pipeline.run(picture, pipeline_type="512", seed=3)
+    assert torch.equal(torch.get_rng_state(), state)  # the caller's own random numbers are left alone
+    torch.randn(5)
+    (second,) = pipeline.run(picture, pipeline_type="512", seed=3)
+    (other,) = pipeline.run(picture, pipeline_type="512", seed=4)
+    assert same(first, second)
+    assert not same(first, other)
+
+
+def test_low_vram_changes_no_number(
+    checkpoint: Path, pipeline: Trellis2ImageTo3DPipeline, picture: Image.Image
+) -> None:
+    resident = Trellis2ImageTo3DPipeline.from_pretrained(checkpoint, low_vram=False)
+    assert (pipeline.low_vram, resident.low_vram) == (True, False)
+    (a,) = pipeline.run(picture, pipeline_type="512")
+    (b,) = resident.run(picture, pipeline_type="512")
+    assert same(a, b)
+
+
+def test_models_move_at_once_without_low_vram(checkpoint: Path, picture: Image.Image) -> None:
+    """The meta device stands in for a GPU: what is moved there can be seen without one."""
+    staged = Trellis2ImageTo3DPipeline.from_pretrained(checkpoint).to("meta")
+    flow = staged.models["shape_slat_flow_model_512"]
+    assert flow.device.type == "cpu"
+    assert flow.dtype == torch.bfloat16
+    resident = Trellis2ImageTo3DPipeline.from_pretrained(checkpoint, low_vram=False)
+    assert resident.models["shape_slat_flow_model_512"].dtype == torch.bfloat16  # until it computes
+    resident.run(picture, pipeline_type="512")
+    assert resident.models["shape_slat_flow_model_512"].dtype == torch.float32
+    resident.to("meta")
+    assert {m.device.type for m in resident.models.values()} == {"meta"}
+    assert resident.models["shape_slat_flow_model_512"].dtype == torch.bfloat16
+
+
+def test_progress_tells_the_stages_in_order(
+    pipeline: Trellis2ImageTo3DPipeline, picture: Image.Image
+) -> None:
+    seen: list[Progress] = []
+    pipeline.run(picture, pipeline_type="1024_cascade", progress=seen.append)
+    stages = list(dict.fromkeys(p.stage for p in seen))
+    assert stages == [
+        "image",
+        "condition",
+        "sparse_structure",
+        "shape",
+        "shape_fine",
+        "texture",
+        "decode_shape",
+        "decode_texture",
+        "mesh",
+    ]
+    for stage in stages:
+        reports = [p for p in seen if p.stage == stage]
+        assert [p.step for p in reports] == list(range(reports[0].steps + 1))
+
+
+@pytest.mark.parametrize("calls", [0, 3, 6, 9])
+def test_cancel_is_heard_everywhere(
+    pipeline: Trellis2ImageTo3DPipeline, picture: Image.Image, calls: int
+) -> None:
+    asked = []
+
+    def cancel() -> bool:
+        asked.append(True)
+        return len(asked) > calls
+
+    with pytest.raises(Cancelled):
+        pipeline.run(picture, pipeline_type="512", cancel=cancel)
+    assert len(asked) == calls + 1
+
+
+def test_samples_share_one_condition(pipeline: Trellis2ImageTo3DPipeline, picture: Image.Image) -> None:
+    meshes = pipeline.run(picture, num_samples=2, pipeline_type="512")
+    assert len(meshes) == 2
+    assert not same(meshes[0], meshes[1])
+
+
+def test_latents_decode_from_plain_tensors(
+    pipeline: Trellis2ImageTo3DPipeline, picture: Image.Image
+) -> None:
+    meshes, (shape_slat, tex_slat, resolution) = pipeline.run(
+        picture, num_samples=2, pipeline_type="512", return_latent=True
+    )
+    rebuilt = [SparseTensor(feats=s.feats.clone(), coords=s.coords.clone()) for s in (shape_slat, tex_slat)]
+    again = pipeline.decode_latent(*rebuilt, resolution)
+    assert all(same(a, b) for a, b in zip(meshes, again, strict=True))
+
+
+def test_cascade_lowers_the_resolution(pipeline: Trellis2ImageTo3DPipeline, picture: Image.Image) -> None:
+    seen: list[Progress] = []
+    meshes, (slat, _, resolution) = pipeline.run(
+        picture, pipeline_type="1536_cascade", max_num_tokens=500, return_latent=True, progress=seen.append
+    )
+    assert resolution in (1024, 1152, 1280, 1408)
+    assert resolution == 1024 or len(slat.coords) < 500
+    assert meshes[0].voxel_size == 1 / resolution
+    assert any(f"to {resolution}" in p.message for p in seen)
+
+
+def test_encoded_images_are_taken(pipeline: Trellis2ImageTo3DPipeline, picture: Image.Image) -> None:
+    stream = io.BytesIO()
+    picture.save(stream, "PNG")
+    (a,) = pipeline.run(stream.getvalue(), pipeline_type="512")
+    (b,) = pipeline.run(picture, pipeline_type="512")
+    ready = pipeline.preprocess_image(picture)
+    (c,) = pipeline.run(ready, pipeline_type="512", preprocess_image=False)
+    assert same(a, b)
+    assert same(a, c)
+
+
+def test_pictures_without_a_matte_are_cut_out(
+    pipeline: Trellis2ImageTo3DPipeline, picture: Image.Image
+) -> None:
+    opaque = Image.new("RGB", picture.size, (235, 235, 235))
+    opaque.paste(picture, mask=picture.getchannel("A"))
+    ready = pipeline.preprocess_image(opaque)
+    expected = pipeline.preprocess_image(picture)
+    assert abs(ready.width - expected.width) <= 4
+
+
+def test_missing_models_are_named(checkpoint: Path, picture: Image.Image) -> None:
+    skipped = ("shape_slat_flow_model_1024", "tex_slat_flow_model_1024", "rembg_model")
+    small = Trellis2ImageTo3DPipeline.from_pretrained(checkpoint, skip=skipped)
+    assert small.available_pipeline_types == ["512"]
+    assert small.rembg_model is None
+    with pytest.raises(UnsupportedPipelineError, match="tex_slat_flow_model_1024.*available: 512"):
+        small.run(picture)
+    with pytest.raises(UnsupportedPipelineError, match="2048"):
+        small.run(picture, pipeline_type="2048")
+    with pytest.raises(ValueError, match="none"):
+        Trellis2ImageTo3DPipeline().run(picture)
+    with pytest.raises(InvalidArgumentError, match="background remover"):
+        small.run(picture.convert("RGB"), pipeline_type="512")
+
+
+def test_bad_input_is_a_typed_error(pipeline: Trellis2ImageTo3DPipeline, picture: Image.Image) -> None:
+    run = pipeline.run
+    with pytest.raises(InvalidImageError, match="transparent"):
+        run(Image.new("RGBA", (64, 64)), pipeline_type="512")
+    with pytest.raises(InvalidImageError, match="1x1"):
+        run(Image.new("RGB", (1, 1)), pipeline_type="512")
+    with pytest.raises(InvalidImageError):
+        run(b"no picture", pipeline_type="512", preprocess_image=False)
+    with pytest.raises(InvalidArgumentError, match="num_samples"):
+        run(picture, num_samples=0, pipeline_type="512")
+    with pytest.raises(InvalidArgumentError, match="stpes"):
+        run(picture, pipeline_type="512", tex_slat_sampler_params={"stpes": 3})
+    for steps in (0, -1):
+        with pytest.raises(InvalidArgumentError, match="steps"):
+            run(picture, pipeline_type="512", sparse_structure_sampler_params={"steps": steps})
+    with pytest.raises(InvalidArgumentError, match="max_num_tokens"):
+        run(picture, pipeline_type="1024_cascade", max_num_tokens=0)
+
+
+def test_broken_latents_are_typed_errors(pipeline: Trellis2ImageTo3DPipeline, picture: Image.Image) -> None:
+    _, (shape_slat, tex_slat, resolution) = pipeline.run(picture, pipeline_type="512", return_latent=True)
+    broken = tex_slat.feats.clone()
+    broken[0, 0] = math.nan
+    with pytest.raises(NumericalError, match="texture latent"):
+        pipeline.decode_latent(shape_slat, tex_slat.replace(broken), resolution)
+    shorter = SparseTensor(feats=tex_slat.feats[1:], coords=tex_slat.coords[1:])
+    with pytest.raises(InvalidArgumentError, match="one run"):
+        pipeline.decode_latent(shape_slat, shorter, resolution)
+
+
+def test_empty_structure_is_a_typed_error(checkpoint: Path, picture: Image.Image) -> None:
+    pipeline = Trellis2ImageTo3DPipeline.from_pretrained(checkpoint)
+    decoder: Any = pipeline.models["sparse_structure_decoder"]
+    with torch.no_grad():
+        decoder.out_layer[2].bias.fill_(-1e3)
+    with pytest.raises(EmptyStructureError, match="1 of 1"):
+        pipeline.run(picture, pipeline_type="512")
+
+
+def test_models_of_other_folders_and_overrides(checkpoint: Path, picture: Image.Image) -> None:
+    config = json.loads((checkpoint / "pipeline.json").read_text())
+    other = config["args"]["models"]["sparse_structure_decoder"]
+    assert not other.startswith(str(checkpoint))
+    loaded = pipelines.from_pretrained(str(checkpoint), skip=("rembg_model",))
+    assert isinstance(loaded, Trellis2ImageTo3DPipeline)
+    assert loaded._pretrained_args == config["args"]
+    assert loaded.default_pipeline_type == "1024_cascade"
+    copied = Trellis2ImageTo3DPipeline.from_pretrained(
+        checkpoint,
+        model_paths={"sparse_structure_decoder": other},
+        image_cond_model=str(checkpoint / "ckpts" / "dinov3"),
+    )
+    assert torch.equal(copied.get_cond([picture], 512)["cond"], loaded.get_cond([picture], 512)["cond"])
+
+
+def test_damaged_folders_are_typed_errors(checkpoint: Path, tmp_path: Path) -> None:
+    load = Trellis2ImageTo3DPipeline.from_pretrained
+    with pytest.raises(CheckpointError, match=r"pipeline\.json"):
+        load(tmp_path)
+    (tmp_path / "pipeline.json").write_text("{")
+    with pytest.raises(CheckpointError, match="no pipeline config"):
+        load(tmp_path)
+    copy = tmp_path / "copy"
+    shutil.copytree(checkpoint, copy)
+    weights = copy / "ckpts" / "shape_slat_decoder.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-100])
+    with pytest.raises(CheckpointError, match="shape_slat_decoder"):
+        load(copy)
+    weights.unlink()
+    with pytest.raises(CheckpointError, match="shape_slat_decoder"):
+        load(copy)
+    with pytest.raises(CheckpointError, match="no such model: nonsense"):
+        load(checkpoint, model_paths={"nonsense": "x"})
