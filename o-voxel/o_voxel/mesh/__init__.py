@@ -5,3 +5,48 @@ Vertices are float32 [V, 3], faces int32 [F, 3], normals by the right-hand rule.
 """
 
 from __future__ import annotations
+
+from .bvh import Closest, Hits, TriangleBVH
+from .components import face_components, keep_largest_component, remove_small_components
+from .holes import fill_holes
+from .normals import face_areas, face_normals, vertex_normals
+from .orientation import orient_outward, unify_orientations
+from .remesh import outer_shell, remesh_narrow_band
+from .repair import (
+    remove_degenerate_faces,
+    remove_duplicate_faces,
+    remove_non_manifold_faces,
+    remove_unreferenced_vertices,
+    repair_non_manifold_edges,
+    weld_vertices,
+)
+from .simplify import simplify
+from .unwrap import Unwrapped, unwrap
+from .validation import check_mesh
+
+__all__ = [
+    "Closest",
+    "Hits",
+    "TriangleBVH",
+    "Unwrapped",
+    "check_mesh",
+    "face_areas",
+    "face_components",
+    "face_normals",
+    "fill_holes",
+    "keep_largest_component",
+    "orient_outward",
+    "outer_shell",
+    "remesh_narrow_band",
+    "remove_degenerate_faces",
+    "remove_duplicate_faces",
+    "remove_non_manifold_faces",
+    "remove_small_components",
+    "remove_unreferenced_vertices",
+    "repair_non_manifold_edges",
+    "simplify",
+    "unify_orientations",
+    "unwrap",
+    "vertex_normals",
+    "weld_vertices",
+]
