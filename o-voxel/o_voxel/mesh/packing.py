@@ -8,9 +8,11 @@ largest common scale.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
+from numpy.typing import NDArray
 
 from .charts import Floats, Ints
 from .flatten import signed_areas
@@ -33,8 +35,12 @@ class Packing:
 class _Silhouette:
     """Per column, the lowest and highest cell of a chart, with one cell of gap on the right and on top."""
 
-    bottom: Ints
-    top: Ints
+    bottom: NDArray[np.int32]
+    top: NDArray[np.int32]
+
+    @cached_property
+    def height(self) -> int:
+        return int(self.top.max())
 
 
 def pack_charts(plane: Floats, faces: Ints, labels: Ints, cells: int = 512) -> Packing:
@@ -113,21 +119,20 @@ def _outline(plane: Floats, faces: Ints, owner: Ints, spacing: float) -> tuple[F
 
 
 def _silhouettes(points: Floats, owner: Ints, charts: int) -> list[_Silhouette]:
-    cells = np.floor(points - _lowest(points, owner, charts)[owner]).astype(np.int64)
+    cells = np.floor(points - _lowest(points, owner, charts)[owner]).astype(np.int32)
     width = np.zeros(charts, dtype=np.int64)
-    np.maximum.at(width, owner, cells[:, 0] + 1)
+    np.maximum.at(width, owner, cells[:, 0] + 2)
     start = np.concatenate([[0], np.cumsum(width)])
-    bottom = np.full(start[-1], np.iinfo(np.int64).max)
-    top = np.full(start[-1], -1)
-    np.minimum.at(bottom, start[owner] + cells[:, 0], cells[:, 1])
-    np.maximum.at(top, start[owner] + cells[:, 0], cells[:, 1])
-    result = []
-    for k in range(charts):
-        low, high = bottom[start[k] : start[k + 1]], top[start[k] : start[k + 1]]
-        low = np.minimum(np.append(low, low[-1]), np.append(low[0], low))
-        high = np.maximum(np.append(high, high[-1]), np.append(high[0], high)) + 1
-        result.append(_Silhouette(low, high))
-    return result
+    place = start[owner] + cells[:, 0]
+    bottom = np.full(start[-1], np.iinfo(np.int32).max, dtype=np.int32)
+    top = np.zeros(start[-1], dtype=np.int32)
+    for column in (place, place + 1):  # each point also keeps the column to its right free
+        np.minimum.at(bottom, column, cells[:, 1])
+        np.maximum.at(top, column, cells[:, 1] + 1)
+    ends = start[1:-1]
+    return [
+        _Silhouette(low, high) for low, high in zip(np.split(bottom, ends), np.split(top, ends), strict=True)
+    ]
 
 
 def _drop(outline: Floats, owner: Ints, charts: int, cells: int) -> tuple[Ints, Floats, int]:
@@ -135,8 +140,8 @@ def _drop(outline: Floats, owner: Ints, charts: int, cells: int) -> tuple[Ints, 
     by_turn = [
         _silhouettes(_turn(outline, np.full(len(outline), turn)), owner, charts) for turn in range(TURNS)
     ]
-    largest_first = np.argsort([-max(len(s.top), int(s.top.max())) for s in by_turn[0]], kind="stable")
-    skyline = np.zeros(cells, dtype=np.int64)
+    largest_first = np.argsort([-max(len(s.top), s.height) for s in by_turn[0]], kind="stable")
+    skyline = np.zeros(cells, dtype=np.int32)  # 32 bits: twice the lanes
     turns = np.zeros(charts, dtype=np.int64)
     corners = np.zeros((charts, 2))
     for chart in largest_first:
@@ -146,13 +151,10 @@ def _drop(outline: Floats, owner: Ints, charts: int, cells: int) -> tuple[Ints, 
             width = len(shape.top)
             if width > cells:
                 continue
-            windows = sliding_window_view(skyline, width)
-            gaps = windows - shape.bottom  # [places, width]
+            gaps = sliding_window_view(skyline, width) - shape.bottom  # [places, width]
             rest = gaps.max(axis=1)
-            lost = width * rest - gaps.sum(axis=1)
-            peak = rest + shape.top.max()
             # Area lost below, in cells of height over the chart's width, weighed with how high it reaches.
-            score = lost / width + peak
+            score = 2 * rest - gaps.sum(axis=1) / width + shape.height
             place = int(score.argmin())
             if best is None or score[place] < best[0]:
                 best = (float(score[place]), turn, place, int(rest[place]))
