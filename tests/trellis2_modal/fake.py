@@ -1,4 +1,4 @@
-"""A generator that is fast but real where the service looks: it decodes the picture, steps, and packs a state.
+"""A generator that is fast, but real where the service looks: it decodes the picture, steps, packs a state.
 
 Seeds from `CRASH` on make it fail in the ways that a model can.
 """

@@ -24,8 +24,7 @@ PACKAGES = (
     "transformers",
     "opencv-python-headless",
 )
-BACKEND_TABLES = {"trellis2.backends": "report", "o_voxel.backends": "describe"}
-"""Module and the function that describes the choices for a device."""
+BACKEND_TABLES = ("trellis2.backends", "o_voxel.backends")
 
 
 @click.command()
@@ -46,8 +45,8 @@ def diagnose() -> dict[str, dict[str, str]]:
     """Sections of names and findings."""
     report = {"machine": _machine(), "packages": _packages()}
     device = "cuda" if report["machine"]["device"] == "cuda" else "cpu"
-    for module, function in BACKEND_TABLES.items():
-        report[module] = _backends(module, function, device)
+    for module in BACKEND_TABLES:
+        report[module] = _backends(module, device)
     report["service"] = _service()
     return report
 
@@ -76,9 +75,9 @@ def _packages() -> dict[str, str]:
     return rows
 
 
-def _backends(module: str, function: str, device: str) -> dict[str, str]:
+def _backends(module: str, device: str) -> dict[str, str]:
     try:
-        choices = getattr(importlib.import_module(module), function)(device)
+        choices = importlib.import_module(module).describe(device)
     except ImportError as error:
         return {"not available": str(error)}
     return {choice.operation: f"{choice.backend}: {choice.reason}" for choice in choices}

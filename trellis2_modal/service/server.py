@@ -60,10 +60,10 @@ class Server(uvicorn.Server):
 
     def __init__(self, config: uvicorn.Config, backend: LocalBackend) -> None:
         super().__init__(config)
-        self._backend = backend
+        self.backend = backend
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        self._backend.begin_shutdown()
+        self.backend.begin_shutdown()
         super().handle_exit(sig, frame)
 
 

@@ -1,0 +1,42 @@
+"""What a client may have to catch: the service's own errors, and those of getting no proper answer.
+
+ServiceError                         catches everything
+├── (the errors of `trellis2_modal.protocol.errors`: what the service said)
+└── NoAnswerError                    the service said nothing usable; `retryable` is true
+    ├── UnreachableError             no connection: wrong address, no network, nothing listening, TLS
+    ├── NoReplyError                 connected, but no reply in time, or it broke off
+    ├── NotTheServiceError           something answered that is not this service
+    └── LocalServerError             the server on this machine did not start (`log` has its last lines)
+"""
+
+from __future__ import annotations
+
+from ..protocol.errors import *  # noqa: F403  (one place to import any error from)
+from ..protocol.errors import ServiceError
+
+
+class NoAnswerError(ServiceError):
+    slug, status, title = "no-answer", 0, "The service did not answer"
+    retryable = True
+
+
+class UnreachableError(NoAnswerError):
+    slug, title = "unreachable", "The service cannot be reached"
+
+
+class NoReplyError(NoAnswerError):
+    slug, title = "no-reply", "The service did not reply in time"
+
+
+class NotTheServiceError(NoAnswerError):
+    slug, title = "not-the-service", "Something else answered at this address"
+    retryable = False
+
+
+class LocalServerError(NoAnswerError):
+    slug, title = "local-server", "The server on this machine did not start"
+    retryable = False
+
+    def __init__(self, detail: str, log: str = "") -> None:
+        super().__init__(detail)
+        self.log = log
