@@ -81,6 +81,18 @@ def grid_frame(
     return GridFrame(box.to(device), size.to(device), (counts[0], counts[1], counts[2]))
 
 
+def voxel_keys(coords: Tensor, frame: GridFrame) -> Tensor:
+    """One int64 a voxel, ascending with (x, y, z); `coords [..., 3]`."""
+    _, gy, gz = frame.grid_size
+    return (coords[..., 0] * gy + coords[..., 1]) * gz + coords[..., 2]
+
+
+def voxel_coords(keys: Tensor, frame: GridFrame) -> Tensor:
+    """The inverse of `voxel_keys`: int64 `[N, 3]`."""
+    _, gy, gz = frame.grid_size
+    return torch.stack((keys // (gy * gz), keys // gz % gy, keys % gz), dim=1)
+
+
 def _triple(value: Triple, name: str) -> Tensor:
     numbers = torch.as_tensor(value, dtype=torch.float32).detach().cpu().reshape(-1)
     if numbers.numel() == 1:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..sampling import VoxelGrid
-from .frame import Box, GridFrame, Triple, grid_frame
+from .frame import Box, GridFrame, Triple, grid_frame, voxel_coords, voxel_keys
 from .overlaps import segment_cells, triangle_overlaps
 from .quadrics import line_quadrics, minimise_in_boxes, plane_quadrics, point_quadrics, triangle_normals
 from .scanline import checked_mesh, lattice_hits
@@ -86,7 +86,7 @@ def _crossings(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Voxels `[N, 3]`, plane quadrics `[N, 10]`, mean crossing `[N, 3]`, crossings `[N]`, flags `[N, 3]`."""
     hits = list(lattice_hits(triangles, frame))
-    key = torch.cat([_voxel_keys(h.around(), frame).view(-1) for h in hits])
+    key = torch.cat([voxel_keys(h.around(), frame).view(-1) for h in hits])
     key, order = key.sort()
     keys, count = key.unique_consecutive(return_counts=True)
     start = count.cumsum(0) - count
@@ -97,8 +97,8 @@ def _crossings(
     mean = _sum_rows(point, hit, start) / count[:, None]
     flags = torch.zeros((len(keys), 3), dtype=torch.bool, device=keys.device)
     for h in hits:
-        flags[torch.searchsorted(keys, _voxel_keys(h.voxel, frame)), h.axis] = True
-    return _voxel_coords(keys, frame), quadrics, mean, count, flags
+        flags[torch.searchsorted(keys, voxel_keys(h.voxel, frame)), h.axis] = True
+    return voxel_coords(keys, frame), quadrics, mean, count, flags
 
 
 def _add_boundaries(
@@ -135,16 +135,6 @@ def _sum_rows(table: Tensor, index: Tensor, start: Tensor) -> Tensor:
     if not len(start):
         return table.new_zeros((0, table.shape[1]))
     return torch.nn.functional.embedding_bag(index, table, start, mode="sum")
-
-
-def _voxel_keys(coords: Tensor, frame: GridFrame) -> Tensor:
-    _, gy, gz = frame.grid_size
-    return (coords[..., 0] * gy + coords[..., 1]) * gz + coords[..., 2]
-
-
-def _voxel_coords(keys: Tensor, frame: GridFrame) -> Tensor:
-    _, gy, gz = frame.grid_size
-    return torch.stack((keys // (gy * gz), keys // gz % gy, keys % gz), dim=1)
 
 
 class _Clock:
