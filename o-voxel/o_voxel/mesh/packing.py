@@ -18,6 +18,7 @@ from .charts import Floats, Ints
 from .flatten import signed_areas
 
 TURNS = 8
+_MANY_CHARTS = 200  # from here on quarter turns do; small charts fill the gaps anyway
 _SHRINK_LIMIT = 80
 _ATTEMPTS = 6
 _FIRST_FILL = 0.66
@@ -137,16 +138,16 @@ def _silhouettes(points: Floats, owner: Ints, charts: int) -> list[_Silhouette]:
 
 def _drop(outline: Floats, owner: Ints, charts: int, cells: int) -> tuple[Ints, Floats, int]:
     """Turns [charts], lower-left corners [charts, 2] in cells, and the height that the packing needs."""
-    by_turn = [
-        _silhouettes(_turn(outline, np.full(len(outline), turn)), owner, charts) for turn in range(TURNS)
-    ]
+    tried = range(0, TURNS, 1 if charts < _MANY_CHARTS else 2)
+    every = np.ones(len(outline), dtype=np.int64)
+    by_turn = {turn: _silhouettes(_turn(outline, turn * every), owner, charts) for turn in tried}
     largest_first = np.argsort([-max(len(s.top), s.height) for s in by_turn[0]], kind="stable")
     skyline = np.zeros(cells, dtype=np.int32)  # 32 bits: twice the lanes
     turns = np.zeros(charts, dtype=np.int64)
     corners = np.zeros((charts, 2))
     for chart in largest_first:
         best: tuple[float, int, int, int] | None = None
-        for turn in range(TURNS):
+        for turn in tried:
             shape = by_turn[turn][chart]
             width = len(shape.top)
             if width > cells:

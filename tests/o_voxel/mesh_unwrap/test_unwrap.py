@@ -111,11 +111,11 @@ def test_charts_are_connected_and_within_their_cone() -> None:
 
 
 def test_more_charts_than_a_row_holds() -> None:
-    """A thousand separate triangles still fit the square."""
+    """Hundreds of separate triangles still fit the square."""
     random = np.random.default_rng(0)
-    plane = random.random((3000, 2)) * 0.1
-    faces = np.arange(3000).reshape(-1, 3)
-    packing = pack_charts(plane, faces, np.arange(1000), cells=256)
+    plane = random.random((1200, 2)) * 0.1
+    faces = np.arange(1200).reshape(-1, 3)
+    packing = pack_charts(plane, faces, np.arange(400), cells=256)
     assert packing.uvs.min() >= 0
     assert packing.uvs.max() <= 1
     assert packing.utilisation > 0.1
@@ -143,8 +143,8 @@ def test_bad_arguments() -> None:
         unwrap(*sphere(0.4, 8), texture_size=4)
 
 
-@settings(max_examples=20, deadline=None)
-@given(st.integers(1, 60), st.integers(3, 20), st.integers(0, 2**31))
+@settings(max_examples=12, deadline=None)
+@given(st.integers(1, 40), st.integers(3, 20), st.integers(0, 2**31))
 def test_any_soup_unwraps(count: int, corners: int, seed: int) -> None:
     """Fans, duplicates, degenerate faces: finite coordinates in the square, and no face lost."""
     generator = torch.Generator().manual_seed(seed)
