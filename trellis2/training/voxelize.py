@@ -135,7 +135,11 @@ def _dual_vertices(row: Tensor, count: int, points: Tensor, planes: Tensor) -> T
     # Inverse by cofactors; the regularisation keeps the determinant away from zero.
     c0, c1, c2 = yy * zz - yz * yz, xz * yz - xy * zz, xy * yz - xz * yy
     det = xx * c0 + xy * c1 + xz * c2
-    inverse = [[c0, c1, c2], [c1, xx * zz - xz * xz, xy * xz - xx * yz], [c2, xy * xz - xx * yz, xx * yy - xy * xy]]
+    inverse = [
+        [c0, c1, c2],
+        [c1, xx * zz - xz * xz, xy * xz - xx * yz],
+        [c2, xy * xz - xx * yz, xx * yy - xy * xy],
+    ]
     free = torch.stack([sum(inverse[i][j] * rhs[:, j] for j in range(3)) / det for i in range(3)], -1)
     outside = (free.abs() > 0.5).any(-1).nonzero()[:, 0]
     if not outside.numel():
@@ -155,16 +159,20 @@ def _dual_vertices(row: Tensor, count: int, points: Tensor, planes: Tensor) -> T
 def occupancy(tables: Tensor, resolution: int = 64) -> Tensor:
     """Cells that the surface passes, `[B, 1, R, R, R]` float32, for a batch `[B, K, ROW]` at once.
 
-    To first order: a cell is crossed where |d| is at most its support along the gradient, half a cell times |g|_1.
+    To first order: a cell is crossed where |d| is at most its support along the gradient, half a cell times |g|_1, and
+    the sign really changes just behind the predicted surface (it does not where two parts merely touch inside).
     """
     batch = tables.shape[0]
     centres = ((_grid(resolution, tables.device) + 0.5) / resolution - 0.5).expand(batch, -1, -1)
     d, _ = world.distance(tables, centres)
     step = 0.25 / resolution
-    support = torch.zeros_like(d)
+    gradient = torch.empty_like(centres)
     for axis in range(3):
         moved = centres.clone()
         moved[..., axis] += step
-        support += (world.distance(tables, moved)[0] - d).abs()
-    crossed = d.abs() <= 0.5 / resolution * (support / step)
+        gradient[..., axis] = (world.distance(tables, moved)[0] - d) / step
+    near = d.abs() <= 0.5 / resolution * gradient.abs().sum(-1)
+    reach = (d + torch.sign(d) * 2e-3) / gradient.square().sum(-1).clamp(min=1e-2)
+    behind, _ = world.distance(tables, centres - reach[..., None] * gradient)
+    crossed = near & ((behind < 0) != (d < 0))
     return crossed.view(batch, 1, resolution, resolution, resolution).float()

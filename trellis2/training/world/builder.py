@@ -29,7 +29,9 @@ class Material:
     frequency: float = 4.0  # periods per object unit, or around the axis for sectors
     phase: float = 0.0
 
-    def with_pattern(self, other: Material, pattern: Pattern, frequency: float, phase: float = 0.0) -> Material:
+    def with_pattern(
+        self, other: Material, pattern: Pattern, frequency: float, phase: float = 0.0
+    ) -> Material:
         """This material patterned with another one."""
         return replace(
             self,
@@ -106,7 +108,9 @@ def outline(kind: Kind, params: np.ndarray) -> tuple[np.ndarray, float]:
 def _capsule_points(p: np.ndarray) -> np.ndarray:
     rings = []
     for centre, radius in ((0.0, p[0]), (p[2], p[1])):
-        rings += [_ring(radius * np.cos(t), centre + radius * np.sin(t), 24) for t in np.linspace(-1.5, 1.5, 9)]
+        rings += [
+            _ring(radius * np.cos(t), centre + radius * np.sin(t), 24) for t in np.linspace(-1.5, 1.5, 9)
+        ]
         rings.append(np.array([[0, 0, centre - radius], [0, 0, centre + radius]]))
     return np.concatenate(rings)
 
@@ -160,7 +164,9 @@ class ObjectBuilder:
             self._extents.append(self._extent(kind, values, turned, np.asarray(at), row))
         return self
 
-    def _extent(self, kind: Kind, values: np.ndarray, turned: np.ndarray, at: np.ndarray, row: np.ndarray) -> np.ndarray:
+    def _extent(
+        self, kind: Kind, values: np.ndarray, turned: np.ndarray, at: np.ndarray, row: np.ndarray
+    ) -> np.ndarray:
         points, radius = outline(kind, values)
         points = points @ turned.T + at
         if int(row[tb.RADIAL]):

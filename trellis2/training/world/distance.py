@@ -85,7 +85,10 @@ def _to_local(rows: Tensor, points: Tensor) -> Tensor:
         x, y = x * cos + y * sin, y * cos - x * sin
     q = torch.stack([x, y, z], -1) - rows[:, None, tb.TRANSLATION : tb.TRANSLATION + 3]
     turned = rows[:, tb.ROTATION : tb.ROTATION + 9].reshape(-1, 3, 3)
-    return q @ turned.transpose(1, 2)
+    if q.shape[1] == 1:  # one point a row: millions of tiny matrix products would crawl
+        return (turned[:, None] * q[:, :, None]).sum(-1)
+    with torch.autocast(q.device.type, enabled=False):
+        return q @ turned.transpose(1, 2)
 
 
 def _join(rows: Tensor, k: int, total: Tensor, shown: Tensor, d: Tensor) -> tuple[Tensor, Tensor]:
@@ -104,7 +107,11 @@ def _primitive(kind: Kind, rows: Tensor, p: Tensor) -> Tensor:
     d = _SHAPES[kind](p, *(_column(rows, tb.PARAMS + i) for i in range(6)))
     amplitude, frequency = _column(rows, tb.BUMP), _column(rows, tb.BUMP_FREQUENCY)
     if bool((amplitude != 0).any()):
-        waves = torch.sin(p[..., 0] * frequency) * torch.sin(p[..., 1] * frequency) * torch.sin(p[..., 2] * frequency)
+        waves = (
+            torch.sin(p[..., 0] * frequency)
+            * torch.sin(p[..., 1] * frequency)
+            * torch.sin(p[..., 2] * frequency)
+        )
         d = d - amplitude * waves
     return d
 
@@ -183,7 +190,9 @@ def _revolve(p: Tensor, r0: Tensor, r1: Tensor, r2: Tensor, r3: Tensor, h: Tenso
     return torch.where(wall > 0, torch.maximum(solid, -hollow), solid)
 
 
-def _prism(p: Tensor, corners: Tensor, outer: Tensor, h: Tensor, inner: Tensor, r: Tensor, _: Tensor) -> Tensor:
+def _prism(
+    p: Tensor, corners: Tensor, outer: Tensor, h: Tensor, inner: Tensor, r: Tensor, _: Tensor
+) -> Tensor:
     # Fold into half a sector; there the outline is one line from the outer corner to the inner one.
     half = math.pi / corners
     angle = torch.atan2(p[..., 1], p[..., 0])

@@ -43,7 +43,13 @@ def paint(rng: Rng) -> Material:
 
 def metal(rng: Rng) -> Material:
     """Steel, gold, copper, bronze or coloured metal."""
-    tones = [(0.6, 0.03, 0.8), (0.12, 0.6, 0.9), (0.06, 0.55, 0.85), (0.09, 0.5, 0.6), (rng.random(), 0.5, 0.8)]
+    tones = [
+        (0.6, 0.03, 0.8),
+        (0.12, 0.6, 0.9),
+        (0.06, 0.55, 0.85),
+        (0.09, 0.5, 0.6),
+        (rng.random(), 0.5, 0.8),
+    ]
     h, s, v = tones[int(rng.integers(len(tones)))]
     colour = hsv(h + uniform(rng, -0.02, 0.02), s * uniform(rng, 0.8, 1.2), v * uniform(rng, 0.75, 1.1))
     return Material(colour, uniform(rng, 0.85, 1.0), uniform(rng, 0.12, 0.5))
@@ -84,12 +90,16 @@ def skin(rng: Rng) -> Material:
 
 def dark(rng: Rng) -> Material:
     """Rubber, eyes, buttons."""
-    return Material(hsv(rng.random(), uniform(rng, 0, 0.3), uniform(rng, 0.03, 0.2)), 0.0, uniform(rng, 0.3, 0.9))
+    return Material(
+        hsv(rng.random(), uniform(rng, 0, 0.3), uniform(rng, 0.03, 0.2)), 0.0, uniform(rng, 0.3, 0.9)
+    )
 
 
 def white(rng: Rng) -> Material:
     """Snow, porcelain, plaster."""
-    return Material(hsv(rng.random(), uniform(rng, 0, 0.06), uniform(rng, 0.88, 1.0)), 0.0, uniform(rng, 0.1, 0.9))
+    return Material(
+        hsv(rng.random(), uniform(rng, 0, 0.06), uniform(rng, 0.88, 1.0)), 0.0, uniform(rng, 0.1, 0.9)
+    )
 
 
 def glass(rng: Rng) -> Material:

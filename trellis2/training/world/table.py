@@ -19,7 +19,9 @@ class Kind(IntEnum):
     ELLIPSOID = 0  # radius x, y, z
     BOX = 1  # half size x, y, z, rounding
     CONE = 2  # radius at the bottom, at the top, half height, rounding
-    TORUS = 3  # ring radius, tube radius, half opening angle (radians, symmetric about local +y; pi = full ring)
+    TORUS = (
+        3  # ring radius, tube radius, half opening angle (radians, symmetric about local +y; pi = full ring)
+    )
     CAPSULE = 4  # radius at the bottom, at the top, distance of the two centres (bottom centre is the origin)
     FRUSTUM = 5  # half size x, y at the bottom, half height, top scale x, y, rounding
     REVOLVE = 6  # four Bezier radii from bottom to top, half height, wall thickness (0 = solid, else open at the top)

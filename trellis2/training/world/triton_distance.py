@@ -25,7 +25,9 @@ def _atan2(y, x):
     ax, ay = tl.abs(x), tl.abs(y)
     a = tl.minimum(ax, ay) / tl.maximum(tl.maximum(ax, ay), 1e-20)
     s = a * a
-    r = ((((-0.0117212 * s + 0.05265332) * s - 0.11643287) * s + 0.19354346) * s - 0.33262347) * s + 0.99997726
+    r = (
+        (((-0.0117212 * s + 0.05265332) * s - 0.11643287) * s + 0.19354346) * s - 0.33262347
+    ) * s + 0.99997726
     r = r * a
     r = tl.where(ay > ax, 1.57079637 - r, r)
     r = tl.where(x < 0, 3.14159274 - r, r)
@@ -202,7 +204,14 @@ def distance_triton(tables: Tensor, points: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def trace_triton(
-    tables: Tensor, origins: Tensor, directions: Tensor, start: Tensor, reach: Tensor, steps: int, relax: float, hit: float
+    tables: Tensor,
+    origins: Tensor,
+    directions: Tensor,
+    start: Tensor,
+    reach: Tensor,
+    steps: int,
+    relax: float,
+    hit: float,
 ) -> tuple[Tensor, Tensor]:
     """See `render.trace`: `[B, N, 3]` rays from parameter `start` to `reach` -> final parameter, least d/t, `[B, N]`."""
     batch, count = start.shape
@@ -212,7 +221,13 @@ def trace_triton(
     if count:
         grid = (triton.cdiv(count, _BLOCK), batch)
         _trace_kernel[grid](
-            *(tables, origins.contiguous().float(), directions.contiguous().float(), t, reach.contiguous().float()),
+            *(
+                tables,
+                origins.contiguous().float(),
+                directions.contiguous().float(),
+                t,
+                reach.contiguous().float(),
+            ),
             *(least, count, steps, relax, hit),
             ROWS=tables.shape[1],
             BLOCK=_BLOCK,

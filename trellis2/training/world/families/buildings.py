@@ -21,7 +21,7 @@ def house(rng: Rng) -> np.ndarray:
     b = ObjectBuilder()
     b.add(Kind.BOX, (x, y, z, 0.01), wall)
     shape = (0.0, 1.0) if chance(rng, 0.45) else ((1.0, 0.0) if chance(rng, 0.6) else (0.0, 0.0))
-    b.add(Kind.FRUSTUM, (x * over, y * over, roof, *shape, 0.02), tiles, at=(0, 0, z + roof))
+    b.add(Kind.FRUSTUM, (x * over, y * over, roof, *shape, 0.02), tiles, at=(0, 0, z + roof - 0.03))
     if chance(rng, 0.6):
         side = -1 if chance(rng, 0.5) else 1
         b.add(Kind.BOX, (0.11, 0.11, roof, 0.01), stone(rng), at=(side * x * 0.5, y * 0.3, z + roof * 1.3))
@@ -62,7 +62,13 @@ def tower(rng: Rng) -> np.ndarray:
     else:
         b.add(Kind.CONE, (r * 0.95, r * 0.95, 0.1, 0), wall, at=(0, 0, h + 0.15), op=Op.SUBTRACT)
         count = int(rng.integers(5, 8)) if round_plan else 4
-        b.add(Kind.BOX, (0.11, 0.13, 0.13, 0.01), wall, at=(r * 1.13 * (1 if round_plan else 1.0), 0, h + 0.25), radial=count)
+        b.add(
+            Kind.BOX,
+            (0.11, 0.13, 0.13, 0.01),
+            wall,
+            at=(r * 1.13 * (1 if round_plan else 1.0), 0, h + 0.25),
+            radial=count,
+        )
         if not round_plan:
             b.add(Kind.BOX, (0.15, 0.15, 0.13, 0.01), wall, at=(r * 1.1, r * 1.1, h + 0.25), mirror="xy")
     b.add(Kind.BOX, (r * 0.35, 0.08, 0.28, 0.03), wood(rng), at=(0, -r * 1.05, 0.28 - h))
@@ -79,7 +85,12 @@ def lighthouse(rng: Rng) -> np.ndarray:
     top = r * uniform(rng, 0.55, 0.75)
     b = ObjectBuilder()
     b.add(Kind.CONE, (r, top, h, 0.02), bands)
-    b.add(Kind.CONE, (top * 1.5, top * 1.5, 0.06, 0.02), dark(rng) if chance(rng, 0.5) else paint(rng), at=(0, 0, h))
+    b.add(
+        Kind.CONE,
+        (top * 1.5, top * 1.5, 0.06, 0.02),
+        dark(rng) if chance(rng, 0.5) else paint(rng),
+        at=(0, 0, h),
+    )
     b.add(Kind.CONE, (top * 0.8, top * 0.8, 0.2, 0.02), glass(rng), at=(0, 0, h + 0.2))
     b.add(Kind.CONE, (top * 1.15, 0.03, 0.15, 0.02), paint(rng), at=(0, 0, h + 0.5))
     if chance(rng, 0.6):
@@ -98,7 +109,9 @@ def castle(rng: Rng) -> np.ndarray:
     b.add(Kind.CONE, (r, r, tall, 0.02), wall, at=(x, x, tall - h), mirror="xy")
     if chance(rng, 0.7):
         cone = uniform(rng, 0.2, 0.4)
-        b.add(Kind.CONE, (r * 1.25, 0.02, cone, 0.01), roof, at=(x, x, 2 * tall - h + cone * 0.9), mirror="xy")
+        b.add(
+            Kind.CONE, (r * 1.25, 0.02, cone, 0.01), roof, at=(x, x, 2 * tall - h + cone * 0.9), mirror="xy"
+        )
     keep = x * uniform(rng, 0.35, 0.5)
     if chance(rng, 0.7):
         up = tall * uniform(rng, 1.0, 1.4)
@@ -116,7 +129,11 @@ def windmill(rng: Rng) -> np.ndarray:
     b = ObjectBuilder()
     b.add(Kind.CONE, (r, top, h, 0.02), wall)
     b.add(Kind.ELLIPSOID, (top * 1.1, top * 1.1, top * uniform(rng, 0.7, 1.1)), paint(rng), at=(0, 0, h))
-    sail, front, length = decorated(rng, wood(rng) if chance(rng, 0.5) else white(rng), 0.3), -top * 1.3, uniform(rng, 0.55, 0.8)
+    sail, front, length = (
+        decorated(rng, wood(rng) if chance(rng, 0.5) else white(rng), 0.3),
+        -top * 1.3,
+        uniform(rng, 0.55, 0.8),
+    )
     start = uniform(rng, 0, 90)
     b.add(Kind.CONE, (0.09, 0.09, 0.25, 0.02), wood(rng), at=(0, front + 0.1, h), turn=(90, 0, 0))
     for i in range(4):
@@ -135,9 +152,17 @@ def church(rng: Rng) -> np.ndarray:
     tall, cap, spire = z * uniform(rng, 1.6, 2.2), uniform(rng, 0.25, 0.4), uniform(rng, 0.3, 0.6)
     b = ObjectBuilder()
     b.add(Kind.BOX, (x, y, z, 0.01), wall)
-    b.add(Kind.FRUSTUM, (x * 1.12, y * 1.05, cap, 0, 1, 0.01), roof, at=(0, 0, z + cap))
+    b.add(Kind.FRUSTUM, (x * 1.12, y * 1.05, cap, 0, 1, 0.01), roof, at=(0, 0, z + cap - 0.03))
     b.add(Kind.BOX, (r, r, tall, 0.01), wall, at=(0, -y, tall - z))
-    b.add(Kind.FRUSTUM, (r * 1.15, r * 1.15, spire, 0, 0, 0.01), roof, at=(0, -y, 2 * tall - z + spire))
+    b.add(
+        Kind.FRUSTUM, (r * 1.15, r * 1.15, spire, 0, 0, 0.01), roof, at=(0, -y, 2 * tall - z + spire - 0.03)
+    )
     b.add(Kind.BOX, (r * 0.45, 0.06, z * 0.5, 0.05), wood(rng), at=(0, -y - r, -z * 0.5))
     b.add(Kind.BOX, (0.05, 0.1, z * 0.45, 0.05), glass(rng), at=(x, y * 0.4, 0.05), mirror="xy")
-    return b.add(Kind.PRISM, (12, r * 0.4, 0.06, r * 0.386, 0.01), glass(rng), at=(0, -y - r, tall - z + tall * 0.5), turn=(90, 0, 0)).finish()
+    return b.add(
+        Kind.PRISM,
+        (12, r * 0.4, 0.06, r * 0.386, 0.01),
+        glass(rng),
+        at=(0, -y - r, tall - z + tall * 0.5),
+        turn=(90, 0, 0),
+    ).finish()

@@ -5,7 +5,21 @@ from __future__ import annotations
 import numpy as np
 
 from ..builder import ObjectBuilder
-from ..materials import Rng, anything, chance, dark, decorated, glass, metal, paint, skin, stone, uniform, white, wood
+from ..materials import (
+    Rng,
+    anything,
+    chance,
+    dark,
+    decorated,
+    glass,
+    metal,
+    paint,
+    skin,
+    stone,
+    uniform,
+    white,
+    wood,
+)
 from ..table import Kind, Op
 
 
@@ -28,12 +42,30 @@ def robot(rng: Rng) -> np.ndarray:
     eye, light = head * uniform(rng, 0.18, 0.28), glass(rng) if chance(rng, 0.5) else paint(rng)
     b.add(Kind.ELLIPSOID, (eye, 0.08, eye), light, at=(head * 0.42, -y * 0.9, up + hz * 0.2), mirror="x")
     b.add(Kind.BOX, (head * 0.5, 0.05, 0.05, 0.02), dark(rng), at=(0, -y * 0.9, up - hz * 0.5))
-    b.add(Kind.BOX, (x * 0.6, 0.06, z * 0.35, 0.02), decorated(rng, trim, 0.4), at=(0, -y if y < 0.42 else -0.4, z * 0.2))
+    b.add(
+        Kind.BOX,
+        (x * 0.6, 0.06, z * 0.35, 0.02),
+        decorated(rng, trim, 0.4),
+        at=(0, -y if y < 0.42 else -0.4, z * 0.2),
+    )
     arm = uniform(rng, 0.1, 0.14)
     swing = uniform(rng, 3, 35)
-    b.add(Kind.CAPSULE, (arm * 1.2, arm, z * 1.3), trim if chance(rng, 0.5) else shell, at=(x + arm * 0.8, 0, z * 0.7), turn=(0, 180 - swing, 0), mirror="x")
+    b.add(
+        Kind.CAPSULE,
+        (arm * 1.2, arm, z * 1.3),
+        trim if chance(rng, 0.5) else shell,
+        at=(x + arm * 0.8, 0, z * 0.7),
+        turn=(0, 180 - swing, 0),
+        mirror="x",
+    )
     leg = uniform(rng, 0.25, 0.5)
-    b.add(Kind.CONE, (0.13, 0.13, leg, 0.03), dark(rng) if chance(rng, 0.5) else shell, at=(x * 0.5, 0, -z - leg * 0.9), mirror="x")
+    b.add(
+        Kind.CONE,
+        (0.13, 0.13, leg, 0.03),
+        dark(rng) if chance(rng, 0.5) else shell,
+        at=(x * 0.5, 0, -z - leg * 0.9),
+        mirror="x",
+    )
     b.add(Kind.BOX, (0.2, 0.27, 0.1, 0.05), trim, at=(x * 0.5, -0.06, -z - leg * 1.9), mirror="x")
     if chance(rng, 0.6):
         b.add(Kind.CONE, (0.04, 0.04, 0.15, 0.01), metal(rng), at=(0, 0, up + hz + 0.1))
@@ -43,7 +75,11 @@ def robot(rng: Rng) -> np.ndarray:
 
 def doll(rng: Rng) -> np.ndarray:
     """A toy person: round head with hair or hat, trunk, arms, legs or a dress."""
-    flesh, shirt, hair = skin(rng), decorated(rng, paint(rng), 0.35), paint(rng) if chance(rng, 0.5) else dark(rng)
+    flesh, shirt, hair = (
+        skin(rng),
+        decorated(rng, paint(rng), 0.35),
+        paint(rng) if chance(rng, 0.5) else dark(rng),
+    )
     head, trunk = uniform(rng, 0.32, 0.45), uniform(rng, 0.3, 0.42)
     wide = uniform(rng, 0.26, 0.36)
     b = ObjectBuilder()
@@ -56,18 +92,30 @@ def doll(rng: Rng) -> np.ndarray:
     up = trunk + head * 0.85
     b.add(Kind.ELLIPSOID, (head, head * 0.95, head), flesh, at=(0, 0, up))
     b.add(Kind.ELLIPSOID, (head * 1.07, head * 0.95, head * 0.9), hair, at=(0, head * 0.2, up + head * 0.3))
-    b.add(Kind.ELLIPSOID, (head * 0.13, 0.05, head * 0.15), dark(rng), at=(head * 0.38, -head * 0.85, up - 0.02), mirror="x")
+    b.add(
+        Kind.ELLIPSOID,
+        (head * 0.13, 0.05, head * 0.15),
+        dark(rng),
+        at=(head * 0.38, -head * 0.85, up - 0.02),
+        mirror="x",
+    )
     if chance(rng, 0.4):
         hat = paint(rng)
         b.add(Kind.CONE, (head * 1.5, head * 1.5, 0.05, 0.02), hat, at=(0, 0, up + head * 0.75))
         b.add(Kind.CONE, (head * 0.85, head * 0.75, head * 0.35, 0.04), hat, at=(0, 0, up + head * 1.05))
     arm, swing = uniform(rng, 0.09, 0.12), uniform(rng, 10, 80)
-    b.add(Kind.CAPSULE, (arm, arm, 0.5), shirt, at=(wide, 0, trunk * 0.7), turn=(0, 180 - swing, 0), mirror="x")
+    b.add(
+        Kind.CAPSULE, (arm, arm, 0.5), shirt, at=(wide, 0, trunk * 0.7), turn=(0, 180 - swing, 0), mirror="x"
+    )
     c, s = np.cos(np.radians(swing)), np.sin(np.radians(swing))
-    b.add(Kind.ELLIPSOID, (arm * 1.15,) * 3, flesh, at=(wide + 0.58 * s, 0, trunk * 0.7 - 0.58 * c), mirror="x")
+    b.add(
+        Kind.ELLIPSOID, (arm * 1.15,) * 3, flesh, at=(wide + 0.58 * s, 0, trunk * 0.7 - 0.58 * c), mirror="x"
+    )
     leg = uniform(rng, 0.25, 0.4)
     b.add(Kind.CONE, (0.12, 0.13, leg, 0.04), paint(rng), at=(wide * 0.5, 0, low - leg * 0.8), mirror="x")
-    return b.add(Kind.ELLIPSOID, (0.15, 0.22, 0.1), dark(rng), at=(wide * 0.5, -0.08, low - leg * 1.75), mirror="x").finish()
+    return b.add(
+        Kind.ELLIPSOID, (0.15, 0.22, 0.1), dark(rng), at=(wide * 0.5, -0.08, low - leg * 1.75), mirror="x"
+    ).finish()
 
 
 def bear(rng: Rng) -> np.ndarray:
@@ -82,14 +130,49 @@ def bear(rng: Rng) -> np.ndarray:
     b.add(Kind.ELLIPSOID, (head, head * 0.9, head * 0.9), fur, at=(0, -0.05, up))
     b.add(Kind.ELLIPSOID, (head * 0.42, head * 0.35, head * 0.32), pale, at=(0, -head * 0.8, up - head * 0.2))
     b.add(Kind.ELLIPSOID, (0.08, 0.06, 0.06), dark(rng), at=(0, -head * 1.15, up - head * 0.1))
-    b.add(Kind.ELLIPSOID, (0.06, 0.05, 0.07), dark(rng), at=(head * 0.4, -head * 0.85, up + head * 0.22), mirror="x")
+    b.add(
+        Kind.ELLIPSOID,
+        (0.06, 0.05, 0.07),
+        dark(rng),
+        at=(head * 0.4, -head * 0.85, up + head * 0.22),
+        mirror="x",
+    )
     if chance(rng, 0.6):
-        b.add(Kind.ELLIPSOID, (head * 0.36, head * 0.18, head * 0.36), fur, at=(head * 0.72, 0, up + head * 0.72), mirror="x")
+        b.add(
+            Kind.ELLIPSOID,
+            (head * 0.36, head * 0.18, head * 0.36),
+            fur,
+            at=(head * 0.72, 0, up + head * 0.72),
+            mirror="x",
+        )
     else:
         tall = head * uniform(rng, 0.6, 1.1)
-        b.add(Kind.ELLIPSOID, (head * 0.2, head * 0.14, tall), fur, at=(head * 0.45, 0, up + head * 0.6 + tall * 0.5), turn=(0, 12, 0), mirror="x")
-    b.add(Kind.CAPSULE, (0.16, 0.14, belly * 0.7), fur, at=(belly * 0.75, -0.1, belly * 0.45), turn=(30, 145, 0), mirror="x", blend=0.05)
-    b.add(Kind.CAPSULE, (0.2, 0.17, belly * 0.75), fur, at=(belly * 0.55, -belly * 0.3, -belly * 0.75), turn=(85, 0, 20), mirror="x", blend=0.05)
+        b.add(
+            Kind.ELLIPSOID,
+            (head * 0.2, head * 0.14, tall),
+            fur,
+            at=(head * 0.45, 0, up + head * 0.6 + tall * 0.5),
+            turn=(0, 12, 0),
+            mirror="x",
+        )
+    b.add(
+        Kind.CAPSULE,
+        (0.16, 0.14, belly * 0.7),
+        fur,
+        at=(belly * 0.75, -0.1, belly * 0.45),
+        turn=(30, 145, 0),
+        mirror="x",
+        blend=0.05,
+    )
+    b.add(
+        Kind.CAPSULE,
+        (0.2, 0.17, belly * 0.75),
+        fur,
+        at=(belly * 0.55, -belly * 0.3, -belly * 0.75),
+        turn=(85, 0, 20),
+        mirror="x",
+        blend=0.05,
+    )
     if chance(rng, 0.3):
         b.add(Kind.TORUS, (head * 0.62, 0.09, np.pi), paint(rng), at=(0, -0.02, belly * 0.75))
     return b.finish()
@@ -111,11 +194,25 @@ def chess(rng: Rng) -> np.ndarray:
         top = r * uniform(rng, 0.65, 0.8)
         b.add(Kind.CONE, (top * 0.9, top, 0.25, 0.02), m, at=(0, 0, h + 0.25))
         b.add(Kind.CONE, (top * 0.68, top * 0.68, 0.15, 0.0), m, at=(0, 0, h + 0.5), op=Op.SUBTRACT)
-        b.add(Kind.BOX, (top, 0.09, 0.14, 0.0), m, at=(top * 0.9, 0, h + 0.52), op=Op.SUBTRACT, radial=int(rng.integers(4, 7)))
+        b.add(
+            Kind.BOX,
+            (top, 0.09, 0.14, 0.0),
+            m,
+            at=(top * 0.9, 0, h + 0.52),
+            op=Op.SUBTRACT,
+            radial=int(rng.integers(4, 7)),
+        )
     elif rank == 2:
         size = r * uniform(rng, 0.5, 0.6)
         b.add(Kind.ELLIPSOID, (size, size, size * 1.45), m, at=(0, 0, h + size * 1.3))
-        b.add(Kind.BOX, (size, size, 0.045, 0.0), m, at=(size * 0.75, 0, h + size * 1.7), turn=(0, -50, 0), op=Op.SUBTRACT)
+        b.add(
+            Kind.BOX,
+            (size, size, 0.045, 0.0),
+            m,
+            at=(size * 0.75, 0, h + size * 1.7),
+            turn=(0, -50, 0),
+            op=Op.SUBTRACT,
+        )
         b.add(Kind.ELLIPSOID, (0.1, 0.1, 0.1), m, at=(0, 0, h + size * 2.75))
     else:
         b.add(Kind.REVOLVE, (r * 0.4, r * 0.45, r * 0.5, r * 0.8, 0.3, 0), m, at=(0, 0, h + 0.3))

@@ -18,9 +18,18 @@ def _legs(b: ObjectBuilder, rng: Rng, m: Material, x: float, y: float, height: f
     spread = uniform(rng, 0, 8) if chance(rng, 0.4) else 0.0
     middle = (x - thick, y - thick, top - height / 2)
     if chance(rng, 0.5):
-        b.add(Kind.BOX, (thick, thick, height / 2, 0.02), m, at=middle, mirror="xy", turn=(spread, -spread, 0))
+        b.add(
+            Kind.BOX, (thick, thick, height / 2, 0.02), m, at=middle, mirror="xy", turn=(spread, -spread, 0)
+        )
     else:
-        b.add(Kind.CONE, (thick * 0.7, thick, height / 2, 0.02), m, at=middle, mirror="xy", turn=(spread, -spread, 0))
+        b.add(
+            Kind.CONE,
+            (thick * 0.7, thick, height / 2, 0.02),
+            m,
+            at=middle,
+            mirror="xy",
+            turn=(spread, -spread, 0),
+        )
 
 
 def table(rng: Rng) -> np.ndarray:
@@ -41,7 +50,14 @@ def table(rng: Rng) -> np.ndarray:
             b.add(Kind.CONE, (y * 0.6, y * 0.5, 0.06, 0.03), legs, at=(0, 0, -h))
         else:
             count = int(rng.integers(3, 5))
-            b.add(Kind.CONE, (0.06, 0.08, h / 2, 0.02), legs, at=(y * 0.75, 0, -h / 2), turn=(0, -8, 0), radial=count)
+            b.add(
+                Kind.CONE,
+                (0.06, 0.08, h / 2, 0.02),
+                legs,
+                at=(y * 0.75, 0, -h / 2),
+                turn=(0, -8, 0),
+                radial=count,
+            )
     return b.finish()
 
 
@@ -75,9 +91,21 @@ def stool(rng: Rng) -> np.ndarray:
     b = ObjectBuilder()
     b.add(Kind.CONE, (r * uniform(rng, 0.85, 1.0), r, uniform(rng, 0.07, 0.14), 0.05), seat)
     tilt = uniform(rng, 3, 12)
-    b.add(Kind.CONE, (0.06, 0.075, h / 2, 0.02), frame, at=(r * 0.72, 0, -h / 2), turn=(0, -tilt, 0), radial=count)
+    b.add(
+        Kind.CONE,
+        (0.06, 0.075, h / 2, 0.02),
+        frame,
+        at=(r * 0.72, 0, -h / 2),
+        turn=(0, -tilt, 0),
+        radial=count,
+    )
     if chance(rng, 0.7):
-        b.add(Kind.TORUS, (r * 0.72 + 0.15 * h * np.tan(np.radians(tilt)), 0.05, np.pi), frame, at=(0, 0, -h * 0.65))
+        b.add(
+            Kind.TORUS,
+            (r * 0.72 + 0.15 * h * np.tan(np.radians(tilt)), 0.05, np.pi),
+            frame,
+            at=(0, 0, -h * 0.65),
+        )
     return b.finish()
 
 
@@ -94,10 +122,18 @@ def sofa(rng: Rng) -> np.ndarray:
     arm = uniform(rng, 0.28, 0.42)
     b.add(Kind.BOX, (0.16, y, arm, soft), cloth, at=(x, 0, arm - 0.2), mirror="x")
     if x > 1.05:
-        b.add(Kind.BOX, (x / 2 - 0.09, y - 0.12, 0.13, soft * 0.8), cushion, at=(x / 2 - 0.07, -0.12, 0.3), mirror="x")
+        b.add(
+            Kind.BOX,
+            (x / 2 - 0.09, y - 0.12, 0.13, soft * 0.8),
+            cushion,
+            at=(x / 2 - 0.07, -0.12, 0.3),
+            mirror="x",
+        )
     else:
         b.add(Kind.BOX, (x - 0.17, y - 0.12, 0.13, soft * 0.8), cushion, at=(0, -0.12, 0.3))
-    return b.add(Kind.CONE, (0.06, 0.08, 0.1, 0.02), wood(rng), at=(x - 0.05, y - 0.15, -0.3), mirror="xy").finish()
+    return b.add(
+        Kind.CONE, (0.06, 0.08, 0.1, 0.02), wood(rng), at=(x - 0.05, y - 0.15, -0.3), mirror="xy"
+    ).finish()
 
 
 def lamp(rng: Rng) -> np.ndarray:
@@ -106,7 +142,12 @@ def lamp(rng: Rng) -> np.ndarray:
     stand = anything(rng)
     b = ObjectBuilder()
     if chance(rng, 0.5):
-        b.add(Kind.CONE, (foot, foot * uniform(rng, 0.6, 1.0), uniform(rng, 0.06, 0.12), 0.03), stand, at=(0, 0, -h))
+        b.add(
+            Kind.CONE,
+            (foot, foot * uniform(rng, 0.6, 1.0), uniform(rng, 0.06, 0.12), 0.03),
+            stand,
+            at=(0, 0, -h),
+        )
         b.add(Kind.CONE, (0.07, 0.06, h, 0.02), stand, blend=0.08)
     else:
         b.add(Kind.REVOLVE, (foot * 0.6, foot * 1.6, foot * 0.2, 0.08, h, 0), decorated(rng, stand, 0.3))
@@ -134,7 +175,12 @@ def shelf(rng: Rng) -> np.ndarray:
             tall = half * uniform(rng, 0.5, 0.75)
             wide = x * uniform(rng, 0.2, 0.7)
             low = z - (i + 1) * 2 * half + tall
-            b.add(Kind.BOX, (wide, y * 0.75, tall, 0.02), decorated(rng, paint(rng), 0.6), at=(uniform(rng, wide - x, x - wide), 0, low))
+            b.add(
+                Kind.BOX,
+                (wide, y * 0.75, tall, 0.02),
+                decorated(rng, paint(rng), 0.6),
+                at=(uniform(rng, wide - x, x - wide), 0, low),
+            )
     return b.finish()
 
 
@@ -148,8 +194,12 @@ def crate(rng: Rng) -> np.ndarray:
         b.add(Kind.BOX, (x, y, z, 0.01), plank)
         b.add(Kind.BOX, (w, w, z + out, 0.015), frame, at=(x + out - w, y + out - w, 0), mirror="xy")
         for side in (-1, 1):
-            b.add(Kind.BOX, (x + out, w, w, 0.015), frame, at=(0, y + out - w, side * (z + out - w)), mirror="y")
-            b.add(Kind.BOX, (w, y + out, w, 0.015), frame, at=(x + out - w, 0, side * (z + out - w)), mirror="x")
+            b.add(
+                Kind.BOX, (x + out, w, w, 0.015), frame, at=(0, y + out - w, side * (z + out - w)), mirror="y"
+            )
+            b.add(
+                Kind.BOX, (w, y + out, w, 0.015), frame, at=(x + out - w, 0, side * (z + out - w)), mirror="x"
+            )
         return b.finish()
     wrap, ribbon, w = decorated(rng, paint(rng), 0.5), paint(rng), uniform(rng, 0.1, 0.2)
     b.add(Kind.BOX, (x, y, z, 0.03), wrap)
@@ -158,4 +208,11 @@ def crate(rng: Rng) -> np.ndarray:
     b.add(Kind.BOX, (x * 1.08, w, z * 1.12, 0.02), ribbon, at=(0, 0, z * 0.05))
     b.add(Kind.BOX, (w, y * 1.08, z * 1.12, 0.02), ribbon, at=(0, 0, z * 0.05))
     bow = uniform(rng, 0.16, 0.26)
-    return b.add(Kind.TORUS, (bow, 0.08, np.pi), ribbon, at=(bow * 0.9, 0, z * 1.2 + bow * 0.6), turn=(90, -25, 0), mirror="x").finish()
+    return b.add(
+        Kind.TORUS,
+        (bow, 0.08, np.pi),
+        ribbon,
+        at=(bow * 0.9, 0, z * 1.2 + bow * 0.6),
+        turn=(90, -25, 0),
+        mirror="x",
+    ).finish()

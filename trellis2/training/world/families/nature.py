@@ -23,7 +23,13 @@ def mushroom(rng: Rng) -> np.ndarray:
         for lift in (25, 60):
             c, s = np.cos(np.radians(lift)), np.sin(np.radians(lift))
             size = cap * uniform(rng, 0.1, 0.17)
-            b.add(Kind.ELLIPSOID, (size, size, size), dots, at=(cap * c * 0.96, 0, h + dome * s * 0.96), radial=count if lift < 50 else 4)
+            b.add(
+                Kind.ELLIPSOID,
+                (size, size, size),
+                dots,
+                at=(cap * c * 0.96, 0, h + dome * s * 0.96),
+                radial=count if lift < 50 else 4,
+            )
     return b.finish()
 
 
@@ -56,7 +62,9 @@ def pine(rng: Rng) -> np.ndarray:
         b.add(Kind.CONE, (size, 0.02, half, 0.02), snow if i == layers - 1 else green, at=(0, 0, z + half))
         z += half * 1.1
     if chance(rng, 0.25):
-        b.add(Kind.PRISM, (5, 0.2, 0.06, 0.09, 0.02), paint(rng), at=(0, 0, z + half + 0.1), turn=(90, -18, 0))
+        b.add(
+            Kind.PRISM, (5, 0.2, 0.06, 0.09, 0.02), paint(rng), at=(0, 0, z + half + 0.1), turn=(90, -18, 0)
+        )
     return b.finish()
 
 
@@ -96,7 +104,9 @@ def flower(rng: Rng) -> np.ndarray:
         b.add(Kind.ELLIPSOID, (petal, petal * 0.25, petal * 0.55), colour, at=at, turn=(0, -np.degrees(a), 0))
     b.add(Kind.ELLIPSOID, (heart, heart * 0.6, heart), paint(rng), at=(0, -0.05, h))
     pot = uniform(rng, 0.4, 0.6)
-    return b.add(Kind.CONE, (pot * 0.7, pot, 0.35, 0.03), decorated(rng, anything(rng), 0.3), at=(0, 0, -h)).finish()
+    return b.add(
+        Kind.CONE, (pot * 0.7, pot, 0.35, 0.03), decorated(rng, anything(rng), 0.3), at=(0, 0, -h)
+    ).finish()
 
 
 def snowman(rng: Rng) -> np.ndarray:
@@ -116,13 +126,35 @@ def snowman(rng: Rng) -> np.ndarray:
     eye = (head * 0.35, -head * 0.87, top + head * 0.3)
     b.add(Kind.ELLIPSOID, (0.06, 0.06, 0.06), coal, at=eye, mirror="x")
     for i in range(3):
-        b.add(Kind.ELLIPSOID, (0.06, 0.06, 0.06), coal, at=(0, -middle * (0.99 - 0.03 * i), z + middle * (0.3 - 0.25 * i)))
-    b.add(Kind.CAPSULE, (0.05, 0.04, 0.7), wood(rng), at=(middle * 0.8, 0, z + 0.1), turn=(0, uniform(rng, 50, 75), 0), mirror="x")
+        b.add(
+            Kind.ELLIPSOID,
+            (0.06, 0.06, 0.06),
+            coal,
+            at=(0, -middle * (0.99 - 0.03 * i), z + middle * (0.3 - 0.25 * i)),
+        )
+    b.add(
+        Kind.CAPSULE,
+        (0.05, 0.04, 0.7),
+        wood(rng),
+        at=(middle * 0.8, 0, z + 0.1),
+        turn=(0, uniform(rng, 50, 75), 0),
+        mirror="x",
+    )
     hat, tall = anything(rng), uniform(rng, 0.15, 0.3)
     b.add(Kind.CONE, (head * 1.05, head * 1.05, 0.05, 0.02), hat, at=(0, 0, top + head * 0.75))
-    b.add(Kind.CONE, (head * 0.7, head * uniform(rng, 0.5, 0.75), tall, 0.03), hat, at=(0, 0, top + head * 0.75 + tall))
+    b.add(
+        Kind.CONE,
+        (head * 0.7, head * uniform(rng, 0.5, 0.75), tall, 0.03),
+        hat,
+        at=(0, 0, top + head * 0.75 + tall),
+    )
     if chance(rng, 0.5):
-        b.add(Kind.TORUS, (head * 0.75, 0.1, np.pi), decorated(rng, paint(rng), 0.5), at=(0, 0, top - head * 0.75))
+        b.add(
+            Kind.TORUS,
+            (head * 0.75, 0.1, np.pi),
+            decorated(rng, paint(rng), 0.5),
+            at=(0, 0, top - head * 0.75),
+        )
     return b.finish()
 
 
@@ -171,11 +203,25 @@ def duck(rng: Rng) -> np.ndarray:
     b = ObjectBuilder()
     b.add(Kind.ELLIPSOID, (x, y, z), body)
     b.add(Kind.CAPSULE, (0.25, 0.1, 0.35), body, at=(0, y * 0.7, z * 0.3), turn=(-45, 0, 0), blend=0.2)
-    b.add(Kind.ELLIPSOID, (head, head, head), body if chance(rng, 0.7) else paint(rng), at=(0, front, up), blend=0.1)
+    b.add(
+        Kind.ELLIPSOID,
+        (head, head, head),
+        body if chance(rng, 0.7) else paint(rng),
+        at=(0, front, up),
+        blend=0.1,
+    )
     b.add(Kind.ELLIPSOID, (0.2, 0.28, 0.09), beak, at=(0, front - head, up - 0.05))
-    b.add(Kind.ELLIPSOID, (0.07, 0.07, 0.09), dark(rng), at=(head * 0.45, front - head * 0.8, up + head * 0.3), mirror="x")
+    b.add(
+        Kind.ELLIPSOID,
+        (0.07, 0.07, 0.09),
+        dark(rng),
+        at=(head * 0.45, front - head * 0.8, up + head * 0.3),
+        mirror="x",
+    )
     wing = body if chance(rng, 0.5) else paint(rng)
-    return b.add(Kind.ELLIPSOID, (0.12, y * 0.5, z * 0.5), wing, at=(x * 0.95, 0.1, 0.1), turn=(15, 0, 0), mirror="x").finish()
+    return b.add(
+        Kind.ELLIPSOID, (0.12, y * 0.5, z * 0.5), wing, at=(x * 0.95, 0.1, 0.1), turn=(15, 0, 0), mirror="x"
+    ).finish()
 
 
 def rock(rng: Rng) -> np.ndarray:
@@ -185,7 +231,11 @@ def rock(rng: Rng) -> np.ndarray:
     for i in range(int(rng.integers(2, 6))):
         size = uniform(rng, 0.4, 0.9)
         shape = (size, size * uniform(rng, 0.7, 1.2), size * uniform(rng, 0.5, 1.1))
-        at = (0, 0, 0) if i == 0 else (uniform(rng, -0.7, 0.7), uniform(rng, -0.7, 0.7), uniform(rng, -0.2, 0.3))
+        at = (
+            (0, 0, 0)
+            if i == 0
+            else (uniform(rng, -0.7, 0.7), uniform(rng, -0.7, 0.7), uniform(rng, -0.2, 0.3))
+        )
         m = grey if chance(rng, 0.75) else (leaf(rng) if chance(rng, 0.5) else stone(rng))
         kind = Kind.ELLIPSOID if chance(rng, 0.6) else Kind.BOX
         extra = (*shape, size * 0.3) if kind is Kind.BOX else shape

@@ -20,7 +20,13 @@ def hammer(rng: Rng) -> np.ndarray:
         b.add(Kind.BOX, (head, thick, thick, 0.03), steel, at=(0, 0, h))
     else:
         b.add(Kind.CONE, (thick, thick, head * 0.55, 0.03), steel, at=(-head * 0.5, 0, h), turn=(0, 90, 0))
-        b.add(Kind.FRUSTUM, (thick, thick, head * 0.5, 0.9, 0.15, 0.02), steel, at=(head * 0.45, 0, h), turn=(0, 90, 0))
+        b.add(
+            Kind.FRUSTUM,
+            (thick, thick, head * 0.5, 0.9, 0.15, 0.02),
+            steel,
+            at=(head * 0.45, 0, h),
+            turn=(0, 90, 0),
+        )
     if chance(rng, 0.4):
         b.add(Kind.CONE, (r * 1.5, r * 1.5, h * 0.35, 0.05), dark(rng), at=(0, 0, -h * 0.62))
     return b.finish()
@@ -49,11 +55,25 @@ def dumbbell(rng: Rng) -> np.ndarray:
     if style < 0.4:
         for i in range(int(rng.integers(1, 4))):
             size = r * (1 - 0.2 * i)
-            b.add(Kind.CONE, (size, size, 0.11, 0.03), load if i % 2 == 0 else paint(rng), at=(x - 0.1 + 0.2 * i, 0, 0), turn=(0, 90, 0), mirror="x")
+            b.add(
+                Kind.CONE,
+                (size, size, 0.11, 0.03),
+                load if i % 2 == 0 else paint(rng),
+                at=(x - 0.1 + 0.2 * i, 0, 0),
+                turn=(0, 90, 0),
+                mirror="x",
+            )
     elif style < 0.7:
         b.add(Kind.ELLIPSOID, (r, r, r), load, at=(x, 0, 0), mirror="x")
     else:
-        b.add(Kind.PRISM, (6, r, uniform(rng, 0.2, 0.35), r * np.cos(np.pi / 6), 0.04), load, at=(x, 0, 0), turn=(0, 90, 0), mirror="x")
+        b.add(
+            Kind.PRISM,
+            (6, r, uniform(rng, 0.2, 0.35), r * np.cos(np.pi / 6), 0.04),
+            load,
+            at=(x, 0, 0),
+            turn=(0, 90, 0),
+            mirror="x",
+        )
     return b.finish()
 
 
@@ -65,7 +85,13 @@ def camera(rng: Rng) -> np.ndarray:
     b = ObjectBuilder()
     b.add(Kind.BOX, (x, y, z, uniform(rng, 0.03, 0.12)), body)
     b.add(Kind.BOX, (x * 1.01, y * 1.01, z * 0.22, 0.02), trim, at=(0, 0, z * 0.72))
-    b.add(Kind.CONE, (r, r * 0.9, length, 0.03), dark(rng) if chance(rng, 0.6) else trim, at=(shift, -y - length * 0.8, -0.05), turn=(90, 0, 0))
+    b.add(
+        Kind.CONE,
+        (r, r * 0.9, length, 0.03),
+        dark(rng) if chance(rng, 0.6) else trim,
+        at=(shift, -y - length * 0.8, -0.05),
+        turn=(90, 0, 0),
+    )
     front = -y - 1.8 * length
     b.add(Kind.CONE, (r * 0.68, r * 0.68, 0.08, 0), at=(shift, front, -0.05), turn=(90, 0, 0), op=Op.SUBTRACT)
     b.add(Kind.ELLIPSOID, (r * 0.66, 0.1, r * 0.66), glass(rng), at=(shift, front + 0.1, -0.05))
@@ -83,9 +109,21 @@ def drum(rng: Rng) -> np.ndarray:
     b.add(Kind.CONE, (r * 0.97, r * 0.97, h + 0.03, 0.02), white(rng))
     for side in (-1, 1):
         b.add(Kind.TORUS, (r * 1.0, uniform(rng, 0.06, 0.1), np.pi), hoop, at=(0, 0, side * h))
-    b.add(Kind.CONE, (0.045, 0.045, h * 0.9, 0.01), metal(rng), at=(r * 1.04, 0, 0), radial=int(rng.integers(5, 11)))
+    b.add(
+        Kind.CONE,
+        (0.045, 0.045, h * 0.9, 0.01),
+        metal(rng),
+        at=(r * 1.04, 0, 0),
+        radial=int(rng.integers(5, 11)),
+    )
     if chance(rng, 0.5):
-        b.add(Kind.CAPSULE, (0.05, 0.05, r * 1.5), wood(rng), at=(-r * 0.7, -0.1, h + 0.1), turn=(uniform(rng, -15, 15), 88, uniform(rng, -20, 20)))
+        b.add(
+            Kind.CAPSULE,
+            (0.05, 0.05, r * 1.5),
+            wood(rng),
+            at=(-r * 0.7, -0.1, h + 0.1),
+            turn=(uniform(rng, -15, 15), 88, uniform(rng, -20, 20)),
+        )
     return b.finish()
 
 
@@ -96,7 +134,14 @@ def gear(rng: Rng) -> np.ndarray:
     b = ObjectBuilder()
     b.add(Kind.PRISM, (teeth, r, half, r * uniform(rng, 0.68, 0.82), 0.02), steel, turn=(90, 0, 0))
     if chance(rng, 0.5):
-        b.add(Kind.CONE, (r * 0.62, r * 0.62, half * 0.45, 0), at=(0, -half * 0.8, 0), turn=(90, 0, 0), op=Op.SUBTRACT, mirror="y")
+        b.add(
+            Kind.CONE,
+            (r * 0.62, r * 0.62, half * 0.45, 0),
+            at=(0, -half * 0.8, 0),
+            turn=(90, 0, 0),
+            op=Op.SUBTRACT,
+            mirror="y",
+        )
     hub = r * uniform(rng, 0.25, 0.4)
     b.add(Kind.CONE, (hub, hub, half * 1.25, 0.02), anything(rng), turn=(90, 0, 0))
     return b.add(Kind.CONE, (hub * 0.55, hub * 0.55, half * 1.5, 0), turn=(90, 0, 0), op=Op.SUBTRACT).finish()
@@ -110,11 +155,29 @@ def television(rng: Rng) -> np.ndarray:
     b = ObjectBuilder()
     b.add(Kind.BOX, (x, deep, z, 0.05), body)
     shift = 0.0 if deep < 0.2 else x * 0.12
-    b.add(Kind.BOX, (x * (0.92 if deep < 0.2 else 0.76), 0.05, z * 0.86, 0.03), decorated(rng, glass(rng), 0.3), at=(-shift, -deep, 0))
+    b.add(
+        Kind.BOX,
+        (x * (0.92 if deep < 0.2 else 0.76), 0.05, z * 0.86, 0.03),
+        decorated(rng, glass(rng), 0.3),
+        at=(-shift, -deep, 0),
+    )
     if deep > 0.2:
         for i in range(2):
-            b.add(Kind.CONE, (0.09, 0.08, 0.06, 0.02), metal(rng), at=(x * 0.8, -deep - 0.03, z * (0.45 - 0.45 * i)), turn=(90, 0, 0))
-        b.add(Kind.CAPSULE, (0.05, 0.04, 0.6), metal(rng), at=(0.05, 0, z), turn=(0, uniform(rng, 20, 45), 0), mirror="x")
+            b.add(
+                Kind.CONE,
+                (0.09, 0.08, 0.06, 0.02),
+                metal(rng),
+                at=(x * 0.8, -deep - 0.03, z * (0.45 - 0.45 * i)),
+                turn=(90, 0, 0),
+            )
+        b.add(
+            Kind.CAPSULE,
+            (0.05, 0.04, 0.6),
+            metal(rng),
+            at=(0.05, 0, z),
+            turn=(0, uniform(rng, 20, 45), 0),
+            mirror="x",
+        )
         b.add(Kind.CONE, (0.06, 0.09, 0.14, 0.02), at=(x * 0.75, deep * 0.6, -z - 0.1), mirror="xy")
     else:
         stand = metal(rng) if chance(rng, 0.5) else body
@@ -150,7 +213,12 @@ def sword(rng: Rng) -> np.ndarray:
     guard = metal(rng) if chance(rng, 0.7) else paint(rng)
     b.add(Kind.BOX, (uniform(rng, 0.28, 0.45), 0.09, 0.07, 0.04), guard)
     grip = uniform(rng, 0.16, 0.26)
-    b.add(Kind.CONE, (0.075, 0.085, grip, 0.02), decorated(rng, wood(rng) if chance(rng, 0.5) else dark(rng), 0.5), at=(0, 0, -grip - 0.03))
+    b.add(
+        Kind.CONE,
+        (0.075, 0.085, grip, 0.02),
+        decorated(rng, wood(rng) if chance(rng, 0.5) else dark(rng), 0.5),
+        at=(0, 0, -grip - 0.03),
+    )
     return b.add(Kind.ELLIPSOID, (0.12, 0.12, 0.12), guard, at=(0, 0, -2 * grip - 0.1)).finish()
 
 

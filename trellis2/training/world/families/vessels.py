@@ -19,7 +19,14 @@ def mug(rng: Rng) -> np.ndarray:
     b.add(Kind.CONE, (bottom, top, height, uniform(rng, 0.02, 0.1)), body)
     handle = paint(rng) if chance(rng, 0.3) else body
     reach = (top + bottom) / 2
-    b.add(Kind.TORUS, (ring, uniform(rng, 0.07, 0.14), np.pi), handle, at=(reach, 0, 0), turn=(90, 0, 0), blend=0.05)
+    b.add(
+        Kind.TORUS,
+        (ring, uniform(rng, 0.07, 0.14), np.pi),
+        handle,
+        at=(reach, 0, 0),
+        turn=(90, 0, 0),
+        blend=0.05,
+    )
     inside = paint(rng) if chance(rng, 0.4) else body
     return b.add(
         Kind.CONE, (bottom - wall, top - wall, height, 0.05), inside, at=(0, 0, 2 * wall), op=Op.SUBTRACT
@@ -35,12 +42,19 @@ def bottle(rng: Rng) -> np.ndarray:
     b = ObjectBuilder()
     b.add(Kind.CONE, (r, r * uniform(rng, 0.85, 1.0), h, uniform(rng, 0.03, 0.15)), body)
     b.add(Kind.CONE, (r * 0.93, neck, shoulder, 0.02), body, at=(0, 0, h + shoulder * 0.7), blend=0.2)
-    b.add(Kind.CONE, (neck, neck, length, 0.02), body, at=(0, 0, h + 1.5 * shoulder + length * 0.8), blend=0.1)
+    b.add(
+        Kind.CONE, (neck, neck, length, 0.02), body, at=(0, 0, h + 1.5 * shoulder + length * 0.8), blend=0.1
+    )
     top = h + 1.5 * shoulder + 1.8 * length
     b.add(Kind.CONE, (neck * 1.25, neck * 1.2, uniform(rng, 0.1, 0.2), 0.03), anything(rng), at=(0, 0, top))
     if chance(rng, 0.6):
         band = decorated(rng, paint(rng), 0.3)
-        b.add(Kind.CONE, (r * 1.02, r * 1.02, h * uniform(rng, 0.25, 0.6), 0.01), band, at=(0, 0, uniform(rng, -0.3, 0.2) * h))
+        b.add(
+            Kind.CONE,
+            (r * 1.02, r * 1.02, h * uniform(rng, 0.25, 0.6), 0.01),
+            band,
+            at=(0, 0, uniform(rng, -0.3, 0.2) * h),
+        )
     return b.finish()
 
 
@@ -85,10 +99,23 @@ def teapot(rng: Rng) -> np.ndarray:
     b.add(Kind.ELLIPSOID, (r, r, h), body)
     b.add(Kind.CONE, (r * 0.6, r * 0.5, 0.1, 0.03), at=(0, 0, -h * 0.92), blend=0.05)
     tilt = uniform(rng, 35, 60)
-    b.add(Kind.CAPSULE, (uniform(rng, 0.2, 0.28), uniform(rng, 0.1, 0.14), r * 1.05), at=(-r * 0.6, 0, -h * 0.2), turn=(0, -tilt, 0), blend=0.1)
+    b.add(
+        Kind.CAPSULE,
+        (uniform(rng, 0.2, 0.28), uniform(rng, 0.1, 0.14), r * 1.05),
+        at=(-r * 0.6, 0, -h * 0.2),
+        turn=(0, -tilt, 0),
+        blend=0.1,
+    )
     ring = h * uniform(rng, 0.5, 0.65)
     handle = body if chance(rng, 0.6) else wood(rng)
-    b.add(Kind.TORUS, (ring, uniform(rng, 0.07, 0.11), np.pi), handle, at=(r * 0.95, 0, 0.05), turn=(90, 0, 0), blend=0.05)
+    b.add(
+        Kind.TORUS,
+        (ring, uniform(rng, 0.07, 0.11), np.pi),
+        handle,
+        at=(r * 0.95, 0, 0.05),
+        turn=(90, 0, 0),
+        blend=0.05,
+    )
     lid = body if chance(rng, 0.6) else anything(rng)
     b.add(Kind.ELLIPSOID, (r * 0.55, r * 0.55, 0.2), lid, at=(0, 0, h * 0.85))
     knob = uniform(rng, 0.1, 0.17)
@@ -100,7 +127,14 @@ def trophy(rng: Rng) -> np.ndarray:
     gold, r, h = metal(rng), uniform(rng, 0.5, 0.75), uniform(rng, 0.5, 0.75)
     b = ObjectBuilder()
     ring = h * uniform(rng, 0.4, 0.55)
-    b.add(Kind.TORUS, (ring, uniform(rng, 0.06, 0.09), np.pi), gold, at=(r * 0.85, 0, h * 0.2), turn=(90, 0, 0), mirror="x")
+    b.add(
+        Kind.TORUS,
+        (ring, uniform(rng, 0.06, 0.09), np.pi),
+        gold,
+        at=(r * 0.85, 0, h * 0.2),
+        turn=(90, 0, 0),
+        mirror="x",
+    )
     b.add(Kind.REVOLVE, (0.12, r * 0.9, r, r, h, 0), gold)
     b.add(Kind.REVOLVE, (0.05, r * 0.8, r * 0.9, r - 0.08, h, 0), at=(0, 0, 0.15), op=Op.SUBTRACT)
     stem = uniform(rng, 0.15, 0.35)
@@ -121,7 +155,7 @@ def barrel(rng: Rng) -> np.ndarray:
     b.add(Kind.REVOLVE, (r, r * belly, r * belly, r, h, 0), body)
     b.add(Kind.CONE, (r * 0.88, r * 0.88, 0.08, 0.0), body, at=(0, 0, h), op=Op.SUBTRACT)
     hoop = metal(rng) if chance(rng, 0.7) else paint(rng)
-    for z in ([0.8, 0.35] if chance(rng, 0.5) else [0.6]):
+    for z in [0.8, 0.35] if chance(rng, 0.5) else [0.6]:
         s = 0.5 + 0.5 * z
         at = r * ((1 - s) ** 3 + s**3 + 3 * belly * s * (1 - s))
         for sign in (-1, 1):
@@ -139,4 +173,6 @@ def bucket(rng: Rng) -> np.ndarray:
     b.add(Kind.TORUS, (top, 0.07, np.pi), body if chance(rng, 0.5) else paint(rng), at=(0, 0, h - 0.04))
     b.add(Kind.CONE, (bottom - wall, top - wall, h, 0.02), body, at=(0, 0, 2 * wall), op=Op.SUBTRACT)
     bow = metal(rng)
-    return b.add(Kind.TORUS, (top, 0.055, np.pi / 2), bow, at=(0, 0, h - 0.05), turn=(90 + uniform(rng, -40, 40), 0, 0)).finish()
+    return b.add(
+        Kind.TORUS, (top, 0.055, np.pi / 2), bow, at=(0, 0, h - 0.05), turn=(90 + uniform(rng, -40, 40), 0, 0)
+    ).finish()

@@ -1,0 +1,148 @@
+"""A lane: stages one after another in one process, each with its share of a wall-clock budget."""
+
+from __future__ import annotations
+
+import logging
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from ..errors import InvalidArgumentError
+from . import checkpoint
+from .autoencoders import ShapeVae, SparseStructureVae, TextureVae
+from .conditioning import Conditioning, structure_latents
+from .config import CONFIGS, MiniConfig
+from .data import TableBank, load_or_make_bank
+from .latents import encode_objects, encode_views, load_latents, save_latents
+from .loop import Stage, train
+from .runtime import Runtime, start
+from .slat_flows import StructuredLatentFlow
+
+log = logging.getLogger(__name__)
+
+STAGES = (
+    "ss_vae",
+    "shape_vae",
+    "tex_vae",
+    "encoder",
+    "ss_joint",
+    "ss_flow",
+    "latents",
+    "views",
+    "shape_flow",
+    "tex_flow",
+)
+WAITS = "wait"  # "wait:SECONDS:FILE" holds a lane until another one has written FILE
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What all stages of a run share."""
+
+    folder: Path
+    config: str = "mini"
+    device: str = "auto"
+    seed: int = 0
+    objects: int = 49_152  # in the bank
+    latent_objects: int = 10_000  # at most, in the latent set
+    views: int = 4
+    workers: int = 1
+    decay: bool = True
+    max_steps: int | None = None  # a stage ends at whichever comes first; for dry runs
+    batch: int | None = None  # replaces the batch sizes and voxel or token budgets' multiples; for dry runs
+
+
+def run_lane(stages: list[str], settings: Settings) -> None:
+    """Run `NAME:SECONDS` entries (or `wait:SECONDS:FILE`) in order."""
+    runtime = start(settings.device, settings.seed)
+    config = CONFIGS[settings.config]
+    bank: TableBank | None = None
+    for number, entry in enumerate(stages):
+        name, _, rest = entry.partition(":")
+        if name == WAITS:
+            seconds, _, file = rest.partition(":")
+            _wait(settings.folder / file, float(seconds))
+            continue
+        if name not in STAGES:
+            raise InvalidArgumentError(f"unknown stage {name!r}; known: {', '.join(STAGES)}, {WAITS}")
+        if bank is None:
+            tables = load_or_make_bank(settings.folder / "world.pt", settings.objects, settings.workers)
+            bank = TableBank(tables, runtime.device, settings.seed * 977 + 31 * number + runtime.rank)
+        started = time.perf_counter()
+        _run_stage(name, float(rest), config, bank, settings, runtime)
+        log.info("stage %s took %.0f s", name, time.perf_counter() - started)
+        if runtime.device.type == "cuda":
+            torch.cuda.empty_cache()
+
+
+def _wait(path: Path, seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    while not path.exists():
+        if time.monotonic() > deadline:
+            raise InvalidArgumentError(
+                f"{path} did not appear within {seconds:.0f} s; did another lane fail?"
+            )
+        time.sleep(1)
+
+
+def _run_stage(
+    name: str, seconds: float, config: MiniConfig, bank: TableBank, settings: Settings, runtime: Runtime
+) -> None:
+    started = time.perf_counter()
+    folder = settings.folder
+    if name == "latents":
+        save_latents(encode_objects(config, bank, folder, runtime, seconds, settings.latent_objects), folder)
+        return
+    if name == "views":
+        latents = load_latents(folder, runtime.device)
+        tokens = encode_views(config, latents, folder, runtime, settings.views, settings.seed + 5)
+        torch.save(tokens.cpu(), folder / "tokens.partial")
+        (folder / "tokens.partial").replace(folder / "tokens.pt")
+        return
+    stage = _make_stage(name, config, bank, settings, runtime)
+    left = seconds - (time.perf_counter() - started)
+    steps = train(stage, folder, max(left, 1.0), settings.max_steps, settings.decay)
+    log.info("%s: %d steps in total", name, steps)
+
+
+def _make_stage(
+    name: str, config: MiniConfig, bank: TableBank, settings: Settings, runtime: Runtime
+) -> Stage:
+    batch = {} if settings.batch is None else {"batch": settings.batch}
+    budget = {} if settings.batch is None else {"budget": settings.batch * 4000}
+    folder = settings.folder
+    if name == "ss_vae":
+        return SparseStructureVae(config, bank, runtime, **batch)
+    if name == "shape_vae":
+        return ShapeVae(config, bank, runtime, **budget)
+    if name == "tex_vae":
+        return TextureVae(config, bank, runtime, **budget)
+    if name == "encoder":
+        return Conditioning(config, bank, runtime, None, **batch)
+    if name in ("ss_joint", "ss_flow"):
+        latents = _structure_latents(config, bank, folder, runtime)
+        frozen = (
+            checkpoint.need_network(folder, config, "encoder", runtime.device) if name == "ss_flow" else None
+        )
+        return Conditioning(config, bank, runtime, latents, frozen=frozen, **batch)
+    tokens = torch.load(folder / "tokens.pt", map_location=runtime.device, weights_only=True)
+    statistics = torch.load(folder / "weights" / "shape_stats.pt", weights_only=True)
+    latents = load_latents(folder, runtime.device)
+    texture = name == "tex_flow"
+    return StructuredLatentFlow(
+        config, latents, tokens, statistics, runtime, texture, seed=settings.seed, **budget
+    )
+
+
+def _structure_latents(config: MiniConfig, bank: TableBank, folder: Path, runtime: Runtime) -> Tensor:
+    path = folder / f"ss_latents.{runtime.rank}.pt"
+    if path.exists():
+        kept: Tensor = torch.load(path, map_location=runtime.device, weights_only=True)
+        if len(kept) == len(bank):
+            return kept
+    made = structure_latents(bank, checkpoint.need_network(folder, config, "ss_enc", runtime.device))
+    torch.save(made.cpu(), path)
+    return made

@@ -1,0 +1,104 @@
+"""The data set of the two structured-latent flows: latents at full resolution and image tokens, kept in memory."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .checkpoint import need_network
+from .config import MiniConfig
+from .data import TableBank, as_photographed, collate, picture_batch
+from .runtime import Runtime
+from .voxelize import voxelize
+
+
+@dataclass
+class LatentSet:
+    """Objects one after another; object i owns rows `offsets[i] : offsets[i + 1]`."""
+
+    coords: Tensor  # [T, 3] int16
+    shape: Tensor  # [T, C] float16, the encoder's means
+    texture: Tensor  # [T, C] float16
+    offsets: Tensor  # [N + 1] int64
+    tables: Tensor  # [N, K, ROW] float32, as coloured when encoded
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    def statistics(self) -> dict[str, Tensor]:
+        """Per-channel mean and spread of both latents, float32."""
+        numbers = {}
+        for name in ("shape", "texture"):
+            feats = getattr(self, name).float()
+            numbers |= {
+                f"{name}_mean": feats.mean(0).cpu(),
+                f"{name}_std": feats.std(0).clamp(min=1e-3).cpu(),
+            }
+        return numbers
+
+
+def encode_objects(
+    config: MiniConfig, bank: TableBank, folder: Path, runtime: Runtime, seconds: float, most: int
+) -> LatentSet:
+    """Encode objects of the bank in order until time or number is up (at least one)."""
+    shape_encoder = need_network(folder, config, "shape_enc", runtime.device)
+    texture_encoder = need_network(folder, config, "tex_enc", runtime.device)
+    started = time.perf_counter()
+    parts: list[tuple[Tensor, Tensor, Tensor]] = []
+    kept = []
+    tables = bank.recoloured(bank.tables[:most])
+    with torch.no_grad():
+        for i in range(min(most, len(tables))):
+            if parts and time.perf_counter() - started > seconds:
+                break
+            voxels = collate([voxelize(tables[i], config.resolution)])
+            with runtime.autocast():
+                shape = shape_encoder(voxels.vertices, voxels.intersected)
+                texture = texture_encoder(voxels.attributes)
+            parts.append((shape.coords[:, 1:].short(), shape.feats.half(), texture.feats.half()))
+            kept.append(i)
+    sizes = torch.tensor([0] + [len(p[0]) for p in parts])
+    coords, shapes, textures = (torch.cat(column) for column in zip(*parts, strict=True))
+    return LatentSet(coords, shapes, textures, sizes.cumsum(0), tables[kept])
+
+
+def save_latents(latents: LatentSet, folder: Path) -> None:
+    """Write the set for the flow stages, and the statistics for export."""
+    values = {k: v.cpu() for k, v in vars(latents).items()}
+    torch.save(values, folder / "latents.pt")
+    torch.save(latents.statistics(), folder / "weights" / "shape_stats.pt")
+
+
+def load_latents(folder: Path, device: torch.device) -> LatentSet:
+    """The set, on a device."""
+    values: dict[str, Any] = torch.load(folder / "latents.pt", map_location="cpu", weights_only=True)
+    return LatentSet(**{k: v if k == "offsets" else v.to(device) for k, v in values.items()})
+
+
+@torch.no_grad()
+def encode_views(
+    config: MiniConfig,
+    latents: LatentSet,
+    folder: Path,
+    runtime: Runtime,
+    views: int,
+    seed: int,
+    batch: int = 64,
+) -> Tensor:
+    """Image tokens `[N, views, L, C]` float16 of random pictures of every object."""
+    encoder = need_network(folder, config, "encoder", runtime.device)
+    source = TableBank(latents.tables, runtime.device, seed)
+    everything = []
+    for _ in range(views):
+        parts = []
+        for tables in source.tables.split(batch):
+            picture = picture_batch(source, tables, config.encoder.image_size)
+            with runtime.autocast():
+                parts.append(encoder(as_photographed(picture, source.generator)).half())
+        everything.append(torch.cat(parts))
+    return torch.stack(everything, 1)

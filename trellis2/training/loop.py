@@ -1,0 +1,154 @@
+"""The one training loop: any stage, a budget in seconds or steps, resumable, logged."""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from . import checkpoint
+from .optim import AdaptiveGradClipper, Ema, gradients, learning_rate, trainable
+from .runtime import RunLog, Runtime
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Optimiser settings of a stage."""
+
+    lr: float
+    weight_decay: float = 0.0
+    betas: tuple[float, float] = (0.9, 0.999)
+    ema: float = 0.999
+    warmup: int = 50
+
+
+class Stage(Protocol):
+    """What a stage must offer: networks to train, and a loss on a batch that it draws itself."""
+
+    name: str
+    recipe: Recipe
+    networks: dict[str, nn.Module]
+    runtime: Runtime
+
+    def losses(self, progress: float) -> dict[str, Tensor]:
+        """Weighted terms of one batch (their sum is minimised); `progress` runs 0..1 over the budget.
+
+        Names that start with "_" are only logged.
+        """
+        ...
+
+
+def train(
+    stage: Stage,
+    folder: Path,
+    seconds: float,
+    max_steps: int | None = None,
+    decay: bool = True,
+    save_every: float = 120.0,
+) -> int:
+    """Train until the budget is spent; writes full state and averaged weights; returns the total steps so far.
+
+    Goes on from the folder's full state when there is one, else from its weights, else from scratch.
+    """
+    runtime = stage.runtime
+    for name, network in stage.networks.items():
+        checkpoint.load_weights(folder, name, network)
+        network.to(runtime.device).train()
+    parameters = trainable(stage.networks.values())
+    runtime.broadcast([p.data for p in parameters])
+    r = stage.recipe
+    optimizer = torch.optim.AdamW(
+        parameters, lr=r.lr, betas=r.betas, weight_decay=r.weight_decay, fused=runtime.device.type == "cuda"
+    )
+    ema, clipper = Ema(parameters, r.ema), AdaptiveGradClipper()
+    state_path = folder / "state" / f"{stage.name}.{runtime.rank}.pt"
+    step = _restore(state_path, stage, optimizer, ema, runtime)
+    record = RunLog(folder / "train.log", stage.name)
+    started = saved = time.perf_counter()
+    first, skipped, sums = step, 0, {}
+    progress = 0.0
+    while progress < 1.0:
+        spent = time.perf_counter() - started
+        progress = max(spent / seconds, (step - first) / max_steps if max_steps else 0.0)
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate(r.lr, step - first, progress, r.warmup, decay)
+        optimizer.zero_grad(set_to_none=True)
+        with runtime.autocast():
+            terms = stage.losses(min(progress, 1.0))
+        loss = torch.stack([v for k, v in terms.items() if not k.startswith("_")]).sum()
+        loss.backward()  # type: ignore[no-untyped-call]
+        runtime.average(gradients(parameters))
+        norm = clipper.clip(parameters)
+        step += 1
+        if math.isfinite(norm):
+            optimizer.step()
+            ema.update()
+        else:
+            skipped += 1
+        for k, v in {"loss": loss, **terms}.items():
+            sums[k] = sums.get(k, 0.0) + v.detach()
+        if runtime.rank == 0 and (_milestone(step - first) or progress >= 1.0):
+            means = {k: float(v) / max(_since(step - first), 1) for k, v in sums.items()}
+            rate = (step - first) / (time.perf_counter() - started)
+            record.write(
+                step=step,
+                **means,
+                grad=norm,
+                lr=optimizer.param_groups[0]["lr"],
+                per_second=rate,
+                skipped=skipped,
+            )
+            sums = {}
+        if time.perf_counter() - saved > save_every:
+            _save(state_path, folder, stage, optimizer, ema, step)
+            saved = time.perf_counter()
+    _save(state_path, folder, stage, optimizer, ema, step)
+    return step
+
+
+def _milestone(steps: int) -> bool:
+    return steps in (1, 10, 30) or steps % 100 == 0
+
+
+def _since(steps: int) -> int:
+    """Steps since the milestone before this one."""
+    before = [m for m in (0, 1, 10, 30) if m < steps] + ([(steps - 1) // 100 * 100] if steps > 100 else [])
+    return steps - max(before)
+
+
+def _save(
+    path: Path, folder: Path, stage: Stage, optimizer: torch.optim.Optimizer, ema: Ema, step: int
+) -> None:
+    state = {
+        "networks": {k: v.state_dict() for k, v in stage.networks.items()},
+        "shadow": ema.shadow,
+        "ema_steps": ema.steps,
+        "optimizer": optimizer.state_dict(),
+        "step": step,
+        "random": torch.get_rng_state(),
+    }
+    checkpoint.save_state(path, state)
+    if stage.runtime.rank == 0:
+        ema.swap()
+        for name, network in stage.networks.items():
+            checkpoint.save_weights(folder, name, network)
+        ema.swap()
+
+
+def _restore(path: Path, stage: Stage, optimizer: torch.optim.Optimizer, ema: Ema, runtime: Runtime) -> int:
+    state = checkpoint.load_state(path, runtime.device)
+    if state is None:
+        return 0
+    for name, network in stage.networks.items():
+        network.load_state_dict(state["networks"][name])
+    for shadow, kept in zip(ema.shadow, state["shadow"], strict=True):
+        shadow.copy_(kept)
+    ema.steps = state["ema_steps"]
+    optimizer.load_state_dict(state["optimizer"])
+    torch.set_rng_state(state["random"].cpu())
+    return int(state["step"])

@@ -1,0 +1,160 @@
+"""The whole training as slices of wall-clock time: which lanes run side by side on one GPU, and for how long.
+
+Slice 1 trains the three autoencoders, then the image encoder together with the sparse-structure flow, and encodes the
+latent set. Later slices train the three flows. Lanes are processes: small networks leave a large GPU idle between
+launches, and a lane that fails takes no other with it. A slice picks up whatever the working folder or the imported
+slim weights hold.
+"""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from .checkpoint import export_slim, import_slim
+from .data import load_or_make_bank
+from .lanes import Settings
+
+log = logging.getLogger(__name__)
+
+# Seconds kept back for the last save, the export and (from slice 2) the evaluation.
+_FINISH = 20.0
+_START = 12.0  # importing torch and starting CUDA in a lane
+
+
+def lanes_of(slice_number: int, seconds: float, folder: Path) -> list[list[str]]:
+    """The lanes of a slice, given the seconds that training may take."""
+    s = seconds - _START
+    if slice_number == 1:
+        shape = 0.62 * s
+        return [
+            [f"shape_vae:{shape:.0f}", f"latents:{s - shape - 5:.0f}"],
+            [f"tex_vae:{0.5 * s:.0f}"],
+            [f"ss_vae:{0.2 * s:.0f}", f"ss_joint:{0.8 * s - 3:.0f}"],
+        ]
+    first: list[str] = []
+    spent = 0.0
+    if not (folder / "latents.pt").exists():
+        spent = 0.25 * s
+        first.append(f"latents:{spent:.0f}")
+    if not (folder / "tokens.pt").exists():
+        first.append("views:60")
+        spent += 45
+    rest = s - spent
+    # The texture flow starts when the tokens are there; the extra seconds are for loading them.
+    second = [f"wait:{spent + 90:.0f}:tokens.pt", f"tex_flow:{0.8 * rest:.0f}"]
+    return [[*first, f"shape_flow:{rest:.0f}"], second, [f"ss_flow:{s:.0f}"]]
+
+
+def run_plan(
+    slice_number: int,
+    seconds: float,
+    settings: Settings,
+    export: Path | None,
+    resume: Path | None,
+    evaluate: int,
+) -> bool:
+    """Run one slice within `seconds`; True when every lane ended well. What was trained is exported in any case."""
+    began = time.monotonic()
+    folder = settings.folder
+    folder.mkdir(parents=True, exist_ok=True)
+    if resume is not None:
+        log.info("imported %s", ", ".join(import_slim(resume, folder)) or "nothing new")
+    load_or_make_bank(folder / "world.pt", settings.objects, settings.workers)
+    log.info("bank ready after %.0f s", time.monotonic() - began)
+    left = seconds - (time.monotonic() - began) - _FINISH - (0.25 * evaluate + 25 if evaluate else 0)
+    good = _run_side_by_side(lanes_of(slice_number, left, folder), settings, left + 15)
+    if export is not None:
+        for path in export_slim(folder, export):
+            log.info("exported %s, %.1f MB", path.name, path.stat().st_size / 1e6)
+        _pack_logs(folder, export)
+    if evaluate:
+        good &= _evaluate(settings, evaluate, export, seconds - (time.monotonic() - began))
+    return good
+
+
+def _command(lane: Sequence[str], settings: Settings) -> list[str]:
+    options = {
+        "--workdir": settings.folder,
+        "--config": settings.config,
+        "--device": settings.device,
+        "--seed": settings.seed,
+        "--objects": settings.objects,
+        "--latent-objects": settings.latent_objects,
+        "--views": settings.views,
+        "--workers": settings.workers,
+        "--max-steps": settings.max_steps,
+        "--batch": settings.batch,
+    }
+    flags = [str(x) for k, v in options.items() if v is not None for x in (k, v)]
+    decay = [] if settings.decay else ["--no-decay"]
+    return [sys.executable, "-m", "trellis2.training", "lane", *lane, *flags, *decay]
+
+
+def _run_side_by_side(lanes: list[list[str]], settings: Settings, limit: float) -> bool:
+    deadline = time.monotonic() + limit
+    running = []
+    for i, lane in enumerate(lanes):
+        path = settings.folder / f"lane{i}.log"
+        output = path.open("a", encoding="utf-8")
+        running.append(
+            (lane, path, output, subprocess.Popen(_command(lane, settings), stdout=output, stderr=output))
+        )
+    good = True
+    for lane, path, output, process in running:
+        try:
+            code = process.wait(max(deadline - time.monotonic(), 1.0))
+        except subprocess.TimeoutExpired:
+            process.kill()
+            code = process.wait()
+            log.error("lane %s ran past its time and was ended; its last save stands", " ".join(lane))
+        output.close()
+        tail = path.read_text(encoding="utf-8").splitlines()[-(12 if code else 2) :]
+        log.log(
+            logging.ERROR if code else logging.INFO,
+            "lane %s ended with %d\n%s",
+            " ".join(lane),
+            code,
+            "\n".join(tail),
+        )
+        good &= code == 0
+    return good
+
+
+def _pack_logs(folder: Path, export: Path) -> None:
+    lines = [(folder / "train.log").read_text(encoding="utf-8")] if (folder / "train.log").exists() else []
+    lines += [
+        f"--- {p.name}\n{p.read_text(encoding='utf-8')[-20_000:]}" for p in sorted(folder.glob("lane*.log"))
+    ]
+    (export / "train.log").write_text("\n".join(lines), encoding="utf-8")
+
+
+def _evaluate(settings: Settings, objects: int, export: Path | None, seconds: float) -> bool:
+    target = settings.folder / "package"
+    command = [sys.executable, "-m", "trellis2.training"]
+    shared = ["--workdir", str(settings.folder), "--config", settings.config]
+    try:
+        subprocess.run([*command, "export", str(target), *shared], check=True, timeout=60)
+        options = [
+            "--objects",
+            str(objects),
+            "--device",
+            settings.device,
+            "--out",
+            str(settings.folder / "evaluation.json"),
+        ]
+        subprocess.run(
+            [*command, "evaluate", str(target), *options], check=True, timeout=max(seconds - 30, 20)
+        )
+    except (subprocess.CalledProcessError, subprocess.TimeoutExpired) as error:
+        log.error("evaluation: %s", error)
+        return False
+    if export is not None:
+        shutil.copy(settings.folder / "evaluation.json", export / "evaluation.json")
+        # At most eight files travel: the log moves in with the numbers' neighbour only when there is room.
+    return True
