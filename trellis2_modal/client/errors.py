@@ -1,17 +1,16 @@
 """What a client may have to catch: the service's own errors, and those of getting no proper answer.
 
 ServiceError                         catches everything
-├── (the errors of `trellis2_modal.protocol.errors`: what the service said)
-└── NoAnswerError                    the service said nothing usable; `retryable` is true
+├── (the tree of `trellis2_modal.protocol.errors`: what the service said)
+└── NoAnswerError                    the service said nothing usable
     ├── UnreachableError             no connection: wrong address, no network, nothing listening, TLS
     ├── NoReplyError                 connected, but no reply in time, or it broke off
     ├── NotTheServiceError           something answered that is not this service
-    └── LocalServerError             the server on this machine did not start (`log` has its last lines)
+    └── LocalServerError             the server on this machine did not start; `log` has its last lines
 """
 
 from __future__ import annotations
 
-from ..protocol.errors import *  # noqa: F403  (one place to import any error from)
 from ..protocol.errors import ServiceError
 
 

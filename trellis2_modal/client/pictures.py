@@ -1,0 +1,79 @@
+"""A picture before it is sent: read, and refused here when the service would refuse it."""
+
+from __future__ import annotations
+
+import io
+import os
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from ..protocol.errors import FieldError, InvalidImageError, TooLargeError
+from ..protocol.limits import IMAGE_MEDIA_TYPES, MAX_IMAGE_BYTES, MIB
+
+Picture: TypeAlias = "str | os.PathLike[str] | bytes | Any"
+"""A path, the bytes of a file, or a `PIL.Image.Image`."""
+
+SIGNATURES = {"PNG": b"\x89PNG\r\n\x1a\n", "JPEG": b"\xff\xd8\xff", "WEBP": b"RIFF"}
+
+
+def read_picture(picture: Picture) -> bytes:
+    """The encoded bytes of a picture; other formats than PNG, JPEG and WebP are converted with Pillow.
+
+    Raises `InvalidImageError` or `TooLargeError`.
+    """
+    if isinstance(picture, (bytes, bytearray, memoryview)):
+        data, name = bytes(picture), "the picture"
+    elif hasattr(picture, "save") and hasattr(picture, "size"):
+        data, name = _encode(picture), "the picture"
+    else:
+        data, name = _read(Path(picture)), Path(picture).name
+    if not data:
+        raise _bad(f"{name} is empty")
+    if picture_format(data) is None:
+        data = _convert(data, name)
+    if len(data) > MAX_IMAGE_BYTES:
+        raise TooLargeError(
+            f"{name} has {len(data) / MIB:.1f} MiB, the most is {MAX_IMAGE_BYTES // MIB}; save it smaller"
+        )
+    return data
+
+
+def picture_format(data: bytes) -> str | None:
+    """PNG, JPEG or WEBP by the first bytes, None for anything else."""
+    for name, signature in SIGNATURES.items():
+        if data.startswith(signature) and (name != "WEBP" or data[8:12] == b"WEBP"):
+            return name
+    return None
+
+
+def _read(path: Path) -> bytes:
+    try:
+        if path.stat().st_size > 8 * MAX_IMAGE_BYTES:
+            raise TooLargeError(f"{path.name} has {path.stat().st_size / MIB:.0f} MiB; is it a picture?")
+        return path.read_bytes()
+    except OSError as error:
+        raise _bad(f"{path} cannot be read: {error.strerror or error}") from error
+
+
+def _convert(data: bytes, name: str) -> bytes:
+    from PIL import Image
+
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            return _encode(image)
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        known = ", ".join(IMAGE_MEDIA_TYPES)
+        raise _bad(f"{name} is not a picture that can be read; use {known}") from error
+
+
+def _encode(image: Any) -> bytes:
+    from PIL import ImageOps
+
+    buffer = io.BytesIO()
+    keeps_alpha = image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info
+    ImageOps.exif_transpose(image).convert("RGBA" if keeps_alpha else "RGB").save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def _bad(message: str) -> InvalidImageError:
+    return InvalidImageError(message, errors=[FieldError("image", message)])

@@ -1,0 +1,77 @@
+"""What a finished job gives: bytes, numbers, and ways to put them on disk whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ..protocol.replies import ASSET_MEDIA_TYPES
+
+EXTENSIONS = {"glb": ".glb", "obj": ".zip", "stl": ".stl", "ply": ".ply"}
+"""File name ending by format; an obj comes as a zip with its textures."""
+
+
+def write_atomically(path: str | os.PathLike[str], data: bytes, mode: int = 0o644) -> Path:
+    """Write a file so that a crash or a full disk leaves the old one; raises OSError."""
+    target = Path(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name[:40]}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(name, mode)
+        os.replace(name, target)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+    return target
+
+
+@dataclass(frozen=True)
+class GenerateResult:
+    """An asset as the client keeps it: `state` is all that later extractions need."""
+
+    job: str
+    seed: int
+    resolution: int
+    state: bytes = field(repr=False)
+    video: bytes | None = field(default=None, repr=False)
+    preview: bytes | None = field(default=None, repr=False)
+    settings: dict[str, Any] = field(default_factory=dict)
+    stats: dict[str, Any] = field(default_factory=dict)
+
+    def save(self, folder: str | os.PathLike[str], name: str = "asset") -> list[Path]:
+        """Write `name`.state.lz4, .mp4 and .webp (those that exist) into a folder."""
+        root = Path(folder)
+        files = {".state.lz4": self.state, ".mp4": self.video, ".webp": self.preview}
+        return [write_atomically(root / (name + end), data) for end, data in files.items() if data]
+
+
+@dataclass(frozen=True)
+class ExtractResult:
+    """A file in the format that was asked for, with the mesh report."""
+
+    job: str
+    data: bytes = field(repr=False)
+    format: str = "glb"
+    settings: dict[str, Any] = field(default_factory=dict)
+    stats: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def media_type(self) -> str:
+        return ASSET_MEDIA_TYPES[self.format]
+
+    @property
+    def report(self) -> dict[str, Any]:
+        """Faces, watertightness, textures and the like; empty when the service sent none."""
+        report = self.stats.get("report")
+        return report if isinstance(report, dict) else {}
+
+    def save(self, path: str | os.PathLike[str]) -> Path:
+        """Write the file."""
+        return write_atomically(path, self.data)
