@@ -1,4 +1,5 @@
-"""Cube maps: directions, solid angles, seamless bilinear lookup, and latitude-longitude pictures turned into cubes.
+"""Cube maps: directions, solid angles, seamless bilinear lookup, and latitude-longitude pictures turned into
+cubes.
 
 Faces are ordered +x, -x, +y, -y, +z, -z. On a face, s runs along columns and t down rows, both in -1..1.
 """
@@ -63,7 +64,9 @@ def locate(directions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.
 
 
 class CubeMap:
-    """Texels [6, N, N, C] with a border of one texel copied from the neighbouring faces, so lookups have no seams."""
+    """Texels [6, N, N, C] with a border of one texel copied from the neighbouring faces, so lookups have no
+    seams.
+    """
 
     def __init__(self, faces: torch.Tensor) -> None:
         self.size = faces.shape[1]
@@ -93,11 +96,15 @@ class CubeMap:
 
 
 def _pad(faces: torch.Tensor) -> torch.Tensor:
-    """Faces with a border of the texels that lie across each edge; corners are the mean of their two neighbours."""
+    """Faces with a border of the texels that lie across each edge; corners are the mean of their two
+    neighbours.
+    """
     n = faces.shape[1]
     padded = F.pad(faces.permute(0, 3, 1, 2), (1, 1, 1, 1)).permute(0, 2, 3, 1).contiguous()
     along = (torch.arange(n, device=faces.device) + 0.5) * 2.0 / n - 1.0
-    over = torch.full_like(along, 1.0 + 1e-4)  # a hair over the edge: the nearest texel there is the neighbour
+    over = torch.full_like(
+        along, 1.0 + 1e-4
+    )  # a hair over the edge: the nearest texel there is the neighbour
     for s, t, place in (
         (-over, along, (slice(1, -1), 0)),
         (over, along, (slice(1, -1), -1)),
@@ -107,7 +114,7 @@ def _pad(faces: torch.Tensor) -> torch.Tensor:
         face, across_s, across_t = locate(face_directions(s, t).reshape(-1, 3))
         column = ((across_s + 1.0) * (0.5 * n)).long().clamp(0, n - 1)
         row = ((across_t + 1.0) * (0.5 * n)).long().clamp(0, n - 1)
-        padded[(slice(None), *place)] = faces[face, row, column].reshape(6, n, -1)
+        padded[(slice(None), place[0], place[1])] = faces[face, row, column].reshape(6, n, -1)
     for y, next_y in ((0, 1), (-1, -2)):
         for x, next_x in ((0, 1), (-1, -2)):
             padded[:, y, x] = 0.5 * (padded[:, next_y, x] + padded[:, y, next_x])
@@ -117,8 +124,8 @@ def _pad(faces: torch.Tensor) -> torch.Tensor:
 def from_latlong(image: torch.Tensor, size: int) -> torch.Tensor:
     """Cube [6, size, size, C] from a latitude-longitude picture [H, W, C].
 
-    Row 0 is up (+z), the centre of the picture is world -y, columns grow towards +x: u = atan2(x, -y)/2pi + 1/2,
-    v = arccos(z)/pi. Bilinear, wrapping around in u. (Seen from inside this mirrors the panorama, as the
+    Row 0 is up (+z), the centre of the picture is world -y, columns grow towards +x: u = atan2(x, -y)/2pi +
+    1/2, v = arccos(z)/pi. Bilinear, wrapping around in u. (Seen from inside this mirrors the panorama, as the
     published model's pictures do.)
     """
     directions = texel_directions(size, image.device).reshape(-1, 3)

@@ -19,23 +19,24 @@ FOREST = Path(__file__).resolve().parents[2] / "assets" / "hdri" / "forest.exr"
 
 # Soft boxes: azimuth and elevation of the centre, half width and half height (degrees), radiance, warmth.
 SOFT_BOXES = (
-    (50.0, 42.0, 26.0, 20.0, 7.0, 0.06),  # key
-    (-75.0, 18.0, 16.0, 34.0, 3.2, -0.05),  # fill, a tall strip
-    (170.0, 38.0, 30.0, 16.0, 5.0, 0.0),  # rim
-    (-140.0, 8.0, 7.0, 40.0, 3.0, 0.0),  # rim, a thin strip
-    (0.0, 88.0, 32.0, 32.0, 2.6, 0.02),  # overhead
+    (50.0, 40.0, 24.0, 18.0, 5.5, 0.05),  # key
+    (-70.0, 15.0, 12.0, 34.0, 2.6, -0.04),  # fill, a tall strip
+    (165.0, 36.0, 26.0, 14.0, 4.0, 0.0),  # rim
+    (-140.0, 8.0, 7.0, 38.0, 3.0, 0.0),  # rim, a thin strip
+    (0.0, 88.0, 20.0, 20.0, 2.0, 0.02),  # overhead
 )
 
 
 def studio(height: int = 256) -> torch.Tensor:
     """A photographer's studio, latitude-longitude [height, 2 height, 3] linear HDR.
 
-    A neutral room that brightens upwards over a darker floor, with five soft boxes whose edges fall off smoothly.
+    A neutral room that brightens upwards over a darker floor, with five soft boxes whose edges fall off
+    smoothly.
     """
     directions = latlong_directions(height, 2 * height)
     up = directions[..., 2]
-    wall = 0.34 + 0.26 * torch.sigmoid(6.0 * (up + 0.05)) + 0.14 * up.clamp(min=0.0)
-    floor_glow = 0.10 * torch.exp(-((up + 0.35) ** 2) / 0.08)
+    wall = 0.26 + 0.24 * torch.sigmoid(6.0 * (up + 0.05)) + 0.10 * up.clamp(min=0.0)
+    floor_glow = 0.12 * torch.exp(-((up + 0.35) ** 2) / 0.08)
     room = (wall + floor_glow)[..., None] * torch.tensor([0.98, 1.0, 1.03])
     for azimuth, elevation, half_width, half_height, radiance, warmth in SOFT_BOXES:
         box = _soft_box(directions, azimuth, elevation, half_width, half_height)
@@ -96,7 +97,9 @@ def load_envmap(path: str | os.PathLike[str], reference_quirks: bool = False) ->
 
 
 def default_envmap(name: str = "auto", device: torch.device | str = "cpu") -> EnvMap:
-    """`studio`, `forest` (assets/hdri/forest.exr), or `auto`: the forest where its file is there, else the studio."""
+    """`studio`, `forest` (assets/hdri/forest.exr), or `auto`: the forest where its file is there, else the
+    studio.
+    """
     if name not in ("auto", "studio", "forest"):
         raise InvalidArgumentError(f"unknown environment {name!r}: auto, studio or forest")
     if name == "forest" or (name == "auto" and FOREST.exists()):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -11,31 +10,20 @@ import torch.nn.functional as F
 from trellis2.errors import InvalidArgumentError, NumericalError
 from trellis2.renderers.cubemap import CubeMap, from_latlong
 from trellis2.renderers.prefilter import fg_table, irradiance, mip_chain, specular_levels
+from trellis2.renderers.shading import PreparedLight, shade_kernel
 
 _log = logging.getLogger(__name__)
-
-DIELECTRIC_F0 = 0.04
-
-
-@dataclass(frozen=True)
-class PreparedLight:
-    """What shading reads: the unfiltered cube, irradiance, blurred reflections, and the FG table."""
-
-    cube: CubeMap
-    diffuse: CubeMap
-    specular: tuple[CubeMap, ...]
-    fg: torch.Tensor
 
 
 class EnvMap:
     """Light from all around, given as a latitude-longitude picture.
 
-    image: [H, W, 3] linear HDR, row 0 up (+z), centre column towards world -y, columns growing towards +x.
-    By default solid angles are exact and energy is conserved: under constant light 1 a white surface shows 1 at
-    every roughness (multiple scattering after Fdez-Agüera, "A Multiple-Scattering Microfacet Model for Real-Time
-    Image Based Lighting", 2019, as three.js has it). With `reference_quirks` the published model's formulas are
-    followed to the letter: its texel areas (diffuse light 5 to 12 % too bright) and single scattering. In both
-    the reflection turns into diffuse light as roughness grows, as published.
+    image: [H, W, 3] linear HDR, row 0 up (+z), centre column towards world -y, columns growing towards +x. By
+    default solid angles are exact and energy is conserved: under constant light 1 a white surface shows 1 at
+    every roughness (multiple scattering after Fdez-Agüera, "A Multiple-Scattering Microfacet Model for Real-
+    Time Image Based Lighting", 2019, as three.js has it). With `reference_quirks` the published model's
+    formulas are followed to the letter: its texel areas (diffuse light 5 to 12 % too bright) and single
+    scattering. In both the reflection turns into diffuse light as roughness grows, as published.
 
     Pixels that are not finite are replaced by the nearest finite brightness bound (0 for NaN and -inf, the
     brightest finite pixel for +inf), with a warning; raises NumericalError when none is finite, and
@@ -110,67 +98,9 @@ class EnvMap:
         specular: bool = True,
     ) -> torch.Tensor:
         """`shade` for [P, 3] with unit directions to the eye."""
-        light = self.prepared
-        ambient = light.diffuse.sample(normal)
         if not specular:
-            return ambient * kd
-        occlusion, roughness, metallic = ks[:, 0:1], ks[:, 1:2], ks[:, 2:3]
-        cosine = (to_eye * normal).sum(-1, keepdim=True)
-        reflected = F.normalize(2.0 * cosine * normal - to_eye, dim=-1)
-        f0 = DIELECTRIC_F0 * (1.0 - metallic) + kd * metallic
-        diffuse = kd * (1.0 - metallic)
-        mirror = sample_levels(light.specular, reflected, roughness[:, 0])
-        mirror = torch.lerp(mirror, ambient, roughness)
-        fg = sample_table(light.fg, cosine[:, 0].clamp(min=1e-4), roughness[:, 0])
-        single = f0 * fg[:, 0:1] + fg[:, 1:2]
-        if self.reference_quirks:
-            out = ambient * diffuse + mirror * single
-        else:
-            lost = 1.0 - fg.sum(-1, keepdim=True)
-            average = f0 + (1.0 - f0) / 21.0
-            multiple = single * average / (1.0 - lost * average) * lost
-            # what metals reflect must not light the diffuse layer too
-            under = 1.0 - (single + multiple).amax(-1, keepdim=True)
-            out = mirror * single + ambient * (multiple + diffuse * under)
-        return out * (1.0 - occlusion)
-
-
-def level_of(roughness: torch.Tensor) -> torch.Tensor:
-    """Fractional specular level 0..5 of a roughness."""
-    fine = (roughness.clamp(0.08, 0.5) - 0.08) / 0.42 * 4.0
-    coarse = (roughness.clamp(max=1.0) - 0.5) / 0.5 + 4.0
-    return torch.where(roughness < 0.5, fine, coarse)
-
-
-def sample_levels(
-    levels: tuple[CubeMap, ...], directions: torch.Tensor, roughness: torch.Tensor
-) -> torch.Tensor:
-    """Trilinear lookup between the blurred cubes: directions [P, 3], roughness [P], returns [P, 3]."""
-    level = level_of(roughness)
-    below = level.floor().clamp(0, len(levels) - 2)
-    out = torch.empty_like(directions)
-    for n in range(len(levels) - 1):
-        rows = torch.nonzero(below == n).squeeze(1)
-        if rows.numel():
-            d = directions[rows]
-            weight = (level[rows] - n)[:, None]
-            out[rows] = torch.lerp(levels[n].sample(d), levels[n + 1].sample(d), weight)
-    return out
-
-
-def sample_table(table: torch.Tensor, cosine: torch.Tensor, roughness: torch.Tensor) -> torch.Tensor:
-    """Bilinear lookup of the FG table at cosine [P] (columns) and roughness [P] (rows); returns [P, 2]."""
-    size = table.shape[0]
-    x = (cosine * size - 0.5).clamp(0.0, size - 1.0)
-    y = (roughness * size - 0.5).clamp(0.0, size - 1.0)
-    column, row = x.long().clamp(max=size - 2), y.long().clamp(max=size - 2)
-    wx, wy = (x - column)[:, None], (y - row)[:, None]
-    entries = table.reshape(-1, 2)
-    corner = row * size + column
-    top = torch.lerp(entries.index_select(0, corner), entries.index_select(0, corner + 1), wx)
-    corner = corner + size
-    bottom = torch.lerp(entries.index_select(0, corner), entries.index_select(0, corner + 1), wx)
-    return torch.lerp(top, bottom, wy)
+            return self.prepared.diffuse.sample(normal) * kd
+        return shade_kernel(self.prepared, to_eye, normal, kd, ks, self.reference_quirks)
 
 
 def _finite(image: torch.Tensor) -> torch.Tensor:
@@ -180,7 +110,9 @@ def _finite(image: torch.Tensor) -> torch.Tensor:
     bad = int((~finite).any(-1).sum())
     total = image.shape[0] * image.shape[1]
     if not bool(finite.any()):
-        raise NumericalError(f"all {total} pixels of the environment are NaN or infinite: use another picture")
+        raise NumericalError(
+            f"all {total} pixels of the environment are NaN or infinite: use another picture"
+        )
     _log.warning("environment: %d of %d pixels are NaN or infinite; replaced", bad, total)
     brightest = float(image[finite].max())
     return torch.nan_to_num(image, nan=0.0, posinf=brightest, neginf=0.0)

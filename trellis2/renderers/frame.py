@@ -6,23 +6,19 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
-
 from o_voxel.raster import Fragments, peel
+
 from trellis2.errors import InvalidArgumentError
 from trellis2.renderers.envmap import EnvMap
-from trellis2.renderers.normals import face_eye, smooth_normals
 from trellis2.renderers.occlusion import BACKGROUND_DEPTH, occlusion
 from trellis2.renderers.projection import (
-    camera_centre,
-    depth_from_clip,
     intrinsics_to_projection,
     pixel_rays,
     resize,
     transform_points,
 )
 from trellis2.renderers.rendering import Rendering
-from trellis2.renderers.surface import Geometry, pbr_columns, vertex_attrs
+from trellis2.renderers.surface import Geometry, PixelCamera, find_surface, pbr_columns, vertex_attrs
 from trellis2.renderers.textures import material_attrs, neighbour_weights
 from trellis2.renderers.tonemap import aces, encode, soft_backdrop
 from trellis2.representations import MeshWithPbrMaterial, MeshWithVoxel
@@ -38,10 +34,10 @@ COLUMNS = {"base_color": slice(0, 3), "metallic": slice(3, 4), "roughness": slic
 
 @dataclass(frozen=True)
 class PbrOptions:
-    """resolution: side of the picture. near, far: clip planes. ssaa: samples a side of a pixel. peel_layers: most
-    depth layers, for transparency. flat: the published model's look (face normals, raw occlusion margin) in place
-    of smooth shading. background: None for black, "soft" for a light neutral backdrop, or a linear RGB triple.
-    occlusion_samples: for each pixel of the picture. seed: of the occlusion samples.
+    """resolution: side of the picture. near, far: clip planes. ssaa: samples a side of a pixel. peel_layers:
+    most depth layers, for transparency. flat: the published model's look (face normals, raw occlusion margin)
+    in place of smooth shading. background: None for black, "soft" for a light neutral backdrop, or a linear
+    RGB triple. occlusion_samples: for each pixel of the picture. seed: of the occlusion samples.
     """
 
     resolution: int = 512
@@ -81,7 +77,6 @@ class Frame:
         self.lights, self.wanted = lights, wanted
         self.size = options.resolution * options.ssaa
         self.device = extrinsics.device
-        self.eye = camera_centre(extrinsics)
         self.rays = pixel_rays(intrinsics, self.size, self.size).reshape(-1, 3)  # camera space, z = 1
         self.colour = {name: self._buffer(3) for name in lights}
         self.coverage = self._buffer(1)
@@ -127,20 +122,14 @@ class Frame:
         if self.first is not None:
             found &= self.coverage[:, 0] < OPAQUE
         pixels = torch.nonzero(found).squeeze(1)
-        face_id = fragments.face_id.reshape(-1).index_select(0, pixels)
-        barycentric = fragments.barycentric.reshape(-1, 2).index_select(0, pixels)
-        depth = depth_from_clip(fragments.depth.reshape(-1).index_select(0, pixels), o.near, o.far)
-        # row vectors: v @ R turns camera space into world space
-        offset = (self.rays.index_select(0, pixels) * depth[:, None]) @ self.extrinsics[:3, :3]
-        to_eye = F.normalize(-offset, dim=-1)
-        normal = geometry.flat.index_select(0, face_id)
-        away = (normal * to_eye).sum(-1, keepdim=True) < 0
-        normal = torch.where(away, -normal, normal)
-        if geometry.smooth is not None:
-            normal = smooth_normals(geometry.smooth, geometry.faces, face_id, barycentric, normal)
-            normal = face_eye(normal, to_eye)
-        attrs = self._attrs(mesh, geometry, clip, pixels, face_id, barycentric)
-        return Layer(pixels, normal, to_eye, depth, attrs)
+        camera = PixelCamera(self.extrinsics, self.intrinsics, self.size, o.near, o.far)
+        seen = find_surface(geometry, fragments, pixels, camera)
+        attrs = seen.attrs
+        if geometry.attrs is None:
+            face_id = fragments.face_id.reshape(-1).index_select(0, pixels)
+            barycentric = fragments.barycentric.reshape(-1, 2).index_select(0, pixels)
+            attrs = self._attrs(mesh, geometry, clip, pixels, face_id, barycentric)
+        return Layer(pixels, seen.normal, seen.to_eye, seen.depth, attrs)
 
     def _attrs(
         self,
@@ -151,14 +140,12 @@ class Frame:
         face_id: torch.Tensor,
         barycentric: torch.Tensor,
     ) -> torch.Tensor:
-        """[P, 6] base colour, metallic, roughness, alpha."""
+        """[P, 6] base colour, metallic, roughness, alpha, where vertices do not carry them."""
         from o_voxel.raster.fragments import interpolate_at
 
         if isinstance(mesh, MeshWithPbrMaterial):
             weights = neighbour_weights(clip, geometry.faces, face_id, pixels, self.size)
             return material_attrs(mesh, face_id, weights)
-        if geometry.attrs is not None:
-            return interpolate_at(geometry.attrs, geometry.faces, face_id, barycentric)
         # before any transformation: voxels do not move with the vertices
         points = interpolate_at(mesh.vertices.float(), geometry.faces, face_id, barycentric)
         attrs = pbr_columns(mesh, mesh.query_attrs(points))
@@ -185,14 +172,15 @@ class Frame:
                 self.colour[name].index_add_(0, layer.pixels, radiance)
         # the layer that shows most stands for the pixel in the occlusion pass
         if layer is self.first:
-            rows, pixels = slice(None), layer.pixels
+            pixels, depth, normal = layer.pixels, layer.depth, layer.normal
         else:
             heavier = weight[:, 0] > self.heaviest[:, 0].index_select(0, layer.pixels)
             rows = torch.nonzero(heavier).squeeze(1)
-            pixels = layer.pixels[rows]
-        self.heaviest.index_copy_(0, pixels, weight[rows])
-        self.front_depth.index_copy_(0, pixels, layer.depth[rows])
-        self.front_normal.index_copy_(0, pixels, layer.normal[rows])
+            pixels, depth, normal = layer.pixels[rows], layer.depth[rows], layer.normal[rows]
+            weight = weight[rows]
+        self.heaviest.index_copy_(0, pixels, weight)
+        self.front_depth.index_copy_(0, pixels, depth)
+        self.front_normal.index_copy_(0, pixels, normal)
 
     def finish(self, use_envmap_bg: bool) -> Rendering:
         """The maps that were asked for, at the picture's resolution."""
@@ -245,7 +233,9 @@ class Frame:
         if background == "soft":
             return soft_backdrop(self.options.resolution, self.device)
         if isinstance(background, str) or background is None or len(background) != 3:
-            raise InvalidArgumentError(f"background must be None, 'soft' or three numbers, got {background!r}")
+            raise InvalidArgumentError(
+                f"background must be None, 'soft' or three numbers, got {background!r}"
+            )
         return torch.tensor(background, dtype=torch.float32, device=self.device)[:, None, None]
 
     def _first_layer_maps(self) -> dict[str, torch.Tensor]:

@@ -5,9 +5,13 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 
-# A corner follows the smooth normal while it is within 25 degrees of its face, and the face beyond 50 degrees.
+# A corner follows the smooth normal while it is within 25 degrees of its face, and the face beyond 50
+# degrees.
 SMOOTH_BELOW = 0.906
 FLAT_ABOVE = 0.643
+
+# Shading normals stay at least this much (a cosine) on the eye's side.
+LEAST_COSINE = 0.02
 
 
 def face_cross(vertices: torch.Tensor, faces: torch.Tensor) -> torch.Tensor:
@@ -19,8 +23,8 @@ def face_cross(vertices: torch.Tensor, faces: torch.Tensor) -> torch.Tensor:
 def vertex_normals(vertices: torch.Tensor, faces: torch.Tensor) -> torch.Tensor:
     """[V, 3] unit normals up to sign, area weighted; 0 where no face is.
 
-    Neighbouring faces may be wound either way: each is turned to agree with a normal kept at the vertex, first
-    that of its first face, then the mean of the first round.
+    Neighbouring faces may be wound either way: each is turned to agree with a normal kept at the vertex,
+    first that of its first face, then the mean of the first round.
     """
     cross = face_cross(vertices, faces)
     count = vertices.shape[0]
@@ -62,7 +66,9 @@ def smooth_normals(
     return F.normalize(total, dim=-1)
 
 
-def face_eye(normal: torch.Tensor, to_eye: torch.Tensor, least: float = 0.02) -> torch.Tensor:
-    """Bend normals [P, 3] that turn away from the eye just enough to be seen (at silhouettes of coarse meshes)."""
+def face_eye(normal: torch.Tensor, to_eye: torch.Tensor, least: float = LEAST_COSINE) -> torch.Tensor:
+    """Bend normals [P, 3] that turn away from the eye just enough to be seen (at silhouettes of coarse
+    meshes).
+    """
     cosine = (normal * to_eye).sum(-1, keepdim=True)
     return F.normalize(normal + to_eye * (least - cosine).clamp(min=0.0), dim=-1)

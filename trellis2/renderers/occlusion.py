@@ -36,10 +36,11 @@ def occlusion(
 ) -> torch.Tensor:
     """How much of the light around each pixel's point is blocked, [P] in 0..1.
 
-    pixels: [P] int32 flat indices. normals: [P, 3] unit, camera space, towards the camera. depth: [H, W] camera z,
-    1e10 where empty. A sample is hidden when the surface seen there lies at least a margin and less than `radius`
-    in front of it; the margin is `bias` plus `slope` times the depth that one pixel spans on the surface (0 gives
-    the published rule, which speckles on fine meshes). The same seed gives the same picture.
+    pixels: [P] int32 flat indices. normals: [P, 3] unit, camera space, towards the camera. depth: [H, W]
+    camera z, 1e10 where empty. A sample is hidden when the surface seen there lies at least a margin and less
+    than `radius` in front of it; the margin is `bias` plus `slope` times the depth that one pixel spans on
+    the surface (0 gives the published rule, which speckles on fine meshes). The same seed gives the same
+    picture.
     """
     from o_voxel.kernels import as_warp, launch, warp_module
 

@@ -35,7 +35,7 @@ def occlude(
     # neighbouring pixels take different rows of the table: the same pattern every 8 pixels
     pattern = (row % 8) * 8 + column % 8
     margin = bias + slope * z / (float(width) * camera[0] * wp.max(wp.abs(n[2]), 0.1))
-    hits = float(0.0)
+    hits = wp.float32(0.0)
     count = table.shape[1]
     for k in range(count):
         d = table[pattern, k]

@@ -39,11 +39,11 @@ class PbrMeshRenderer:
     ) -> Rendering:
         """One view.
 
-        extrinsics [4, 4] world to OpenCV camera, intrinsics [3, 3] normalised to an image of size 1. Several named
-        environments give `shaded_<name>` each. Returns float maps, row 0 on top: `shaded` [3, H, W] (display
-        values 0..1), `normal` [3, H, W] (red left, green up, blue towards the camera, 0.5 where empty),
-        `base_color` [3, H, W], `metallic`, `roughness`, `alpha`, `mask`, `clay`, `depth` [H, W] (camera z, 0 where
-        empty). `keys` limits the work to some of them. Raises InvalidArgumentError.
+        extrinsics [4, 4] world to OpenCV camera, intrinsics [3, 3] normalised to an image of size 1. Several
+        named environments give `shaded_<name>` each. Returns float maps, row 0 on top: `shaded` [3, H, W]
+        (display values 0..1), `normal` [3, H, W] (red left, green up, blue towards the camera, 0.5 where
+        empty), `base_color` [3, H, W], `metallic`, `roughness`, `alpha`, `mask`, `clay`, `depth` [H, W]
+        (camera z, 0 where empty). `keys` limits the work to some of them. Raises InvalidArgumentError.
         """
         if not isinstance(mesh, (MeshWithVoxel, MeshWithPbrMaterial)):
             raise InvalidArgumentError(f"{type(mesh).__name__} has no PBR attributes; use MeshRenderer")

@@ -1,7 +1,8 @@
 """What split-sum image-based lighting needs in advance: irradiance, blurred reflections, and the FG table.
 
-Source of the method: Karis, "Real Shading in Unreal Engine 4" (2013); Heitz, "Understanding the Masking-Shadowing
-Function" (2014), equation 99, and "Sampling the GGX Distribution of Visible Normals" (2018) for the FG table.
+Source of the method: Karis, "Real Shading in Unreal Engine 4" (2013); Heitz, "Understanding the Masking-
+Shadowing Function" (2014), equation 99, and "Sampling the GGX Distribution of Visible Normals" (2018) for the
+FG table.
 """
 
 from __future__ import annotations
@@ -34,7 +35,9 @@ def mip_chain(cube: torch.Tensor) -> list[torch.Tensor]:
 
 
 def skewed_areas(size: int, device: torch.device | None = None) -> torch.Tensor:
-    """The published model's texel areas [size, size]: a product of arcs, counted from the low side of the centre."""
+    """The published model's texel areas [size, size]: a product of arcs, counted from the low side of the
+    centre.
+    """
     half = size // 2
     k = (torch.arange(size, device=device) - half).abs().float()
     arc = torch.atan((k + 1.0) / half) - torch.atan(k / half)
@@ -61,11 +64,12 @@ def irradiance(coarse: torch.Tensor, reference_quirks: bool = False) -> torch.Te
 def specular_levels(cube: torch.Tensor, reference_quirks: bool = False) -> list[torch.Tensor]:
     """Six blurred cubes, [6, N, N, 3] down to [6, 16, 16, 3], one for each of LEVEL_ROUGHNESS.
 
-    A cube of 512 gives the published model's levels; a smaller one repeats its coarsest mip as often as needed.
+    A cube of 512 gives the published model's levels; a smaller one repeats its coarsest mip as often as
+    needed.
     """
     chain = mip_chain(cube)
     chain += [chain[-1]] * (len(LEVEL_ROUGHNESS) - len(chain))
-    chain = chain[: len(LEVEL_ROUGHNESS) - 1] + [chain[-1]]
+    chain = [*chain[: len(LEVEL_ROUGHNESS) - 1], chain[-1]]
     return [
         _filter(mip, roughness, cutoff, reference_quirks)
         for mip, roughness, cutoff in zip(chain, LEVEL_ROUGHNESS, LEVEL_CUTOFF, strict=True)
@@ -98,7 +102,8 @@ def _filter(cube: torch.Tensor, roughness: float, cutoff: float, reference_quirk
 
 @lru_cache(maxsize=1)
 def fg_table() -> torch.Tensor:
-    """Scale and bias of F0 in the split-sum integral, [256, 256, 2] on the CPU (row roughness, column cosine).
+    """Scale and bias of F0 in the split-sum integral, [256, 256, 2] on the CPU (row roughness, column
+    cosine).
 
     GGX with alpha = roughness^2, height-correlated Smith, at (i + 0.5) / 256; made once a process.
     """

@@ -31,12 +31,14 @@ def filter_ggx(
     cutoff: wp.float32,
     result: wp.array(dtype=wp.vec3),
 ) -> None:
-    """GGX-weighted mean of a cube of `size` around each direction, N = V = R; texels below the cutoff are skipped."""
+    """GGX-weighted mean of a cube of `size` around each direction, N = V = R; texels below the cutoff are
+    skipped.
+    """
     i = start + wp.tid()
     n = directions[i]
     sine = wp.sqrt(wp.max(1.0 - cutoff * cutoff, 0.0))
     total = wp.vec3(0.0, 0.0, 0.0)
-    weights = float(0.0)
+    weights = wp.float32(0.0)
     half = 0.5 * float(size)
     # a face reaches 54.7 degrees from its axis, the cone `cutoff` from n: beyond their sum they do not meet
     reach = wp.where(cutoff > 0.0, 0.57735 * cutoff - 0.81650 * sine, -1.0)
@@ -76,10 +78,11 @@ def integrate_fg(
     weights: wp.array(dtype=wp.float32),
     result: wp.array(dtype=wp.vec2),
 ) -> None:
-    """Split-sum scale and bias of F0 by `count` x `count` Gauss-Legendre nodes over the normals that the eye sees.
+    """Split-sum scale and bias of F0 by `count` x `count` Gauss-Legendre nodes over the normals that the eye
+    sees.
 
-    Half a disc of visible normals is enough by symmetry; the weight left over, masking-shadowing over masking,
-    stays below 1.
+    Half a disc of visible normals is enough by symmetry; the weight left over, masking-shadowing over
+    masking, stays below 1.
     """
     i = start + wp.tid()
     v_z = (float(i % size) + 0.5) / float(size)
@@ -93,8 +96,8 @@ def integrate_fg(
     e_z = v_z / stretched
     lift = 0.5 * (1.0 + e_z)
     smith_view = wp.sqrt(square + (1.0 - square) * v_z * v_z)
-    scale = float(0.0)
-    bias = float(0.0)
+    scale = wp.float32(0.0)
+    bias = wp.float32(0.0)
     for spoke in range(count):
         angle = (nodes[spoke] - 0.5) * wp.pi
         across = wp.cos(angle)

@@ -24,7 +24,9 @@ class Rendering(dict[str, torch.Tensor]):
 
 
 def parse_options(kind: type[OptionsT], given: Mapping[str, Any] | None) -> OptionsT:
-    """Options of a renderer from a mapping; raises InvalidArgumentError for unknown names and senseless sizes."""
+    """Options of a renderer from a mapping; raises InvalidArgumentError for unknown names and senseless
+    sizes.
+    """
     given = dict(given or {})
     names = [f.name for f in fields(kind)]  # type: ignore[arg-type]
     unknown = [n for n in given if n not in names]

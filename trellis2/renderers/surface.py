@@ -6,9 +6,10 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
+from o_voxel.raster import Fragments
 
 from trellis2.errors import InvalidArgumentError
-from trellis2.renderers.normals import face_cross, vertex_normals
+from trellis2.renderers.normals import FLAT_ABOVE, LEAST_COSINE, SMOOTH_BELOW, face_cross, vertex_normals
 from trellis2.representations import Mesh, MeshWithPbrMaterial, MeshWithVoxel
 
 DENSE_EDGE = 1.5
@@ -21,8 +22,8 @@ CHANNELS = 6
 class Geometry:
     """Per-object tables in world space; made once, used by every frame.
 
-    vertices [V, 3], faces [F, 3] int32, flat [F, 3] unit face normals by the winding, smooth [V, 3] (None when
-    only flat normals are asked for), attrs [V, 6] (None when they are read per pixel).
+    vertices [V, 3], faces [F, 3] int32, flat [F, 3] unit face normals by the winding, smooth [V, 3] (None
+    when only flat normals are asked for), attrs [V, 6] (None when they are read per pixel).
     """
 
     vertices: torch.Tensor
@@ -30,6 +31,73 @@ class Geometry:
     flat: torch.Tensor
     smooth: torch.Tensor | None
     attrs: torch.Tensor | None
+
+
+@dataclass(frozen=True)
+class PixelCamera:
+    """What turns a pixel and its depth into a point: camera, picture size and clip planes."""
+
+    extrinsics: torch.Tensor
+    intrinsics: torch.Tensor
+    size: int
+    near: float
+    far: float
+
+
+@dataclass(frozen=True)
+class Surface:
+    """What is seen at P pixels: unit normal towards the eye and direction to it (world space, [P, 3]), camera
+    z [P], and the interpolated vertex attributes [P, 6] (not written where the geometry has none).
+    """
+
+    normal: torch.Tensor
+    to_eye: torch.Tensor
+    depth: torch.Tensor
+    attrs: torch.Tensor
+
+
+def find_surface(
+    geometry: Geometry, fragments: Fragments, pixels: torch.Tensor, camera: PixelCamera
+) -> Surface:
+    """The surface at the given flat pixel indices [P] of some fragments."""
+    from o_voxel.kernels import as_warp, launch, warp_module
+
+    wp = warp_module()
+    from trellis2.renderers import shade_kernels
+
+    device, count = pixels.device, pixels.shape[0]
+    nothing = torch.empty((0, 3), device=device)
+    smooth = nothing if geometry.smooth is None else geometry.smooth
+    attrs = torch.empty((0, CHANNELS), device=device) if geometry.attrs is None else geometry.attrs
+    out = Surface(
+        torch.empty((count, 3), device=device),
+        torch.empty((count, 3), device=device),
+        torch.empty(count, device=device),
+        torch.empty((count, CHANNELS), device=device),
+    )
+    k = camera.intrinsics.tolist()
+    inputs = [
+        as_warp(pixels, wp.int64),
+        *fragments.flat(),
+        as_warp(geometry.faces, wp.int32),
+        as_warp(geometry.flat, wp.vec3),
+        as_warp(smooth, wp.vec3),
+        as_warp(attrs, wp.float32),
+        wp.mat33(*camera.extrinsics[:3, :3].flatten().tolist()),
+        wp.vec4(k[0][0], k[1][1], k[0][2], k[1][2]),
+        camera.size,
+        camera.near,
+        camera.far,
+        FLAT_ABOVE,
+        SMOOTH_BELOW,
+        LEAST_COSINE,
+        as_warp(out.normal, wp.vec3),
+        as_warp(out.to_eye, wp.vec3),
+        as_warp(out.depth, wp.float32),
+        as_warp(out.attrs, wp.float32),
+    ]
+    launch(shade_kernels.find_surface, count, inputs, device)
+    return out
 
 
 class GeometryCache:
@@ -77,7 +145,9 @@ def build(mesh: Mesh, transformation: torch.Tensor | None, flat: bool) -> Geomet
 
 
 def is_dense(mesh: MeshWithVoxel) -> bool:
-    """Whether edges are about as short as the voxels, as the decoder makes them: then vertices carry all detail."""
+    """Whether edges are about as short as the voxels, as the decoder makes them: then vertices carry all
+    detail.
+    """
     faces = mesh.faces
     if not faces.shape[0]:
         return False
@@ -87,7 +157,9 @@ def is_dense(mesh: MeshWithVoxel) -> bool:
 
 
 def vertex_attrs(mesh: MeshWithVoxel) -> torch.Tensor:
-    """[V, 6] attributes at the vertices; a vertex without any voxel around it takes the mean of its neighbours."""
+    """[V, 6] attributes at the vertices; a vertex without any voxel around it takes the mean of its
+    neighbours.
+    """
     attrs = pbr_columns(mesh, mesh.query_vertex_attrs())
     used = torch.zeros(attrs.shape[0], dtype=torch.bool, device=attrs.device)
     used[mesh.faces.reshape(-1).long()] = True
@@ -109,7 +181,7 @@ def vertex_attrs(mesh: MeshWithVoxel) -> torch.Tensor:
 
 
 def pbr_columns(mesh: MeshWithVoxel | MeshWithPbrMaterial, attrs: torch.Tensor) -> torch.Tensor:
-    """Columns base colour, metallic, roughness, alpha [P, 6], whatever order the mesh's layout has them in."""
+    """Columns base colour, metallic, roughness, alpha [P, 6], whatever the order of the mesh's layout."""
     names = ("base_color", "metallic", "roughness", "alpha")
     lacking = [n for n in names if n not in mesh.layout]
     if lacking:

@@ -16,8 +16,8 @@ MAX_DERIVATIVE = 1e3
 def material_attrs(mesh: MeshWithPbrMaterial, face_id: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
     """Base colour, metallic, roughness, alpha [P, 6] at points on faces.
 
-    face_id: [P]. weights: [3, P, 3] barycentrics at the pixel, one pixel to its right and one below: the change of
-    the texture coordinate between them picks the mip level.
+    face_id: [P]. weights: [3, P, 3] barycentrics at the pixel, one pixel to its right and one below: the
+    change of the texture coordinate between them picks the mip level.
     """
     corners = mesh.uv_coords.index_select(0, face_id)  # [P, 3, 2]
     here, right, below = (torch.einsum("pk,pkc->pc", w, corners) for w in weights)
@@ -60,7 +60,7 @@ def _evaluate(m: PbrMaterial, uv: torch.Tensor, across: torch.Tensor, down: torc
 def sample_texture(
     texture: Texture, uv: torch.Tensor, across: torch.Tensor, down: torch.Tensor
 ) -> torch.Tensor:
-    """[P, C] at uv [P, 2]: nearest, or trilinear over mip levels by the longer of the two derivatives [P, 2]."""
+    """[P, C] at uv [P, 2]: nearest, or trilinear with the mip level of the longer derivative [P, 2]."""
     from trellis2.representations import FilterMode, WrapMode
 
     image = texture.image.to(uv)

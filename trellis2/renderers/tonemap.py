@@ -6,7 +6,7 @@ import torch
 
 
 def aces(x: torch.Tensor) -> torch.Tensor:
-    """Filmic curve to 0..1, still linear light. Source: Narkowicz's fit of the ACES output transform (2015)."""
+    """Filmic curve to 0..1, still linear light. Source: Narkowicz's fit of ACES (2015)."""
     return (x * (2.51 * x + 0.03) / (x * (2.43 * x + 0.59) + 0.14)).clamp(0.0, 1.0)
 
 
@@ -16,7 +16,9 @@ def encode(x: torch.Tensor) -> torch.Tensor:
 
 
 def soft_backdrop(size: int, device: torch.device) -> torch.Tensor:
-    """A light neutral backdrop in linear light, [3, size, size]: bright behind the object, darker to the corners."""
+    """A light neutral backdrop in linear light, [3, size, size]: bright behind the object, darker to the
+    corners.
+    """
     axis = (torch.arange(size, device=device) + 0.5) / size * 2.0 - 1.0
     y, x = torch.meshgrid(axis, axis, indexing="ij")
     distance = (x * x + (y - 0.05) ** 2).clamp(max=2.0)
