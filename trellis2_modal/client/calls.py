@@ -57,18 +57,15 @@ def submit_extract(
     """Queue an extraction from a state, or from a generation that the service still has."""
     if (state is None) == (job is None):
         raise InvalidRequestError("give exactly one of state and job")
-    fields: dict[str, Any] = {"kind": "extract"} | _given(checked(ExtractSettings, settings))
-    file = None
-    if job is not None:
-        fields["job"] = job
+    fields = _given(checked(ExtractSettings, settings))
+    key = key or new_idempotency_key()
+    if state is None:
+        headers = {"Prefer": "respond-async"}
+        fields |= {"job": job}
+        call = Call("POST", "/extract_glb", headers=headers, fields=fields, idempotency_key=key)
     else:
-        assert state is not None
         file = ("state", read_state(state))
-    if file is None:
-        # JSON takes the settings as they are
-        call = Call("POST", "/jobs", fields=fields, idempotency_key=key or new_idempotency_key())
-    else:
-        call = Call("POST", "/jobs", fields=fields, file=file, idempotency_key=key or new_idempotency_key())
+        call = Call("POST", "/jobs", fields=fields | {"kind": "extract"}, file=file, idempotency_key=key)
     return (yield from core.reply(call, JobStatus))
 
 
