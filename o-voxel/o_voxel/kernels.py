@@ -81,6 +81,18 @@ def as_warp(tensor: torch.Tensor, dtype: Any = None) -> Any:
     return wp.from_torch(tensor.detach().contiguous(), dtype=dtype, requires_grad=False)
 
 
+@contextlib.contextmanager
+def current_stream(device: torch.device | str) -> Iterator[None]:
+    """Warp works on torch's current CUDA stream inside, so that the two see each other's results in order."""
+    device = torch.device(device)
+    if device.type == "cpu":
+        yield
+        return
+    wp = warp_module()
+    with wp.ScopedStream(wp.stream_from_torch(torch.cuda.current_stream(device))):
+        yield
+
+
 def launch(kernel: Any, count: int, inputs: Sequence[Any], device: torch.device | str) -> None:
     """Run `kernel(start, *inputs)` over `count` items on `device`.
 
@@ -94,7 +106,7 @@ def launch(kernel: Any, count: int, inputs: Sequence[Any], device: torch.device 
     device = torch.device(device)
     target = wp.device_from_torch(device)
     if device.type != "cpu":
-        with wp.ScopedStream(wp.stream_from_torch(torch.cuda.current_stream(device))):
+        with current_stream(device):
             wp.launch(kernel, dim=count, inputs=[0, *inputs], device=target)
         return
     threads = cpu_threads()

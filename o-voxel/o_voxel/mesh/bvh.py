@@ -72,7 +72,8 @@ class TriangleBVH:
             points, faces = self._thickened(points, faces)
         indices = kernels.as_warp(faces.reshape(-1), wp.int32)
         points = kernels.as_warp(points, wp.vec3)
-        return wp.Mesh(points=points, indices=indices, support_winding_number=winding)
+        with kernels.current_stream(self.device):
+            return wp.Mesh(points=points, indices=indices, support_winding_number=winding)
 
     def _thin_edges(self, rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Ends [S, 3] of the longest edges of slivers, given as rows of `_thin`."""
@@ -96,9 +97,8 @@ class TriangleBVH:
         )
         far = a + along * length.clamp(min=least)
         aside = a + torch.nn.functional.normalize(across, dim=1) * (1e-5 * length).clamp(min=least)
-        faces[self._thin] = torch.arange(3 * len(a), dtype=torch.int32, device=self.device).view(
-            3, -1
-        ).T + len(points)
+        added = torch.arange(3 * len(a), dtype=torch.int32, device=self.device).view(3, -1).T
+        faces[self._thin] = added + len(points)
         return torch.cat([points, a, far, aside]), faces
 
     def _queries(self, points: torch.Tensor, name: str = "points") -> torch.Tensor:
