@@ -62,6 +62,8 @@ def _machine() -> dict[str, str]:
     if torch.cuda.is_available():
         properties = torch.cuda.get_device_properties(0)
         rows["accelerator"] = f"{properties.name}, {properties.total_memory / 2**30:.0f} GiB"
+    else:
+        rows["accelerator"] = "none: the CPU is used"
     return rows
 
 

@@ -157,7 +157,7 @@ class GenerateRequest(GenerateSettings):
 
     def settings(self) -> GenerateSettings:
         return GenerateSettings.model_construct(
-            _fields_set=self.model_fields_set - {"image"},
+            _fields_set=self.model_fields_set & GenerateSettings.model_fields.keys(),
             **{name: getattr(self, name) for name in GenerateSettings.model_fields},
         )
 
@@ -260,7 +260,7 @@ class ExtractRequest(ExtractSettings):
 
     def settings(self) -> ExtractSettings:
         return ExtractSettings.model_construct(
-            _fields_set=self.model_fields_set - {"state", "job"},
+            _fields_set=self.model_fields_set & ExtractSettings.model_fields.keys(),
             **{name: getattr(self, name) for name in ExtractSettings.model_fields},
         )
 

@@ -105,6 +105,14 @@ def test_extract_from_a_job_and_from_a_state(client: httpx.Client, body: dict[st
     assert by_state.content[:4] == b"glTF"
 
 
+def test_an_extraction_as_a_job(client: httpx.Client, body: dict[str, Any]) -> None:
+    source = finished(client, submit(client, body)["id"])["id"]
+    submission = {"kind": "extract", "job": source, "simplify": "print", "decimation_target": 5000}
+    done = finished(client, client.post("/jobs", json=submission).json()["id"])
+    assert done["settings"]["decimation_target"] == 5000
+    assert done["result"]["artifacts"]["glb"]["media_type"] == "model/stl"
+
+
 def test_a_form_with_the_file_itself(client: httpx.Client) -> None:
     reply = client.post("/jobs", files={"image": picture()}, data={"seed": "9", "remove_background": "false"})
     job = finished(client, reply.json()["id"])

@@ -1,0 +1,204 @@
+"""`TRELLIS2Generator` around a pipeline that is small but real where it counts: it decodes, and can fail."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from tests.trellis2_modal.fake import glb
+from tests.trellis2_modal.server import picture
+from tests.trellis2_modal.shapes import dual_grid
+from trellis2.errors import Cancelled, EmptyStructureError, InvalidArgumentError
+from trellis2_modal.protocol import errors
+from trellis2_modal.protocol.requests import ExtractSettings, GenerateSettings
+from trellis2_modal.protocol.state import MeshState
+from trellis2_modal.service import state as states
+from trellis2_modal.service.generator import TRELLIS2Generator
+from trellis2_modal.service.jobs import DeviceLostError, JobCancelled, Monitor, run_job
+
+
+class OutOfMemoryError(RuntimeError):
+    """Named as torch's own, which needs a device to be raised."""
+
+
+class SmallPipeline:
+    """Takes what the real one takes; `failures` are raised one a call before it works."""
+
+    def __init__(self, *failures: Exception, types: tuple[str, ...] = ("512", "1024_cascade")) -> None:
+        self.available_pipeline_types = list(types)
+        self.low_vram = False
+        self.failures = list(failures)
+        self.calls: list[dict[str, Any]] = []
+        self.devices: list[str] = []
+
+    def to(self, device: str) -> None:
+        self.devices.append(device)
+
+    def run(self, image: Any, *, progress: Any, cancel: Any, **options: Any) -> list[Any]:
+        self.calls.append({"size": image.size, **options})
+        if self.failures:
+            raise self.failures.pop(0)
+        if cancel():
+            raise Cancelled("asked to")
+        return [states.to_mesh(dual_grid(16, seed=options["seed"]))]
+
+
+class SmallStudio:
+    def video(self, mesh: Any, monitor: Monitor) -> bytes:
+        monitor.step("preview", 0, 1)
+        return b"video"
+
+    def sheet(self, mesh: Any, monitor: Monitor) -> tuple[bytes, dict[str, Any]]:
+        return b"sheet", {"views": 1}
+
+    def asset(self, mesh: Any, settings: ExtractSettings, monitor: Monitor) -> tuple[bytes, dict[str, Any]]:
+        return glb(states.from_mesh(mesh)), {"faces": settings.decimation_target}
+
+
+def make(*failures: Exception, **options: Any) -> tuple[TRELLIS2Generator, SmallPipeline]:
+    pipeline = SmallPipeline(*failures, **options)
+    generator = TRELLIS2Generator(lambda: pipeline, model="small", studio=SmallStudio())
+    generator.load_model_cpu()
+    return generator, pipeline
+
+
+def test_a_picture_becomes_a_state_and_a_video() -> None:
+    generator, pipeline = make()
+    seen: list[str] = []
+    monitor = Monitor(lambda stage, *rest: seen.append(stage))
+    settings = GenerateSettings(seed=3, pipeline_type="512", preview="frames", ss_sampling_steps=5)
+    output = run_job(generator, "generate", settings.model_dump(), picture(50), monitor)
+    assert set(output.files) == {"state", "video", "preview"}
+    assert (output.seed, output.resolution) == (3, 16)
+    assert "preview" in output.stats["seconds"]
+    assert seen == ["state", "preview"]
+    (call,) = pipeline.calls
+    assert (call["size"], call["seed"], call["pipeline_type"]) == ((50, 50), 3, "512")
+    assert call["sparse_structure_sampler_params"]["steps"] == 5
+
+
+def test_without_a_type_the_default_of_the_weights_is_used() -> None:
+    generator, pipeline = make()
+    generator.generate(picture(), GenerateSettings(preview="none"), Monitor())
+    assert pipeline.calls[0]["pipeline_type"] == "1024_cascade"
+
+
+def test_a_state_becomes_a_file() -> None:
+    generator, _ = make()
+    state = generator.generate(picture(), GenerateSettings(preview="none"), Monitor()).files["state"].data
+    settings = ExtractSettings(simplify="mobile").model_dump(exclude_unset=True)
+    output = run_job(generator, "extract", settings, state, Monitor())
+    assert output.files["glb"].data[:4] == b"glTF"
+    assert output.stats["report"] == {"faces": 15_000}
+
+
+def test_devices_are_moved_to_only_when_asked() -> None:
+    generator, pipeline = make()
+    assert pipeline.devices == []
+    generator.move_model_gpu()
+    assert (pipeline.devices, generator.device) == (["cuda"], "cuda")
+
+
+def test_calls_before_loading_are_errors() -> None:
+    with pytest.raises(RuntimeError, match="load_model_cpu"):
+        TRELLIS2Generator(SmallPipeline).move_model_gpu()
+
+
+def test_one_retry_in_low_vram_mode() -> None:
+    generator, pipeline = make(OutOfMemoryError("CUDA out of memory"))
+    generator.generate(picture(), GenerateSettings(preview="none"), Monitor())
+    assert pipeline.low_vram
+    assert len(pipeline.calls) == 2
+
+
+@pytest.mark.parametrize(
+    "failure",
+    [
+        OutOfMemoryError("x"),
+        MemoryError(),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried"),
+    ],
+)
+def test_what_never_fits_names_a_smaller_setting(failure: Exception) -> None:
+    generator, _ = make(failure, failure)
+    with pytest.raises(errors.OutOfMemoryError) as caught:
+        generator.generate(picture(), GenerateSettings(preview="none"), Monitor())
+    assert caught.value.hints == {"suggested": {"pipeline_type": "512"}}
+    generator, _ = make(failure, failure, types=("512",))
+    with pytest.raises(errors.OutOfMemoryError, match="smallest"):
+        generator.generate(picture(), GenerateSettings(preview="none"), Monitor())
+
+
+def test_memory_is_freed_outside_the_exception() -> None:
+    """The tensors of the failed attempt have to be collectable when the cache is emptied."""
+    import weakref
+
+    alive: list[Callable[[], Any]] = []
+
+    class Hungry(SmallPipeline):
+        def run(self, image: Any, **options: Any) -> list[Any]:
+            if not alive:
+                big = torch.zeros(10)
+                alive.append(weakref.ref(big))
+                raise OutOfMemoryError("CUDA out of memory")
+            return super().run(image, **options)
+
+    generator = TRELLIS2Generator(Hungry, studio=SmallStudio())
+    generator.load_model_cpu()
+    freed: list[bool] = []
+    generator.free_memory = lambda: freed.append(alive[0]() is None)  # type: ignore[method-assign]
+    generator.generate(picture(), GenerateSettings(preview="none"), Monitor())
+    assert freed == [True]
+
+
+@pytest.mark.parametrize(
+    ("failure", "expected"),
+    [
+        (EmptyStructureError("nothing"), errors.EmptyResultError),
+        (InvalidArgumentError("steps"), errors.InvalidRequestError),
+        (RuntimeError("CUDA error: an illegal memory access"), DeviceLostError),
+        (Cancelled("stop"), JobCancelled),
+        (ZeroDivisionError("bug"), ZeroDivisionError),
+    ],
+)
+def test_failures_get_their_type(failure: Exception, expected: type[Exception]) -> None:
+    generator, _ = make(failure)
+    with pytest.raises(expected):
+        generator.generate(picture(), GenerateSettings(preview="none"), Monitor())
+
+
+def test_pictures_types_and_states_that_cannot_be() -> None:
+    generator, _ = make()
+    with pytest.raises(errors.InvalidImageError):
+        generator.generate(b"no picture", GenerateSettings(preview="none"), Monitor())
+    with pytest.raises(errors.UnsupportedPipelineError, match="512, 1024_cascade"):
+        generator.generate(picture(), GenerateSettings(pipeline_type="1024"), Monitor())
+    with pytest.raises(errors.InvalidStateError):
+        generator.extract_glb(b"no state", ExtractSettings(), Monitor())
+
+
+def test_cancelling_between_stages() -> None:
+    generator, _ = make()
+    with pytest.raises(JobCancelled):
+        generator.generate(picture(), GenerateSettings(), Monitor(cancelled=lambda: True))
+
+
+def test_the_state_round_trips_through_torch() -> None:
+    state = dual_grid(16)
+    mesh = states.to_mesh(state)
+    assert mesh.vertices.dtype == torch.float32
+    back = states.unpack_state(states.pack_state(mesh, {"seed": 1}, lossless=True))
+    assert torch.equal(back.vertices, mesh.vertices)
+    assert torch.equal(back.faces, mesh.faces)
+    assert torch.equal(back.attrs, mesh.attrs)
+    assert back.layout == mesh.layout
+    assert list(back.voxel_shape) == list(mesh.voxel_shape)
+    assert isinstance(states.from_mesh(back), MeshState)
+    mesh.layout = {"base_color": slice(0, 6)}
+    with pytest.raises(errors.InvalidStateError, match="layout"):
+        states.from_mesh(mesh)
+    assert np.isfinite(state.vertices).all()
