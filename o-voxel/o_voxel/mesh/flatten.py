@@ -164,14 +164,14 @@ def _unfolded(plane: Floats, faces: Ints, labels: Ints, positions: Floats) -> np
 
 def _not_overlapping(plane: Floats, faces: Ints, labels: Ints, charts: int) -> np.ndarray:
     """Charts [charts] that hardly cover any sample point twice; the sample grid has about 3 points a
-    face, 65536 at least."""
+    face, 16384 at least."""
     total = np.abs(signed_areas(plane, faces)).sum()
     low = np.full((charts, 2), np.inf)
     high = np.full((charts, 2), -np.inf)
     np.minimum.at(low, labels, plane[faces].min(axis=1))
     np.maximum.at(high, labels, plane[faces].max(axis=1))
     # Bounded from below, since charts without area have an extent all the same.
-    cell = max(float(np.sqrt(total / (3 * len(faces) + 65536))), float((high - low).max()) / 2048, 1e-12)
+    cell = max(float(np.sqrt(total / (3 * len(faces) + 16384))), float((high - low).max()) / 2048, 1e-12)
     size = np.ceil((high - low) / cell).astype(np.int64) + 1
     base = np.concatenate([[0], np.cumsum(size[:, 0] * size[:, 1])[:-1]])
     local = (plane[faces] - low[labels][:, None]) / cell

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from ..errors import MeshError
@@ -10,8 +11,14 @@ from ..mesh.components import remove_small_components
 from ..mesh.holes import fill_holes
 from ..mesh.orientation import unify_orientations
 from ..mesh.remesh import remesh_narrow_band
-from ..mesh.repair import remove_degenerate_faces, remove_duplicate_faces, repair_non_manifold_edges
+from ..mesh.repair import (
+    keep_faces,
+    remove_degenerate_faces,
+    remove_duplicate_faces,
+    repair_non_manifold_edges,
+)
 from ..mesh.simplify import simplify
+from .report import weld
 from .source import Source
 
 HOLE_PERIMETER = 3e-2
@@ -21,15 +28,45 @@ Mesh = tuple[Tensor, Tensor]
 
 
 def clean_and_simplify(mesh: Mesh, target: int) -> Mesh:
-    """Down to `target` faces in two stages, repaired after each; normals then point outwards."""
+    """Down to `target` faces in two stages, cleaned after each; normals then point outwards.
+
+    Edges of three and more faces are cut only at the end: cut earlier, the copies would simplify apart.
+    Cutting makes loops of open chains that end at such edges, so holes are looked for once more.
+    """
     for budget in (3 * target, target):
         mesh = simplify(*mesh, budget)
         mesh = remove_duplicate_faces(*mesh)
         mesh = remove_degenerate_faces(*mesh)
-        mesh = repair_non_manifold_edges(*mesh)
         mesh = _without_crumbs(mesh)
         mesh = fill_holes(*mesh, HOLE_PERIMETER)
+    mesh = _fill_true_holes(repair_non_manifold_edges(*mesh))
     return unify_orientations(*mesh, outward=True)
+
+
+def _fill_true_holes(mesh: Mesh) -> Mesh:
+    """Fill holes of a mesh with cuts; loops that are closed by faces at the same place stay as they are."""
+    vertices, faces = fill_holes(*mesh, HOLE_PERIMETER)
+    known, before = len(mesh[0]), len(mesh[1])
+    if len(faces) == before:
+        return mesh
+    place = torch.from_numpy(weld(mesh[0].cpu().numpy())).to(faces.device)
+    welded = place[mesh[1].long()]
+    edges, uses = torch.unique(_edge_keys(welded, known), return_counts=True)
+    fans = faces[before:].long()
+    centre = fans.amax(dim=1)  # each fan's new vertex
+    rim = place[fans[fans < known].reshape(-1, 2)]
+    keys = torch.minimum(rim[:, 0], rim[:, 1]) * known + torch.maximum(rim[:, 0], rim[:, 1])
+    alone = uses[torch.searchsorted(edges, keys)] == 1
+    true_hole = torch.zeros(len(vertices), dtype=torch.bool, device=faces.device)
+    true_hole[centre[alone]] = True
+    keep = torch.ones(len(faces), dtype=torch.bool, device=faces.device)
+    keep[before:] = true_hole[centre]
+    return keep_faces(vertices, faces, keep)
+
+
+def _edge_keys(faces: Tensor, count: int) -> Tensor:
+    start, end = faces.reshape(-1), faces.roll(-1, dims=1).reshape(-1)
+    return torch.minimum(start, end) * count + torch.maximum(start, end)
 
 
 def _without_crumbs(mesh: Mesh) -> Mesh:
