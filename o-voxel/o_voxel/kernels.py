@@ -26,6 +26,7 @@ CHUNKS_PER_THREAD = 4
 """More pieces than threads: the cost of an item varies with where it lies."""
 
 _initialising = threading.Lock()
+_loading = threading.Lock()
 
 
 @lru_cache(maxsize=1)
@@ -105,6 +106,8 @@ def launch(kernel: Any, count: int, inputs: Sequence[Any], device: torch.device 
     wp = warp_module()
     device = torch.device(device)
     target = wp.device_from_torch(device)
+    with _loading:  # compiled on first use, by one thread
+        wp.load_module(kernel.module, device=target)
     if device.type != "cpu":
         with current_stream(device):
             wp.launch(kernel, dim=count, inputs=[0, *inputs], device=target)
@@ -114,7 +117,6 @@ def launch(kernel: Any, count: int, inputs: Sequence[Any], device: torch.device 
     if threads == 1 or pieces < 2:
         wp.launch(kernel, dim=count, inputs=[0, *inputs], device=target)
         return
-    wp.load_module(kernel.module, device=target)  # compile once, before threads race for it
     bounds = [count * i // pieces for i in range(pieces + 1)]
 
     def run(piece: int) -> None:

@@ -13,7 +13,8 @@ assert "warp" not in sys.modules
 assert not torch.cuda.is_initialized()
 tree = o_voxel.mesh.TriangleBVH(torch.eye(3), torch.tensor([[0, 1, 2]]))
 found = []
-threads = [threading.Thread(target=lambda: found.append(tree.closest(torch.zeros(9000, 3)))) for _ in range(4)]
+ask = lambda: found.append(tree.closest(torch.zeros(9000, 3)))
+threads = [threading.Thread(target=ask) for _ in range(4)]
 [t.start() for t in threads]
 [t.join() for t in threads]
 assert len(found) == 4
