@@ -45,8 +45,7 @@ def unwrapped(
     mesh: trimesh.Trimesh, texture_size: int
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
     """Vertices, faces, vertex normals and UVs (row 0 at v = 0) of a mesh; unwraps where it has none."""
-    from o_voxel.mesh.normals import vertex_normals
-    from o_voxel.mesh.unwrap import unwrap
+    from o_voxel.mesh import unwrap, vertex_normals
 
     vertices = torch.from_numpy(np.array(mesh.vertices, dtype=np.float32))
     faces = torch.from_numpy(np.array(mesh.faces, dtype=np.int32))

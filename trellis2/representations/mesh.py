@@ -62,9 +62,7 @@ class Mesh:
         Old vertices and faces keep their places; new ones are appended. Attributes of a new vertex are the
         mean of its loop's, that is of the vertices it is joined to.
         """
-        if not len(self.faces):
-            return
-        from o_voxel.mesh.holes import fill_holes
+        from o_voxel.mesh import fill_holes
 
         old = self.vertices.shape[0]
         vertices, faces = fill_holes(self.vertices, self.faces, max_perimeter=max_hole_perimeter)
@@ -89,7 +87,7 @@ class Mesh:
             raise InvalidArgumentError(f"simplify takes the option method, got {', '.join(unknown)}")
         if self.faces.shape[0] <= target:
             return
-        from o_voxel.mesh.simplify import simplify
+        from o_voxel.mesh import simplify
 
         vertices, faces = simplify(self.vertices, self.faces, target, **(options or {}))
         self.vertices, self.faces, self.vertex_attrs = vertices.float(), faces.int(), None
