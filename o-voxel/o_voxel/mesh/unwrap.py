@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..errors import ArgumentError, MeshError
+from ..errors import ArgumentError
 from .charts import (
     FaceGraph,
     Floats,
@@ -24,6 +24,7 @@ from .charts import (
 )
 from .flatten import FlatCharts, flatten_charts
 from .packing import pack_charts
+from .validation import check_mesh
 
 log = logging.getLogger(__name__)
 
@@ -68,9 +69,9 @@ def unwrap(
     """
     if texture_size < 16:
         raise ArgumentError(f"texture_size must be at least 16, got {texture_size}")
-    points = np.asarray(vertices.detach().cpu(), dtype=np.float64)
-    triangles = np.asarray(faces.detach().cpu(), dtype=np.int64)
-    _check(points, triangles)
+    vertices, faces = check_mesh(vertices, faces)
+    points = vertices.cpu().numpy().astype(np.float64)
+    triangles = faces.cpu().numpy().astype(np.int64)
     span = float(np.ptp(points, axis=0).max())
     points = (points - points.min(axis=0)) / (span if span > 0 else 1.0)
 
@@ -79,7 +80,7 @@ def unwrap(
     device = vertices.device
     vmap = torch.from_numpy(flat.vmap).to(device)
     return Unwrapped(
-        vertices=vertices.detach()[vmap].to(torch.float32),
+        vertices=vertices[vmap],
         faces=torch.from_numpy(flat.faces.astype(np.int32)).to(device),
         uvs=torch.from_numpy(packing.uvs.astype(np.float32)).to(device),
         vmap=vmap,
@@ -87,19 +88,6 @@ def unwrap(
         num_charts=int(flat.labels.max()) + 1,
         utilisation=packing.utilisation,
     )
-
-
-def _check(points: Floats, triangles: Ints) -> None:
-    if points.ndim != 2 or points.shape[1:] != (3,) or triangles.ndim != 2 or triangles.shape[1:] != (3,):
-        raise MeshError(
-            f"expected vertices [V, 3] and faces [F, 3], got {points.shape} and {triangles.shape}"
-        )
-    if not len(triangles):
-        raise MeshError("a mesh without faces cannot be unwrapped")
-    if triangles.min() < 0 or triangles.max() >= len(points):
-        raise MeshError(f"face indices reach {triangles.max()}, but there are {len(points)} vertices")
-    if not np.isfinite(points[triangles]).all():
-        raise MeshError("vertices used by faces are not finite; drop those faces first")
 
 
 def _flat_charts(points: Floats, faces: Ints, cone_half_angle: float, smooth_iterations: int) -> FlatCharts:

@@ -35,8 +35,7 @@ def clean_and_simplify(mesh: Mesh, target: int) -> Mesh:
     """
     for budget in (3 * target, target):
         mesh = simplify(*mesh, budget)
-        mesh = remove_duplicate_faces(*mesh)
-        mesh = remove_degenerate_faces(*mesh)
+        mesh = _without_flaps(remove_degenerate_faces(*remove_duplicate_faces(*mesh)))
         mesh = _without_crumbs(mesh)
         mesh = fill_holes(*mesh, HOLE_PERIMETER)
     mesh = _fill_true_holes(repair_non_manifold_edges(*mesh))
@@ -69,6 +68,19 @@ def _edge_keys(faces: Tensor, count: int) -> Tensor:
     return torch.minimum(start, end) * count + torch.maximum(start, end)
 
 
+def _without_flaps(mesh: Mesh) -> Mesh:
+    """Drop single faces that hang on an edge between two others.
+
+    Collapses fold pairs of faces flat; of such a pair one goes as a duplicate, and the other is left hanging.
+    """
+    vertices, faces = mesh
+    keys = _edge_keys(faces.long(), len(vertices))
+    _, edge, counts = torch.unique(keys, return_inverse=True, return_counts=True)
+    uses = counts[edge].reshape(-1, 3)
+    flaps = ((uses == 1).sum(dim=1) == 2) & ((uses > 2).sum(dim=1) == 1)
+    return keep_faces(vertices, faces, ~flaps) if bool(flaps.any()) else mesh
+
+
 def _without_crumbs(mesh: Mesh) -> Mesh:
     """Drop tiny components, unless the whole mesh is tiny."""
     kept = remove_small_components(*mesh, SMALLEST_COMPONENT)
@@ -96,4 +108,5 @@ def remesh_and_simplify(
     )
     if not len(faces):
         raise MeshError("remeshing found no surface: the mesh lies outside aabb")
-    return remove_duplicate_faces(*remove_degenerate_faces(*simplify(vertices, faces, target)))
+    mesh = _without_flaps(remove_degenerate_faces(*simplify(vertices, faces, target)))
+    return _fill_true_holes(repair_non_manifold_edges(*mesh))

@@ -44,7 +44,7 @@ def vertex_tangents(vertices: Tensor, faces: Tensor, uvs: Tensor, normals: Tenso
 
 def _any_orthogonal(normals: Tensor) -> Tensor:
     helper = torch.zeros_like(normals)
-    helper[torch.arange(len(normals)), normals.abs().argmin(dim=1)] = 1.0
+    helper.scatter_(1, normals.abs().argmin(dim=1, keepdim=True), 1.0)
     return torch.linalg.cross(normals, helper)
 
 

@@ -46,3 +46,11 @@ def test_normals_point_outwards_whatever_the_winding() -> None:
 def test_a_mesh_of_crumbs_is_kept() -> None:
     vertices = torch.tensor([[0.0, 0, 0], [1, 0, 0], [0, 1, 0], [0, 0, 1]]) * 1e-4
     assert len(clean_and_simplify((vertices, TETRAHEDRON), 1000)[1]) == 4
+
+
+def test_a_flap_is_dropped() -> None:
+    vertices = torch.tensor([[0.0, 0, 0], [1, 0, 0], [0, 1, 0], [0, 0, 1], [0, -0.5, -0.5]]) * 0.4
+    faces = torch.cat([TETRAHEDRON, torch.tensor([[0, 1, 4]])])
+    cleaned = clean_and_simplify((vertices, faces), 1000)
+    assert len(cleaned[1]) == 4
+    assert topology(cleaned[0].numpy(), cleaned[1].numpy()).watertight
