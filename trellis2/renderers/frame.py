@@ -210,6 +210,7 @@ class Frame:
             samples=max(1, o.occlusion_samples // o.ssaa**2),
             intensity=OCCLUSION_INTENSITY,
             seed=o.seed,
+            smooth=not o.flat,
         )
         return openness.index_copy_(0, pixels, 1.0 - blocked[:, None])
 

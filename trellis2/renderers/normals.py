@@ -5,10 +5,9 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 
-# A corner follows the smooth normal while it is within 25 degrees of its face, and the face beyond 50
-# degrees.
+# A corner follows the smooth normal within 25 degrees of its face, and the face alone beyond 44 degrees.
 SMOOTH_BELOW = 0.906
-FLAT_ABOVE = 0.643
+FLAT_ABOVE = 0.72
 
 # Shading normals stay at least this much (a cosine) on the eye's side.
 LEAST_COSINE = 0.02

@@ -1,4 +1,4 @@
-"""Warp kernel of `occlusion`; imported on first use only."""
+"""Warp kernels of `occlusion`; imported on first use only."""
 
 # mypy: ignore-errors
 # No postponed annotations here: Warp reads the argument types of kernels at definition.
@@ -32,8 +32,8 @@ def occlude(
     n = normals[i]
     x = ((float(column) + 0.5) / float(width) - camera[2]) / camera[0] * z
     y = ((float(row) + 0.5) / float(height) - camera[3]) / camera[1] * z
-    # neighbouring pixels take different rows of the table: the same pattern every 8 pixels
-    pattern = (row % 8) * 8 + column % 8
+    # neighbouring pixels take different rows of the table: the same pattern every 4 pixels
+    pattern = (row % 4) * 4 + column % 4
     margin = bias + slope * z / (float(width) * camera[0] * wp.max(wp.abs(n[2]), 0.1))
     hits = wp.float32(0.0)
     count = table.shape[1]
@@ -52,3 +52,31 @@ def occlude(
             if gap >= margin and gap < radius:
                 hits += 1.0
     result[i] = hits / float(count)
+
+
+@wp.kernel
+def smooth(
+    start: wp.int32,
+    pixels: wp.array(dtype=wp.int32),
+    depth: wp.array(dtype=wp.float32),
+    blocked: wp.array(dtype=wp.float32),
+    height: wp.int32,
+    width: wp.int32,
+    reach: wp.float32,
+    result: wp.array(dtype=wp.float32),
+) -> None:
+    """Mean over a 4 x 4 window, one of each sample pattern, leaving out pixels beyond `reach` in depth."""
+    i = start + wp.tid()
+    pixel = pixels[i]
+    column = pixel % width
+    row = pixel // width
+    z = depth[pixel]
+    total = wp.float32(0.0)
+    count = wp.float32(0.0)
+    for y in range(wp.max(row - 2, 0), wp.min(row + 2, height)):
+        for x in range(wp.max(column - 2, 0), wp.min(column + 2, width)):
+            other = y * width + x
+            if wp.abs(depth[other] - z) < reach:
+                total += blocked[other]
+                count += 1.0
+    result[i] = total / wp.max(count, 1.0)

@@ -22,5 +22,5 @@ def soft_backdrop(size: int, device: torch.device) -> torch.Tensor:
     axis = (torch.arange(size, device=device) + 0.5) / size * 2.0 - 1.0
     y, x = torch.meshgrid(axis, axis, indexing="ij")
     distance = (x * x + (y - 0.05) ** 2).clamp(max=2.0)
-    grey = 0.78 - 0.17 * distance + 0.02 * distance * distance
+    grey = 0.56 - 0.17 * distance + 0.03 * distance * distance
     return (grey[None] * torch.tensor([0.985, 0.995, 1.01], device=device)[:, None, None]).clamp(0.0, 1.0)
