@@ -25,7 +25,7 @@ from PIL import Image, ImageDraw
 
 from trellis2_modal.service.auth import KeyAdmin, local_admin
 from trellis2_modal.service.config import Settings
-from trellis2_modal.service.server import Server, make_server
+from trellis2_modal.service.server import Server, listen, make_server
 from trellis2_modal.service.worker_process import WorkerSpec
 
 T = TypeVar("T")
@@ -104,9 +104,7 @@ def running(
     admin = local_admin(data_dir)
     _, key = admin.create("tests", requests_per_minute=100_000, gpu_seconds_per_day=1e6)
     server = make_server(settings, WorkerSpec(factory, options or {}), matter)
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        listener.listen(512)
+    with listen("127.0.0.1", 0) as listener:
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
         thread.start()
         url = f"http://127.0.0.1:{listener.getsockname()[1]}"
@@ -170,10 +168,7 @@ def _main() -> None:
     chosen = json.loads(text)
     settings = settings_for(data_dir, **chosen["overrides"])
     server = make_server(settings, WorkerSpec(FAKE, chosen["options"]))
-    with socket.socket() as listener:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(("127.0.0.1", port))
-        listener.listen(512)
+    with listen("127.0.0.1", port) as listener:
         server.run(sockets=[listener])
 
 

@@ -41,9 +41,9 @@ class Pipeline(Protocol):
 class Studio(Protocol):
     """Pictures and files of a decoded asset; `trellis2_modal.service.studio` is the real one."""
 
-    def video(self, mesh: Any, monitor: Monitor) -> bytes: ...
+    def video(self, mesh: Any, monitor: Monitor) -> JobFile: ...
 
-    def sheet(self, mesh: Any, monitor: Monitor) -> tuple[bytes, dict[str, Any]]: ...
+    def sheet(self, mesh: Any, monitor: Monitor) -> tuple[JobFile, dict[str, Any]]: ...
 
     def asset(
         self, mesh: Any, settings: ExtractSettings, monitor: Monitor
@@ -128,17 +128,15 @@ class TRELLIS2Generator:
             "state_bytes": len(files["state"].data),
         }
         if settings.preview != "none":
-            video = self._guarded(lambda: self.render_preview_video(mesh, clock.monitor), kind)
-            files["video"] = JobFile(video, "video/mp4")
+            files["video"] = self._guarded(lambda: self.render_preview_video(mesh, clock.monitor), kind)
         if settings.preview == "frames":
-            sheet, layout = self._guarded(lambda: self.studio.sheet(mesh, clock.monitor), kind)
-            files["preview"] = JobFile(sheet, "image/webp")
+            files["preview"], layout = self._guarded(lambda: self.studio.sheet(mesh, clock.monitor), kind)
             stats["preview"] = layout
         stats["seconds"] = clock.seconds()
         return JobOutput(files, settings.seed, info["resolution"], stats)
 
-    def render_preview_video(self, mesh: Any, monitor: Monitor | None = None) -> bytes:
-        """An MP4 turntable of a decoded asset."""
+    def render_preview_video(self, mesh: Any, monitor: Monitor | None = None) -> JobFile:
+        """A turntable of a decoded asset as a video."""
         return self.studio.video(mesh, monitor or Monitor())
 
     def extract_glb(self, state: bytes, settings: ExtractSettings, monitor: Monitor) -> JobOutput:

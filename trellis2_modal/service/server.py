@@ -85,6 +85,18 @@ def make_server(
     return Server(config, backend)
 
 
+def listen(host: str, port: int) -> socket.socket:
+    """A listening socket; port 0 picks a free one."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    # with the protocol named, asyncio turns Nagle's algorithm off; without, every small reply waits 40 ms
+    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    if os.name != "nt":  # there it would allow two servers on one port
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listener.bind((host, port))
+    listener.listen(512)
+    return listener
+
+
 def run(
     settings: Settings,
     weights: str,
@@ -97,11 +109,7 @@ def run(
     spec = WorkerSpec(options={"weights": weights, "device": device})
     remover = cheap_remover(weights)
     server = make_server(settings, spec, MatteProcess(remover) if remover else None, host)
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family, socket.SOCK_STREAM) as listener:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind((host, port))
-        listener.listen(512)
+    with listen(host, port) as listener:
         listening(listener.getsockname()[1])
         server.run(sockets=[listener])
     return 0 if server.started else 1

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib
 import io
 from typing import Any
 
 import numpy as np
 
 from ..protocol.requests import ExtractSettings
-from .jobs import Monitor
+from .jobs import JobFile, Monitor
 
 VIDEO_FRAMES = 60
 VIDEO_RESOLUTION = 512
@@ -23,31 +22,41 @@ SHEET_MODES = ("shaded", "normal", "base_color", "metallic", "roughness", "clay"
 class RealStudio:
     """Renders and exports with the packages below this one; they are imported when first used."""
 
-    def video(self, mesh: Any, monitor: Monitor) -> bytes:
-        """An H.264 turntable, 512 pixels square."""
-        render_utils: Any = importlib.import_module("trellis2.utils.render_utils")
+    def video(self, mesh: Any, monitor: Monitor) -> JobFile:
+        """A turntable, 512 pixels square: H.264, or an animated WebP where there is no ffmpeg."""
+        from trellis2.utils.render_utils import encode_video, render_video
+
         monitor.step("preview", 0, VIDEO_FRAMES)
-        frames = render_utils.render_video(
+        frames = render_video(
             mesh,
             resolution=VIDEO_RESOLUTION,
             num_frames=VIDEO_FRAMES,
+            keys=["shaded"],
             progress=lambda done, total: monitor.step("preview", done, total),
         )
-        return bytes(render_utils.encode_mp4(frames["shaded"], fps=VIDEO_FPS))
+        return JobFile(*encode_video(frames["shaded"], fps=VIDEO_FPS))
 
-    def sheet(self, mesh: Any, monitor: Monitor) -> tuple[bytes, dict[str, Any]]:
+    def sheet(self, mesh: Any, monitor: Monitor) -> tuple[JobFile, dict[str, Any]]:
         """Stills in every render mode as one WebP picture: a row a mode, a column a view; and that layout."""
         from PIL import Image
 
-        render_utils: Any = importlib.import_module("trellis2.utils.render_utils")
-        monitor.step("stills", 0, 1)
-        views = render_utils.render_snapshot(mesh, resolution=SHEET_RESOLUTION, nviews=SHEET_VIEWS)
-        modes = [mode for mode in SHEET_MODES if mode in views]
-        sheet = np.concatenate([np.concatenate(list(views[mode]), axis=1) for mode in modes], axis=0)
+        from trellis2.utils.render_utils import render_snapshot
+
+        monitor.step("stills", 0, SHEET_VIEWS)
+        views = render_snapshot(
+            mesh,
+            resolution=SHEET_RESOLUTION,
+            nviews=SHEET_VIEWS,
+            r=2.0,
+            fov=36.0,
+            keys=SHEET_MODES,
+            progress=lambda done, total: monitor.step("stills", done, total),
+        )
+        rows = [np.concatenate(views[mode], axis=1) for mode in SHEET_MODES]
         buffer = io.BytesIO()
-        Image.fromarray(sheet).save(buffer, "WEBP", quality=85)
-        monitor.step("stills", 1, 1)
-        return buffer.getvalue(), {"modes": modes, "views": SHEET_VIEWS, "size": SHEET_RESOLUTION}
+        Image.fromarray(np.concatenate(rows, axis=0)).save(buffer, "WEBP", quality=85)
+        layout = {"modes": list(SHEET_MODES), "views": SHEET_VIEWS, "size": SHEET_RESOLUTION}
+        return JobFile(buffer.getvalue(), "image/webp"), layout
 
     def asset(self, mesh: Any, settings: ExtractSettings, monitor: Monitor) -> tuple[bytes, dict[str, Any]]:
         """The exported file and the mesh report."""

@@ -50,6 +50,13 @@ class Transport:
         extra: dict[str, str] = scope.setdefault("extra_headers", {})
         status = 0
 
+        ceiling = self._ceiling(scope["method"], scope["path"])
+        paced = _PacedBody(receive, ceiling, self._idle_timeout, self._min_rate)
+
+        def busy_ms() -> float:
+            """Milliseconds since the request came, less those spent waiting for its body."""
+            return (time.perf_counter() - start - paced.waited) * 1000
+
         async def send_with_headers(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
@@ -58,6 +65,7 @@ class Transport:
                 present = {name.lower() for name, _ in headers}
                 headers += [pair for pair in SECURITY_HEADERS if pair[0] not in present]
                 headers.append((b"x-request-id", request_id.encode()))
+                headers.append((b"server-timing", f"gateway;dur={busy_ms():.2f}".encode()))
                 headers += [(name.lower().encode(), value.encode()) for name, value in extra.items()]
                 message = {**message, "headers": headers}
             await send(message)
@@ -65,14 +73,12 @@ class Transport:
         async def fail(error: ServiceError) -> None:
             await problem_response(error, request_id)(scope, receive, send_with_headers)
 
-        ceiling = self._ceiling(scope["method"], scope["path"])
         try:
             declared = _content_length(scope)
-            if declared is not None and declared > ceiling:
+            if declared is not None and declared > paced.ceiling:
                 extra["Connection"] = "close"
-                await fail(TooLargeError(f"the body has {declared} bytes, the most here is {ceiling}"))
+                await fail(TooLargeError(f"the body has {declared} bytes, the most here is {paced.ceiling}"))
             else:
-                paced = _PacedBody(receive, ceiling, self._idle_timeout, self._min_rate)
                 await self._app(scope, paced, send_with_headers)
         except ServiceError as error:
             if status == 0:
@@ -102,7 +108,8 @@ class _PacedBody:
 
     def __init__(self, receive: Receive, ceiling: int, idle: float, rate: float) -> None:
         self._receive = receive
-        self._ceiling = ceiling
+        self.ceiling = ceiling
+        self.waited = 0.0
         self._idle = idle
         self._rate = rate
         self._size = 0
@@ -114,17 +121,20 @@ class _PacedBody:
             return await self._receive()  # from here on: news of a disconnect
         if self._start is None:
             self._start = time.monotonic()
+        asked = time.perf_counter()
         try:
             message = await asyncio.wait_for(self._receive(), self._idle)
         except asyncio.TimeoutError as error:
             raise RequestTimeoutError(f"nothing came for {self._idle:.0f} s") from error
+        finally:
+            self.waited += time.perf_counter() - asked
         if message["type"] != "http.request":
             self._complete = True
             return message
         self._size += len(message.get("body", b""))
         self._complete = not message.get("more_body", False)
-        if self._size > self._ceiling:
-            raise TooLargeError(f"the body has more than {self._ceiling} bytes, the most here")
+        if self._size > self.ceiling:
+            raise TooLargeError(f"the body has more than {self.ceiling} bytes, the most here")
         elapsed = time.monotonic() - self._start
         if not self._complete and elapsed > self._idle and self._size < elapsed * self._rate:
             raise RequestTimeoutError(f"{self._size} bytes came in {elapsed:.0f} s; send faster or less")

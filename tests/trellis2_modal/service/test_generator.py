@@ -18,7 +18,7 @@ from trellis2_modal.protocol.requests import ExtractSettings, GenerateSettings
 from trellis2_modal.protocol.state import MeshState
 from trellis2_modal.service import state as states
 from trellis2_modal.service.generator import TRELLIS2Generator
-from trellis2_modal.service.jobs import DeviceLostError, JobCancelled, Monitor, run_job
+from trellis2_modal.service.jobs import DeviceLostError, JobCancelled, JobFile, Monitor, run_job
 
 
 class OutOfMemoryError(RuntimeError):
@@ -48,12 +48,12 @@ class SmallPipeline:
 
 
 class SmallStudio:
-    def video(self, mesh: Any, monitor: Monitor) -> bytes:
+    def video(self, mesh: Any, monitor: Monitor) -> JobFile:
         monitor.step("preview", 0, 1)
-        return b"video"
+        return JobFile(b"video", "video/mp4")
 
-    def sheet(self, mesh: Any, monitor: Monitor) -> tuple[bytes, dict[str, Any]]:
-        return b"sheet", {"views": 1}
+    def sheet(self, mesh: Any, monitor: Monitor) -> tuple[JobFile, dict[str, Any]]:
+        return JobFile(b"sheet", "image/webp"), {"views": 1}
 
     def asset(self, mesh: Any, settings: ExtractSettings, monitor: Monitor) -> tuple[bytes, dict[str, Any]]:
         return glb(states.from_mesh(mesh)), {"faces": settings.decimation_target}

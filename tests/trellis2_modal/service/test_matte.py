@@ -1,0 +1,69 @@
+"""The matte route over the process that makes mattes."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from tests.trellis2_modal.server import Running, picture, running
+from tests.trellis2_modal.service.test_api import problem
+from trellis2_modal.service.matte import MatteProcess, cheap_remover
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A pipeline config as the bundled weights have it."""
+    folder = tmp_path_factory.mktemp("weights")
+    remover = {"name": "GrabCutMatting", "args": {}}
+    (folder / "pipeline.json").write_text(json.dumps({"args": {"rembg_model": remover}}))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def matting(tmp_path_factory: pytest.TempPathFactory, weights: Path) -> Iterator[Running]:
+    remover = cheap_remover(str(weights))
+    assert remover is not None
+    with running(tmp_path_factory.mktemp("data"), matter=MatteProcess(remover)) as live:
+        yield live
+
+
+def test_a_remover_that_needs_a_model_is_not_cheap(tmp_path: Path) -> None:
+    assert cheap_remover(str(tmp_path)) is None
+    (tmp_path / "pipeline.json").write_text('{"args": {"rembg_model": {"name": "BiRefNet", "args": {}}}}')
+    assert cheap_remover(str(tmp_path)) is None
+
+
+def test_the_subject_comes_back_cut_out(matting: Running) -> None:
+    with matting.client() as client:
+        assert client.get("/health").json()["matte"] is True
+        by_form = client.post("/matte", files={"image": picture(200)})
+        assert by_form.status_code == 200, by_form.text
+        assert by_form.headers["content-type"] == "image/png"
+        with Image.open(io.BytesIO(by_form.content)) as image:
+            assert image.mode == "RGBA"
+            assert image.getpixel((image.width // 2, image.height // 2))[3] > 200  # type: ignore[index]
+            assert image.getpixel((1, 1))[3] < 50  # type: ignore[index]
+        encoded = base64.b64encode(picture(200)).decode()
+        assert client.post("/matte", json={"image": encoded}).content == by_form.content
+
+
+def test_a_picture_without_a_subject_is_refused(matting: Running) -> None:
+    buffer = io.BytesIO()
+    Image.new("RGBA", (64, 64), (9, 9, 9, 0)).save(buffer, "PNG")
+    with matting.client() as client:
+        problem(client.post("/matte", files={"image": buffer.getvalue()}), 400, "invalid-image")
+        problem(client.post("/matte", files={"image": b"junk"}), 400, "invalid-image")
+        problem(client.post("/matte", files={"state": b"junk"}), 400, "invalid-request")
+
+
+def test_mattes_are_counted(tmp_path: Path) -> None:
+    with running(tmp_path, mattes_per_minute=1) as live, live.client() as client:
+        assert client.get("/health").json()["matte"] is False
+        problem(client.post("/matte", files={"image": picture()}), 503, "unavailable")
+        problem(client.post("/matte", files={"image": picture()}), 429, "rate-limited")

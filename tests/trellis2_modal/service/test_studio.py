@@ -1,0 +1,64 @@
+"""Real pictures and real files of a small asset."""
+
+from __future__ import annotations
+
+import io
+
+import pytest
+from PIL import Image
+
+from tests.trellis2_modal.shapes import dual_grid
+from trellis2_modal.protocol.requests import ExtractSettings
+from trellis2_modal.service import state as states
+from trellis2_modal.service import studio
+from trellis2_modal.service.jobs import JobCancelled, Monitor
+
+
+@pytest.fixture(scope="module")
+def mesh() -> object:
+    return states.to_mesh(dual_grid(32))
+
+
+@pytest.fixture(autouse=True)
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(studio, "VIDEO_FRAMES", 2)
+    monkeypatch.setattr(studio, "VIDEO_RESOLUTION", 64)
+    monkeypatch.setattr(studio, "SHEET_VIEWS", 2)
+    monkeypatch.setattr(studio, "SHEET_RESOLUTION", 48)
+
+
+def test_a_video_with_progress(mesh: object) -> None:
+    seen: list[tuple[int, int]] = []
+    monitor = Monitor(lambda stage, step, steps, text: seen.append((step, steps)))
+    video = studio.RealStudio().video(mesh, monitor)
+    assert video.media_type in ("video/mp4", "image/webp")
+    assert len(video.data) > 500
+    assert seen == [(0, 2), (1, 2), (2, 2)]
+
+
+def test_a_sheet_of_every_mode(mesh: object) -> None:
+    sheet, layout = studio.RealStudio().sheet(mesh, Monitor())
+    with Image.open(io.BytesIO(sheet.data)) as image:
+        assert image.size == (2 * 48, len(layout["modes"]) * 48)
+    assert layout["views"] == 2
+
+
+@pytest.mark.parametrize(
+    ("format", "head"), [("glb", b"glTF"), ("obj", b"PK"), ("ply", b"ply"), ("stl", b"")]
+)
+def test_a_file_of_each_format(mesh: object, format: str, head: bytes) -> None:
+    settings = ExtractSettings.model_validate(
+        {"format": format, "decimation_target": 2000, "texture_size": 256, "remesh": False}
+    )
+    data, report = studio.RealStudio().asset(mesh, settings, Monitor())
+    assert data.startswith(head)
+    assert 0 < report["faces"] <= 2100
+    assert report["bytes"][format] == len(data) or format == "obj"
+
+
+def test_a_preset_and_a_cancel(mesh: object) -> None:
+    settings = ExtractSettings(simplify="web", decimation_target=2000, texture_size=256).resolved()
+    data, _ = studio.RealStudio().asset(mesh, settings, Monitor())
+    assert b"normalTexture" in data
+    with pytest.raises(JobCancelled):
+        studio.RealStudio().asset(mesh, settings, Monitor(cancelled=lambda: True))
