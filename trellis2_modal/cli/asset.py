@@ -1,0 +1,66 @@
+"""What `generate`, `extract` and `demo` share: formats by file name, and the words at the end."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ..client.report import describe_report
+from ..client.results import EXTENSIONS, ExtractResult
+from ..client.stages import stage_title
+from ..protocol.requests import AssetFormat
+
+FORMATS: dict[str, AssetFormat] = {ending: name for name, ending in EXTENSIONS.items()}  # type: ignore[misc]
+
+
+def format_of(path: Path, chosen: str | None, preset: str | None = None) -> str:
+    """The format that a file name asks for, unless one is chosen. Raises `click.UsageError`."""
+    if chosen is not None:
+        return chosen
+    found = FORMATS.get(path.suffix.lower())
+    if path.suffix.lower() == ".obj":
+        raise click.UsageError("an obj comes as a zip with its textures: name it .zip")
+    if found is None:
+        raise click.UsageError(f"{path.name}: end it with one of {', '.join(FORMATS)}, or give --format")
+    return found
+
+
+def check_writable(*paths: Path | None) -> None:
+    """Find out before the work, not after it. Raises OSError."""
+    for path in paths:
+        if path is not None:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if path.is_dir():
+                raise IsADirectoryError(21, "is a folder", str(path))
+
+
+def print_document(document: dict[str, Any]) -> None:
+    click.echo(json.dumps(document, indent=1, default=str))
+
+
+def print_asset(files: dict[str, Path], result: ExtractResult, facts: dict[str, Any]) -> None:
+    """Paths, facts and the mesh report for a person."""
+    for name, path in files.items():
+        click.echo(f"{name:9} {path}")
+    for name, value in facts.items():
+        click.echo(f"{name:9} {value}")
+    for line in describe_report(result.report, len(result.data)):
+        click.echo(f"  {line}")
+
+
+def print_seconds(seconds: dict[str, float]) -> None:
+    """A table of stages."""
+    for name, value in seconds.items():
+        click.echo(f"  {stage_title(name):28} {value:8.2f} s")
+    click.echo(f"  {'In all':28} {sum(seconds.values()):8.2f} s")
+
+
+def stage_seconds(stats: dict[str, Any], seen: dict[str, float]) -> dict[str, float]:
+    """Seconds by stage as the service measured them, else as they were seen from here."""
+    measured = stats.get("seconds")
+    if isinstance(measured, dict) and measured:
+        return {str(k): float(v) for k, v in measured.items() if isinstance(v, (int, float))}
+    return {name: round(value, 3) for name, value in seen.items()}

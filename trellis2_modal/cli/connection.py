@@ -1,0 +1,82 @@
+"""Which service a command talks to: the options --url and --key, or the server on this machine."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+import click
+
+from ..client.api import Client
+from ..client.local import LocalServer
+from ..client.options import Waiting
+from ..client.settings import KEY_VARIABLE, URL_VARIABLE, choose_target
+from ..protocol.errors import InvalidRequestError
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def url_options(command: F) -> F:
+    """--url and --key."""
+    command = click.option("--key", default=None, help=f"API key.  [default: {KEY_VARIABLE}, or settings]")(
+        command
+    )
+    return click.option(
+        "--url", default=None, help=f"Service to use.  [default: {URL_VARIABLE}, settings, or this machine]"
+    )(command)
+
+
+def local_options(command: F) -> F:
+    """--weights and --device, for the server that is started on this machine."""
+    command = click.option(
+        "--device", default=None, help="cpu or cuda, when this machine runs the model.  [default: auto]"
+    )(command)
+    return click.option(
+        "--weights", default=None, help="Folder or hub repo, when this machine runs the model."
+    )(command)
+
+
+def json_option(command: F) -> F:
+    return click.option("--json", "as_json", is_flag=True, help="For scripts: JSON on stdout.")(command)
+
+
+def tell_waiting(waiting: Waiting) -> None:
+    """Why nothing happens for a while, on stderr; the everyday result address is not worth a line."""
+    if waiting.reason != "working" or waiting.attempt == 1:
+        seconds = f" ({waiting.seconds:.0f} s)" if waiting.seconds >= 1 else ""
+        click.echo(f"{waiting.message}{seconds} ...", err=True)
+
+
+@contextmanager
+def connected(
+    url: str | None,
+    key: str | None,
+    weights: str | None = None,
+    device: str | None = None,
+) -> Iterator[Client]:
+    """A client of the chosen service; with none chosen, of a server that is started here for this command."""
+    target = choose_target(url, key)
+    if target.url:
+        if weights or device:
+            raise click.UsageError("--weights and --device are for this machine; leave out --url")
+        with Client(target.url, target.key or None, on_wait=tell_waiting) as client:
+            yield client
+        return
+    click.echo("No service is set: starting one on this machine ...", err=True)
+    with LocalServer(weights=weights, device=device) as server:
+        click.echo(f"It runs at {server.url}; it stops with this command.", err=True)
+        with Client(server.url, server.key, on_wait=tell_waiting) as client:
+            yield client
+
+
+@contextmanager
+def remote(url: str | None, key: str | None) -> Iterator[Client]:
+    """A client of a service that already runs. Raises `InvalidRequestError` when none is set."""
+    target = choose_target(url, key)
+    if not target.url:
+        raise InvalidRequestError(
+            f"no service is set; give --url and --key, or set {URL_VARIABLE} and {KEY_VARIABLE}"
+        )
+    with Client(target.url, target.key or None, on_wait=tell_waiting) as client:
+        yield client

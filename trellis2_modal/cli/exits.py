@@ -1,0 +1,105 @@
+"""What the commands' exit codes mean, and the one place where errors become words and a code.
+
+0 done; 1 a fault that nobody foresaw; 2 wrong usage; 130 interrupted; the rest by kind of error:
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from enum import IntEnum
+
+import click
+
+from ..client.errors import LocalServerError, NoAnswerError
+from ..protocol import errors
+from ..protocol.errors import ServiceError
+
+
+class Exit(IntEnum):
+    """Exit codes of the commands."""
+
+    FAULT = 1
+    USAGE = 2
+    NO_ANSWER = 3
+    KEY = 4
+    INPUT = 5
+    LIMIT = 6
+    BUSY = 7
+    FAILED = 8
+    GONE = 9
+    CANCELLED = 10
+    DISK = 11
+    INTERRUPTED = 130
+
+
+KINDS: tuple[tuple[type[ServiceError], Exit], ...] = (
+    (NoAnswerError, Exit.NO_ANSWER),
+    (errors.UnauthenticatedError, Exit.KEY),
+    (errors.ForbiddenError, Exit.KEY),
+    (errors.JobCancelledError, Exit.CANCELLED),
+    (errors.NotFoundError, Exit.GONE),
+    (errors.ExpiredError, Exit.GONE),
+    (errors.RateLimitedError, Exit.LIMIT),
+    (errors.QuotaExceededError, Exit.LIMIT),
+    (errors.TooManyJobsError, Exit.LIMIT),
+    (errors.QueueFullError, Exit.BUSY),
+    (errors.UnavailableError, Exit.BUSY),
+    (errors.StorageFullError, Exit.BUSY),
+    (errors.NotReadyError, Exit.BUSY),
+    (errors.InternalError, Exit.FAILED),
+    (errors.WorkerDiedError, Exit.FAILED),
+    (errors.JobTimeoutError, Exit.FAILED),
+    (errors.OutOfMemoryError, Exit.FAILED),
+)
+
+
+def exit_code(error: ServiceError) -> Exit:
+    """The code of an error; what is left is about the request itself."""
+    return next((code for kind, code in KINDS if isinstance(error, kind)), Exit.INPUT)
+
+
+def next_step(error: ServiceError) -> str:
+    """The one thing to do about an error, on the command line."""
+    if isinstance(error, LocalServerError):
+        return "see: trellis2-modal doctor"
+    if isinstance(error, NoAnswerError):
+        return "check --url (or TRELLIS2_URL): trellis2-modal health"
+    if isinstance(error, errors.UnauthenticatedError):
+        return "give a key with --key, or set TRELLIS2_API_KEY"
+    if isinstance(error, errors.QuotaExceededError):
+        return "see what is left: trellis2-modal usage"
+    if isinstance(error, errors.TooManyJobsError):
+        return "wait for one, or cancel one: trellis2-modal jobs list"
+    if isinstance(error, errors.OutOfMemoryError) and error.hints.get("suggested"):
+        pairs = error.hints["suggested"].items()
+        return "try " + " ".join(f"--{name.replace('_', '-')} {value}" for name, value in pairs)
+    if error.retryable and error.retry_after:
+        return f"try again in {error.retry_after:.0f} s"
+    return ""
+
+
+@contextmanager
+def reported(as_json: bool = False) -> Iterator[None]:
+    """Errors of the client become a message (or a JSON problem) on stderr and an exit code."""
+    try:
+        yield
+    except ServiceError as error:
+        if as_json:
+            click.echo(json.dumps(error.problem()), err=True)
+        else:
+            click.secho(f"{error.title}: {error.detail}", err=True, fg="red")
+            if step := next_step(error):
+                click.echo(f"  {step}", err=True)
+            if error.request_id:
+                click.echo(f"  request {error.request_id}", err=True)
+        sys.exit(exit_code(error))
+    except OSError as error:
+        place = f" ({error.filename})" if error.filename else ""
+        click.secho(f"Writing failed: {error.strerror or error}{place}", err=True, fg="red")
+        sys.exit(Exit.DISK)
+    except KeyboardInterrupt:
+        click.echo("Interrupted.", err=True)
+        sys.exit(Exit.INTERRUPTED)
