@@ -17,7 +17,7 @@ from .gutters import fill, nearest_covered
 from .source import Source
 from .tangents import to_tangent_space
 
-TEXELS_PER_CHUNK = 1 << 20  # bounds the memory of a bake, whatever the texture
+TEXELS_PER_CHUNK = 1 << 18  # bounds the memory of a bake, whatever the texture
 _SUSPICION = 0.1  # voxels behind the texel at which a hit may be the far side of a thin part
 
 

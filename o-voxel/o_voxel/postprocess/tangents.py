@@ -57,7 +57,10 @@ def to_tangent_space(directions: Tensor, normals: Tensor, tangents: Tensor) -> T
     n = torch.nn.functional.normalize(normals, dim=1)
     t = torch.nn.functional.normalize(tangents[:, :3], dim=1)
     b = tangents[:, 3:].sign() * torch.linalg.cross(n, t)
-    frame = torch.stack([t, b, n], dim=2)  # columns
-    local = torch.linalg.solve(frame, directions[:, :, None])[:, :, 0]
+    along_t, along_b, along_n = ((directions * axis).sum(dim=1, keepdim=True) for axis in (t, b, n))
+    # b is orthogonal to both others, which are not quite so to each other; all three share this denominator.
+    skew = (t * n).sum(dim=1, keepdim=True)
+    local = torch.cat([along_t - skew * along_n, along_b, along_n - skew * along_t], dim=1)
+    local /= (1 - skew**2).clamp(min=1e-6)
     local[:, 2].clamp_(min=0.05)  # a map cannot hold directions below the surface
     return torch.nn.functional.normalize(local, dim=1)
