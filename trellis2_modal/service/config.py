@@ -79,13 +79,18 @@ class Settings:
     @classmethod
     def from_env(cls, env: Mapping[str, str] | None = None, **overrides: Any) -> Settings:
         """Settings from the environment; keyword arguments win. Raises ValueError naming the variable."""
-        env = os.environ if env is None else env
-        values: dict[str, Any] = {}
-        for field in dataclasses.fields(cls):
-            text = env.get(ENV_PREFIX + field.name.upper())
-            if text is not None:
-                values[field.name] = _parse(field.name, str(field.type), text)
-        return cls(**(values | overrides))
+        return cls(**(values_from_env(cls, env) | overrides))
+
+
+def values_from_env(cls: type, env: Mapping[str, str] | None = None) -> dict[str, Any]:
+    """The fields of a settings class that the environment sets. Raises ValueError naming the variable."""
+    env = os.environ if env is None else env
+    values: dict[str, Any] = {}
+    for field in dataclasses.fields(cls):
+        text = env.get(ENV_PREFIX + field.name.upper())
+        if text is not None:
+            values[field.name] = _parse(field.name, str(field.type), text)
+    return values
 
 
 def _parse(name: str, kind: str, text: str) -> Any:
@@ -94,6 +99,170 @@ def _parse(name: str, kind: str, text: str) -> Any:
             return {"1": True, "true": True, "0": False, "false": False}[text.lower()]
         if kind.startswith("tuple"):
             return tuple(part.strip() for part in text.split(",") if part.strip())
-        return {"int": int, "float": float, "Path": Path}[kind](text)
+        return {"int": int, "float": float, "str": str, "Path": Path}[kind](text)
     except (ValueError, KeyError) as error:
         raise ValueError(f"{ENV_PREFIX}{name.upper()}={text!r} is not of type {kind}") from error
+
+
+MINUTE = 60
+DAY = 24 * 60 * MINUTE
+
+PUBLISHED_MODEL = "microsoft/TRELLIS.2-4B"
+PUBLISHED_REVISION = "af44b45f2e35a493886929c6d786e563ec68364d"
+STRUCTURE_DECODER_MODEL = "microsoft/TRELLIS-image-large"
+STRUCTURE_DECODER_REVISION = "25e0d31ffbebe4b5a97464dd851910efc3002d96"
+GATED_ENCODER = "facebook/dinov3-vitl16-pretrain-lvd1689m"
+OPEN_ENCODER = "timm/vit_large_patch16_dinov3.lvd1689m"
+GATED_REMOVER = "briaai/RMBG-2.0"
+OPEN_REMOVER = "ZhengPeng7/BiRefNet"
+
+CUDA_ARCHITECTURES = {
+    "A100": "8.0",
+    "A100-40GB": "8.0",
+    "A100-80GB": "8.0",
+    "L40S": "8.9",
+    "H100": "9.0",
+    "H100!": "9.0",
+    "H200": "9.0",
+}
+"""GPUs with room for the model, and the architecture that the full image's extensions are compiled for."""
+
+
+@dataclass(frozen=True)
+class DeploySettings:
+    """What a deployment on Modal is made of. Read on the machine that deploys and baked into the images (see
+    `baked_environment`), so that containers define the very same app.
+    """
+
+    app: str = "trellis2"
+    image: str = "full"
+    """`full`: every compiled extension, some licensed for non-commercial use only. `lean`: wheels alone."""
+
+    gpu: str = "A100-80GB"
+    loading: str = "snapshot"
+    """`snapshot`: weights on the CPU are part of the memory snapshot. `stream`: the snapshot holds imports
+    only, and weights are read straight to the GPU after each restore. Measure which starts faster."""
+
+    model: str = PUBLISHED_MODEL
+    revision: str = PUBLISHED_REVISION
+    image_encoder: str = GATED_ENCODER
+    image_encoder_revision: str = "main"
+    background_remover: str = GATED_REMOVER
+    background_remover_revision: str = "main"
+    """A branch is resolved to its commit when the weights are downloaded, and that commit is kept."""
+
+    hf_secret: str = "huggingface-secret"
+    """Name of the Modal secret with HF_TOKEN; used only when a chosen repository is gated."""
+
+    weights_volume: str = "trellis2-weights"
+    data_volume: str = "trellis2-data"
+    """Holds keys.json."""
+
+    jobs_dict: str = "trellis2-jobs"
+    owners_dict: str = "trellis2-owners"
+    active_dict: str = "trellis2-active"
+    progress_dict: str = "trellis2-progress"
+
+    gpu_max_containers: int = 2
+    """The most GPUs that can cost money at one moment."""
+
+    gpu_scaledown_window: int = 2 * MINUTE
+    gpu_timeout: int = 20 * MINUTE
+    """Of one job, not counting its wait for a container."""
+
+    gpu_startup_timeout: int = 20 * MINUTE
+    gpu_cpu: float = 8.0
+    gpu_memory: int = 48 * 1024
+    """MiB: one copy of the weights on the CPU (16 GB) and room for extraction."""
+
+    gpu_max_attempts: int = 3
+    """How often a job is taken up again when its container was preempted or died."""
+
+    gateway_max_containers: int = 1
+    """Calls per minute are counted in each gateway container; more of them multiply that limit."""
+
+    gateway_min_containers: int = 0
+    gateway_max_inputs: int = 200
+    gateway_scaledown_window: int = 5 * MINUTE
+    gateway_cpu: float = 1.0
+    gateway_memory: int = 2048
+    proxy_auth: bool = False
+    """Also ask for Modal's own proxy token, at the edge, before any container starts."""
+
+    @classmethod
+    def from_env(cls, env: Mapping[str, str] | None = None) -> DeploySettings:
+        """Raises ValueError naming the variable and what it may be."""
+        settings = cls(**values_from_env(cls, env))
+        for name, allowed in (("image", ("full", "lean")), ("loading", ("snapshot", "stream"))):
+            if getattr(settings, name) not in allowed:
+                raise ValueError(
+                    f"{ENV_PREFIX}{name.upper()}={getattr(settings, name)!r}: choose {' or '.join(allowed)}"
+                )
+        if settings.gpu not in CUDA_ARCHITECTURES:
+            known = ", ".join(CUDA_ARCHITECTURES)
+            raise ValueError(f"{ENV_PREFIX}GPU={settings.gpu!r}: choose one of {known}")
+        return settings
+
+    @property
+    def gated_sources(self) -> tuple[str, ...]:
+        """The chosen repositories that need an accepted licence and a token."""
+        return tuple(
+            name
+            for name in (self.image_encoder, self.background_remover)
+            if name in (GATED_ENCODER, GATED_REMOVER)
+        )
+
+    def gpu_class_options(self) -> dict[str, Any]:
+        """Arguments of `@app.cls` that are plain data. No retries: a job that fails says why instead."""
+        return {
+            "gpu": self.gpu,
+            "cpu": self.gpu_cpu,
+            "memory": self.gpu_memory,
+            "min_containers": 0,
+            "max_containers": self.gpu_max_containers,
+            "scaledown_window": self.gpu_scaledown_window,
+            "timeout": self.gpu_timeout,
+            "startup_timeout": self.gpu_startup_timeout,
+            "enable_memory_snapshot": True,
+            "retries": 0,
+        }
+
+    def gateway_options(self) -> dict[str, Any]:
+        """Arguments of the gateway's `@app.function` that are plain data. `timeout` bounds one open stream."""
+        return {
+            "cpu": self.gateway_cpu,
+            "memory": self.gateway_memory,
+            "min_containers": self.gateway_min_containers,
+            "max_containers": self.gateway_max_containers,
+            "scaledown_window": self.gateway_scaledown_window,
+            "timeout": 60 * MINUTE,
+        }
+
+
+def baked_environment(settings: DeploySettings, env: Mapping[str, str] | None = None) -> dict[str, str]:
+    """The variables that give a container these settings, and those of `Settings` that are set here."""
+    env = os.environ if env is None else env
+    baked = {
+        ENV_PREFIX + field.name.upper(): str(getattr(settings, field.name))
+        for field in dataclasses.fields(settings)
+    }
+    for field in dataclasses.fields(Settings):
+        name = ENV_PREFIX + field.name.upper()
+        if name in env and field.name != "data_dir":
+            baked[name] = env[name]
+    return {name: value.lower() if value in ("True", "False") else value for name, value in baked.items()}
+
+
+def gateway_settings(deploy: DeploySettings, env: Mapping[str, str] | None = None) -> Settings:
+    """The service's settings where they differ on Modal: the environment wins over these."""
+    on_modal: dict[str, Any] = {
+        "queue_limit": 16,
+        "max_active_jobs": 4,
+        "retention": 6.5 * DAY,  # Modal keeps the result of a call for 7 days
+        "row_retention": 6.5 * DAY,
+        "job_timeout": float(deploy.gpu_timeout),
+        "max_attempts": deploy.gpu_max_attempts,
+        "keys_ttl": 20.0,
+        "event_interval": 1.0,
+    }
+    return Settings(**(on_modal | values_from_env(Settings, env)))
