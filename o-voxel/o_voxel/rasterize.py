@@ -60,8 +60,8 @@ class VoxelRenderer:
             extrinsics: world to camera (x right, y down, z forward), `[4, 4]`.
             intrinsics: `[3, 3]` for an image of side 1.
         Returns:
-            `attr` of the nearest cube (0 where there is none), `depth` along the pixel's ray to where it enters
-            the cube (0 where there is none), `alpha` the share of the pixel that is covered. Row 0 is the top.
+            `attr` of the nearest cube (0 without one), `depth` along the pixel's ray to where it enters the
+            cube (0 without one), `alpha` the share of the pixel that is covered. Row 0 is the top.
         Raises:
             ArgumentError: shapes that disagree, a resolution out of range.
         """

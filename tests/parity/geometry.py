@@ -1,6 +1,6 @@
 """Checks of the geometry golden files: dual grids, attribute voxels, voxel files, space-filling curves.
 
-Every check is driven by what its file holds, so that further files of the same kinds pass through the same code.
+Every check is driven by what its file holds, so that further files of the same kinds pass through as well.
 """
 
 from __future__ import annotations
@@ -111,7 +111,7 @@ def _textured_mesh(golden: Any) -> Any:
 
 @check("geometry/serialize.npz")
 def curves(path: Path) -> list[Comparison]:
-    """Codes both ways for every permutation in the file; overflowing codes as the low 32 bits of wide ones."""
+    """Codes both ways for every permutation; overflowing codes as the low 32 bits of wide ones."""
     golden = np.load(path)
     results = []
     for name in golden.files:
@@ -191,7 +191,7 @@ def ply(path: Path) -> list[Comparison]:
 
 @check("geometry/vxz_*.vxz")
 def vxz(path: Path) -> list[Comparison]:
-    """The arrays that the reference decoded; our own file byte for byte where nothing is compressed, else alike."""
+    """The arrays that the reference decoded; our own file byte for byte where nothing is compressed."""
     coords, attrs = voxel_io.read_vxz(path)
     info = voxel_io.read_vxz_info(path)
     results = []

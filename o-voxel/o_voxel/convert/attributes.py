@@ -1,4 +1,4 @@
-"""Textured mesh to attribute voxels: triangles are sampled at voxels whose edges they cross, then averaged."""
+"""Textured mesh to attribute voxels: triangles are sampled at the voxels they pass, then averaged."""
 
 from __future__ import annotations
 
@@ -70,7 +70,8 @@ def textured_mesh_to_volumetric_attr(
     total.index_add_(0, row, torch.cat(sums))
     mean = total[:, 1:] / total[:, :1]
     mean[:, -3:] = mean[:, -3:] * 0.5 + 0.5
-    quantised = (mean * 255).clamp(0, 255).to(torch.uint8)  # truncated, as stored attributes are
+    # Truncated, as stored attributes are; the margin keeps a byte that averaging left just below itself.
+    quantised = (mean * 255 + 1e-6).clamp(0, 255).to(torch.uint8)
     names, widths = list(CHANNELS), list(CHANNELS.values())
     if timing:
         _log.info("attributes of %d voxels: %.3f s", len(unique), time.perf_counter() - start)

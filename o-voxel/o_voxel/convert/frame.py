@@ -109,8 +109,10 @@ def _padded_box(vertices: Tensor | None, size: Tensor | None, grid: Tensor | Non
     low, high = vertices.amin(dim=0).float().cpu(), vertices.amax(dim=0).float().cpu()
     extent = high - low
     if size is not None:
-        pad = (extent / size).ceil() * size - extent
+        pad = (extent / size).ceil().clamp(min=1) * size - extent
     else:
         assert grid is not None
         pad = extent / (grid - 1).clamp(min=1)
+        flat = extent == 0  # no size to divide by: voxels as large as along the longest axis
+        pad = torch.where(flat, pad.max() * grid, pad)
     return torch.stack((low - pad / 2, high + pad / 2))

@@ -86,7 +86,11 @@ def _surface(mesh: Any, device: torch.device | str) -> Surface:
     visual = mesh.visual
     if visual.kind == "texture" and visual.material is not None:
         source = visual.material
-        source = source.to_pbr() if hasattr(source, "to_pbr") else source
+        if hasattr(source, "to_pbr"):
+            textured = getattr(source, "image", None) is not None
+            source = source.to_pbr()
+            if textured:
+                source.baseColorFactor = None  # its default grey is not meant to darken a picture
         uv = None if visual.uv is None or len(visual.uv) != len(vertices) else tensor(visual.uv)
         return Surface(vertices, faces, normals, uv, None, _material(source, device))
     if visual.kind in ("vertex", "face"):

@@ -85,8 +85,15 @@ def walk(
     for cu in range(first[u], stop[u]):
         for cv in range(first[v], stop[v]):
             base = corner[w] - slope_u * (float(cu) - corner[u]) - slope_v * (float(cv) - corner[v])
-            from_w = wp.int32(wp.max(wp.floor(base + below), float(first[w])))
-            to_w = wp.int32(wp.min(wp.floor(base + above), float(stop[w] - 1)))
+            # Compared as floats first: far triangles overflow an index, and NaN keeps the whole range.
+            lowest = wp.floor(base + below)
+            highest = wp.floor(base + above)
+            from_w = first[w]
+            to_w = stop[w] - 1
+            if lowest > float(from_w):
+                from_w = wp.int32(wp.min(lowest, float(stop[w])))
+            if highest < float(to_w):
+                to_w = wp.int32(wp.max(highest, float(first[w] - 1)))
             cell[u] = cu
             cell[v] = cv
             for cw in range(from_w, to_w + 1):

@@ -10,6 +10,7 @@ from ..errors import ArgumentError, FormatError
 
 DEFAULT_LEVELS = {"none": 0, "deflate": 9, "lzma": 9, "zstd": 22}
 _LEVELS = {"none": range(1), "deflate": range(1, 10), "lzma": range(1, 10), "zstd": range(-7, 23)}
+_LZMA_DICTIONARY = [1 << 18, *(m << 20 for m in (1, 2, 4, 4, 8, 8, 16, 32, 64))]  # of the presets
 
 
 def checked_level(name: str, level: int | None) -> int:
@@ -30,7 +31,11 @@ def compress(data: bytes, name: str, level: int) -> bytes:
         packer = zlib.compressobj(level, zlib.DEFLATED, -15)
         return packer.compress(data) + packer.flush()
     if name == "lzma":
-        return lzma.compress(data, lzma.FORMAT_RAW, filters=_lzma_filters(level))
+        # A dictionary beyond the data only costs memory and time; readers build theirs from the level.
+        window = max(1 << 12, 1 << (len(data) - 1).bit_length()) if data else 1 << 12
+        filters = _lzma_filters(level)
+        filters[0]["dict_size"] = min(window, _LZMA_DICTIONARY[level])
+        return lzma.compress(data, lzma.FORMAT_RAW, filters=filters)
     if name == "zstd":
         import zstandard
 

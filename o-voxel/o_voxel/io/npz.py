@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import lzma
 import struct
 import zipfile
 import zlib
@@ -17,6 +18,9 @@ from .files import MAX_BYTES, File, Voxels, as_tensor, checked_voxels, opened
 
 MAX_MEMBERS = 1024
 _HEADER_LIMIT = 1 << 16
+# What zipfile raises for one damaged byte or another.
+_DAMAGE = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, NotImplementedError, RuntimeError, OSError,
+           struct.error, ValueError, OverflowError)  # fmt: skip
 _KINDS = "buif"  # no objects: reading an array must never run anything
 
 
@@ -70,8 +74,9 @@ def read_npz(file: File, max_bytes: int = MAX_BYTES) -> Voxels:
                     with archive.open(member) as stream:
                         arrays[name] = _read_array(stream, name, max_bytes)
                     max_bytes -= arrays[name].nbytes
-        except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, OSError,
-                struct.error, UnicodeDecodeError) as error:  # fmt: skip
+        except FormatError:
+            raise
+        except _DAMAGE as error:
             raise FormatError(f"not a readable npz file: {error}") from error
     if "coord" not in arrays:
         raise FormatError(f"no array 'coord' among {sorted(arrays)[:8]}")

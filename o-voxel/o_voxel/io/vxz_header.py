@@ -60,9 +60,9 @@ def stream_layout(attrs: Sequence[tuple[str, int]], interleave: str, error: type
     if interleave == "all":
         layout = [("attr", slice(0, at))]
     names = [name for name, _ in layout]
-    taken = [name for name in names if name in _RESERVED or names.count(name) > 1]
-    if taken or len({name for name, _ in attrs}) != len(attrs):
-        raise error(f"attribute streams {names[:8]}: names must differ and not be {', '.join(_RESERVED)}")
+    given = [name for name, _ in attrs]
+    if len(set(names)) != len(names) or len(set(given)) != len(given) or set(_RESERVED) & {*names, *given}:
+        raise error(f"attributes {given[:8]}: names must differ and not be {', '.join(_RESERVED)}")
     return layout
 
 
