@@ -228,7 +228,7 @@ class DeploySettings:
         }
 
     def gateway_options(self) -> dict[str, Any]:
-        """Arguments of the gateway's `@app.function` that are plain data. `timeout` bounds one open stream."""
+        """Arguments of the gateway's `@app.function` that are plain data; `timeout` bounds an open stream."""
         return {
             "cpu": self.gateway_cpu,
             "memory": self.gateway_memory,
