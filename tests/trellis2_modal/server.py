@@ -70,7 +70,7 @@ class Running:
         """An HTTP client with a key in its headers ("" for none)."""
         secret = self.key if key is None else key
         headers = {"X-API-Key": secret} if secret else {}
-        return httpx.Client(base_url=self.url, headers=headers, timeout=30, **options)
+        return httpx.Client(base_url=self.url, headers=headers, **{"timeout": 30, **options})
 
     def new_key(self, name: str = "another", **options: Any) -> str:
         options = {"requests_per_minute": 100_000, "gpu_seconds_per_day": 1e6} | options

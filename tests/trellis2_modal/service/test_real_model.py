@@ -1,0 +1,101 @@
+"""The whole way with a real pipeline in the worker: the bundled weights, or random ones of that layout."""
+
+from __future__ import annotations
+
+import io
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.trellis2.pipelines.tiny_checkpoint import write_checkpoint
+from tests.trellis2_modal.server import Running, running, wait_for
+from tests.trellis2_modal.service.test_api import events_of
+from trellis2_modal.client.compression import load_state
+from trellis2_modal.service.server import BUNDLED_WEIGHTS
+
+STEPS = {f"{stage}_sampling_steps": "2" for stage in ("ss", "shape_slat", "tex_slat")}
+PATIENCE = 120.0
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    if BUNDLED_WEIGHTS.exists():
+        return BUNDLED_WEIGHTS
+    return write_checkpoint(tmp_path_factory.mktemp("weights"))
+
+
+@pytest.fixture(scope="module")
+def live(tmp_path_factory: pytest.TempPathFactory, weights: Path) -> Iterator[Running]:
+    options = {"weights": str(weights), "device": "cpu"}
+    factory = "trellis2_modal.service.generator:create"
+    with running(tmp_path_factory.mktemp("data"), factory, options, ready=False) as server:
+        wait_for(lambda: httpx.get(server.url + "/health").json()["status"] == "ok", "the model", PATIENCE)
+        yield server
+
+
+@pytest.fixture(scope="module")
+def photo() -> bytes:
+    """A shaded disc with its own matte."""
+    y, x = np.mgrid[-1:1:96j, -1:1:96j]
+    inside = x * x + y * y < 0.64
+    shade = np.clip(160 + 80 * x - 60 * y, 0, 255)
+    pixels = np.stack([shade, shade * 0.6, 255 - shade, inside * 255], axis=-1).astype(np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def submit(client: httpx.Client, photo: bytes, **fields: str) -> str:
+    data = {"pipeline_type": "512", "preview": "none"} | STEPS | fields
+    reply = client.post("/jobs", files={"image": photo}, data=data)
+    assert reply.status_code == 202, reply.text
+    return str(reply.json()["id"])
+
+
+def ended(client: httpx.Client, job: str) -> dict[str, Any]:
+    def look() -> dict[str, Any] | None:
+        found: dict[str, Any] = client.get(f"/jobs/{job}").json()
+        return found if found["status"] in ("finished", "failed", "cancelled") else None
+
+    return wait_for(look, f"the end of {job}", PATIENCE)
+
+
+@pytest.mark.slow
+def test_a_picture_becomes_a_file(live: Running, photo: bytes) -> None:
+    with live.client(timeout=PATIENCE) as client:
+        job = submit(client, photo, seed="5")
+        done = ended(client, job)
+        assert done["status"] == "finished", done["problem"]
+        state = load_state(client.get(f"/jobs/{job}/state").content)
+        assert len(state.coords) == done["result"]["stats"]["voxels"] > 0
+        assert state.info["seed"] == 5
+        events = events_of(client.get(f"/jobs/{job}/events"))
+        stages = {e.data["stage"] for e in events if e.type == "progress"}
+        assert len(stages) >= 4, stages
+        extraction = {"job": job, "decimation_target": 2000, "texture_size": 256, "remesh": False}
+        glb = client.post("/extract_glb", json=extraction, headers={"Accept": "model/gltf-binary"})
+        if BUNDLED_WEIGHTS.exists() or glb.status_code == 200:
+            assert glb.content[:4] == b"glTF"
+        else:  # random weights may leave nothing that is a surface: then it is said
+            assert glb.json()["type"] in ("invalid-state", "invalid-request"), glb.text
+
+
+@pytest.mark.slow
+def test_cancel_and_kill(live: Running, photo: bytes) -> None:
+    with live.client(timeout=PATIENCE) as client:
+        job = submit(client, photo, ss_sampling_steps="50", shape_slat_sampling_steps="50")
+        wait_for(lambda: client.get(f"/jobs/{job}").json()["progress"], "the first step", PATIENCE)
+        client.delete(f"/jobs/{job}")
+        assert ended(client, job)["status"] == "cancelled"
+        job = submit(client, photo)
+        wait_for(lambda: client.get(f"/jobs/{job}").json()["status"] == "running", "its start", PATIENCE)
+        os.kill(int((live.data_dir / "worker.lock").read_text()), signal.SIGKILL)
+        done = ended(client, job)
+        assert (done["status"], done["attempt"]) == ("finished", 2)
