@@ -12,7 +12,7 @@ RESOLUTION = 512
 
 
 def run() -> list[Record]:
-    """60 frames at 512x512 with 2x2 supersampling of 0.75 M vertices, and what comes before and after them."""
+    """60 frames at 512x512 with 2x2 supersampling of 0.75 M vertices, and what comes before and after."""
     from o_voxel.raster import rasterize
 
     from trellis2.renderers import EnvMap, studio

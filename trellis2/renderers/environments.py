@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import logging
 import math
 import os
+from functools import lru_cache
 from pathlib import Path
 
 import torch
@@ -12,8 +12,6 @@ import torch
 from trellis2.errors import InvalidArgumentError, InvalidImageError
 from trellis2.renderers.cubemap import latlong_directions
 from trellis2.renderers.envmap import EnvMap
-
-_log = logging.getLogger(__name__)
 
 FOREST = Path(__file__).resolve().parents[2] / "assets" / "hdri" / "forest.exr"
 
@@ -99,9 +97,15 @@ def load_envmap(path: str | os.PathLike[str], reference_quirks: bool = False) ->
 def default_envmap(name: str = "auto", device: torch.device | str = "cpu") -> EnvMap:
     """`studio`, `forest` (assets/hdri/forest.exr), or `auto`: the forest where its file is there, else the
     studio.
+
+    The same object for the same arguments, so that it is prepared once a process.
     """
     if name not in ("auto", "studio", "forest"):
         raise InvalidArgumentError(f"unknown environment {name!r}: auto, studio or forest")
-    if name == "forest" or (name == "auto" and FOREST.exists()):
-        return load_envmap(FOREST).to(device)
-    return EnvMap(studio().to(device))
+    forest = name == "forest" or (name == "auto" and FOREST.exists())
+    return _default(forest, torch.device(device))
+
+
+@lru_cache(maxsize=4)
+def _default(forest: bool, device: torch.device) -> EnvMap:
+    return load_envmap(FOREST).to(device) if forest else EnvMap(studio().to(device))

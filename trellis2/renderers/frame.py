@@ -77,7 +77,6 @@ class Frame:
         self.lights, self.wanted = lights, wanted
         self.size = options.resolution * options.ssaa
         self.device = extrinsics.device
-        self.rays = pixel_rays(intrinsics, self.size, self.size).reshape(-1, 3)  # camera space, z = 1
         self.colour = {name: self._buffer(3) for name in lights}
         self.coverage = self._buffer(1)
         self.first: Layer | None = None
@@ -219,7 +218,8 @@ class Frame:
         if self.first is not None:
             colour = colour * openness
         if use_envmap_bg:
-            sky = self.lights[name].sample(self.rays @ self.extrinsics[:3, :3])
+            rays = pixel_rays(self.intrinsics, self.size, self.size).reshape(-1, 3)
+            sky = self.lights[name].sample(rays @ self.extrinsics[:3, :3])
             colour = colour + (1.0 - self.coverage) * sky
         colour = self._reduce(colour)
         if use_envmap_bg or self.options.background is None:
@@ -255,7 +255,7 @@ class Frame:
                 image = self._reduce(buffer)
                 maps[name] = image if image.shape[0] == 3 else image[0]
         if "normal" in self.wanted:
-            buffer = torch.full_like(self.rays, 0.5)
+            buffer = self._buffer(3) + 0.5
             if layer is not None:
                 buffer.index_copy_(0, layer.pixels, 0.5 - 0.5 * (layer.normal @ self.extrinsics[:3, :3].T))
             maps["normal"] = self._reduce(buffer)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import torch
 
 
@@ -15,6 +17,7 @@ def encode(x: torch.Tensor) -> torch.Tensor:
     return x.clamp(min=0.0) ** (1.0 / 2.2)
 
 
+@lru_cache(maxsize=4)
 def soft_backdrop(size: int, device: torch.device) -> torch.Tensor:
     """A light neutral backdrop in linear light, [3, size, size]: bright behind the object, darker to the
     corners.

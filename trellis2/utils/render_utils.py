@@ -80,7 +80,7 @@ def render_frames(
         )
     renderer = get_renderer(sample, **(options or {}))
     if isinstance(renderer, PbrMeshRenderer):
-        kwargs["envmap"] = _moved(kwargs.get("envmap") or default_envmap(), sample)
+        kwargs["envmap"] = _moved(kwargs.get("envmap"), sample)
     frames: Frames = {}
     for number, (e, k) in enumerate(zip(extrinsics, intrinsics, strict=True)):
         for name, image in renderer.render(sample, e, k, **kwargs).items():  # type: ignore[arg-type]
@@ -90,9 +90,11 @@ def render_frames(
     return frames
 
 
-def _moved(envmap: EnvMap | Mapping[str, EnvMap], sample: Sample) -> EnvMap | dict[str, EnvMap]:
-    """The environments on the sample's device, once for all frames."""
+def _moved(envmap: EnvMap | Mapping[str, EnvMap] | None, sample: Sample) -> EnvMap | dict[str, EnvMap]:
+    """The environments on the sample's device, once for all frames; the default one for None."""
     device = sample.vertices.device if isinstance(sample, Mesh) else sample.coords.device
+    if envmap is None:
+        return default_envmap(device=device)
     if isinstance(envmap, EnvMap):
         return envmap.to(device)
     return {name: light.to(device) for name, light in envmap.items()}
