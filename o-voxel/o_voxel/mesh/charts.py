@@ -59,8 +59,10 @@ def face_graph(vertices: Floats, faces: Ints) -> FaceGraph:
 
 
 def smooth_normals(graph: FaceGraph, iterations: int) -> Floats:
-    """Face normals averaged with neighbours that look a similar way: noise must not break up charts, nor may
-    sharp edges blur. Weights are area times the squared cosine between the two."""
+    """Face normals averaged with neighbours that look a similar way.
+
+    Noise must not break up charts, nor may sharp edges blur: weights are area times the squared cosine.
+    """
     normals = graph.normals
     a, b = graph.pairs.T
     for _ in range(iterations):
@@ -218,8 +220,10 @@ def connected_charts(graph: FaceGraph, labels: Ints) -> Ints:
 
 
 def absorb_small_charts(graph: FaceGraph, labels: Ints, smallest: int) -> Ints:
-    """Give every chart of fewer than `smallest` faces to the neighbour it shares most border with, if it
-    looks the same way to within 80 degrees."""
+    """Give each chart of fewer than `smallest` faces to the neighbour it shares most border with.
+
+    Only to one whose axis lies within 80 degrees of its own.
+    """
     for _ in range(4):
         charts = int(labels.max()) + 1
         counts = np.bincount(labels, minlength=charts)
@@ -241,8 +245,7 @@ def absorb_small_charts(graph: FaceGraph, labels: Ints, smallest: int) -> Ints:
 
 
 def split_along(positions: Floats, labels: Ints, chosen: NDArray[np.bool_]) -> Ints:
-    """Cut each chosen chart [charts] in two at the middle of its longest direction; `positions` [F, k] of
-    faces."""
+    """Cut each chosen chart [charts] in two across its longest direction; `positions` [F, k] of faces."""
     charts = int(labels.max()) + 1
     count = np.maximum(np.bincount(labels, minlength=charts), 1)
     size = positions.shape[1]

@@ -1,5 +1,4 @@
-"""Laying charts flat: a planar projection, then as-rigid-as-possible iterations, for all charts in one
-sparse system.
+"""Laying charts flat: a planar projection, then as-rigid-as-possible, all charts in one sparse system.
 
 Source: Liu, Zhang, Xu, Gotsman, Gortler, "A Local/Global Approach to Mesh Parameterization" (SGP 2008), the
 ARAP energy. Charts come out at the scale of the mesh, so every texel of the atlas covers the same area.
@@ -35,8 +34,7 @@ class FlatCharts:
 
 
 def flatten_charts(vertices: Floats, faces: Ints, labels: Ints, iterations: int = ITERATIONS) -> FlatCharts:
-    """Give every chart (labels [F], 0..charts-1) plane coordinates; a chart that ARAP folds keeps its
-    projection."""
+    """Plane coordinates for every chart (labels [F], 0..charts-1); one that ARAP folds keeps its projection."""
     charts = int(labels.max()) + 1
     keys, split = np.unique(labels[:, None] * len(vertices) + faces, return_inverse=True)
     split = split.reshape(faces.shape)

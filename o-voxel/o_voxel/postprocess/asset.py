@@ -77,8 +77,7 @@ class GlbAsset:
         extension_webp: bool | None = None,
         scale: float = 1.0,
     ) -> bytes:
-        """The asset as bytes of a `file_type` (else the path's suffix, else glb), also written when a path
-        is given.
+        """The asset as bytes of a `file_type` (else the path's suffix, else glb), written to `path` if given.
 
         glb; obj (with a path: .obj, .mtl and pictures side by side, the bytes are the .obj's; without: a
         zip), zip; stl (z up for slicers, welded, times `scale`: 100 turns the unit cube into 100 mm); ply

@@ -23,8 +23,7 @@ _SUSPICION = 0.1  # voxels behind the texel at which a hit may be the far side o
 
 @dataclass(frozen=True)
 class Layout:
-    """The mesh to bake onto: vertices [W, 3], faces [F, 3], uvs [W, 2], normals [W, 3], tangents [W, 4]
-    or None."""
+    """The mesh to bake onto: vertices, normals [W, 3], faces [F, 3], uvs [W, 2], tangents [W, 4] or None."""
 
     vertices: Tensor
     faces: Tensor
@@ -35,8 +34,7 @@ class Layout:
 
 @dataclass(frozen=True)
 class Textures:
-    """uint8 on the source's device; `attributes` [T, T, 6], `normal` [T, T, 3] or None, `covered` [T, T]
-    bool."""
+    """uint8 `attributes` [T, T, 6] and `normal` [T, T, 3] or None; `covered` [T, T] bool."""
 
     attributes: Tensor
     normal: Tensor | None

@@ -68,10 +68,12 @@ def to_glb(
         texture_size: texels a side, 16 to 8192.
         remesh: replace the surface by a closed one at `remesh_band` voxels' distance, moved back by the share
             `remesh_project` (0 leaves it that much larger).
-        mesh_cluster_threshold_cone_half_angle_rad: bound on a chart's normal cone; smaller means more,
-        flatter charts. mesh_cluster_refine_iterations: rounds of straightening chart borders beyond the
-        usual eight. mesh_cluster_global_iterations, mesh_cluster_smooth_strength, use_tqdm: the reference's;
-        without effect here. verbose: log each step at INFO instead of DEBUG.
+        mesh_cluster_threshold_cone_half_angle_rad: bound on a chart's normal cone; smaller means more and
+            flatter charts.
+        mesh_cluster_refine_iterations: rounds of straightening chart borders beyond the usual eight.
+        mesh_cluster_global_iterations, mesh_cluster_smooth_strength, use_tqdm: accepted because the reference
+            has them; without effect here (for a bar, use `progress`).
+        verbose: log each step at INFO instead of DEBUG.
         alpha_mode: auto, opaque, mask or blend; auto keeps an asset without transparent parts opaque.
         texture_format: png (opens everywhere), webp (smallest; viewers need EXT_texture_webp) or jpeg.
         normal_map: bake the dense surface's normals, and export tangents.
@@ -80,8 +82,8 @@ def to_glb(
         double_sided: None: only without `remesh`, as the reference.
         progress: called as (step, index, count) when a step of STEPS begins; raise from it to cancel.
     Raises:
-        MeshError: empty or not finite mesh, indices out of range, nothing left of it, or it lies outside the
-        box. ArgumentError: any other argument that cannot be; the message says which.
+        MeshError: empty or not finite mesh, indices out of range, only degenerate faces, outside the box.
+        ArgumentError: any other argument that cannot be; the message says which.
     """
     check_budget(decimation_target, texture_size)
     check_texture_format(texture_format)
