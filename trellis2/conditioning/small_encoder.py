@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import torch
@@ -52,14 +53,16 @@ class _Block(nn.Module):
 
 
 class SmallVit(nn.Module):
-    """Pictures `[B, 3, S, S]` in 0..1 to tokens `[B, 1 + (S/16)^2, C]`: a summary token, then patches row by row."""
+    """Pictures `[B, 3, S, S]` in 0..1 to tokens `[B, 1 + (S/16)^2, C]`: a summary token, then patches row by
+    row.
+    """
 
     def __init__(self, config: SmallVitConfig) -> None:
         super().__init__()
         self.config = config
         layers: list[nn.Module] = []
         widths = (3, *config.stem, config.width)
-        for i, (a, b) in enumerate(zip(widths, widths[1:], strict=False)):
+        for i, (a, b) in enumerate(pairwise(widths)):
             layers.append(nn.Conv2d(a, b, 3, stride=2, padding=1))
             if i < len(widths) - 2:
                 layers += [nn.GroupNorm(8, b), nn.GELU()]
@@ -79,8 +82,10 @@ class SmallVit(nn.Module):
 class SmallImageEncoder:
     """Image tokens float32 `[B, 257, 192]`, with the interface of the DINO encoders.
 
-    `model_name` is the stem of `<stem>.json` and `<stem>.safetensors`. The network has one picture size of its own;
-    whatever `image_size` asks for, pictures are resized to that. Raises `CheckpointError` for missing or damaged files.
+    `model_name` is the stem of `<stem>.json` and `<stem>.safetensors`. The network has one picture size of
+    its own;
+    whatever `image_size` asks for, pictures are resized to that. Raises `CheckpointError` for missing or
+    damaged files.
     """
 
     def __init__(self, model_name: str, image_size: int = 256) -> None:

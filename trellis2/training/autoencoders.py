@@ -12,12 +12,13 @@ from .losses import dice, kl, shape_terms
 from .runtime import Runtime
 from .voxelize import occupancy
 
-# Stronger than published (1e-6): noise in the posterior makes small decoders forgive the errors of small flows.
+# Stronger than published (1e-6): noise in the posterior makes small decoders forgive the errors of small
+# flows.
 LATENT_KL = 1e-4
 
 
 class SparseStructureVae:
-    """Occupancy at 64^3 to a small dense latent and back: dice and KL as published, with cross-entropy added."""
+    """Occupancy at 64^3 to a small dense latent and back: the published dice and KL, with cross-entropy."""
 
     name = "ss_vae"
     recipe = Recipe(lr=1e-3)

@@ -13,10 +13,9 @@ from .config import MiniConfig
 
 # Which networks travel in one file (file stem: network names).
 SLIM_FILES = {
-    "ss": ("ss_enc", "ss_dec"),
+    "front": ("ss_enc", "ss_dec", "encoder", "dense_head"),
     "shape": ("shape_enc", "shape_dec"),
     "tex": ("tex_enc", "tex_dec"),
-    "encoder": ("encoder", "dense_head"),
     "ss_flow": ("ss_flow",),
     "shape_flow": ("shape_flow",),
     "tex_flow": ("tex_flow",),
@@ -72,13 +71,13 @@ def load_state(path: Path, device: torch.device) -> dict[str, Any] | None:
 
 
 def export_slim(folder: Path, out: Path) -> list[Path]:
-    """Gather what has been trained into fp16 files of at most 16 MiB, plus `stats.pt`'s numbers inside them."""
+    """Gather what has been trained into fp16 files of at most 16 MiB, latent statistics included."""
     from safetensors.torch import save_file
 
     out.mkdir(parents=True, exist_ok=True)
     written = []
     for stem, networks in SLIM_FILES.items():
-        tensors = {}
+        tensors: dict[str, torch.Tensor] = {}
         for network in networks:
             path = weights_path(folder, network)
             if path.exists():

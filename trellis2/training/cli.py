@@ -1,9 +1,10 @@
-"""`python -m trellis2.training`: train stages or whole slices, evaluate, export, draw the example pictures."""
+"""`python -m trellis2.training`: train stages or slices, evaluate, export, draw example pictures."""
 
 from __future__ import annotations
 
 import argparse
 import logging
+import os
 import sys
 from pathlib import Path
 
@@ -20,7 +21,9 @@ def _settings_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--objects", type=int, default=49_152, help="objects in the bank")
     parser.add_argument("--latent-objects", type=int, default=10_000, help="most objects in the latent set")
     parser.add_argument("--views", type=int, default=4, help="pictures an object in the latent set")
-    parser.add_argument("--workers", type=int, default=1, help="processes that write object tables")
+    parser.add_argument(
+        "--workers", type=int, default=min(os.cpu_count() or 1, 16), help="processes that write object tables"
+    )
     parser.add_argument("--max-steps", type=int, help="end stages after this many steps")
     parser.add_argument("--batch", type=int, help="small batches for a dry run")
     parser.add_argument(

@@ -1,4 +1,6 @@
-"""The image encoder's training: dense targets read from the patch tokens, alone or together with the first flow."""
+"""The image encoder's training: dense targets read from the patch tokens, alone or together with the first
+flow.
+"""
 
 from __future__ import annotations
 

@@ -26,7 +26,9 @@ class TableBank:
         return len(self.tables)
 
     def draw(self, count: int) -> tuple[Tensor, Tensor]:
-        """Random objects: their rows in the bank `[count]` and tables `[count, K, ROW]`, half of them recoloured."""
+        """Random objects: their rows in the bank `[count]` and tables `[count, K, ROW]`, half of them
+        recoloured.
+        """
         rows = torch.randint(len(self.tables), (count,), generator=self.generator).to(self.tables.device)
         return rows, self.recoloured(self.tables[rows])
 
@@ -74,7 +76,9 @@ def collate(objects: list[VoxelObject]) -> Voxels:
 
 
 def prepare_cache(x: SparseTensor, resolution: int, levels: int = 5) -> None:
-    """Fill the neighbour tables of all scales through a dense lookup grid: one pass, no searching (CUDA only)."""
+    """Fill the neighbour tables of all scales through a dense lookup grid: one pass, no searching (CUDA
+    only).
+    """
     if not x.feats.is_cuda:
         return
     down = SparseSpatial2Channel()

@@ -74,7 +74,9 @@ def texturing_config(args: dict[str, Any]) -> dict[str, Any]:
 
 
 def export_package(config: MiniConfig, folder: Path, target: Path) -> int:
-    """Write the pipeline folder from a working folder's averaged weights; returns the bytes of all checkpoints."""
+    """Write the pipeline folder from a working folder's averaged weights; returns the bytes of all
+    checkpoints.
+    """
     from safetensors.torch import save_file
 
     cpu = torch.device("cpu")

@@ -123,11 +123,11 @@ def _make_stage(
     if name == "encoder":
         return Conditioning(config, bank, runtime, None, **batch)
     if name in ("ss_joint", "ss_flow"):
-        latents = _structure_latents(config, bank, folder, runtime)
+        structures = _structure_latents(config, bank, folder, runtime)
         frozen = (
             checkpoint.need_network(folder, config, "encoder", runtime.device) if name == "ss_flow" else None
         )
-        return Conditioning(config, bank, runtime, latents, frozen=frozen, **batch)
+        return Conditioning(config, bank, runtime, structures, settings.batch or 96, frozen)
     tokens = torch.load(folder / "tokens.pt", map_location=runtime.device, weights_only=True)
     statistics = torch.load(folder / "weights" / "shape_stats.pt", weights_only=True)
     latents = load_latents(folder, runtime.device)

@@ -1,4 +1,6 @@
-"""The data set of the two structured-latent flows: latents at full resolution and image tokens, kept in memory."""
+"""The data set of the two structured-latent flows: latents at full resolution and image tokens, kept in
+memory.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +34,7 @@ class LatentSet:
 
     def statistics(self) -> dict[str, Tensor]:
         """Per-channel mean and spread of both latents, float32."""
-        numbers = {}
+        numbers: dict[str, Tensor] = {}
         for name in ("shape", "texture"):
             feats = getattr(self, name).float()
             numbers |= {

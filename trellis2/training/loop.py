@@ -51,7 +51,8 @@ def train(
     decay: bool = True,
     save_every: float = 120.0,
 ) -> int:
-    """Train until the budget is spent; writes full state and averaged weights; returns the total steps so far.
+    """Train until the budget is spent; writes full state and averaged weights; returns the total steps so
+    far.
 
     Goes on from the folder's full state when there is one, else from its weights, else from scratch.
     """
@@ -70,7 +71,8 @@ def train(
     step = _restore(state_path, stage, optimizer, ema, runtime)
     record = RunLog(folder / "train.log", stage.name)
     started = saved = time.perf_counter()
-    first, skipped, sums = step, 0, {}
+    first, skipped = step, 0
+    sums: dict[str, Tensor] = {}
     progress = 0.0
     while progress < 1.0:
         spent = time.perf_counter() - started
@@ -81,7 +83,7 @@ def train(
         with runtime.autocast():
             terms = stage.losses(min(progress, 1.0))
         loss = torch.stack([v for k, v in terms.items() if not k.startswith("_")]).sum()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         runtime.average(gradients(parameters))
         norm = clipper.clip(parameters)
         step += 1

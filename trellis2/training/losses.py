@@ -33,7 +33,7 @@ def shape_terms(
     truths: Sequence[Tensor],
     subs: Sequence[SparseTensor],
 ) -> dict[str, Tensor]:
-    """The direct terms of the shape autoencoder with their published weights; all rows aligned with the data."""
+    """The direct terms of the shape autoencoder with their published weights; rows are aligned with the data."""
     levels = [
         F.binary_cross_entropy_with_logits(s.feats.float(), t.float())
         for s, t in zip(subs, truths, strict=True)
@@ -65,7 +65,8 @@ def drop_condition(tokens: Tensor, probability: float = 0.1) -> Tensor:
 def dense_terms(predicted: Tensor, picture: Picture) -> dict[str, Tensor]:
     """Auxiliary targets of the image encoder.
 
-    `predicted` `[B, 12, P, P]` holds position, normal, base colour, metallic, roughness and mask logit for the maps
+    `predicted` `[B, 12, P, P]` holds position, normal, base colour, metallic, roughness and mask logit for
+    the maps
     of `picture`, sampled at the centres of P x P cells.
     """
     size, cells = picture.mask.shape[-1], predicted.shape[-1]

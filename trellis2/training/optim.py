@@ -1,4 +1,4 @@
-"""Optimiser helpers: moving average of the weights, adaptive gradient clipping, the learning-rate schedule."""
+"""Optimiser helpers: averaged weights, adaptive gradient clipping, the learning-rate schedule."""
 
 from __future__ import annotations
 
@@ -10,11 +10,13 @@ from torch import Tensor, nn
 
 
 class Ema:
-    """Exponential moving average of parameters; young averages forget faster, so short runs are not stuck at init."""
+    """Exponential moving average of parameters; young averages forget faster, so short runs are not stuck at
+    init.
+    """
 
     def __init__(self, parameters: Iterable[nn.Parameter], rate: float) -> None:
         self.rate, self.steps = rate, 0
-        self.live = [p for p in parameters]
+        self.live: list[Tensor] = list(parameters)
         self.shadow = [p.detach().clone() for p in self.live]
 
     @torch.no_grad()
@@ -50,7 +52,9 @@ class AdaptiveGradClipper:
         return min(quantile, self.max_norm)
 
     def clip(self, parameters: list[nn.Parameter]) -> float:
-        """Scale the gradients in place; returns the norm before, which may be infinite or NaN (then do not step)."""
+        """Scale the gradients in place; returns the norm before, which may be infinite or NaN (then do not
+        step).
+        """
         norm = float(torch.nn.utils.clip_grad_norm_(parameters, self.threshold, error_if_nonfinite=False))
         if math.isfinite(norm):
             if len(self.norms) < self.window:
@@ -62,7 +66,9 @@ class AdaptiveGradClipper:
 
 
 def learning_rate(base: float, step: int, progress: float, warmup: int, decay: bool) -> float:
-    """Linear warm-up in steps, then constant, or a cosine over the budget (`progress` 0..1) down to a twentieth."""
+    """Linear warm-up in steps, then constant, or a cosine over the budget (`progress` 0..1) down to a
+    twentieth.
+    """
     rate = base * min(1.0, (step + 1) / warmup)
     if decay:
         rate *= 0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * min(progress, 1.0)))
@@ -75,7 +81,9 @@ def trainable(modules: Iterable[nn.Module]) -> list[nn.Parameter]:
 
 
 def gradients(parameters: list[nn.Parameter]) -> list[Tensor]:
-    """The gradients, with zeros where a parameter took no part (so that all processes reduce the same buffer)."""
+    """The gradients, with zeros where a parameter took no part (so that all processes reduce the same
+    buffer).
+    """
     for p in parameters:
         if p.grad is None:
             p.grad = torch.zeros_like(p)

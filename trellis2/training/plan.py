@@ -1,14 +1,18 @@
 """The whole training as slices of wall-clock time: which lanes run side by side on one GPU, and for how long.
 
-Slice 1 trains the three autoencoders, then the image encoder together with the sparse-structure flow, and encodes the
-latent set. Later slices train the three flows. Lanes are processes: small networks leave a large GPU idle between
-launches, and a lane that fails takes no other with it. A slice picks up whatever the working folder or the imported
+Slice 1 trains the three autoencoders, then the image encoder together with the sparse-structure flow, and
+encodes the
+latent set. Later slices train the three flows. Lanes are processes: small networks leave a large GPU idle
+between
+launches, and a lane that fails takes no other with it. A slice picks up whatever the working folder or the
+imported
 slim weights hold.
 """
 
 from __future__ import annotations
 
 import logging
+import os
 import shutil
 import subprocess
 import sys
@@ -59,7 +63,9 @@ def run_plan(
     resume: Path | None,
     evaluate: int,
 ) -> bool:
-    """Run one slice within `seconds`; True when every lane ended well. What was trained is exported in any case."""
+    """Run one slice within `seconds`; True when every lane ended well. What was trained is exported in any
+    case.
+    """
     began = time.monotonic()
     folder = settings.folder
     folder.mkdir(parents=True, exist_ok=True)
@@ -67,8 +73,8 @@ def run_plan(
         log.info("imported %s", ", ".join(import_slim(resume, folder)) or "nothing new")
     load_or_make_bank(folder / "world.pt", settings.objects, settings.workers)
     log.info("bank ready after %.0f s", time.monotonic() - began)
-    left = seconds - (time.monotonic() - began) - _FINISH - (0.25 * evaluate + 25 if evaluate else 0)
-    good = _run_side_by_side(lanes_of(slice_number, left, folder), settings, left + 15)
+    left = seconds - (time.monotonic() - began) - _FINISH - (1.5 * evaluate + 25 if evaluate else 0)
+    good = _run_side_by_side(lanes_of(slice_number, left, folder), settings, left + 20)
     if export is not None:
         for path in export_slim(folder, export):
             log.info("exported %s, %.1f MB", path.name, path.stat().st_size / 1e6)
@@ -99,11 +105,18 @@ def _command(lane: Sequence[str], settings: Settings) -> list[str]:
 def _run_side_by_side(lanes: list[list[str]], settings: Settings, limit: float) -> bool:
     deadline = time.monotonic() + limit
     running = []
+    # Several processes share the card: grow allocations in place of keeping fragments.
+    environment = {"PYTORCH_CUDA_ALLOC_CONF": "expandable_segments:True", **os.environ}
     for i, lane in enumerate(lanes):
         path = settings.folder / f"lane{i}.log"
         output = path.open("a", encoding="utf-8")
         running.append(
-            (lane, path, output, subprocess.Popen(_command(lane, settings), stdout=output, stderr=output))
+            (
+                lane,
+                path,
+                output,
+                subprocess.Popen(_command(lane, settings), stdout=output, stderr=output, env=environment),
+            )
         )
     good = True
     for lane, path, output, process in running:
@@ -135,26 +148,21 @@ def _pack_logs(folder: Path, export: Path) -> None:
 
 
 def _evaluate(settings: Settings, objects: int, export: Path | None, seconds: float) -> bool:
-    target = settings.folder / "package"
+    target, out = settings.folder / "package", settings.folder / "evaluation.json"
     command = [sys.executable, "-m", "trellis2.training"]
     shared = ["--workdir", str(settings.folder), "--config", settings.config]
     try:
         subprocess.run([*command, "export", str(target), *shared], check=True, timeout=60)
-        options = [
-            "--objects",
-            str(objects),
-            "--device",
-            settings.device,
-            "--out",
-            str(settings.folder / "evaluation.json"),
-        ]
-        subprocess.run(
-            [*command, "evaluate", str(target), *options], check=True, timeout=max(seconds - 30, 20)
-        )
+        limit = max(seconds - 30, 20)
+        options = ["--objects", str(objects), "--device", settings.device, "--out", str(out)]
+        options += ["--seconds", f"{limit - 15:.0f}", "--sheet", str(settings.folder / "sheet.png")]
+        subprocess.run([*command, "evaluate", str(target), *options], check=True, timeout=limit)
     except (subprocess.CalledProcessError, subprocess.TimeoutExpired) as error:
         log.error("evaluation: %s", error)
         return False
     if export is not None:
-        shutil.copy(settings.folder / "evaluation.json", export / "evaluation.json")
-        # At most eight files travel: the log moves in with the numbers' neighbour only when there is room.
+        shutil.copy(settings.folder / "sheet.png", export / "sheet.png")
+        # Eight files travel at most: the figures ride at the end of the log.
+        with (export / "train.log").open("a", encoding="utf-8") as file:
+            file.write("\n--- evaluation.json\n" + out.read_text(encoding="utf-8"))
     return True

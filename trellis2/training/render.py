@@ -1,7 +1,10 @@
-"""Conditioning pictures of primitive tables by sphere tracing, on the tables' device, with dense maps for supervision.
+"""Conditioning pictures of primitive tables by sphere tracing, on the tables' device, with dense maps for
+supervision.
 
-Frame: Z up; the camera looks at the origin from the upper front hemisphere (front = -y). Light is linear, a sun with
-a soft shadow, a fill light and a sky gradient with two bright panels that glossy and metallic surfaces reflect.
+Frame: Z up; the camera looks at the origin from the upper front hemisphere (front = -y). Light is linear, a
+sun with
+a soft shadow, a fill light and a sky gradient with two bright panels that glossy and metallic surfaces
+reflect.
 """
 
 from __future__ import annotations
@@ -25,8 +28,10 @@ _CLOSED = (
 
 @dataclass(frozen=True)
 class View:
-    """Cameras of a batch: position and axes (right, up, forward) `[B, 3]`, tangent of half the field of view `[B]`,
-    and the window of the picture plane to draw: centre `[B, 2]` and half size `[B]` in units where the frame is +-1."""
+    """Cameras of a batch: position and axes (right, up, forward) `[B, 3]`, tangent of half the field of view
+    `[B]`,
+    and the window of the picture plane to draw: centre `[B, 2]` and half size `[B]` in units where the frame
+    is +-1."""
 
     position: Tensor
     right: Tensor
@@ -66,7 +71,9 @@ def _uniform(generator: torch.Generator, low: float, high: float, *shape: int) -
 
 
 def random_views(count: int, generator: torch.Generator, device: torch.device | str = "cpu") -> View:
-    """Cameras with yaw within 60 degrees of the front, pitch 0..50, field of view 20..50 degrees, the whole frame."""
+    """Cameras with yaw within 60 degrees of the front, pitch 0..50, field of view 20..50 degrees, the whole
+    frame.
+    """
     yaw = torch.deg2rad(_uniform(generator, -60, 60, count))
     pitch = torch.deg2rad(_uniform(generator, 0, 50, count))
     fov = torch.deg2rad(_uniform(generator, 20, 50, count))
@@ -286,7 +293,9 @@ def render(
     shadows: bool = True,
     steps: int = 72,
 ) -> Picture:
-    """Draw a batch; maps are averaged over samples with the mask as weight, so they stay exact inside the object."""
+    """Draw a batch; maps are averaged over samples with the mask as weight, so they stay exact inside the
+    object.
+    """
     full = size * supersample
     origins, directions = rays(view, full)
     start, reach = _through_cube(origins, directions)

@@ -1,4 +1,4 @@
-"""The shape and the texture flow over structured latents, from a latent set and image tokens held in memory."""
+"""The shape and the texture flow over structured latents, from latents and image tokens held in memory."""
 
 from __future__ import annotations
 

@@ -1,6 +1,8 @@
-"""From a primitive table straight to voxels, on the table's device: occupancy, dual grid with exact Hermite data, PBR.
+"""From a primitive table straight to voxels, on the table's device: occupancy, dual grid with exact Hermite
+data, PBR.
 
-Conventions are those of `o_voxel.convert`: grid cells of the cube [-0.5, 0.5]^3, edge flags at each voxel's maximum
+Conventions are those of `o_voxel.convert`: grid cells of the cube [-0.5, 0.5]^3, edge flags at each voxel's
+maximum
 corner, one dual vertex a voxel by a regularised quadratic error function constrained to the voxel.
 """
 
@@ -42,7 +44,7 @@ def _grid(resolution: int, device: torch.device) -> Tensor:
 
 
 def surface_cells(table: Tensor, resolution: int) -> Tensor:
-    """Cells `[M, 3]` int64 that may touch the surface, coarse to fine; resolution is 32 times a power of two."""
+    """Cells `[M, 3]` int64 that may touch the surface, coarse to fine; R is 32 times a power of two."""
     device = table.device
     current = min(_COARSE, resolution)
     cells = _grid(current, device)
@@ -57,7 +59,7 @@ def surface_cells(table: Tensor, resolution: int) -> Tensor:
 
 
 def voxelize(table: Tensor, resolution: int) -> VoxelObject:
-    """The flexible dual grid and the attribute voxels of the object `[K, ROW]`; milliseconds at 512 on a GPU."""
+    """The flexible dual grid and the attribute voxels of an object `[K, ROW]`; milliseconds at 512 on a GPU."""
     device = table.device
     cells = surface_cells(table, resolution)
     owner, axis, points = _crossings(table, cells, resolution)
@@ -103,9 +105,9 @@ def _crossings(table: Tensor, cells: Tensor, resolution: int) -> tuple[Tensor, T
         ends.append(corner[crossed])
         lows.append(at_start[crossed])
         highs.append(at_corner[crossed])
-    owner, axis, end = torch.cat(owners), torch.cat(axes), torch.cat(ends)
+    owner, along, end = torch.cat(owners), torch.cat(axes), torch.cat(ends)
     low, high = torch.cat(lows), torch.cat(highs)
-    direction = torch.nn.functional.one_hot(axis, 3).to(end.dtype) / resolution
+    direction = torch.nn.functional.one_hot(along, 3).to(end.dtype) / resolution
     a, b = torch.zeros_like(low), torch.ones_like(low)
     t = low / (low - high)
     for _ in range(3):  # false position, the bracket kept
@@ -115,13 +117,15 @@ def _crossings(table: Tensor, cells: Tensor, resolution: int) -> tuple[Tensor, T
         b, high = torch.where(same, b, t), torch.where(same, high, value)
         gap = low - high
         t = torch.where(gap.abs() > 1e-12, a + (b - a) * low / gap, (a + b) / 2)
-    return owner, axis, end + (t.clamp(0, 1) - 1)[:, None] * direction
+    return owner, along, end + (t.clamp(0, 1) - 1)[:, None] * direction
 
 
 def _dual_vertices(row: Tensor, count: int, points: Tensor, planes: Tensor) -> Tensor:
-    """Minimisers `[T, 3]` in [-0.5, 0.5]^3 of each voxel's summed plane quadrics plus the pull to the mean crossing.
+    """Minimisers `[T, 3]` in [-0.5, 0.5]^3 of each voxel's summed plane quadrics plus the pull to the mean
+    crossing.
 
-    `points`, `planes` `[E, 3]` are crossings (voxel units from the centre) and unit normals, `row` their voxel.
+    `points`, `planes` `[E, 3]` are crossings (voxel units from the centre) and unit normals, `row` their
+    voxel.
     """
     offset = (planes * points).sum(-1, keepdim=True)
     pairs = [(0, 0), (1, 1), (2, 2), (0, 1), (0, 2), (1, 2)]
@@ -159,8 +163,10 @@ def _dual_vertices(row: Tensor, count: int, points: Tensor, planes: Tensor) -> T
 def occupancy(tables: Tensor, resolution: int = 64) -> Tensor:
     """Cells that the surface passes, `[B, 1, R, R, R]` float32, for a batch `[B, K, ROW]` at once.
 
-    To first order: a cell is crossed where |d| is at most its support along the gradient, half a cell times |g|_1, and
-    the sign really changes just behind the predicted surface (it does not where two parts merely touch inside).
+    To first order: a cell is crossed where |d| is at most its support along the gradient, half a cell times
+    |g|_1, and
+    the sign really changes just behind the predicted surface (it does not where two parts merely touch
+    inside).
     """
     batch = tables.shape[0]
     centres = ((_grid(resolution, tables.device) + 0.5) / resolution - 0.5).expand(batch, -1, -1)

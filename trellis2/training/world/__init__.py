@@ -1,4 +1,5 @@
-"""The procedural world: everyday objects as signed-distance tables with PBR materials. Imports torch and numpy only.
+"""The procedural world: everyday objects as signed-distance tables with PBR materials. Imports torch and
+numpy only.
 
 Start reading in `families/vessels.py` (what an object is), then `builder.py`, `table.py`, `distance.py`.
 """

@@ -1,4 +1,6 @@
-"""Writes a primitive table: places parts, remembers their exact extent, and normalises the whole into the cube."""
+"""Writes a primitive table: places parts, remembers their exact extent, and normalises the whole into the
+cube.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,9 @@ Vector = Sequence[float]
 
 @dataclass(frozen=True)
 class Material:
-    """Metallic-roughness material; base colours are sRGB values in 0..1, an optional second one makes a pattern."""
+    """Metallic-roughness material; base colours are sRGB values in 0..1, an optional second one makes a
+    pattern.
+    """
 
     base: tuple[float, float, float]
     metallic: float = 0.0
@@ -64,7 +68,7 @@ def _box_corners(hx: float, hy: float, hz: float) -> np.ndarray:
     return signs * np.array([hx, hy, hz])
 
 
-def bezier_radius(radii: Vector, s: np.ndarray) -> np.ndarray:
+def bezier_radius(radii: Vector | np.ndarray, s: np.ndarray) -> np.ndarray:
     """Radius of a revolved profile at `s` in 0..1 from bottom to top."""
     r0, r1, r2, r3 = radii
     q = 1 - s
@@ -72,7 +76,9 @@ def bezier_radius(radii: Vector, s: np.ndarray) -> np.ndarray:
 
 
 def outline(kind: Kind, params: np.ndarray) -> tuple[np.ndarray, float]:
-    """Points `[M, 3]` and a radius whose swept ball has the primitive's extent in every direction (never less)."""
+    """Points `[M, 3]` and a radius whose swept ball has the primitive's extent in every direction (never
+    less).
+    """
     p = params
     if kind is Kind.ELLIPSOID:
         points = np.concatenate([_ring(np.cos(t), np.sin(t), 24) for t in np.linspace(-1.5, 1.5, 13)])
@@ -101,7 +107,8 @@ def outline(kind: Kind, params: np.ndarray) -> tuple[np.ndarray, float]:
         return np.concatenate([_ring(r, z) for r, z in zip(radii, (2 * s - 1) * p[4], strict=True)]), 0.0
     if kind is Kind.PRISM:
         ring = _ring(p[1] * np.cos(np.pi / p[0]), 0.0, int(p[0]))
-        return np.concatenate([ring + [0, 0, p[2]], ring - [0, 0, p[2]]]), 0.0
+        lift = np.array([0.0, 0.0, p[2]])
+        return np.concatenate([ring + lift, ring - lift]), 0.0
     raise InvalidArgumentError(f"no outline for primitive kind {kind!r}")
 
 
@@ -116,10 +123,12 @@ def _capsule_points(p: np.ndarray) -> np.ndarray:
 
 
 class ObjectBuilder:
-    """Collects parts in free units; `finish()` gives the table of the object centred in the cube of side 0.99999.
+    """Collects parts in free units; `finish()` gives the table of the object centred in the cube of side
+    0.99999.
 
     Frame: Z up, front towards -y. `mirror` ("x", "y" or "xy") copies a part through the planes x = 0, y = 0;
-    `radial` repeats it n times around the z axis (place the part on the +x side, symmetric about that direction).
+    `radial` repeats it n times around the z axis (place the part on the +x side, symmetric about that
+    direction).
     """
 
     def __init__(self) -> None:

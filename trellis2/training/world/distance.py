@@ -1,7 +1,10 @@
-"""Signed distance and material of a batch of primitive tables: the portable torch evaluator, and the choice of backend.
+"""Signed distance and material of a batch of primitive tables: the portable torch evaluator, and the choice
+of backend.
 
-Distances are exact on the surface and 1-Lipschitz up to a few per cent elsewhere (ellipsoids, revolved profiles and
-bumps are first-order bounds), which is all that tracing and Hermite data need. Formulas: Inigo Quilez, "Distance
+Distances are exact on the surface and 1-Lipschitz up to a few per cent elsewhere (ellipsoids, revolved
+profiles and
+bumps are first-order bounds), which is all that tracing and Hermite data need. Formulas: Inigo Quilez,
+"Distance
 functions" (articles/distfunctions), unless a comment says otherwise.
 """
 
@@ -9,6 +12,7 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -23,7 +27,8 @@ FAR = 1e3
 def distance(tables: Tensor, points: Tensor) -> tuple[Tensor, Tensor]:
     """Signed distance (negative inside) and the index of the row whose material shows.
 
-    Shapes: tables `[B, K, ROW]`, points `[B, N, 3]` -> `[B, N]` float32, `[B, N]` int64. On CUDA the Triton kernel is
+    Shapes: tables `[B, K, ROW]`, points `[B, N, 3]` -> `[B, N]` float32, `[B, N]` int64. On CUDA the Triton
+    kernel is
     used when Triton imports; `WORLD_BACKEND=torch|triton` forces one.
     """
     if _use_triton(points):
@@ -104,7 +109,7 @@ def _join(rows: Tensor, k: int, total: Tensor, shown: Tensor, d: Tensor) -> tupl
 
 
 def _primitive(kind: Kind, rows: Tensor, p: Tensor) -> Tensor:
-    d = _SHAPES[kind](p, *(_column(rows, tb.PARAMS + i) for i in range(6)))
+    d: Tensor = _SHAPES[kind](p, *(_column(rows, tb.PARAMS + i) for i in range(6)))
     amplitude, frequency = _column(rows, tb.BUMP), _column(rows, tb.BUMP_FREQUENCY)
     if bool((amplitude != 0).any()):
         waves = (
@@ -204,7 +209,7 @@ def _prism(
     return _smooth_max(side, p[..., 2].abs() - h, r)
 
 
-_SHAPES = {
+_SHAPES: dict[Kind, Callable[..., Tensor]] = {
     Kind.ELLIPSOID: _ellipsoid,
     Kind.BOX: _box,
     Kind.CONE: _cone,

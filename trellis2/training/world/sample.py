@@ -32,7 +32,9 @@ def _tables(first: int, count: int) -> np.ndarray:
 
 
 def table_bank(first: int, count: int, workers: int = 1) -> Tensor:
-    """Tables `[count, MAX_PRIMITIVES, ROW]` of the objects `first .. first + count - 1`, made by `workers` processes."""
+    """Tables `[count, MAX_PRIMITIVES, ROW]` of the objects `first .. first + count - 1`, made by `workers`
+    processes.
+    """
     if workers <= 1 or count <= _CHUNK:
         return torch.from_numpy(_tables(first, count))
     starts = list(range(first, first + count, _CHUNK))

@@ -1,7 +1,9 @@
 """The fixed-size primitive table: one object is `[MAX_PRIMITIVES, ROW]` floats, whatever it depicts.
 
-A row holds one primitive: its kind, how it joins the rows above it, where it stands, and its material. A fixed
-table makes a batch of objects one tensor, so that one evaluator (torch, or one Triton kernel) serves them all.
+A row holds one primitive: its kind, how it joins the rows above it, where it stands, and its material. A
+fixed
+table makes a batch of objects one tensor, so that one evaluator (torch, or one Triton kernel) serves them
+all.
 """
 
 from __future__ import annotations
@@ -13,7 +15,9 @@ ROW = 48
 
 
 class Kind(IntEnum):
-    """Primitive shapes; six parameters each, lengths in object units. Local z is the axis of every round shape."""
+    """Primitive shapes; six parameters each, lengths in object units. Local z is the axis of every round
+    shape.
+    """
 
     EMPTY = -1
     ELLIPSOID = 0  # radius x, y, z
@@ -24,7 +28,8 @@ class Kind(IntEnum):
     )
     CAPSULE = 4  # radius at the bottom, at the top, distance of the two centres (bottom centre is the origin)
     FRUSTUM = 5  # half size x, y at the bottom, half height, top scale x, y, rounding
-    REVOLVE = 6  # four Bezier radii from bottom to top, half height, wall thickness (0 = solid, else open at the top)
+    # four Bezier radii from bottom to top, half height, wall thickness (0 = solid, else open at the top)
+    REVOLVE = 6
     PRISM = 7  # corners, outer radius, half height, inner radius, rounding
 
 

@@ -1,9 +1,12 @@
 """The Triton twin of `distance_torch`: one program interprets one object's table for a block of points.
 
 The same device function also traces rays (`trace_triton`), so that a whole sphere-tracing loop is one launch.
-Kinds, columns and formulas are those of `table.py` and `distance.py`; the constants below must agree with them,
+Kinds, columns and formulas are those of `table.py` and `distance.py`; the constants below must agree with
+them,
 which a test asserts.
 """
+
+# mypy: disable-error-code="no-untyped-def"
 
 from __future__ import annotations
 
@@ -41,64 +44,120 @@ def _smooth_max(a, b, r):
 
 
 @triton.jit
-def _primitive(kind, x, y, z, p0, p1, p2, p3, p4, p5):
+def _ellipsoid(x, y, z, p0, p1, p2):
+    a, b, c = x / p0, y / p1, z / p2
+    k0 = tl.sqrt(a * a + b * b + c * c)
+    a, b, c = a / p0, b / p1, c / p2
+    d = k0 * (k0 - 1) / tl.maximum(tl.sqrt(a * a + b * b + c * c), 1e-6)
+    return d
+
+
+@triton.jit
+def _box(x, y, z, p0, p1, p2, p3):
+    a, b, c = tl.abs(x) - p0 + p3, tl.abs(y) - p1 + p3, tl.abs(z) - p2 + p3
+    u, v, w = tl.maximum(a, 0.0), tl.maximum(b, 0.0), tl.maximum(c, 0.0)
+    d = tl.sqrt(u * u + v * v + w * w) + tl.minimum(tl.maximum(tl.maximum(a, b), c), 0.0) - p3
+    return d
+
+
+@triton.jit
+def _cone(x, y, z, p0, p1, p2, p3):
     rho = tl.sqrt(x * x + y * y)
-    d = rho
+    r1, r2, h = tl.maximum(p0 - p3, 0.0), tl.maximum(p1 - p3, 0.0), p2 - p3
+    cap_x = rho - tl.minimum(rho, tl.where(z < 0, r1, r2))
+    cap_y = tl.abs(z) - h
+    ex, ey = r2 - r1, 2 * h
+    s = ((r2 - rho) * ex + (h - z) * ey) / (ex * ex + ey * ey)
+    s = tl.minimum(tl.maximum(s, 0.0), 1.0)
+    side_x, side_y = rho - r2 + ex * s, z - h + ey * s
+    m = tl.sqrt(tl.minimum(cap_x * cap_x + cap_y * cap_y, side_x * side_x + side_y * side_y))
+    d = tl.where((side_x < 0) & (cap_y < 0), -m, m) - p3
+    return d
+
+
+@triton.jit
+def _torus(x, y, z, p0, p1, p2):
+    rho = tl.sqrt(x * x + y * y)
+    opening = x * 0.0 + p2
+    sin, cos = tl.sin(opening), tl.cos(opening)
+    k = tl.where(cos * tl.abs(x) > sin * y, tl.abs(x) * sin + y * cos, rho)
+    d = tl.sqrt(tl.maximum(x * x + y * y + z * z + p0 * p0 - 2 * p0 * k, 0.0)) - p1
+    return d
+
+
+@triton.jit
+def _capsule(x, y, z, p0, p1, p2):
+    rho = tl.sqrt(x * x + y * y)
+    b = (p0 - p1) / p2
+    a = tl.sqrt(tl.maximum(1 - b * b, 1e-6))
+    k = a * z - b * rho
+    top = z - p2
+    low = tl.sqrt(rho * rho + z * z) - p0
+    high = tl.sqrt(rho * rho + top * top) - p1
+    d = tl.where(k < 0, low, tl.where(k > a * p2, high, rho * a + z * b - p0))
+    return d
+
+
+@triton.jit
+def _frustum(x, y, z, p0, p1, p2, p3, p4, p5):
+    s = 0.5 - 0.5 * z / p2
+    slope_x, slope_y = p0 * (1 - p3) / (2 * p2), p1 * (1 - p4) / (2 * p2)
+    dx = (tl.abs(x) - p0 * (p3 + (1 - p3) * s)) / tl.sqrt(1 + slope_x * slope_x)
+    dy = (tl.abs(y) - p1 * (p4 + (1 - p4) * s)) / tl.sqrt(1 + slope_y * slope_y)
+    d = _smooth_max(_smooth_max(dx, dy, p5), tl.abs(z) - p2, p5)
+    return d
+
+
+@triton.jit
+def _revolve(x, y, z, p0, p1, p2, p3, p4, p5):
+    rho = tl.sqrt(x * x + y * y)
+    s = tl.minimum(tl.maximum(0.5 + 0.5 * z / p4, 0.0), 1.0)
+    q = 1 - s
+    radius = p0 * q * q * q + 3 * p1 * q * q * s + 3 * p2 * q * s * s + p3 * s * s * s
+    slope = 3 * ((p1 - p0) * q * q + 2 * (p2 - p1) * q * s + (p3 - p2) * s * s) / (2 * p4)
+    a, b = (rho - radius) / tl.sqrt(1 + slope * slope), tl.abs(z) - p4
+    u, v = tl.maximum(a, 0.0), tl.maximum(b, 0.0)
+    d = tl.sqrt(u * u + v * v) + tl.minimum(tl.maximum(a, b), 0.0)
+    hollow = tl.maximum(a + p5, p5 - p4 - z)
+    d = tl.where(p5 > 0, tl.maximum(d, -hollow), d)
+    return d
+
+
+@triton.jit
+def _prism(x, y, z, p0, p1, p2, p3, p4):
+    rho = tl.sqrt(x * x + y * y)
+    half = x * 0.0 + 3.14159265 / p0
+    angle = _atan2(y, x)
+    folded = tl.abs(angle - 2 * half * tl.floor(angle / (2 * half) + 0.5))
+    a, b = rho * tl.cos(folded), rho * tl.sin(folded)
+    ex, ey = p3 * tl.cos(half) - p1, p3 * tl.sin(half)
+    side = ((a - p1) * ey - b * ex) / tl.sqrt(ex * ex + ey * ey)
+    d = _smooth_max(side, tl.abs(z) - p2, p4)
+    return d
+
+
+# One function a kind: names inside the branches of one function would have to agree in type.
+
+
+@triton.jit
+def _primitive(kind, x, y, z, p0, p1, p2, p3, p4, p5):
+    d = x * 0.0
     if kind == 0:
-        a, b, c = x / p0, y / p1, z / p2
-        k0 = tl.sqrt(a * a + b * b + c * c)
-        a, b, c = a / p0, b / p1, c / p2
-        d = k0 * (k0 - 1) / tl.maximum(tl.sqrt(a * a + b * b + c * c), 1e-6)
+        d = _ellipsoid(x, y, z, p0, p1, p2)
     elif kind == 1:
-        a, b, c = tl.abs(x) - p0 + p3, tl.abs(y) - p1 + p3, tl.abs(z) - p2 + p3
-        u, v, w = tl.maximum(a, 0.0), tl.maximum(b, 0.0), tl.maximum(c, 0.0)
-        d = tl.sqrt(u * u + v * v + w * w) + tl.minimum(tl.maximum(tl.maximum(a, b), c), 0.0) - p3
+        d = _box(x, y, z, p0, p1, p2, p3)
     elif kind == 2:
-        r1, r2, h = tl.maximum(p0 - p3, 0.0), tl.maximum(p1 - p3, 0.0), p2 - p3
-        cap_x = rho - tl.minimum(rho, tl.where(z < 0, r1, r2))
-        cap_y = tl.abs(z) - h
-        ex, ey = r2 - r1, 2 * h
-        s = ((r2 - rho) * ex + (h - z) * ey) / (ex * ex + ey * ey)
-        s = tl.minimum(tl.maximum(s, 0.0), 1.0)
-        side_x, side_y = rho - r2 + ex * s, z - h + ey * s
-        m = tl.sqrt(tl.minimum(cap_x * cap_x + cap_y * cap_y, side_x * side_x + side_y * side_y))
-        d = tl.where((side_x < 0) & (cap_y < 0), -m, m) - p3
+        d = _cone(x, y, z, p0, p1, p2, p3)
     elif kind == 3:
-        sin, cos = tl.sin(p2), tl.cos(p2)
-        k = tl.where(cos * tl.abs(x) > sin * y, tl.abs(x) * sin + y * cos, rho)
-        d = tl.sqrt(tl.maximum(x * x + y * y + z * z + p0 * p0 - 2 * p0 * k, 0.0)) - p1
+        d = _torus(x, y, z, p0, p1, p2)
     elif kind == 4:
-        b = (p0 - p1) / p2
-        a = tl.sqrt(tl.maximum(1 - b * b, 1e-6))
-        k = a * z - b * rho
-        top = z - p2
-        low = tl.sqrt(rho * rho + z * z) - p0
-        high = tl.sqrt(rho * rho + top * top) - p1
-        d = tl.where(k < 0, low, tl.where(k > a * p2, high, rho * a + z * b - p0))
+        d = _capsule(x, y, z, p0, p1, p2)
     elif kind == 5:
-        s = 0.5 - 0.5 * z / p2
-        slope_x, slope_y = p0 * (1 - p3) / (2 * p2), p1 * (1 - p4) / (2 * p2)
-        dx = (tl.abs(x) - p0 * (p3 + (1 - p3) * s)) / tl.sqrt(1 + slope_x * slope_x)
-        dy = (tl.abs(y) - p1 * (p4 + (1 - p4) * s)) / tl.sqrt(1 + slope_y * slope_y)
-        d = _smooth_max(_smooth_max(dx, dy, p5), tl.abs(z) - p2, p5)
+        d = _frustum(x, y, z, p0, p1, p2, p3, p4, p5)
     elif kind == 6:
-        s = tl.minimum(tl.maximum(0.5 + 0.5 * z / p4, 0.0), 1.0)
-        q = 1 - s
-        radius = p0 * q * q * q + 3 * p1 * q * q * s + 3 * p2 * q * s * s + p3 * s * s * s
-        slope = 3 * ((p1 - p0) * q * q + 2 * (p2 - p1) * q * s + (p3 - p2) * s * s) / (2 * p4)
-        a, b = (rho - radius) / tl.sqrt(1 + slope * slope), tl.abs(z) - p4
-        u, v = tl.maximum(a, 0.0), tl.maximum(b, 0.0)
-        d = tl.sqrt(u * u + v * v) + tl.minimum(tl.maximum(a, b), 0.0)
-        hollow = tl.maximum(a + p5, p5 - p4 - z)
-        d = tl.where(p5 > 0, tl.maximum(d, -hollow), d)
+        d = _revolve(x, y, z, p0, p1, p2, p3, p4, p5)
     else:
-        half = 3.14159265 / p0
-        angle = _atan2(y, x)
-        folded = tl.abs(angle - 2 * half * tl.floor(angle / (2 * half) + 0.5))
-        a, b = rho * tl.cos(folded), rho * tl.sin(folded)
-        ex, ey = p3 * tl.cos(half) - p1, p3 * tl.sin(half)
-        side = ((a - p1) * ey - b * ex) / tl.sqrt(ex * ex + ey * ey)
-        d = _smooth_max(side, tl.abs(z) - p2, p4)
+        d = _prism(x, y, z, p0, p1, p2, p3, p4)
     return d
 
 
@@ -177,8 +236,8 @@ def _trace_kernel(
     reach = tl.load(reaches + at, mask=valid, other=-1.0)
     open_ray = (t < reach).to(tl.int32)
     least = t * 0.0 + FAR_AWAY
-    step = 0
     active = tl.sum(open_ray, 0)
+    step = active * 0
     while (step < steps) & (active > 0):
         d, _row = _scene(tables + item * ROWS * ROW_LENGTH, ox + t * dx, oy + t * dy, oz + t * dz, ROWS)
         going = open_ray != 0
@@ -213,7 +272,9 @@ def trace_triton(
     relax: float,
     hit: float,
 ) -> tuple[Tensor, Tensor]:
-    """See `render.trace`: `[B, N, 3]` rays from parameter `start` to `reach` -> final parameter, least d/t, `[B, N]`."""
+    """See `render.trace`: `[B, N, 3]` rays from parameter `start` to `reach` -> final parameter, least d/t,
+    `[B, N]`.
+    """
     batch, count = start.shape
     tables = tables.contiguous().float()
     t = start.contiguous().float().clone()

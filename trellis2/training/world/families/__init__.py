@@ -1,6 +1,8 @@
-"""The object families of the procedural world: each is a function from a random generator to a primitive table.
+"""The object families of the procedural world: each is a function from a random generator to a primitive
+table.
 
-Conventions: Z up, front towards -y, free units (the builder normalises), no part thinner than about 1/50 of the object.
+Conventions: Z up, front towards -y, free units (the builder normalises), no part thinner than about 1/50 of
+the object.
 """
 
 from __future__ import annotations

@@ -1,4 +1,6 @@
-"""Mushroom, tree, pine, cactus, flower pot, snowman, cake, ice cream, duck, fish: things that grow or are eaten."""
+"""Mushroom, tree, pine, cactus, flower pot, snowman, cake, ice cream, duck, fish: things that grow or are
+eaten.
+"""
 
 from __future__ import annotations
 

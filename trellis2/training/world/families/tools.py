@@ -1,4 +1,4 @@
-"""Hammer, screwdriver, dumbbell, camera, drum, gear, television, umbrella, sword, clock: small useful things."""
+"""Hammer, screwdriver, dumbbell, camera, drum, gear, television, umbrella, sword, clock: small things."""
 
 from __future__ import annotations
 
