@@ -35,7 +35,8 @@ class Bars:
             return
         for name, seconds in tracker.seconds.items():
             if seconds != before.get(name) and name == stage:
-                self._line(f"{self._bar(1.0)} {stage_title(name)}, {seconds:.1f} s", final=True)
+                bar = f"{self._bar(1.0)} " if self._live else ""
+                self._line(f"{bar}{stage_title(name)}, {seconds:.1f} s", final=True)
         if event.type == "queued" and tracker.position:
             self._line(f"Waiting: {tracker.position} ahead", final=not self._live)
         elif event.type == "restarted":

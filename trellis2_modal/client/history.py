@@ -1,0 +1,217 @@
+"""What was made, kept on disk: one folder an asset, so that a refresh, a crash or a restart loses nothing.
+
+An entry's folder holds entry.json, the picture, a thumbnail, the state, the previews and the exported files.
+The state never leaves it but to the service.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+import re
+import secrets
+import shutil
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any, Literal
+
+from .results import EXTENSIONS, ExtractResult, GenerateResult, write_atomically
+
+logger = logging.getLogger(__name__)
+
+EntryStatus = Literal["queued", "running", "finished", "failed", "cancelled"]
+ENTRY_ID = re.compile(r"[0-9]{8}-[0-9]{6}-[0-9a-f]{8}")
+ENTRY, PICTURE, THUMBNAIL = "entry.json", "picture", "thumbnail.webp"
+STATE, VIDEO, STILLS, LIGHT = "state.lz4", "turntable.mp4", "stills.webp", "light.glb"
+THUMBNAIL_SIDE = 320
+
+
+@dataclass
+class Export:
+    """A file made from the entry's state."""
+
+    file: str
+    label: str
+    bytes: int
+    settings: dict[str, Any] = field(default_factory=dict)
+    report: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class Entry:
+    """One asset. `key` is the idempotency key of its job: submitting it again never makes a second job."""
+
+    id: str
+    title: str
+    created: float
+    status: EntryStatus = "queued"
+    settings: dict[str, Any] = field(default_factory=dict)
+    key: str = ""
+    url: str = ""
+    job: str = ""
+    seed: int | None = None
+    resolution: int | None = None
+    stats: dict[str, Any] = field(default_factory=dict)
+    problem: dict[str, str] = field(default_factory=dict)
+    exports: list[Export] = field(default_factory=list)
+
+    @property
+    def over(self) -> bool:
+        return self.status in ("finished", "failed", "cancelled")
+
+
+class History:
+    """The entries under a folder, newest first. Safe to share between threads."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self._lock = threading.RLock()
+        self._entries: dict[str, Entry] = {}
+        self.version = 0
+        """Grows with every change, for those who show the history."""
+
+        self._load()
+
+    def _load(self) -> None:
+        if not self.root.is_dir():
+            return
+        for folder in sorted(self.root.iterdir()):
+            if ENTRY_ID.fullmatch(folder.name):
+                try:
+                    entry = _entry(json.loads((folder / ENTRY).read_text("utf-8")))
+                except (OSError, ValueError, TypeError) as error:
+                    logger.warning("history: %s cannot be read (%s); it is left alone", folder.name, error)
+                    continue
+                if entry.id == folder.name:
+                    self._entries[entry.id] = entry
+
+    # --- reading -----------------------------------------------------------------------------------------
+
+    def entries(self) -> list[Entry]:
+        with self._lock:
+            return sorted(self._entries.values(), key=lambda entry: entry.id, reverse=True)
+
+    def get(self, entry_id: str) -> Entry | None:
+        with self._lock:
+            return self._entries.get(entry_id)
+
+    def file(self, entry_id: str, name: str) -> Path | None:
+        """A file of an entry when it is there; only plain names, never a way out of the folder."""
+        if not ENTRY_ID.fullmatch(entry_id) or name != Path(name).name or name.startswith("."):
+            return None
+        path = self.root / entry_id / name
+        return path if path.is_file() else None
+
+    def size(self) -> int:
+        """Bytes on disk."""
+        return sum(size for _, size in self._sizes())
+
+    def _sizes(self) -> Iterator[tuple[str, int]]:
+        for entry in self.entries():
+            folder = self.root / entry.id
+            yield entry.id, sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+    # --- writing -----------------------------------------------------------------------------------------
+
+    def add(self, picture: bytes, title: str, settings: Mapping[str, Any]) -> Entry:
+        """Keep a picture that waits for its turn. Raises OSError."""
+        entry_id = time.strftime("%Y%m%d-%H%M%S") + "-" + secrets.token_hex(4)
+        entry = Entry(entry_id, title[:80], time.time(), settings=dict(settings), key=secrets.token_hex(16))
+        folder = self.root / entry_id
+        try:
+            write_atomically(folder / PICTURE, picture)
+            write_atomically(folder / THUMBNAIL, thumbnail(picture))
+            self.save(entry)
+        except OSError:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
+        return entry
+
+    def save(self, entry: Entry) -> None:
+        """Write an entry's facts. Raises OSError."""
+        with self._lock:
+            self._entries[entry.id] = entry
+            self.version += 1
+            data = json.dumps(asdict(entry), indent=1).encode()
+            write_atomically(self.root / entry.id / ENTRY, data)
+
+    def keep_result(self, entry: Entry, result: GenerateResult) -> None:
+        """Keep what a generation gave: the state first, for it is what was paid for. Raises OSError."""
+        folder = self.root / entry.id
+        for name, data in ((STATE, result.state), (VIDEO, result.video), (STILLS, result.preview)):
+            if data:
+                write_atomically(folder / name, data)
+        entry.status, entry.problem = "finished", {}
+        entry.job, entry.seed, entry.resolution = result.job, result.seed, result.resolution
+        entry.stats = dict(result.stats)
+        entry.settings = dict(result.settings) or entry.settings
+        self.save(entry)
+
+    def keep_light(self, entry: Entry, data: bytes) -> None:
+        """Keep the light mesh for the viewer."""
+        write_atomically(self.root / entry.id / LIGHT, data)
+        self.save(entry)
+
+    def keep_export(self, entry: Entry, result: ExtractResult, label: str) -> Export:
+        """Keep an exported file beside earlier ones. Raises OSError."""
+        stem = re.sub(r"[^a-z0-9]+", "-", f"{Path(entry.title).stem}-{label}".lower()).strip("-") or "asset"
+        with self._lock:
+            name = stem + EXTENSIONS[result.format]
+            same = [export for export in entry.exports if export.settings == result.settings]
+            taken = {export.file for export in entry.exports}
+            number = 2
+            while not same and name in taken:
+                name = f"{stem}-{number}{EXTENSIONS[result.format]}"
+                number += 1
+            name = same[0].file if same else name
+            write_atomically(self.root / entry.id / name, result.data)
+            export = Export(name, label, len(result.data), dict(result.settings), dict(result.report))
+            entry.exports = [e for e in entry.exports if e.file != name] + [export]
+            self.save(entry)
+        return export
+
+    def delete(self, entry_id: str) -> None:
+        """Remove an entry with all its files."""
+        with self._lock:
+            if self._entries.pop(entry_id, None) is not None:
+                self.version += 1
+                shutil.rmtree(self.root / entry_id, ignore_errors=True)
+
+    def prune(self, limit: int, keep: frozenset[str] = frozenset()) -> list[str]:
+        """Remove the oldest finished entries until all fit into `limit` bytes; `keep` and unfinished stay."""
+        sizes = dict(self._sizes())
+        total, removed = sum(sizes.values()), []
+        for entry in reversed(self.entries()):
+            if total <= limit:
+                break
+            if entry.over and entry.id not in keep:
+                self.delete(entry.id)
+                total -= sizes[entry.id]
+                removed.append(entry.id)
+        return removed
+
+
+def _entry(document: Any) -> Entry:
+    known = {item.name for item in fields(Entry)}
+    values = {name: value for name, value in dict(document).items() if name in known}
+    values["exports"] = [Export(**export) for export in values.get("exports", [])]
+    entry = Entry(**values)
+    if not isinstance(entry.title, str) or not isinstance(entry.settings, dict):
+        raise ValueError("fields of the wrong kind")
+    return entry
+
+
+def thumbnail(picture: bytes) -> bytes:
+    """A small WebP of a picture. Raises OSError when it cannot be decoded."""
+    from PIL import Image, ImageOps
+
+    buffer = io.BytesIO()
+    with Image.open(io.BytesIO(picture)) as image:
+        small = ImageOps.exif_transpose(image)
+        small.thumbnail((THUMBNAIL_SIDE, THUMBNAIL_SIDE))
+        small.convert("RGBA").save(buffer, "WEBP", quality=80)
+    return buffer.getvalue()
