@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 from functools import lru_cache
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from trellis2.errors import InvalidArgumentError, InvalidImageError
 from trellis2.renderers.cubemap import latlong_directions
 from trellis2.renderers.envmap import EnvMap
+
+_log = logging.getLogger(__name__)
+
+EXR_MAGIC = b"\x76\x2f\x31\x01"
 
 FOREST = Path(__file__).resolve().parents[2] / "assets" / "hdri" / "forest.exr"
 
@@ -64,29 +70,51 @@ def _soft_box(
 def read_hdr(path: str | os.PathLike[str]) -> torch.Tensor:
     """A .hdr or .exr latitude-longitude picture as [H, W, 3] float32 linear RGB.
 
+    Through OpenCV; builds of it without EXR (the wheels of version 5) need the package `OpenEXR` for .exr.
     Raises InvalidImageError when the file is missing or cannot be read as such.
     """
-    # OpenCV reads this once, at its first import in the process
+    path = Path(path)
+    try:
+        data = np.frombuffer(path.read_bytes(), dtype=np.uint8)
+    except OSError as error:
+        raise InvalidImageError(f"environment {path.name} cannot be read: {error.strerror}") from error
+    image = _decode_opencv(data)
+    if image is None and bytes(data[:4]) == EXR_MAGIC:
+        image = _decode_openexr(path)
+    if image is None:
+        raise InvalidImageError(f"environment {path.name} is not an HDR or EXR picture that can be decoded")
+    return torch.from_numpy(np.ascontiguousarray(image, dtype=np.float32))
+
+
+def _decode_opencv(data: np.ndarray) -> np.ndarray | None:
+    """[H, W, 3] linear RGB, or None for what this OpenCV cannot decode to floats."""
+    # OpenCV asks for this once, when it first meets an EXR file
     os.environ.setdefault("OPENCV_IO_ENABLE_OPENEXR", "1")
     import cv2
-    import numpy as np
 
-    try:
-        data = np.frombuffer(Path(path).read_bytes(), dtype=np.uint8)
-    except OSError as error:
-        raise InvalidImageError(f"environment {Path(path).name} cannot be read: {error.strerror}") from error
     try:
         image = cv2.imdecode(data, cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH) if data.size else None
     except cv2.error as error:
+        _log.debug("OpenCV: %s", error)
+        return None
+    return None if image is None or image.dtype != np.float32 else image[..., ::-1]
+
+
+def _decode_openexr(path: Path) -> np.ndarray:
+    try:
+        import OpenEXR
+    except ImportError as error:
         raise InvalidImageError(
-            f"environment {Path(path).name}: OpenCV cannot decode it ({error.err}); for EXR set "
-            "OPENCV_IO_ENABLE_OPENEXR=1 before anything imports OpenCV"
+            f"environment {path.name}: this OpenCV has no EXR decoder; pip install OpenEXR, or use an .hdr"
         ) from error
-    if image is None or image.dtype != np.float32:
-        raise InvalidImageError(
-            f"environment {Path(path).name} is not an HDR or EXR picture that OpenCV can decode"
-        )
-    return torch.from_numpy(np.ascontiguousarray(image[..., ::-1]))
+    try:
+        channels = OpenEXR.File(str(path)).channels()
+        for name in ("RGB", "RGBA"):
+            if name in channels:
+                return channels[name].pixels[..., :3]
+        return np.stack([channels[c].pixels for c in "RGB"], -1)
+    except (RuntimeError, KeyError, ValueError) as error:
+        raise InvalidImageError(f"environment {path.name} is a damaged or unusual EXR: {error}") from error
 
 
 def load_envmap(path: str | os.PathLike[str], reference_quirks: bool = False) -> EnvMap:
@@ -102,10 +130,17 @@ def default_envmap(name: str = "auto", device: torch.device | str = "cpu") -> En
     """
     if name not in ("auto", "studio", "forest"):
         raise InvalidArgumentError(f"unknown environment {name!r}: auto, studio or forest")
-    forest = name == "forest" or (name == "auto" and FOREST.exists())
-    return _default(forest, torch.device(device))
+    return _default(name, torch.device(device))
 
 
 @lru_cache(maxsize=4)
-def _default(forest: bool, device: torch.device) -> EnvMap:
-    return load_envmap(FOREST).to(device) if forest else EnvMap(studio().to(device))
+def _default(name: str, device: torch.device) -> EnvMap:
+    if name == "forest" or (name == "auto" and FOREST.exists()):
+        try:
+            return load_envmap(FOREST).to(device)
+        except InvalidImageError as error:
+            if name == "forest":
+                raise
+            # a preview must not fail for want of a decoder
+            _log.warning("%s; the studio is used instead", error)
+    return EnvMap(studio().to(device))

@@ -211,3 +211,31 @@ def test_the_studio_is_a_sound_environment() -> None:
     assert default_envmap("studio").image.shape == (256, 512, 3)
     with pytest.raises(InvalidArgumentError, match="moon"):
         default_envmap("moon")
+
+
+def test_the_studio_stands_in_for_a_forest_that_cannot_be_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    from trellis2.renderers import environments
+
+    (tmp_path / "forest.exr").write_bytes(environments.EXR_MAGIC + b"and nothing else")
+    monkeypatch.setattr(environments, "FOREST", tmp_path / "forest.exr")
+    environments._default.cache_clear()
+    try:
+        with caplog.at_level(logging.WARNING):
+            light = default_envmap()
+        assert "studio is used instead" in caplog.text
+        assert light.image.shape == (256, 512, 3)
+        assert default_envmap() is light
+        with pytest.raises(InvalidImageError, match=r"forest\.exr"):
+            default_envmap("forest")
+    finally:
+        environments._default.cache_clear()
+
+
+def test_exr_files_are_read_as_linear_rgb(tmp_path: Path) -> None:
+    exr = pytest.importorskip("OpenEXR")
+    rgb = np.tile(np.array([4.0, 1.0, 0.25], dtype=np.float32), (4, 8, 1))
+    header = {"compression": exr.ZIP_COMPRESSION, "type": exr.scanlineimage}
+    exr.File(header, {"RGB": rgb}).write(str(tmp_path / "sky.exr"))
+    assert np.allclose(read_hdr(tmp_path / "sky.exr").numpy(), rgb)
