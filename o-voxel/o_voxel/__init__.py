@@ -1,4 +1,4 @@
-"""Geometry: voxels, meshes, GLB. Imports neither `trellis2` nor `trellis2_modal`; never touches a GPU at import.
+"""Geometry: voxels, meshes, GLB. Imports neither `trellis2` nor `trellis2_modal`; no GPU at import.
 
 Start reading in `postprocess` (to_glb) or `convert` (mesh to dual grid and back).
 """

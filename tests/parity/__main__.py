@@ -47,7 +47,8 @@ def main(folder: Path) -> int:
         misses += bool(bad)
         top = worst(comparisons)
         print(
-            f"{'MISS' if bad else 'ok  '} {relative:44} {top.error:9.2e} (limit {top.tolerance:7.1e}, {top.name})"
+            f"{'MISS' if bad else 'ok  '} {relative:44} {top.error:9.2e} "
+            f"(limit {top.tolerance:7.1e}, {top.name})"
             f"  {len(comparisons)} compared"
         )
     print(f"{len(files) - misses} of {len(files)} files agree")

@@ -128,7 +128,7 @@ def preprocessed_image(path: Path) -> list[Comparison]:
     return found
 
 
-# ---- the pipeline's stages, with toy flows and real decoders ---------------------------------------------------
+# ---- the pipeline's stages, with toy flows and real decoders -----------------------------------------------
 
 TOY_STEPS = 4
 STRUCTURE_PARAMS = {
@@ -180,7 +180,9 @@ def build_model(arrays: Arrays, config: dict[str, Any]) -> Any:
 
     args = {name: value for name, value in config.items() if name not in ("cls", "note", "seed")}
     model = model_class(config["cls"])(**args).eval()
-    weights = {name.removeprefix("w/"): tensor(value) for name, value in arrays.items() if name.startswith("w/")}
+    weights = {
+        name.removeprefix("w/"): tensor(value) for name, value in arrays.items() if name.startswith("w/")
+    }
     model.load_state_dict(weights)
     return model
 

@@ -57,28 +57,45 @@ def mesh_to_flexible_dual_grid(
     clock = _Clock(timing)
     vertices, faces = checked_mesh(vertices, faces)
     frame = grid_frame(voxel_size, grid_size, aabb, vertices=vertices, device=vertices.device)
+    coords, quadrics, intersected = voxel_quadrics(
+        vertices, faces, frame, face_weight, boundary_weight, regularization_weight
+    )
+    clock.lap("quadrics")
+    size = frame.voxel_size.double()
+    dual = minimise_in_boxes(quadrics, (coords + 0.5) * size, size)
+    clock.lap("solve")
+    return coords.int(), dual.float(), intersected
+
+
+def voxel_quadrics(
+    vertices: Tensor,
+    faces: Tensor,
+    frame: GridFrame,
+    face_weight: float,
+    boundary_weight: float,
+    regularization_weight: float,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The voxels of a checked mesh and the energy that each dual vertex minimises.
+
+    Returns:
+        coordinates int64 `[N, 3]` ascending; quadrics float64 `[N, 10]` about the grid's origin; flags bool
+        `[N, 3]`.
+    """
     points = (
         vertices - frame.origin
     ).double()  # shifted in float32 so that lattice ties fall as in stored grids
     triangles = points[faces]  # [F, 3, 3]
     planes = plane_quadrics(triangles)
-
     coords, quadrics, mean, count, intersected = _crossings(triangles, planes, frame)
-    clock.lap("crossings")
     grid = VoxelGrid(coords, frame.grid_size)
     if face_weight > 0:
         voxel, face = triangle_overlaps(triangles, triangle_normals(triangles), frame, grid)
         _accumulate(quadrics, voxel, face, planes)
-        clock.lap("faces")
     if boundary_weight > 0:
         _add_boundaries(quadrics, points, faces, boundary_weight, frame, grid)
-        clock.lap("boundaries")
     if regularization_weight > 0:
         quadrics += point_quadrics(mean) * (regularization_weight * count)[:, None]
-    size = frame.voxel_size.double()
-    dual = minimise_in_boxes(quadrics, (coords + 0.5) * size, size)
-    clock.lap("solve")
-    return coords.int(), dual.float(), intersected
+    return coords, quadrics, intersected
 
 
 def _crossings(

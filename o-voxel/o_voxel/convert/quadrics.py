@@ -42,6 +42,13 @@ def triangle_normals(triangles: Tensor) -> Tensor:
     return torch.where(length > 0, normal / torch.where(length > 0, length, 1.0), 0.0)
 
 
+def energies(quadrics: Tensor, points: Tensor) -> Tensor:
+    """Energy of each quadric `[N, 10]` at its point `[N, 3]`, `[N]`."""
+    weights = [(1.0 if i == j else 2.0) * points[:, i] * points[:, j] for i, j in _UPPER]
+    basis = torch.stack([*weights, *(2 * points).unbind(dim=1), torch.ones_like(points[:, 0])], dim=1)
+    return (quadrics * basis).sum(dim=1)
+
+
 def minimise_in_boxes(quadrics: Tensor, centre: Tensor, size: Tensor) -> Tensor:
     """Point of least energy inside each closed box, float64 `[N, 3]`.
 

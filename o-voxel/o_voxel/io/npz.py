@@ -19,8 +19,18 @@ from .files import MAX_BYTES, File, Voxels, as_tensor, checked_voxels, opened
 MAX_MEMBERS = 1024
 _HEADER_LIMIT = 1 << 16
 # What zipfile raises for one damaged byte or another.
-_DAMAGE = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, NotImplementedError, RuntimeError, OSError,
-           struct.error, ValueError, OverflowError)  # fmt: skip
+_DAMAGE = (
+    zipfile.BadZipFile,
+    zlib.error,
+    lzma.LZMAError,
+    struct.error,
+    EOFError,
+    NotImplementedError,
+    RuntimeError,
+    OSError,
+    ValueError,
+    OverflowError,
+)
 _KINDS = "buif"  # no objects: reading an array must never run anything
 
 

@@ -49,7 +49,7 @@ def parallel_collapse(
 
 
 def _within_budget(chosen: torch.Tensor, cost: torch.Tensor, table: EdgeTable, wanted: int) -> torch.Tensor:
-    """The cheapest of the chosen edges that together remove `wanted` faces; all of them when that takes all."""
+    """The cheapest of the chosen edges that together remove `wanted` faces; all of them if that takes all."""
     order = chosen[torch.argsort(cost[chosen], stable=True)]
     removed = table.counts[order]
     return order[removed.cumsum(0) - removed < wanted]

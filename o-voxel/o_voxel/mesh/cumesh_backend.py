@@ -29,7 +29,7 @@ def _load(vertices: torch.Tensor, faces: torch.Tensor) -> Any:
 
 
 def fill_holes(vertices: torch.Tensor, faces: torch.Tensor, max_perimeter: float) -> Arrays:
-    """As `holes.fill_holes`. cumesh winds new faces by vertex number; here they turn to agree with their rim."""
+    """As `holes.fill_holes`. cumesh winds new faces by vertex number; here they turn to match their rim."""
     mesh = _load(vertices, faces)
     mesh.fill_holes(max_hole_perimeter=max_perimeter)
     filled_vertices, filled = mesh.read()

@@ -34,7 +34,7 @@ class FlatCharts:
 
 
 def flatten_charts(vertices: Floats, faces: Ints, labels: Ints, iterations: int = ITERATIONS) -> FlatCharts:
-    """Plane coordinates for every chart (labels [F], 0..charts-1); one that ARAP folds keeps its projection."""
+    """Plane coordinates of every chart (labels [F], 0..charts-1); one that ARAP folds stays projected."""
     charts = int(labels.max()) + 1
     keys, split = np.unique(labels[:, None] * len(vertices) + faces, return_inverse=True)
     split = split.reshape(faces.shape)
