@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from dataclasses import replace
 
 import numpy as np
 
@@ -33,9 +32,6 @@ def run() -> list[Record]:
     records = [Record("raw arrays", raw, "MB", note=note)]
     records += _measure(state, "compact", lossless=False, size=7.0)
     records += _measure(state, "lossless", lossless=True, size=20.0)
-    shuffled = _without_order(state)
-    size = len(compress_state(pack_state(shuffled))) / 1e6
-    records.append(Record("compact, voxels in no known order", size, "MB", note="a permutation is stored"))
     return records
 
 
@@ -57,16 +53,3 @@ def _measure(state: MeshState, name: str, lossless: bool, size: float) -> list[R
         Record(f"{name} vertex error", vertex_error, "1/64 voxel", bound),
         Record(f"{name} attribute error", attribute_error, "1/255", bound),
     ]
-
-
-def _without_order(state: MeshState) -> MeshState:
-    shuffle = np.random.default_rng(0).permutation(len(state.coords))
-    place = np.empty(len(shuffle), np.int32)
-    place[shuffle] = np.arange(len(shuffle), dtype=np.int32)
-    return replace(
-        state,
-        vertices=state.vertices[shuffle],
-        coords=state.coords[shuffle],
-        attrs=state.attrs[shuffle],
-        faces=place[state.faces],
-    )

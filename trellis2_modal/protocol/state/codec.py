@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 
 from ..errors import InvalidStateError
-from ..limits import MAX_FACES, MAX_GRID, MAX_VERTICES, MAX_VOXELS
 from . import topology
 from .bits import (
     difference,
@@ -30,10 +29,8 @@ from .bits import (
     zigzag32,
 )
 from .container import decompress_state, read_container, write_container
+from .header import FORMAT, VERSION, Header, Reader, number
 from .mesh_state import CHANNELS, LAYOUT, MeshState, bad_state
-
-FORMAT = "trellis2-state"
-VERSION = 1
 
 LOCAL_LOW, LOCAL_SPAN = -0.5, 2.0
 """A decoded vertex lies within half a voxel of its own voxel."""
@@ -99,8 +96,8 @@ def pack_state(state: MeshState, lossless: bool = False) -> bytes:
 def unpack_state(packed: bytes) -> MeshState:
     """The state in packed bytes; raises `InvalidStateError` naming the field that does not add up."""
     tensors, header = read_container(packed)
-    shape = _Header(header)
-    reader = _Reader(tensors)
+    shape = Header(header)
+    reader = Reader(tensors)
     keys = _read_keys(reader, shape)
     coords = topology.coords_of_keys(keys, shape.grid)
     if (coords.max(axis=0) + 1).tolist() != list(shape.grid):
@@ -145,93 +142,7 @@ def unpack_state(packed: bytes) -> MeshState:
 
 def peek_state(data: bytes) -> dict[str, Any]:
     """The header of a compressed state, checked, without decoding the arrays. Raises `InvalidStateError`."""
-    return _Header(read_container(decompress_state(data))[1]).raw
-
-
-class _Header:
-    """The JSON header with every member's type and range checked."""
-
-    def __init__(self, raw: dict[str, Any]) -> None:
-        if raw.get("format") != FORMAT:
-            raise bad_state("format", f"is {str(raw.get('format'))[:40]!r}, expected {FORMAT!r}")
-        version = raw.get("version")
-        if version != VERSION:
-            newer = isinstance(version, int) and version > VERSION
-            hint = "made by a newer version: update this end" if newer else "not one that this version reads"
-            raise bad_state("version", f"is {str(version)[:20]}, {hint}")
-        self.raw = raw
-        self.lossless = self._bool("lossless")
-        self.voxels = self._int("voxels", 1, MAX_VOXELS)
-        self.vertices = self._int("vertices", 0, MAX_VERTICES)
-        self.faces = self._int("faces", 0, MAX_FACES)
-        self.quads = self._int("quads", 0, self.faces // 2)
-        self.linked = self._int("linked", 0, self.voxels)
-        if self.linked not in (0, self.voxels) or self.linked > self.vertices:
-            raise bad_state("linked", f"is {self.linked} for {self.voxels} voxels, {self.vertices} vertices")
-        if self.quads and not self.linked:
-            raise bad_state("quads", "are given without vertices that belong to voxels")
-        grid = raw.get("grid")
-        if not isinstance(grid, list) or len(grid) != 3:
-            raise bad_state("grid", "is not three whole numbers")
-        x, y, z = (_whole("grid", n, 1, MAX_GRID) for n in grid)
-        self.grid = (x, y, z)
-        levels = raw.get("levels")
-        self.levels = None if levels is None else _whole("levels", levels, 0, topology.MAX_LEVELS)
-        origin = raw.get("origin")
-        if not isinstance(origin, list) or len(origin) != 3:
-            raise bad_state("origin", "is not three numbers")
-        ox, oy, oz = (_number("origin", n, -1e6, 1e6) for n in origin)
-        self.origin = (ox, oy, oz)
-        self.voxel_size = _number("voxel_size", raw.get("voxel_size"), 1e-6, 1e3)
-        info = raw.get("info")
-        if not isinstance(info, dict):
-            raise bad_state("info", "is not an object")
-        self.info: dict[str, Any] = info
-        if raw.get("layout") != {name: list(span) for name, span in LAYOUT.items()}:
-            raise bad_state("layout", f"is not the known one ({', '.join(LAYOUT)})")
-
-    def _int(self, name: str, low: int, high: int) -> int:
-        return _whole(name, self.raw.get(name), low, high)
-
-    def _bool(self, name: str) -> bool:
-        value = self.raw.get(name)
-        if not isinstance(value, bool):
-            raise bad_state(name, "is not true or false")
-        return value
-
-
-def _whole(name: str, value: object, low: int, high: int) -> int:
-    if type(value) is not int or not low <= value <= high:
-        raise bad_state(name, f"is {str(value)[:20]}, expected a whole number from {low} to {high}")
-    return value
-
-
-def _number(name: str, value: object, low: float, high: float) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not low <= value <= high:
-        raise bad_state(name, f"is {str(value)[:20]}, expected a number from {low:g} to {high:g}")
-    return float(value)
-
-
-class _Reader:
-    """Hands out each tensor once, with the length that the header's counts ask for."""
-
-    def __init__(self, tensors: Tensors) -> None:
-        self.tensors = dict(tensors)
-
-    def take(self, name: str, dtype: str, length: int | None = None, rows: int | None = None) -> np.ndarray:
-        array = self.tensors.pop(name, None)
-        if array is None:
-            raise bad_state(name, "is missing")
-        if array.dtype != np.dtype(dtype):
-            raise bad_state(name, f"is {array.dtype}, expected {np.dtype(dtype)}")
-        expected = [length] if rows is None else [rows, length]
-        if length is not None and list(array.shape) != expected:
-            raise bad_state(name, f"has shape {list(array.shape)}, expected {expected}")
-        return array
-
-    def finish(self) -> None:
-        if self.tensors:
-            raise bad_state(min(self.tensors), "is not a tensor of this format")
+    return Header(read_container(decompress_state(data))[1]).raw
 
 
 # --- voxel keys and order -------------------------------------------------------------------------------
@@ -245,7 +156,7 @@ def _write_keys(tensors: Tensors, keys: np.ndarray) -> None:
     tensors["key_jumps"] = gaps[wide].astype("<u8")
 
 
-def _read_keys(reader: _Reader, shape: _Header) -> np.ndarray:
+def _read_keys(reader: Reader, shape: Header) -> np.ndarray:
     small = reader.take("key_gaps", "u1", shape.voxels)
     jumps = reader.take("key_jumps", "<u8")
     cells = shape.grid[0] * shape.grid[1] * shape.grid[2]
@@ -262,7 +173,7 @@ def _read_keys(reader: _Reader, shape: _Header) -> np.ndarray:
     return keys
 
 
-def _read_order(reader: _Reader, shape: _Header, coords: np.ndarray) -> np.ndarray:
+def _read_order(reader: Reader, shape: Header, coords: np.ndarray) -> np.ndarray:
     """Scan position of each voxel in its own order."""
     if shape.levels is not None:
         return np.argsort(topology.tree_keys(coords, shape.levels), kind="stable")
@@ -330,7 +241,7 @@ def _regenerate(
 
 
 def _read_faces(
-    reader: _Reader, shape: _Header, keys: np.ndarray, coords: np.ndarray, scan_of: np.ndarray
+    reader: Reader, shape: Header, keys: np.ndarray, coords: np.ndarray, scan_of: np.ndarray
 ) -> np.ndarray:
     rest_count = 3 * (shape.faces - 2 * shape.quads)
     code = _read_u32(reader, "faces", rest_count, delta=False)
@@ -378,7 +289,7 @@ def _write_local(tensors: Tensors, vertices: np.ndarray, coords: np.ndarray, sta
     tensors["vertices"] = np.stack([to_bit_planes(zigzag8(difference(level[:, a]))) for a in range(3)])
 
 
-def _read_local(reader: _Reader, coords: np.ndarray, state: MeshState) -> np.ndarray:
+def _read_local(reader: Reader, coords: np.ndarray, state: MeshState) -> np.ndarray:
     count = len(coords)
     planes = _take_planes(reader, "vertices", 3, count)
     out = np.empty((count, 3), np.float32)
@@ -396,7 +307,7 @@ def _write_loose(tensors: Tensors, vertices: np.ndarray, state: MeshState) -> No
     _write_u32(tensors, "loose", zigzag32(units.astype("<i4").view("<u4").reshape(-1)), delta=False)
 
 
-def _read_loose(reader: _Reader, count: int, state: MeshState) -> np.ndarray:
+def _read_loose(reader: Reader, count: int, state: MeshState) -> np.ndarray:
     units = unzigzag32(_read_u32(reader, "loose", 3 * count, delta=False)).view(np.int32).reshape(-1, 3)
     world = units * (state.voxel_size / FREE_UNITS) + np.array(state.origin, np.float64)
     return world.astype(np.float32)
@@ -430,7 +341,7 @@ def _attr_levels(low: float, high: float) -> int:
     return levels
 
 
-def _read_attrs(reader: _Reader, shape: _Header) -> np.ndarray:
+def _read_attrs(reader: Reader, shape: Header) -> np.ndarray:
     ranges = shape.raw.get("attr_ranges")
     if not isinstance(ranges, list) or len(ranges) != CHANNELS:
         raise bad_state("attr_ranges", f"is not a list of {CHANNELS} pairs")
@@ -438,7 +349,7 @@ def _read_attrs(reader: _Reader, shape: _Header) -> np.ndarray:
     for c, pair in enumerate(ranges):
         if not isinstance(pair, list) or len(pair) != 2:
             raise bad_state("attr_ranges", "is not a list of pairs")
-        low, high = _number("attr_ranges", pair[0], -1e7, 0.0), _number("attr_ranges", pair[1], 1.0, 1e7)
+        low, high = number("attr_ranges", pair[0], -1e7, 0.0), number("attr_ranges", pair[1], 1.0, 1e7)
         levels = _attr_levels(low, high)
         name = f"attr_{c}"
         level: np.ndarray
@@ -456,7 +367,7 @@ def _read_attrs(reader: _Reader, shape: _Header) -> np.ndarray:
 # --- 32-bit columns -------------------------------------------------------------------------------------
 
 
-def _take_planes(reader: _Reader, name: str, groups: int, count: int) -> np.ndarray:
+def _take_planes(reader: Reader, name: str, groups: int, count: int) -> np.ndarray:
     """Bit planes `[groups, 8, count/8]`."""
     array = reader.take(name, "u1")
     expected = [groups, 8, plane_length(count)]
@@ -470,7 +381,7 @@ def _write_u32(tensors: Tensors, name: str, values: np.ndarray, delta: bool = Tr
     tensors[name] = np.stack([to_bit_planes(plane) for plane in split_bytes(code)])  # [4, 8, n/8]
 
 
-def _read_u32(reader: _Reader, name: str, count: int, delta: bool = True) -> np.ndarray:
+def _read_u32(reader: Reader, name: str, count: int, delta: bool = True) -> np.ndarray:
     planes = _take_planes(reader, name, 4, count)
     code = join_bytes([from_bit_planes(p, count) for p in planes])
     return np.cumsum(unzigzag32(code), dtype=np.uint32) if delta else code
@@ -485,7 +396,7 @@ def _write_floats(tensors: Tensors, name: str, values: np.ndarray, predicted: np
 
 
 def _read_floats(
-    reader: _Reader, name: str, count: int, columns: int, predicted: np.ndarray | None
+    reader: Reader, name: str, count: int, columns: int, predicted: np.ndarray | None
 ) -> np.ndarray:
     out = np.empty((count, columns), np.float32)
     for c in range(columns):
