@@ -93,7 +93,7 @@ def _service() -> dict[str, str]:
         auth: Any = importlib.import_module("trellis2_modal.service.auth")
     except ImportError as error:
         return {"not available": str(error)}
-    data_dir = config.default_data_dir()
+    data_dir = config.Settings.from_env().data_dir
     rows["data folder"] = str(data_dir)
     rows["default weights"] = server.default_weights()
     try:

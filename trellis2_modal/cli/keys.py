@@ -34,9 +34,9 @@ def _admin(data_dir: Path | None, modal: bool) -> KeyAdmin:
         admin: KeyAdmin = modal_keys.modal_admin()
         return admin
     from ..service.auth import local_admin
-    from ..service.config import default_data_dir
+    from ..service.config import Settings
 
-    return local_admin(data_dir or default_data_dir())
+    return local_admin(data_dir or Settings.from_env().data_dir)
 
 
 @click.group()

@@ -63,7 +63,7 @@ class Artifact:
 
 @dataclass(frozen=True)
 class Capabilities:
-    """What the loaded weights can do. `state` is starting, ready or degraded."""
+    """What the loaded weights can do. `state` is starting, ready, degraded or stopping."""
 
     model: str = ""
     device: str = ""

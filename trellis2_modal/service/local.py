@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import json
 import logging
 import os
@@ -112,7 +113,11 @@ class LocalBackend:
     # --- the seam ----------------------------------------------------------------------------------------
 
     def capabilities(self) -> Capabilities:
-        return self._capabilities
+        return (
+            dataclasses.replace(self._capabilities, state="stopping")
+            if self._stopping
+            else self._capabilities
+        )
 
     def stats(self) -> QueueStats:
         return self._stats

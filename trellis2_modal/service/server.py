@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 import socket
@@ -11,6 +12,7 @@ from pathlib import Path
 from types import FrameType
 
 import uvicorn
+from uvicorn.protocols.http.auto import AutoHTTPProtocol
 
 from .app import create_app
 from .auth import KeyFile, keys_path, local_admin
@@ -23,6 +25,9 @@ from .worker_process import WorkerSpec
 FIRST_KEY_FILE = "first-key.txt"
 GRACEFUL_CONNECTIONS = 5
 """Seconds that open connections (such as event streams) get when the server stops."""
+
+HEAD_TIMEOUT = 20.0
+"""Seconds that a new connection may take to send the head of its first request."""
 
 HUB_WEIGHTS = "microsoft/TRELLIS.2-4B"
 BUNDLED_WEIGHTS = Path(__file__).parents[2] / "assets" / "weights" / "trellis2-mini"
@@ -55,6 +60,22 @@ def configure_logging(as_json: bool = False, level: str = "INFO") -> None:
     logging.basicConfig(level=level, handlers=[handler], force=True)
 
 
+class TimedConnection(AutoHTTPProtocol):  # type: ignore[misc, valid-type]
+    """A connection that is closed when no whole request head came within `HEAD_TIMEOUT`."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:
+        super().connection_made(transport)
+        self._head_timer = asyncio.get_running_loop().call_later(HEAD_TIMEOUT, self._give_up)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._head_timer.cancel()
+        super().connection_lost(exc)
+
+    def _give_up(self) -> None:
+        if self.cycle is None:  # uvicorn's name for a request and its reply
+            self.transport.close()
+
+
 class Server(uvicorn.Server):
     """Tells the backend at once when a signal asks to stop, so that event streams end."""
 
@@ -76,6 +97,7 @@ def make_server(
     config = uvicorn.Config(
         app,
         host=host,
+        http=TimedConnection,
         log_config=None,
         access_log=False,
         server_header=False,

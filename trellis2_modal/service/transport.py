@@ -64,6 +64,8 @@ class Transport:
                 headers = [*message.get("headers", ())]
                 present = {name.lower() for name, _ in headers}
                 headers += [pair for pair in SECURITY_HEADERS if pair[0] not in present]
+                if status >= 400 and not paced.complete:
+                    headers.append((b"connection", b"close"))  # the rest of the body is not wanted
                 headers.append((b"x-request-id", request_id.encode()))
                 headers.append((b"server-timing", f"gateway;dur={busy_ms():.2f}".encode()))
                 headers += [(name.lower().encode(), value.encode()) for name, value in extra.items()]
@@ -76,7 +78,6 @@ class Transport:
         try:
             declared = _content_length(scope)
             if declared is not None and declared > paced.ceiling:
-                extra["Connection"] = "close"
                 await fail(TooLargeError(f"the body has {declared} bytes, the most here is {paced.ceiling}"))
             else:
                 await self._app(scope, paced, send_with_headers)
@@ -114,10 +115,10 @@ class _PacedBody:
         self._rate = rate
         self._size = 0
         self._start: float | None = None
-        self._complete = False
+        self.complete = False
 
     async def __call__(self) -> Message:
-        if self._complete:
+        if self.complete:
             return await self._receive()  # from here on: news of a disconnect
         if self._start is None:
             self._start = time.monotonic()
@@ -129,14 +130,14 @@ class _PacedBody:
         finally:
             self.waited += time.perf_counter() - asked
         if message["type"] != "http.request":
-            self._complete = True
+            self.complete = True
             return message
         self._size += len(message.get("body", b""))
-        self._complete = not message.get("more_body", False)
+        self.complete = not message.get("more_body", False)
         if self._size > self.ceiling:
             raise TooLargeError(f"the body has more than {self.ceiling} bytes, the most here")
         elapsed = time.monotonic() - self._start
-        if not self._complete and elapsed > self._idle and self._size < elapsed * self._rate:
+        if not self.complete and elapsed > self._idle and self._size < elapsed * self._rate:
             raise RequestTimeoutError(f"{self._size} bytes came in {elapsed:.0f} s; send faster or less")
         return message
 

@@ -129,6 +129,13 @@ def test_a_slow_body_is_cut_off(server: Running) -> None:
     assert time.monotonic() - start < 10
 
 
+def test_a_head_that_never_ends_is_cut_off(server: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("trellis2_modal.service.server.HEAD_TIMEOUT", 0.3)
+    start = time.monotonic()
+    assert raw(server, b"GET /health HTTP/1.1\r\nHost: x\r\nX-Slow: ", wait=15) == b""
+    assert time.monotonic() - start < 10
+
+
 def test_an_upload_that_breaks_off_leaves_no_job(server: Running, body: dict[str, Any]) -> None:
     key = server.new_key("broken line")
     text = json.dumps(body).encode()

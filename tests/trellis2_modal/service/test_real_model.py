@@ -17,7 +17,7 @@ from PIL import Image
 from tests.trellis2.pipelines.tiny_checkpoint import write_checkpoint
 from tests.trellis2_modal.server import Running, running, wait_for
 from tests.trellis2_modal.service.test_api import events_of
-from trellis2_modal.client.compression import load_state
+from trellis2_modal.client.compression import load_state, peek_state
 from trellis2_modal.service.server import BUNDLED_WEIGHTS
 
 STEPS = {f"{stage}_sampling_steps": "2" for stage in ("ss", "shape_slat", "tex_slat")}
@@ -73,7 +73,12 @@ def test_a_picture_becomes_a_file(live: Running, photo: bytes) -> None:
         job = submit(client, photo, seed="5")
         done = ended(client, job)
         assert done["status"] == "finished", done["problem"]
-        state = load_state(client.get(f"/jobs/{job}/state").content)
+        compressed = client.get(f"/jobs/{job}/state").content
+        header = peek_state(compressed)
+        assert header["levels"] is not None, "the decoder's voxel order is not recognised"
+        assert header["linked"] == header["voxels"]
+        assert header["quads"] > 0, "the decoder's faces are not recognised"
+        state = load_state(compressed)
         assert len(state.coords) == done["result"]["stats"]["voxels"] > 0
         assert state.info["seed"] == 5
         events = events_of(client.get(f"/jobs/{job}/events"))

@@ -82,6 +82,21 @@ def test_a_stopped_server_puts_its_job_back(tmp_path: Path, body: dict[str, Any]
         server.stop()
 
 
+def test_a_stopping_server_ends_its_streams(tmp_path: Path, body: dict[str, Any]) -> None:
+    options = {"step_seconds": 30}
+    with running(tmp_path, options=options, shutdown_grace=0.0) as server, server.client() as client:
+        job = submit(client, body)["id"]
+        with client.stream("GET", f"/jobs/{job}/events") as stream:
+            lines = stream.iter_lines()
+            while "event: progress" not in next(lines):
+                pass
+            assert server.server is not None
+            start = time.monotonic()
+            server.server.handle_exit(signal.SIGTERM, None)
+            assert "event: result" not in list(lines)
+            assert time.monotonic() - start < 5
+
+
 def test_a_worker_does_not_outlive_its_server(tmp_path: Path, body: dict[str, Any]) -> None:
     server = ServerProcess(tmp_path, SLOW)
     _, key = server.admin.create("a", requests_per_minute=1000)
