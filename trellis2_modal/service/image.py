@@ -1,0 +1,169 @@
+"""The container images on Modal, and `modal run -m trellis2_modal.service.image::verify_image`.
+
+`gpu_image` is the full or the lean one (`TRELLIS2_IMAGE`), `gateway_image` the slim one for the CPU gateway,
+`download_image` for fetching weights. Nothing is built or asked of the network here: these are recipes, and
+`describe` says their steps as plain data.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import modal
+
+from . import pins
+from .config import CUDA_ARCHITECTURES, DeploySettings, baked_environment
+
+logger = logging.getLogger(__name__)
+
+SETTINGS = DeploySettings.from_env()
+CHECKOUT = Path(__file__).resolve().parents[2]
+ASSETS = "/root/assets"
+"""Where the packages find the bundled weights and the environment light: /root holds the packages."""
+
+FOREST = f"{ASSETS}/hdri/forest.exr"
+EXR_MAGIC = "762f3101"
+
+RUNTIME_ENVIRONMENT = {
+    "OPENCV_IO_ENABLE_OPENEXR": "1",
+    "PYTORCH_CUDA_ALLOC_CONF": "expandable_segments:True",
+    # torch then asks the driver library, not the runtime, whether there is a GPU: before a snapshot the
+    # answer "none" must not stick to the process
+    "PYTORCH_NVML_BASED_CUDA_CHECK": "1",
+    "HF_HUB_OFFLINE": "1",
+    "TRANSFORMERS_OFFLINE": "1",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+    "PYTHONUNBUFFERED": "1",
+}
+FULL_ENVIRONMENT = {
+    "ATTN_BACKEND": "flash_attn",
+    "SPARSE_CONV_BACKEND": "flex_gemm",
+    "FLEX_GEMM_USE_AUTOTUNE_CACHE": "1",
+    "FLEX_GEMM_AUTOSAVE_AUTOTUNE_CACHE": "1",
+}
+
+
+@dataclass(frozen=True)
+class Step:
+    """One layer: the method of `modal.Image` and its arguments."""
+
+    method: str
+    args: tuple[Any, ...] = ()
+    options: tuple[tuple[str, Any], ...] = ()
+
+
+def step(method: str, *args: Any, **options: Any) -> Step:
+    return Step(method, args, tuple(sorted(options.items())))
+
+
+def full_steps(settings: DeploySettings) -> tuple[Step, ...]:
+    """CUDA base, torch wheels, then every extension compiled for the chosen GPU, the slowest first."""
+    build = {
+        "TORCH_CUDA_ARCH_LIST": CUDA_ARCHITECTURES[settings.gpu],
+        "CUDA_HOME": "/usr/local/cuda",
+        "FORCE_CUDA": "1",
+        "MAX_JOBS": "8",
+    }
+    fetch = (
+        f"mkdir -p {ASSETS}/hdri && curl -fsSL --retry 3 -o {FOREST} {pins.FOREST_URL}"
+        f' && test "$(head -c 4 {FOREST} | od -An -tx1 | tr -d " \\n")" = {EXR_MAGIC}'
+    )
+    return (
+        step("from_registry", pins.CUDA_BASE, add_python=pins.PYTHON),
+        step("entrypoint", []),
+        step("apt_install", "build-essential", "curl", "git"),
+        step("env", build),
+        step("uv_pip_install", *pins.TORCH, index_url=pins.TORCH_INDEX, uv_version=pins.UV),
+        step("uv_pip_install", *pins.BUILD_PACKAGES, uv_version=pins.UV),
+        step("uv_pip_install", *pins.MODEL_PACKAGES, *pins.REMOVER_PACKAGES, uv_version=pins.UV),
+        *(step("run_commands", *extension.install_commands()) for extension in pins.EXTENSIONS),
+        step("run_commands", fetch),
+        step("env", RUNTIME_ENVIRONMENT | FULL_ENVIRONMENT),
+    )
+
+
+def lean_steps(settings: DeploySettings) -> tuple[Step, ...]:
+    """Wheels alone: nothing compiled, nothing non-commercial. gcc is for the launchers that Triton makes."""
+    return (
+        step("debian_slim", python_version=pins.PYTHON),
+        step("apt_install", "gcc", "libc6-dev"),
+        step("uv_pip_install", *pins.TORCH, index_url=pins.TORCH_INDEX, uv_version=pins.UV),
+        step("uv_pip_install", *pins.MODEL_PACKAGES, *pins.REMOVER_PACKAGES, uv_version=pins.UV),
+        step("env", RUNTIME_ENVIRONMENT),
+    )
+
+
+def gateway_steps(settings: DeploySettings) -> tuple[Step, ...]:
+    return (
+        step("debian_slim", python_version=pins.PYTHON),
+        step("uv_pip_install", *pins.GATEWAY_PACKAGES, uv_version=pins.UV),
+    )
+
+
+def download_steps(settings: DeploySettings) -> tuple[Step, ...]:
+    return (
+        step("debian_slim", python_version=pins.PYTHON),
+        step("uv_pip_install", *pins.DOWNLOAD_PACKAGES, uv_version=pins.UV),
+        step("env", {"HF_XET_HIGH_PERFORMANCE": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}),
+    )
+
+
+def source_steps(settings: DeploySettings, model: bool) -> tuple[Step, ...]:
+    """What comes last: the settings, then our own code, so that an edit rebuilds nothing.
+
+    Modal itself brings the package that is deployed, `trellis2_modal`, and no other.
+    """
+    baked = step("env", baked_environment(settings))
+    if not model:
+        return (baked,)
+    return (
+        step("add_local_dir", str(CHECKOUT / "assets"), ASSETS, copy=True),
+        baked,
+        step("add_local_python_source", "trellis2", "o_voxel"),
+    )
+
+
+def build(steps: tuple[Step, ...]) -> modal.Image:
+    """The recipe as Modal's object: steps applied in order."""
+    image: Any = modal.Image
+    for layer in steps:
+        image = getattr(image, layer.method)(*layer.args, **dict(layer.options))
+    built: modal.Image = image
+    return built
+
+
+def gpu_steps(settings: DeploySettings) -> tuple[Step, ...]:
+    """All layers of the chosen GPU image."""
+    chosen = full_steps if settings.image == "full" else lean_steps
+    return (*chosen(settings), *source_steps(settings, model=True))
+
+
+if modal.is_local() and not (CHECKOUT / "assets").is_dir():
+    logger.warning(
+        "%s is missing, so a deploy from here will fail: clone the repository, run "
+        "pip install -e ./o-voxel -e '.[deploy]' in it, and deploy from that folder",
+        CHECKOUT / "assets",
+    )
+
+gpu_image = build(gpu_steps(SETTINGS))
+gateway_image = build((*gateway_steps(SETTINGS), *source_steps(SETTINGS, model=False)))
+download_image = build((*download_steps(SETTINGS), *source_steps(SETTINGS, model=False)))
+
+app = modal.App(f"{SETTINGS.app}-image")
+
+
+@app.function(image=gpu_image, gpu=SETTINGS.gpu, cpu=4.0, memory=16 * 1024, timeout=20 * 60)
+def verify_image() -> list[dict[str, str]]:
+    """Check the image from inside a GPU container and print a table; raises when a check fails."""
+    from .verification import run_checks, table
+
+    rows = run_checks(SETTINGS)
+    print(table(rows), flush=True)
+    failed = [row["check"] for row in rows if row["result"] == "failed"]
+    if failed:
+        raise RuntimeError(f"{len(failed)} of {len(rows)} checks failed: {', '.join(failed)}")
+    return rows
