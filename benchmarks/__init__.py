@@ -1,1 +1,1 @@
-"""The project's own measurements: `make bench` (CPU), `make bench-gpu`; each module's `run()` returns records."""
+"""The project's own measurements: `make bench` (CPU), `make bench-gpu`; each `run()` returns records."""

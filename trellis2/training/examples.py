@@ -1,4 +1,4 @@
-"""Draws the example pictures: held-out objects transparent and on plain grounds, and a few in another style."""
+"""Draws the example pictures: held-out objects, transparent and on plain grounds; a few in another style."""
 
 from __future__ import annotations
 

@@ -6,6 +6,7 @@ import logging
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -111,7 +112,7 @@ def _run_stage(
 def _make_stage(
     name: str, config: MiniConfig, bank: TableBank, settings: Settings, runtime: Runtime
 ) -> Stage:
-    batch = {} if settings.batch is None else {"batch": settings.batch}
+    batch: dict[str, Any] = {} if settings.batch is None else {"batch": settings.batch}
     budget = {} if settings.batch is None else {"budget": settings.batch * 4000}
     folder = settings.folder
     if name == "ss_vae":

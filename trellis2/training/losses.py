@@ -33,7 +33,7 @@ def shape_terms(
     truths: Sequence[Tensor],
     subs: Sequence[SparseTensor],
 ) -> dict[str, Tensor]:
-    """The direct terms of the shape autoencoder with their published weights; rows are aligned with the data."""
+    """The direct terms of the shape autoencoder, with published weights; rows are aligned with the data."""
     levels = [
         F.binary_cross_entropy_with_logits(s.feats.float(), t.float())
         for s, t in zip(subs, truths, strict=True)

@@ -59,7 +59,7 @@ def surface_cells(table: Tensor, resolution: int) -> Tensor:
 
 
 def voxelize(table: Tensor, resolution: int) -> VoxelObject:
-    """The flexible dual grid and the attribute voxels of an object `[K, ROW]`; milliseconds at 512 on a GPU."""
+    """The flexible dual grid and the attribute voxels of an object `[K, ROW]`; milliseconds on a GPU."""
     device = table.device
     cells = surface_cells(table, resolution)
     owner, axis, points = _crossings(table, cells, resolution)

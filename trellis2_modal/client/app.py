@@ -377,7 +377,7 @@ class Page:
         if entry is None:
             return
         settings = forms.values_of(ExtractSettings, list(self.extraction), values)
-        label = dict((name, title) for title, name in forms.budget_choices())[budget]
+        label = {name: title for title, name in forms.budget_choices()}[budget]
         if budget != forms.CUSTOM:
             settings["simplify"] = budget
         with self._told():

@@ -37,6 +37,8 @@ def component(control: Control) -> Any:
     if control.kind == "choice":
         choices = [(CHOICE_TITLES.get(name, name), name) for name in control.choices]
         return gr.Dropdown(choices, value=control.default, **shared)
+    assert control.minimum is not None, f"{control.name} has no lower bound"
+    assert control.maximum is not None, f"{control.name} has no upper bound"
     return gr.Slider(
         control.minimum,
         control.maximum,

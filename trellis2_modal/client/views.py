@@ -138,7 +138,8 @@ def detail(task: Task, service: ServiceState) -> str:
 def _waiting_row(task: Task) -> str:
     picture = kept(task.entry.id, THUMBNAIL)
     words = task.entry.title if task.kind == "generate" else f"{task.entry.title}, {task.label}"
-    return f'<li><img src="{picture}" alt=""><span>{text(words)}</span>{button("Remove", "cancel", task.id)}</li>'
+    remove = button("Remove", "cancel", task.id)
+    return f'<li><img src="{picture}" alt=""><span>{text(words)}</span>{remove}</li>'
 
 
 # --- the result ---------------------------------------------------------------------------------------------
@@ -159,7 +160,7 @@ def turntable(desk: Desk, entry: Entry | None) -> str:
     if desk.history.file(entry.id, VIDEO) is None:
         picture = kept(entry.id, THUMBNAIL)
         words = "The turntable appears here when it is ready."
-        return f'<div class="empty"><img src="{picture}" alt="" style="max-height:200px;margin:0 auto 14px">{words}</div>'
+        return f'<div class="empty"><img src="{picture}" alt="">{words}</div>'
     return (
         f'<div class="result"><video src="{kept(entry.id, VIDEO)}" controls loop autoplay muted playsinline '
         f'preload="metadata" aria-label="Turntable of {text(entry.title)}"></video>{facts(entry)}</div>'
@@ -184,7 +185,8 @@ def ended(entry: Entry) -> str:
     """A failed or cancelled entry: what happened and one next step."""
     if entry.status == "cancelled":
         return (
-            f'<div class="card"><h3>Cancelled</h3><p>{text(entry.title)} was stopped. The picture is kept.</p>'
+            f'<div class="card"><h3>Cancelled</h3>'
+            f"<p>{text(entry.title)} was stopped. The picture is kept.</p>"
             f'<div class="row">{button("Generate again", "retry", entry.id, "main")}</div></div>'
         )
     return problem(entry.problem, "retry", entry.id)
@@ -263,6 +265,7 @@ def history(desk: Desk) -> str:
 
 def _card(entry: Entry) -> str:
     when = time.strftime("%d %b, %H:%M", time.localtime(entry.created))
+    delete = button("Delete", "delete", entry.id, confirm=f"Delete {entry.title} and its files?")
     state = "" if entry.status == "finished" else f'<span class="tag {entry.status}">{entry.status}</span>'
     kind = entry.settings.get("pipeline_type") or "automatic"
     seed = entry.seed if entry.seed is not None else entry.settings.get("seed", "")
@@ -270,8 +273,7 @@ def _card(entry: Entry) -> str:
         f'<div class="item"><img src="{kept(entry.id, THUMBNAIL)}" alt="" loading="lazy"><div class="body">'
         f'<strong title="{text(entry.title)}">{text(entry.title)}</strong>'
         f'<span class="muted">{when} · {text(kind)} · seed {text(seed)}</span>{state}'
-        f'<div class="row">{button("Open", "open", entry.id)}'
-        f"{button('Delete', 'delete', entry.id, confirm=f'Delete {entry.title} and its files?')}</div></div></div>"
+        f'<div class="row">{button("Open", "open", entry.id)}{delete}</div></div></div>'
     )
 
 

@@ -11,7 +11,9 @@ from trellis2.conditioning.grabcut import GrabCutMatting
 SIZE = 200
 
 
-def ball(cx: float, cy: float, radius: float, colour: tuple[float, float, float]) -> tuple[np.ndarray, np.ndarray]:
+def ball(
+    cx: float, cy: float, radius: float, colour: tuple[float, float, float]
+) -> tuple[np.ndarray, np.ndarray]:
     """Mask `[H, W]` and colours `[H, W, 3]` of a shaded ball with a highlight."""
     y, x = np.mgrid[0:SIZE, 0:SIZE]
     nx, ny = (x - cx) / radius, (y - cy) / radius
@@ -71,7 +73,7 @@ def test_only_the_main_component_is_kept() -> None:
 
 
 def test_edges_are_soft_and_the_rest_is_not() -> None:
-    picture, truth = scene("plain", [(100, 100, 60)])
+    picture, _ = scene("plain", [(100, 100, 60)])
     alpha = np.asarray(GrabCutMatting()(picture.resize((600, 600))).getchannel("A"))
     soft = (alpha > 5) & (alpha < 250)
     assert 0 < soft.mean() < 0.05

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 from collections.abc import Callable
 from pathlib import Path
@@ -30,7 +31,7 @@ def encoded(image: Image.Image, kind: str, **options: Any) -> bytes:
 
 
 RGB = Image.fromarray(ramp())
-SIXTEEN = Image.fromarray((ramp()[..., 0].astype(np.uint16) * 257))
+SIXTEEN = Image.fromarray(ramp()[..., 0].astype(np.uint16) * 257)
 TRANSPARENT = Image.fromarray(np.dstack([ramp(), ramp()[..., 0]]))
 CUT_OUT = Image.fromarray(np.dstack([ramp(), np.where(ramp()[..., 0] > 127, 255, 0).astype(np.uint8)]))
 
@@ -107,7 +108,13 @@ def test_paths_files_and_pil_images_are_taken(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "data",
-    [b"", b"not an image", encoded(RGB, "PNG")[:60], encoded(RGB, "JPEG")[:300], encoded(RGB, "PNG")[:33] + b"x" * 99],
+    [
+        b"",
+        b"not an image",
+        encoded(RGB, "PNG")[:60],
+        encoded(RGB, "JPEG")[:300],
+        encoded(RGB, "PNG")[:33] + b"x" * 99,
+    ],
 )
 def test_garbage_is_a_typed_error(data: bytes) -> None:
     with pytest.raises(InvalidImageError):
@@ -119,10 +126,8 @@ def test_garbage_is_a_typed_error(data: bytes) -> None:
 def test_damaged_files_load_or_raise_the_typed_error(position: int, value: int, kind: str) -> None:
     data = bytearray(encoded(RGB, kind))
     data[position % len(data)] = value
-    try:
+    with contextlib.suppress(InvalidImageError):
         assert load_image(bytes(data)).mode in ("RGB", "RGBA")
-    except InvalidImageError:
-        pass
 
 
 def test_size_limits(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -136,9 +136,7 @@ def test_samples_share_one_condition(pipeline: Trellis2ImageTo3DPipeline, pictur
     assert not same(meshes[0], meshes[1])
 
 
-def test_latents_decode_from_plain_tensors(
-    pipeline: Trellis2ImageTo3DPipeline, picture: Image.Image
-) -> None:
+def test_latents_decode_from_plain_tensors(pipeline: Trellis2ImageTo3DPipeline, picture: Image.Image) -> None:
     meshes, (shape_slat, tex_slat, resolution) = pipeline.run(
         picture, num_samples=2, pipeline_type="512", return_latent=True
     )
@@ -184,7 +182,7 @@ def test_missing_models_are_named(checkpoint: Path, picture: Image.Image) -> Non
     small = Trellis2ImageTo3DPipeline.from_pretrained(checkpoint, skip=skipped)
     assert small.available_pipeline_types == ["512"]
     assert small.rembg_model is None
-    with pytest.raises(UnsupportedPipelineError, match="tex_slat_flow_model_1024.*available: 512"):
+    with pytest.raises(UnsupportedPipelineError, match=r"tex_slat_flow_model_1024.*available: 512"):
         small.run(picture)
     with pytest.raises(UnsupportedPipelineError, match="2048"):
         small.run(picture, pipeline_type="2048")

@@ -39,7 +39,9 @@ def test_occupied_coords_pool_and_order() -> None:
 
 
 def test_cascade_stops_at_the_limit_or_the_floor() -> None:
-    coords = torch.cat([torch.zeros(4096, 1), torch.cartesian_prod(*[torch.arange(0, 512, 32.0)] * 3)], 1).int()
+    coords = torch.cat(
+        [torch.zeros(4096, 1), torch.cartesian_prod(*[torch.arange(0, 512, 32.0)] * 3)], 1
+    ).int()
     assert cascade_coords(coords, 512, 1536, 10**6)[1] == 1536
     assert cascade_coords(coords, 512, 1024, 1)[1] == 1024
     tokens, resolution = cascade_coords(coords, 512, 1536, 10)

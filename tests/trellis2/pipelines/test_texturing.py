@@ -64,7 +64,9 @@ def test_baked_colours_are_those_of_the_surface() -> None:
 
 
 def test_own_uvs_are_used() -> None:
-    square = trimesh.Trimesh([[0, 0, 0], [0.4, 0, 0], [0.4, 0.4, 0], [0, 0.4, 0]], [[0, 1, 2], [0, 2, 3]], process=False)
+    square = trimesh.Trimesh(
+        [[0, 0, 0], [0.4, 0, 0], [0.4, 0.4, 0], [0, 0.4, 0]], [[0, 1, 2], [0, 2, 3]], process=False
+    )
     square.visual = trimesh.visual.TextureVisuals(uv=[[0, 0], [1, 0], [1, 1], [0, 1]])
     coords = torch.tensor([[4, 4, 4]])
     out = bake_texture(square, coords, torch.ones(1, 6), PBR_ATTR_LAYOUT, 8, 16)

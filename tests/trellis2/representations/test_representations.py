@@ -31,7 +31,9 @@ def grid_mesh(n: int, hole: tuple[int, int] | None = None) -> Mesh:
         for j in range(n):
             if (i, j) == hole:
                 continue
-            a, b, c, d = (k + j for k in (i * (n + 1), (i + 1) * (n + 1), (i + 1) * (n + 1) + 1, i * (n + 1) + 1))
+            a, b, c, d = (
+                k + j for k in (i * (n + 1), (i + 1) * (n + 1), (i + 1) * (n + 1) + 1, i * (n + 1) + 1)
+            )
             faces += [[a, b, c], [a, c, d]]
     return Mesh(vertices.double(), torch.tensor(faces))
 
@@ -47,7 +49,14 @@ def asset() -> MeshWithVoxel:
     coords, attrs = cube_voxels()
     mesh = grid_mesh(2)
     return MeshWithVoxel(
-        mesh.vertices, mesh.faces, [-0.5] * 3, 0.25, coords, attrs, torch.Size([1, 6, 4, 4, 4]), PBR_ATTR_LAYOUT
+        mesh.vertices,
+        mesh.faces,
+        [-0.5] * 3,
+        0.25,
+        coords,
+        attrs,
+        torch.Size([1, 6, 4, 4, 4]),
+        PBR_ATTR_LAYOUT,
     )
 
 
@@ -57,7 +66,9 @@ def test_mesh_keeps_float32_and_int32() -> None:
     assert mesh.device.type == "cpu"
     moved = mesh.to("cpu")
     moved.fill_holes(max_hole_perimeter=10.0)
-    assert len(moved.vertices) == len(mesh.vertices) + 1  # the border counts as a hole; the original is left alone
+    assert (
+        len(moved.vertices) == len(mesh.vertices) + 1
+    )  # the border counts as a hole; the original is left alone
 
 
 @pytest.mark.parametrize(
@@ -190,9 +201,7 @@ def test_pbr_mesh_moves_and_refuses() -> None:
     texture = Texture(torch.rand(4, 4, 3))
     material = PbrMaterial(base_color_texture=texture, alpha_mode=AlphaMode.MASK)
     base = grid_mesh(2)
-    mesh = MeshWithPbrMaterial(
-        base.vertices, base.faces, torch.zeros(8), torch.rand(8, 3, 2), [material]
-    )
+    mesh = MeshWithPbrMaterial(base.vertices, base.faces, torch.zeros(8), torch.rand(8, 3, 2), [material])
     moved = mesh.to("cpu")
     assert moved.materials[0].base_color_texture is not None
     assert torch.equal(moved.materials[0].base_color_texture.image, texture.image)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import pytest
@@ -35,7 +36,7 @@ def test_time_grid_falls_from_one_to_zero(steps: int, rescale_t: float) -> None:
     assert len(grid) == steps + 1
     assert grid[0] == pytest.approx(1.0, rel=1e-14)
     assert grid[-1] == 0.0
-    assert all(a > b for a, b in zip(grid, grid[1:], strict=False))
+    assert all(a > b for a, b in itertools.pairwise(grid))
 
 
 @pytest.mark.parametrize("steps", [0, -3, 2.5, True])

@@ -150,7 +150,11 @@ def test_sample_once_is_one_step_of_sample(dense_model: Any) -> None:
 def test_progress_counts_every_step() -> None:
     seen: list[Progress] = []
     FlowEulerSampler(1e-5).sample(
-        lambda x, t, cond: x, torch.zeros(1, 1, 2, 2, 2), steps=3, tqdm_desc="shape", monitor=Monitor(seen.append)
+        lambda x, t, cond: x,
+        torch.zeros(1, 1, 2, 2, 2),
+        steps=3,
+        tqdm_desc="shape",
+        monitor=Monitor(seen.append),
     )
     assert [(p.stage, p.step, p.steps) for p in seen] == [("shape", i, 3) for i in range(4)]
 
