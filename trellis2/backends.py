@@ -63,8 +63,6 @@ def _fault(backend: str, device: torch.device, dtype: torch.dtype, needs_grad: b
         return f"{_PACKAGE[backend]} needs CUDA tensors, these are on {device.type}"
     if backend == "flash_attn" and dtype not in (torch.float16, torch.bfloat16):
         return f"flash-attn takes float16 and bfloat16 only, not {dtype}"
-    if backend == "triton" and needs_grad:
-        return "the Triton convolution has no backward pass"
     return _import_fault(backend)
 
 
