@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from ..conditioning.registry import (
     BackgroundRemover,
     ImageEncoder,
@@ -69,11 +71,13 @@ def load_parts(
     model_paths: Mapping[str, str] | None = None,
     image_cond_model: str | None = None,
     rembg_model: str | None = None,
+    device: torch.device | str = "cpu",
 ) -> Parts:
     """Load the models of `args["models"]` that are in `wanted`, the image encoder and the background remover.
 
     `skip` names parts to leave out. `model_paths`, `image_cond_model` and `rembg_model` replace what the
-    config says (folder or hub id), so that other copies of the same weights can be used.
+    config says (folder or hub id), so that other copies of the same weights can be used. The models' weights
+    are read straight to `device`; the two image models come through the CPU.
     """
     listed = {name: value for name, value in (args.get("models") or {}).items() if name in wanted}
     listed.update(model_paths or {})
@@ -85,7 +89,7 @@ def load_parts(
     parts = Parts()
     with ThreadPoolExecutor(PARALLEL_LOADS, thread_name_prefix="load") as pool:
         loads = {
-            name: pool.submit(load_one, path, value, revision)
+            name: pool.submit(load_one, path, value, revision, device)
             for name, value in listed.items()
             if name not in skip
         }
@@ -99,18 +103,20 @@ def load_parts(
     return parts
 
 
-def load_one(path: str | Path, value: str, revision: str | None = None) -> Model:
+def load_one(
+    path: str | Path, value: str, revision: str | None = None, device: torch.device | str = "cpu"
+) -> Model:
     """The model at `<path>/<value>`, else at `value` alone: a model of another repository."""
     inside = f"{path}/{value}"
     if any(Path(inside + suffix).is_file() for suffix in (".json", ".safetensors")):
-        return load_model(inside)
+        return load_model(inside, device=device)
     try:
-        return load_model(inside, revision=revision)
+        return load_model(inside, revision=revision, device=device)
     except CheckpointError as error:
         log.debug("not inside the pipeline's folder", extra={"path": inside})
         first = error
     try:
-        return load_model(value)  # the revision belongs to the pipeline's own repository
+        return load_model(value, device=device)  # the revision belongs to the pipeline's own repository
     except CheckpointError as error:
         raise CheckpointError(
             f"neither {inside!r} ({first}) nor {value!r} ({error}) can be loaded"

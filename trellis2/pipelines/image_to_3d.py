@@ -124,9 +124,11 @@ class Trellis2ImageTo3DPipeline(TexturePipeline):
 
         `skip` leaves parts out by name (a model, `image_cond_model`, `rembg_model`). `model_paths`,
         `image_cond_model` and `rembg_model` name other copies of the same weights than the config does.
-        `low_vram` None keeps the config's choice (true when it has none). Raises `CheckpointError`.
+        `low_vram` None keeps the config's choice (true when it has none); without it weights go straight
+        to `device`. Raises `CheckpointError`.
         """
         args = read_pipeline_config(path, config_file, revision).args
+        low_vram = args.get("low_vram", True) if low_vram is None else low_vram
         parts = load_parts(
             path,
             args,
@@ -136,6 +138,7 @@ class Trellis2ImageTo3DPipeline(TexturePipeline):
             model_paths=model_paths,
             image_cond_model=image_cond_model,
             rembg_model=rembg_model,
+            device="cpu" if low_vram else device,
         )
         samplers: dict[str, Any] = {}
         for name in ("sparse_structure_sampler", "shape_slat_sampler", "tex_slat_sampler"):
@@ -149,7 +152,7 @@ class Trellis2ImageTo3DPipeline(TexturePipeline):
             tex_slat_normalization=args.get("tex_slat_normalization"),
             image_cond_model=parts.image_cond_model,
             rembg_model=parts.rembg_model,
-            low_vram=args.get("low_vram", True) if low_vram is None else low_vram,
+            low_vram=low_vram,
             default_pipeline_type=args.get("default_pipeline_type", DEFAULT_PIPELINE_TYPE),
         )
         pipeline._pretrained_args = args

@@ -15,6 +15,9 @@ ENV_PREFIX = "TRELLIS2_"
 APP_NAME = "trellis2-modal"
 
 
+BUNDLED_WEIGHTS = Path(__file__).resolve().parents[2] / "assets" / "weights" / "trellis2-mini"
+
+
 def default_data_dir() -> Path:
     """The user data folder of this platform."""
     return Path(platformdirs.user_data_dir(APP_NAME, appauthor=False))
@@ -107,6 +110,7 @@ def _parse(name: str, kind: str, text: str) -> Any:
 MINUTE = 60
 DAY = 24 * 60 * MINUTE
 
+BUNDLED_MODEL = "bundled"
 PUBLISHED_MODEL = "microsoft/TRELLIS.2-4B"
 PUBLISHED_REVISION = "af44b45f2e35a493886929c6d786e563ec68364d"
 STRUCTURE_DECODER_MODEL = "microsoft/TRELLIS-image-large"
@@ -127,6 +131,8 @@ CUDA_ARCHITECTURES = {
 }
 """GPUs with room for the model, and the architecture that the full image's extensions are compiled for."""
 
+NO_GPU = "none"
+
 
 @dataclass(frozen=True)
 class DeploySettings:
@@ -139,11 +145,15 @@ class DeploySettings:
     """`full`: every compiled extension, some licensed for non-commercial use only. `lean`: wheels alone."""
 
     gpu: str = "A100-80GB"
+    """`none` runs the model on the CPU: only for trying a deployment out with the bundled weights."""
+
     loading: str = "snapshot"
     """`snapshot`: weights on the CPU are part of the memory snapshot. `stream`: the snapshot holds imports
     only, and weights are read straight to the GPU after each restore. Measure which starts faster."""
 
     model: str = PUBLISHED_MODEL
+    """A repository on the hub, or `bundled`: the small weights of this project, nothing to download."""
+
     revision: str = PUBLISHED_REVISION
     image_encoder: str = GATED_ENCODER
     image_encoder_revision: str = "main"
@@ -159,9 +169,10 @@ class DeploySettings:
     """Holds keys.json."""
 
     jobs_dict: str = "trellis2-jobs"
-    owners_dict: str = "trellis2-owners"
-    active_dict: str = "trellis2-active"
+    """Who made which call; read by the gateway only."""
+
     progress_dict: str = "trellis2-progress"
+    """What running calls report, by call id."""
 
     gpu_max_containers: int = 2
     """The most GPUs that can cost money at one moment."""
@@ -176,7 +187,7 @@ class DeploySettings:
     """MiB: one copy of the weights on the CPU (16 GB) and room for extraction."""
 
     gpu_max_attempts: int = 3
-    """How often a job is taken up again when its container was preempted or died."""
+    """How often a job is tried when its container dies or loses its GPU; a failure of the job is not retried."""
 
     gateway_max_containers: int = 1
     """Calls per minute are counted in each gateway container; more of them multiply that limit."""
@@ -198,14 +209,28 @@ class DeploySettings:
                 raise ValueError(
                     f"{ENV_PREFIX}{name.upper()}={getattr(settings, name)!r}: choose {' or '.join(allowed)}"
                 )
-        if settings.gpu not in CUDA_ARCHITECTURES:
-            known = ", ".join(CUDA_ARCHITECTURES)
+        if settings.gpu not in (*CUDA_ARCHITECTURES, NO_GPU):
+            known = ", ".join((*CUDA_ARCHITECTURES, NO_GPU))
             raise ValueError(f"{ENV_PREFIX}GPU={settings.gpu!r}: choose one of {known}")
+        if settings.gpu == NO_GPU and settings.image == "full":
+            raise ValueError(f"{ENV_PREFIX}GPU={NO_GPU} needs {ENV_PREFIX}IMAGE=lean: extensions need a GPU")
         return settings
+
+    @property
+    def device(self) -> str:
+        """Where the model runs inside a container."""
+        return "cpu" if self.gpu == NO_GPU else "cuda"
+
+    @property
+    def modal_gpu(self) -> str | None:
+        """`gpu` as Modal's decorators take it."""
+        return None if self.gpu == NO_GPU else self.gpu
 
     @property
     def gated_sources(self) -> tuple[str, ...]:
         """The chosen repositories that need an accepted licence and a token."""
+        if self.model == BUNDLED_MODEL:
+            return ()
         return tuple(
             name
             for name in (self.image_encoder, self.background_remover)
@@ -213,9 +238,12 @@ class DeploySettings:
         )
 
     def gpu_class_options(self) -> dict[str, Any]:
-        """Arguments of `@app.cls` that are plain data. No retries: a job that fails says why instead."""
+        """Arguments of `@app.cls` that are plain data.
+
+        Only a lost GPU or a dead container is retried: a job that fails returns its problem.
+        """
         return {
-            "gpu": self.gpu,
+            "gpu": self.modal_gpu,
             "cpu": self.gpu_cpu,
             "memory": self.gpu_memory,
             "min_containers": 0,
@@ -224,7 +252,7 @@ class DeploySettings:
             "timeout": self.gpu_timeout,
             "startup_timeout": self.gpu_startup_timeout,
             "enable_memory_snapshot": True,
-            "retries": 0,
+            "retries": max(0, self.gpu_max_attempts - 1),
         }
 
     def gateway_options(self) -> dict[str, Any]:

@@ -1,8 +1,8 @@
 """The container images on Modal, and `modal run -m trellis2_modal.service.image::verify_image`.
 
 `gpu_image` is the full or the lean one (`TRELLIS2_IMAGE`), `gateway_image` the slim one for the CPU gateway,
-`download_image` for fetching weights. Nothing is built or asked of the network here: these are recipes, and
-`describe` says their steps as plain data.
+`download_image` for fetching weights. Nothing is built or asked of the network here: a recipe is a tuple of
+`Step`s, plain data, that `build` turns into Modal's object.
 """
 
 from __future__ import annotations
@@ -26,6 +26,9 @@ ASSETS = "/root/assets"
 
 FOREST = f"{ASSETS}/hdri/forest.exr"
 EXR_MAGIC = "762f3101"
+
+COMPILED = ("**/__pycache__", "**/*.pyc")
+NOT_CONFIG = ("**", "!**/pipeline.json")
 
 RUNTIME_ENVIRONMENT = {
     "OPENCV_IO_ENABLE_OPENEXR": "1",
@@ -112,18 +115,25 @@ def download_steps(settings: DeploySettings) -> tuple[Step, ...]:
     )
 
 
-def source_steps(settings: DeploySettings, model: bool) -> tuple[Step, ...]:
-    """What comes last: the settings, then our own code, so that an edit rebuilds nothing.
+def model_source_steps(settings: DeploySettings) -> tuple[Step, ...]:
+    """What comes last in the GPU image: bundled weights, settings, then our code: an edit rebuilds nothing.
 
-    Modal itself brings the package that is deployed, `trellis2_modal`, and no other.
+    Modal itself brings the package that is deployed, `trellis2_modal`, and no other. The others are taken from
+    the checkout by path, so that the machine that deploys needs neither installed, nor torch.
     """
-    baked = step("env", baked_environment(settings))
-    if not model:
-        return (baked,)
     return (
         step("add_local_dir", str(CHECKOUT / "assets"), ASSETS, copy=True),
-        baked,
-        step("add_local_python_source", "trellis2", "o_voxel"),
+        step("env", baked_environment(settings)),
+        step("add_local_dir", str(CHECKOUT / "trellis2"), "/root/trellis2", ignore=COMPILED),
+        step("add_local_dir", str(CHECKOUT / "o-voxel" / "o_voxel"), "/root/o_voxel", ignore=COMPILED),
+    )
+
+
+def light_source_steps(settings: DeploySettings) -> tuple[Step, ...]:
+    """What comes last in the CPU images: settings, and what the bundled weights can do."""
+    return (
+        step("env", baked_environment(settings)),
+        step("add_local_dir", str(CHECKOUT / "assets" / "weights"), f"{ASSETS}/weights", ignore=NOT_CONFIG),
     )
 
 
@@ -139,24 +149,30 @@ def build(steps: tuple[Step, ...]) -> modal.Image:
 def gpu_steps(settings: DeploySettings) -> tuple[Step, ...]:
     """All layers of the chosen GPU image."""
     chosen = full_steps if settings.image == "full" else lean_steps
-    return (*chosen(settings), *source_steps(settings, model=True))
+    return (*chosen(settings), *model_source_steps(settings))
 
 
-if modal.is_local() and not (CHECKOUT / "assets").is_dir():
+def missing_sources(checkout: Path) -> tuple[Path, ...]:
+    """What an image is made of and `checkout` lacks; empty in a clone of the repository."""
+    needed = (checkout / "assets", checkout / "trellis2", checkout / "o-voxel" / "o_voxel")
+    return tuple(path for path in needed if not path.is_dir())
+
+
+if modal.is_local() and (missing := missing_sources(CHECKOUT)):
     logger.warning(
-        "%s is missing, so a deploy from here will fail: clone the repository, run "
-        "pip install -e ./o-voxel -e '.[deploy]' in it, and deploy from that folder",
-        CHECKOUT / "assets",
+        "a deploy from here will fail, since %s is not there; clone the repository, and in it run: "
+        "pip install -e '.[deploy]' && modal deploy -m trellis2_modal.service.service",
+        ", ".join(map(str, missing)),
     )
 
 gpu_image = build(gpu_steps(SETTINGS))
-gateway_image = build((*gateway_steps(SETTINGS), *source_steps(SETTINGS, model=False)))
-download_image = build((*download_steps(SETTINGS), *source_steps(SETTINGS, model=False)))
+gateway_image = build((*gateway_steps(SETTINGS), *light_source_steps(SETTINGS)))
+download_image = build((*download_steps(SETTINGS), *light_source_steps(SETTINGS)))
 
 app = modal.App(f"{SETTINGS.app}-image")
 
 
-@app.function(image=gpu_image, gpu=SETTINGS.gpu, cpu=4.0, memory=16 * 1024, timeout=20 * 60)
+@app.function(image=gpu_image, gpu=SETTINGS.modal_gpu, cpu=4.0, memory=16 * 1024, timeout=20 * 60)
 def verify_image() -> list[dict[str, str]]:
     """Check the image from inside a GPU container and print a table; raises when a check fails."""
     from .verification import run_checks, table

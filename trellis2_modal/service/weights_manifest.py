@@ -13,6 +13,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from .config import (
+    BUNDLED_MODEL,
+    BUNDLED_WEIGHTS,
     OPEN_ENCODER,
     PUBLISHED_MODEL,
     PUBLISHED_REVISION,
@@ -26,7 +28,8 @@ MARKER = "complete.json"
 PIPELINE_CONFIG = "pipeline.json"
 DOWNLOAD_COMMAND = "modal run -m trellis2_modal.service.weights::download_weights"
 
-PipelineModels = Mapping[str, str]
+ENCODER_FOLDER = "image_encoder"
+REMOVER_FOLDER = "background_remover"
 
 REQUIRED_MODELS: Mapping[str, tuple[str, ...]] = {
     "512": ("shape_slat_flow_model_512", "tex_slat_flow_model_512"),
@@ -209,7 +212,7 @@ def parse_manifest(data: bytes) -> Manifest:
 
 
 def folder_name(settings: DeploySettings) -> str:
-    """Name of the weights folder of a choice: model, revision, and a digest of the rest."""
+    """Name of the weights folder of a choice: model, revision, and a digest of the whole choice."""
     parts = (
         settings.model,
         settings.revision,
@@ -220,6 +223,27 @@ def folder_name(settings: DeploySettings) -> str:
     )
     digest = hashlib.sha256("\n".join(parts).encode()).hexdigest()[:8]
     return f"{settings.model.rpartition('/')[2]}-{settings.revision[:12]}-{digest}"
+
+
+def weights_folder(settings: DeploySettings, root: Path = Path(WEIGHTS_ROOT)) -> Path:
+    """Where the weights of a choice lie: on the volume, or beside the code when they are the bundled ones."""
+    return BUNDLED_WEIGHTS if settings.model == BUNDLED_MODEL else root / folder_name(settings)
+
+
+def bundled_manifest(folder: Path = BUNDLED_WEIGHTS) -> Manifest:
+    """The manifest of the bundled weights, of which only the config needs to be there."""
+    try:
+        args = json.loads((folder / PIPELINE_CONFIG).read_text())["args"]
+        models = tuple(args["models"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise WeightsError(
+            f"{folder} has no readable {PIPELINE_CONFIG} ({error!r}); deploy from a clone of the repository: "
+            "modal deploy -m trellis2_modal.service.service"
+        ) from error
+    encoder, remover = (
+        str((args.get(key) or {}).get("name", "")) for key in ("image_cond_model", "rembg_model")
+    )
+    return Manifest(BUNDLED_MODEL, "", encoder, remover, models)
 
 
 def offered_types(models: Collection[str]) -> tuple[str, ...]:

@@ -1,0 +1,116 @@
+"""What a running call tells those who watch it: a list of events in a `modal.Dict`, keyed by the call's id.
+
+The GPU container writes the whole list each time, at most once an interval, from a thread: the model never
+waits for the network. The list survives the container, so a call that runs again goes on with it.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from typing import Any, Protocol
+
+logger = logging.getLogger(__name__)
+
+GROWTH = 0.01
+"""The interval grows by this part of the running time, so that an hour of events still fits one entry."""
+
+Entry = dict[str, Any]
+"""`{"attempt": int, "started": Unix seconds, "events": [{"type", "time", "data"}]}`."""
+
+
+class Table(Protocol):
+    """The part of `modal.Dict` that is used; blocking."""
+
+    def get(self, key: str, default: Any = None) -> Any: ...
+
+    def put(self, key: str, value: Any) -> Any: ...
+
+
+class EventLog:
+    """The events of one run of a call. `begin`, then any number of `report`s, then `close`."""
+
+    def __init__(self, table: Table | None, call: str | None, interval: float = 1.0) -> None:
+        self._table = table if call else None
+        self._call = call or ""
+        self._interval = interval
+        self._entry: Entry = {"attempt": 0, "started": 0.0, "events": []}
+        self._stage: str | None = None
+        self._last = 0.0
+        self._changed = threading.Condition()
+        self._dirty = self._closed = False
+        self._thread: threading.Thread | None = None
+
+    def begin(self) -> Entry | None:
+        """Note that the call runs; returns what an earlier run of the same call left."""
+        earlier: Entry | None = None
+        if self._table is not None:
+            try:
+                earlier = self._table.get(self._call)
+            except Exception:
+                logger.warning("progress of earlier runs cannot be read", exc_info=True)
+        attempt = (earlier["attempt"] if earlier else 0) + 1
+        events = list(earlier["events"]) if earlier else []
+        if earlier:
+            events.append(_event("restarted", {"reason": "its container ended under it"}))
+        events.append(_event("started", {"attempt": attempt}))
+        self._entry = {"attempt": attempt, "started": time.time(), "events": events}
+        self._write()
+        if self._table is not None:
+            self._thread = threading.Thread(target=self._keep_writing, name="progress", daemon=True)
+            self._thread.start()
+        return earlier
+
+    @property
+    def attempt(self) -> int:
+        return int(self._entry["attempt"])
+
+    @property
+    def started(self) -> float:
+        return float(self._entry["started"])
+
+    def report(self, stage: str, step: int, steps: int, message: str = "") -> None:
+        """Note progress; the first and last step of a stage always, others once an interval."""
+        now = time.time()
+        interval = max(self._interval, (now - self.started) * GROWTH)
+        if stage == self._stage and step < steps and now - self._last < interval:
+            return
+        self._stage, self._last = stage, now
+        event = _event("progress", {"stage": stage, "step": step, "steps": steps, "message": message})
+        with self._changed:
+            self._entry = self._entry | {"events": [*self._entry["events"], event]}
+            self._dirty = True
+            self._changed.notify()
+
+    def close(self) -> None:
+        """Write what is still to be written and end the thread."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify()
+        if self._thread is not None:
+            self._thread.join(timeout=10)
+            self._thread = None
+
+    def _keep_writing(self) -> None:
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._dirty or self._closed)
+                if not self._dirty:
+                    return
+                self._dirty = False
+            self._write()
+            with self._changed:
+                self._changed.wait_for(lambda: self._closed, timeout=self._interval)
+
+    def _write(self) -> None:
+        if self._table is None:
+            return
+        try:
+            self._table.put(self._call, self._entry)
+        except Exception:  # a job must not fail because nobody can watch it
+            logger.warning("progress cannot be written", exc_info=True)
+
+
+def _event(kind: str, data: dict[str, Any]) -> dict[str, Any]:
+    return {"type": kind, "time": time.time(), "data": data}
