@@ -19,19 +19,13 @@ from typing import Any
 
 from ..protocol.errors import (
     ConflictError,
-    ExpiredError,
     NotFoundError,
-    NotReadyError,
-    QueueFullError,
-    QuotaExceededError,
     ServiceError,
     StorageFullError,
-    TooManyJobsError,
 )
 from ..protocol.replies import JobEvent, JobStatus
+from .admission import DAY, check_room, check_source
 from .backend import Charge, NewJob
-
-DAY = 24 * 3600.0
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS jobs (
@@ -165,33 +159,12 @@ class JobStore:
             return self.row(job_id), True
 
     def _check_room(self, job: NewJob, queue_limit: int) -> None:
-        queued = self.count("queued")
-        if queued >= queue_limit:
-            raise QueueFullError(f"{queued} jobs are waiting, the most is {queue_limit}", retry_after=30)
-        active = self.active(job.owner)
-        if active >= job.max_active:
-            raise TooManyJobsError(
-                f"{active} of your jobs are unfinished, the most is {job.max_active}", retry_after=10
-            )
         charges = self.charges(job.owner, time.time() - DAY)
-        used = sum(charge.seconds for charge in charges)
-        if used >= job.gpu_seconds:
-            wait = max(60.0, min((c.time for c in charges), default=time.time()) + DAY - time.time())
-            raise QuotaExceededError(
-                f"{used:.0f} of {job.gpu_seconds:.0f} GPU seconds of the last 24 hours are used",
-                retry_after=round(min(wait, DAY)),
-            )
+        check_room(job, self.count("queued"), queue_limit, self.active(job.owner), charges)
 
     def _check_source(self, owner: str, source: str) -> None:
         row = self.owned(owner, source)
-        if row["kind"] != "generate":
-            raise NotFoundError(f"job {source} is not a generation")
-        if row["status"] == "expired":
-            raise ExpiredError(f"the state of job {source} is no longer kept; send the state itself")
-        if row["status"] in ("queued", "running"):
-            raise NotReadyError(f"job {source} is {row['status']}", retry_after=5)
-        if row["status"] != "finished":
-            raise NotFoundError(f"job {source} is {row['status']} and has no state")
+        check_source(source, row["kind"], row["status"])
 
     # --- looking -----------------------------------------------------------------------------------------
 
