@@ -89,13 +89,12 @@ def _service() -> dict[str, str]:
     rows: dict[str, str] = {}
     try:
         config: Any = importlib.import_module("trellis2_modal.service.config")
-        server: Any = importlib.import_module("trellis2_modal.service.server")
         auth: Any = importlib.import_module("trellis2_modal.service.auth")
     except ImportError as error:
         return {"not available": str(error)}
     data_dir = config.Settings.from_env().data_dir
     rows["data folder"] = str(data_dir)
-    rows["default weights"] = server.default_weights()
+    rows["default weights"] = config.default_weights()
     try:
         keys = auth.local_admin(data_dir).keys()
         rows["keys"] = f"{len(keys)} in {auth.keys_path(data_dir)}"

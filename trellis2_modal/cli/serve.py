@@ -29,13 +29,13 @@ def command(
         raise click.ClickException(
             f"{error.name} is not installed; serving needs: pip install 'trellis2-modal[local]'"
         ) from error
-    from ..service.config import Settings
+    from ..service.config import Settings, default_weights
 
     settings = Settings.from_env() if data_dir is None else Settings.from_env(data_dir=data_dir)
     server.configure_logging(json_logs)
     key_path = server.ensure_first_key(settings.data_dir)
     click.echo(f"Your API key is in {key_path}")
-    chosen = weights or server.default_weights()
+    chosen = weights or default_weights()
     click.echo(f"Weights: {chosen}")
     if host not in ("127.0.0.1", "::1", "localhost"):
         click.echo("Listening beyond this machine without TLS: put a proxy with TLS in front.", err=True)

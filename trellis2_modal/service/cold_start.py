@@ -20,8 +20,8 @@ BUDGET: dict[str, float] = {
 
 import: our modules and torch. load: the weights into host memory at 1 GB/s. Both are in the snapshot, so a
 restored container has them for the price of `restore`, which ends with the first line of our own code; the
-platform and not this process can time it (`measure` does). to_device: the weights to the GPU. first_step: from
-the first job's start to its first sampler step, kernels compiled or tuned included.
+platform and not this process can time it (`measure` does). to_device: the weights to the GPU. first_step:
+from the first job's start to its first sampler step, kernels compiled or tuned included.
 """
 
 TARGET = 30.0

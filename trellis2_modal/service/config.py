@@ -62,6 +62,9 @@ class Settings:
     body_min_rate: float = 8192.0
     """Bytes a second that an upload must average after `body_idle_timeout`."""
 
+    body_memory: int = 768 << 20
+    """Bytes of request bodies held at one moment; what would exceed it is refused with 503."""
+
     reads_per_minute: int = 1200
     """Calls of one key that make no work (status, events, downloads)."""
 
@@ -83,6 +86,14 @@ class Settings:
     def from_env(cls, env: Mapping[str, str] | None = None, **overrides: Any) -> Settings:
         """Settings from the environment; keyword arguments win. Raises ValueError naming the variable."""
         return cls(**(values_from_env(cls, env) | overrides))
+
+
+def default_weights() -> str:
+    """`TRELLIS2_WEIGHTS`, else the bundled weights, else the published ones."""
+    chosen = os.environ.get("TRELLIS2_WEIGHTS")
+    if chosen:
+        return chosen
+    return str(BUNDLED_WEIGHTS) if BUNDLED_WEIGHTS.exists() else PUBLISHED_MODEL
 
 
 def values_from_env(cls: type, env: Mapping[str, str] | None = None) -> dict[str, Any]:
@@ -187,7 +198,7 @@ class DeploySettings:
     """MiB: one copy of the weights on the CPU (16 GB) and room for extraction."""
 
     gpu_max_attempts: int = 3
-    """How often a job is tried when its container dies or loses its GPU; a failure of the job is not retried."""
+    """How often a job is tried when its container dies or loses its GPU; other failures are final."""
 
     gateway_max_containers: int = 1
     """Calls per minute are counted in each gateway container; more of them multiply that limit."""

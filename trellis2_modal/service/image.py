@@ -118,8 +118,8 @@ def download_steps(settings: DeploySettings) -> tuple[Step, ...]:
 def model_source_steps(settings: DeploySettings) -> tuple[Step, ...]:
     """What comes last in the GPU image: bundled weights, settings, then our code: an edit rebuilds nothing.
 
-    Modal itself brings the package that is deployed, `trellis2_modal`, and no other. The others are taken from
-    the checkout by path, so that the machine that deploys needs neither installed, nor torch.
+    Modal itself brings the package that is deployed, `trellis2_modal`, and no other. The others are taken
+    from the checkout by path, so that the machine that deploys needs neither installed, nor torch.
     """
     return (
         step("add_local_dir", str(CHECKOUT / "assets"), ASSETS, copy=True),

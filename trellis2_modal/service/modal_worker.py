@@ -38,8 +38,8 @@ TIMEOUT_MARGIN = 30.0
 """A job stops itself this long before Modal would end its container."""
 
 Outcome = dict[str, Any]
-"""What a call returns, built-in types only: `status` (finished, failed, cancelled), `seconds`, `attempt`,
-`finished` (Unix seconds) and, by status, `files` {name: {media_type, data}}, `seed`, `resolution`, `stats`, or
+"""What a call returns, built-in types only: `status` (finished or failed), `seconds`, `attempt`, `finished`
+(Unix seconds) and, by status, `files` {name: {media_type, data}}, `seed`, `resolution` and `stats`, or
 `problem`."""
 
 
@@ -56,7 +56,6 @@ class ModelHost:
         folder: Path,
         device: str | None = None,
         progress: Table | None = None,
-        process_started: float | None = None,
     ) -> None:
         self.settings = settings
         self.folder = folder
@@ -64,7 +63,6 @@ class ModelHost:
         self.clock = StartClock()
         self.jobs = 0
         self._progress = progress
-        self._process_started = process_started
         self._generator: TRELLIS2Generator | None = None
 
     # --- starting ----------------------------------------------------------------------------------------
@@ -78,8 +76,6 @@ class ModelHost:
             import torch
 
             import trellis2.pipelines  # noqa: F401
-        if self._process_started is not None:
-            self.clock.record("process", time.time() - self._process_started)
         self._generator = self._make_generator()
         if self.settings.loading == "snapshot":
             with self.clock.stage("load"):
@@ -96,8 +92,9 @@ class ModelHost:
 
         if self.device != "cpu" and not torch.cuda.is_available():
             raise SnapshotError(
-                "there is no GPU: this container would fail every job, so it ends here. If restored containers "
-                "keep ending, deploy again with TRELLIS2_LOADING=stream, or look for a CUDA query at import"
+                "there is no GPU: this container would fail every job, so it ends here. If restored "
+                "containers keep ending, look for a CUDA query at import, or deploy again with "
+                "TRELLIS2_LOADING=stream"
             )
         reseed()
         with self.clock.stage("to_device"):

@@ -16,7 +16,7 @@ from uvicorn.protocols.http.auto import AutoHTTPProtocol
 
 from .app import create_app
 from .auth import KeyFile, keys_path, local_admin
-from .config import BUNDLED_WEIGHTS, PUBLISHED_MODEL, Settings
+from .config import Settings
 from .local import LocalBackend
 from .logs import JsonFormatter, PlainFormatter
 from .matte import MatteProcess, cheap_remover
@@ -28,14 +28,6 @@ GRACEFUL_CONNECTIONS = 5
 
 HEAD_TIMEOUT = 20.0
 """Seconds that a new connection may take to send the head of its first request."""
-
-
-def default_weights() -> str:
-    """`TRELLIS2_WEIGHTS`, else the bundled weights, else the published ones."""
-    chosen = os.environ.get("TRELLIS2_WEIGHTS")
-    if chosen:
-        return chosen
-    return str(BUNDLED_WEIGHTS) if BUNDLED_WEIGHTS.exists() else PUBLISHED_MODEL
 
 
 def ensure_first_key(data_dir: Path) -> Path:

@@ -71,7 +71,8 @@ def fetch(
     models = {name: value for name, value in args["models"].items() if name in wanted_models()}
     if not offered_types(models):
         raise WeightsError(
-            f"{settings.model} lists {', '.join(sorted(models)) or 'no models'}: not enough for any pipeline type"
+            f"{settings.model} lists {', '.join(sorted(models)) or 'no models'}, "
+            "which is not enough for any pipeline type; check TRELLIS2_MODEL"
         )
     items = [*model_items(models.values(), model, hub), *part_items(settings, args, hub)]
     with ThreadPoolExecutor(PARALLEL, thread_name_prefix="fetch") as pool:

@@ -53,7 +53,8 @@ class Snapshot:
             if file.path == path:
                 return file
         raise WeightsError(
-            f"{self.repo} has no {path} at {self.commit[:12]}: check {ENV_PREFIX}MODEL and {ENV_PREFIX}REVISION"
+            f"{self.repo} has no {path} at {self.commit[:12]}: "
+            f"check {ENV_PREFIX}MODEL and {ENV_PREFIX}REVISION"
         )
 
 
@@ -105,8 +106,8 @@ def explained(repo: str, revision: str) -> Iterator[None]:
         raise WeightsError(gated_advice(repo)) from error
     except errors.RevisionNotFoundError as error:
         raise WeightsError(
-            f"{repo} has no revision {revision!r}: set {ENV_PREFIX}REVISION (or that of the part) to a commit or "
-            f"branch of https://huggingface.co/{repo}/commits, then run: {DOWNLOAD_COMMAND}"
+            f"{repo} has no revision {revision!r}: set {ENV_PREFIX}REVISION (or that of the part) to a "
+            f"commit or branch of https://huggingface.co/{repo}/commits, then run: {DOWNLOAD_COMMAND}"
         ) from error
     except errors.RepositoryNotFoundError as error:
         raise WeightsError(
@@ -123,8 +124,8 @@ def explained(repo: str, revision: str) -> Iterator[None]:
 def gated_advice(repo: str) -> str:
     """What to do about a repository whose licence must be accepted."""
     text = (
-        f"{repo} is gated: accept its licence at https://huggingface.co/{repo} with the account of your token, "
-        f"and run: modal secret create {DeploySettings().hf_secret} HF_TOKEN=YOUR_TOKEN"
+        f"{repo} is gated: accept its licence at https://huggingface.co/{repo} with the account of your "
+        f"token, and run: modal secret create {DeploySettings().hf_secret} HF_TOKEN=YOUR_TOKEN"
     )
     if repo in OPEN_COPIES:
         variable, other = OPEN_COPIES[repo]
@@ -151,7 +152,7 @@ def check_file(path: Path, wanted: RemoteFile) -> str:
     ):
         if expected and found != expected:
             raise WeightsError(
-                f"{path.name} has the {kind} digest {found[:12]}, {expected[:12]} was expected: damaged on the way, "
-                f"or replaced on the hub; run again: {DOWNLOAD_COMMAND}"
+                f"{path.name} has the {kind} digest {found[:12]}, {expected[:12]} was expected: damaged on "
+                f"the way, or replaced on the hub; run again: {DOWNLOAD_COMMAND}"
             )
     return sha256.hexdigest()

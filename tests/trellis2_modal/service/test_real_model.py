@@ -18,7 +18,7 @@ from tests.trellis2.pipelines.tiny_checkpoint import write_checkpoint
 from tests.trellis2_modal.server import Running, running, wait_for
 from tests.trellis2_modal.service.test_api import events_of
 from trellis2_modal.client.compression import load_state, peek_state
-from trellis2_modal.service.server import BUNDLED_WEIGHTS
+from trellis2_modal.service.config import BUNDLED_WEIGHTS
 
 STEPS = {f"{stage}_sampling_steps": "2" for stage in ("ss", "shape_slat", "tex_slat")}
 PATIENCE = 120.0

@@ -1,0 +1,126 @@
+"""The deployment: `modal deploy -m trellis2_modal.service.service`.
+
+`web` is the CPU gateway: it authenticates, validates, counts, and spawns calls. `TRELLIS2Service` is the GPU
+class: nothing but an accepted job starts one of its containers. Settings come from the environment of whoever
+deploys (see `config.DeploySettings`); nothing here asks the network for anything when it is imported.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from pathlib import Path
+from typing import Any
+
+import modal
+import modal.experimental
+
+from ..protocol.errors import ExpiredError
+from ..protocol.requests import JobKind
+from .config import BUNDLED_MODEL, default_weights, gateway_settings
+from .image import SETTINGS, gateway_image, gpu_image
+from .jobs import DeviceLostError
+from .logs import JsonFormatter
+from .modal_worker import ModelHost, Outcome, state_of
+from .weights_manifest import WEIGHTS_ROOT, check_folder, weights_folder
+
+app = modal.App(SETTINGS.app)
+
+weights_volume = modal.Volume.from_name(SETTINGS.weights_volume, create_if_missing=True)
+progress = modal.Dict.from_name(SETTINGS.progress_dict, create_if_missing=True)
+
+RESULT_TIMEOUT = 120.0
+"""Seconds to fetch the state of an earlier call."""
+
+
+@app.function(image=gateway_image, **SETTINGS.gateway_options())
+@modal.concurrent(max_inputs=SETTINGS.gateway_max_inputs)
+@modal.asgi_app(requires_proxy_auth=SETTINGS.proxy_auth)
+def web() -> Any:
+    """The HTTP API on a CPU container: the same app as the local server, over calls of the GPU class."""
+    from .app import create_app
+    from .modal_backend import ModalBackend
+    from .modal_calls import ModalCalls
+    from .modal_keys import open_keys
+
+    log_as_json()
+    settings = gateway_settings(SETTINGS)
+    backend = ModalBackend(ModalCalls(SETTINGS, TRELLIS2Service), settings, SETTINGS)
+    return create_app(backend, open_keys(SETTINGS), settings)
+
+
+@app.cls(
+    image=gpu_image,
+    volumes={WEIGHTS_ROOT: weights_volume.with_mount_options(read_only=True)},
+    **SETTINGS.gpu_class_options(),
+)
+class TRELLIS2Service:
+    """The model on a GPU. With `.local()` the same class runs on this machine, with its default weights."""
+
+    @modal.enter(snap=True)
+    def load_model_cpu(self) -> None:
+        """Before the memory snapshot: imports and, unless they are streamed, the weights in host memory."""
+        log_as_json()
+        if modal.is_local():
+            self.host = ModelHost(SETTINGS, Path(default_weights()), device=local_device())
+        else:
+            folder = weights_folder(SETTINGS)
+            if SETTINGS.model != BUNDLED_MODEL:
+                check_folder(folder)
+            self.host = ModelHost(SETTINGS, folder, progress=progress)
+        self.host.load_cpu()
+
+    @modal.enter(snap=False)
+    def load_model_gpu(self) -> None:
+        """After the restore: a GPU is here, the weights go to it, random numbers start anew."""
+        self.host.to_device()
+
+    @modal.method()
+    def generate(self, picture: bytes, settings: dict[str, Any] | None = None) -> Outcome:
+        """An encoded picture becomes a state and a preview; `settings` are fields of `GenerateSettings`."""
+        return self._run("generate", settings, lambda: picture)
+
+    @modal.method()
+    def extract_glb(
+        self, state: bytes | None, settings: dict[str, Any] | None = None, source: str | None = None
+    ) -> Outcome:
+        """A state, or the one in the result of the call `source`, becomes a file; see `ExtractSettings`."""
+        return self._run("extract", settings, lambda: state if state is not None else state_of_call(source))
+
+    @modal.method()
+    def health(self) -> dict[str, Any]:
+        """Model, device and how this container started. Wakes a GPU: the gateway's /health does not."""
+        return self.host.health()
+
+    def _run(self, kind: JobKind, settings: dict[str, Any] | None, payload: Any) -> Outcome:
+        try:
+            return self.host.run(kind, settings or {}, payload, modal.current_function_call_id())
+        except DeviceLostError:
+            if not modal.is_local():  # the context is poisoned: the next try gets another container
+                modal.experimental.stop_fetching_inputs()
+            raise
+
+
+def state_of_call(source: str | None) -> bytes:
+    """The state in an earlier call's result. Raises `ExpiredError` when it is no longer kept."""
+    if source is None:
+        raise ExpiredError("send a state, or name a finished generation")
+    try:
+        outcome = modal.FunctionCall.from_id(source).get(timeout=RESULT_TIMEOUT)
+    except (modal.exception.OutputExpiredError, modal.exception.NotFoundError) as error:
+        raise ExpiredError("the state is no longer kept; generate again, or send the state itself") from error
+    return state_of(outcome)
+
+
+def local_device() -> str:
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def log_as_json() -> None:
+    """In a container, one JSON object a line; elsewhere logging belongs to the caller."""
+    if not modal.is_local():
+        handler = logging.StreamHandler(sys.stderr)
+        handler.setFormatter(JsonFormatter())
+        logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
