@@ -1,7 +1,7 @@
-"""Which implementation of attention and of the sparse convolution a call uses, and why.
+"""Which implementation of attention, the sparse convolution and the element-wise work a call uses, and why.
 
-Chosen per call from the device, the dtype and what is importable; `ATTN_BACKEND` and `SPARSE_CONV_BACKEND`
-force one. A forced backend that cannot run is a BackendError that names the package; an automatic choice
+Chosen per call from the device, the dtype and what is importable; `ATTN_BACKEND`, `SPARSE_CONV_BACKEND` and
+`ELEMENTWISE_BACKEND` force one. A forced backend that cannot run is a BackendError that names the package; an automatic choice
 never fails.
 """
 
@@ -22,11 +22,12 @@ log = logging.getLogger(__name__)
 
 ATTENTION = ("flash_attn", "sdpa")
 SPARSE_CONV = ("flex_gemm", "triton", "torch")
+ELEMENTWISE = ("triton", "torch")
 _PACKAGE = {"flash_attn": "flash-attn", "flex_gemm": "flex_gemm", "triton": "triton"}
 _MODULES = {
     "flash_attn": ("flash_attn",),
     "flex_gemm": ("flex_gemm",),
-    "triton": ("triton", "trellis2.sparse.conv_triton"),
+    "triton": ("triton", "trellis2.sparse.conv_triton", "trellis2.nn.elementwise_triton"),
 }
 
 
@@ -101,11 +102,21 @@ def sparse_conv_backend(device: torch.device, dtype: torch.dtype, needs_grad: bo
     return _choose("sparse convolution", "SPARSE_CONV_BACKEND", SPARSE_CONV, device, dtype, needs_grad)
 
 
+def elementwise_backend(device: torch.device, dtype: torch.dtype) -> Choice:
+    """Who computes norms, residuals and rotations of tensors of this device and dtype."""
+    return _choose("element-wise", "ELEMENTWISE_BACKEND", ELEMENTWISE, device, dtype, False)
+
+
 def describe(device: str | torch.device = "cpu", dtype: torch.dtype = torch.bfloat16) -> list[Choice]:
     """What 16-bit inference on a device uses and why; `unavailable` where a forced choice cannot be met."""
     device = torch.device(device)
     rows = []
-    for operation, pick in (("attention", attention_backend), ("sparse convolution", sparse_conv_backend)):
+    picks = {
+        "attention": attention_backend,
+        "sparse convolution": sparse_conv_backend,
+        "element-wise": elementwise_backend,
+    }
+    for operation, pick in picks.items():
         try:
             rows.append(pick(device, dtype))
         except BackendError as error:

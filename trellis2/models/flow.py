@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -13,12 +13,15 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from ..errors import InvalidArgumentError
-from ..nn.attention import KeyValue, TokenLayout
+from ..nn.attention import KeyValue
 from ..nn.block import ModulatedTransformerCrossBlock
-from ..nn.layers import Linear, layer_norm
+from ..nn.elementwise import layer_norm
+from ..nn.layers import Linear
 from ..nn.precision import as_dtype, autocasting
 from ..nn.rope import grid_coords, rope_phases, sincos_positions
+from ..nn.step_graph import StepGraphs
 from ..nn.timestep import TimestepEmbedder
+from ..nn.tokens import TokenLayout
 from ..sparse import SparseTensor
 from .base import Model
 
@@ -27,10 +30,15 @@ Context = torch.Tensor | Sequence[torch.Tensor]
 
 @dataclass(frozen=True)
 class ContextCache:
-    """Keys and values of the image tokens for every block: made once a sample, used at every step."""
+    """Keys and values of the image tokens for every block: made once a sample, used at every step.
+
+    What else only saves time during one sampling run lives and dies with it: recorded CUDA graphs and tables.
+    """
 
     layout: TokenLayout
     blocks: tuple[KeyValue, ...]
+    graphs: StepGraphs = field(default_factory=StepGraphs, compare=False)
+    tables: dict[int, torch.Tensor] = field(default_factory=dict, compare=False)
 
     @classmethod
     def concatenate(cls, caches: Sequence[ContextCache]) -> ContextCache:
@@ -38,13 +46,14 @@ class ContextCache:
         forward.
         """
         layout = TokenLayout.of([n for c in caches for n in c.layout.lengths], caches[0].layout.device)
-        blocks = zip(*(c.blocks for c in caches), strict=True)
-        return cls(
-            layout,
-            tuple(
-                KeyValue(torch.cat([b.k for b in same]), torch.cat([b.v for b in same])) for same in blocks
-            ),
-        )
+        return cls(layout, tuple(map(_joined, zip(*(c.blocks for c in caches), strict=True))))
+
+
+def _joined(same: Sequence[KeyValue]) -> KeyValue:
+    """One block's keys and values of several batches."""
+    results = [b.result for b in same if b.result is not None]
+    result = torch.cat(results) if len(results) == len(same) else None
+    return KeyValue(torch.cat([b.k for b in same]), torch.cat([b.v for b in same]), result)
 
 
 class FlowTransformer(Model):
@@ -89,6 +98,7 @@ class FlowTransformer(Model):
         self.rope_freq = (float(rope_freq[0]), float(rope_freq[1]))
         self.use_checkpoint = use_checkpoint
         self.share_mod = share_mod
+        self.cuda_graphs = True  # whether repeated steps may be replayed; see `StepGraphs`
 
         self.t_embedder = TimestepEmbedder(model_channels)
         if share_mod:
@@ -163,7 +173,8 @@ class FlowTransformer(Model):
                 f"image tokens have {tokens.shape[1]} channels, this model was built for {self.cond_channels}"
             )
         tokens = self._to_torso(tokens)
-        blocks = tuple(block.cross_attn.key_value(tokens) for block in self._blocks)
+        single = max(lengths) == 1
+        blocks = tuple(block.cross_attn.key_value(tokens, single) for block in self._blocks)
         return ContextCache(TokenLayout.of(lengths, tokens.device), blocks)
 
     def _to_torso(self, x: torch.Tensor) -> torch.Tensor:
@@ -192,6 +203,26 @@ class FlowTransformer(Model):
             raise InvalidArgumentError(
                 f"cond holds {context.layout.batch_size} items, x {layout.batch_size}; repeat the cond"
             )
+        graphs = context.graphs if self.cuda_graphs and not self.training else None
+        if graphs is None or not graphs.serve(tokens):
+            return self._velocity(tokens, t, layout, context, phases, positions)
+        constants = [x for x in (phases, positions) if x is not None]
+        return graphs.run(
+            lambda tokens, t: self._velocity(tokens, t, layout, context, phases, positions),
+            (tokens, t),
+            (layout.lengths, *(x.data_ptr() for x in (*constants, *self.parameters()))),
+            constants,
+        )
+
+    def _velocity(
+        self,
+        tokens: torch.Tensor,
+        t: torch.Tensor,
+        layout: TokenLayout,
+        context: ContextCache,
+        phases: torch.Tensor | None,
+        positions: torch.Tensor | None,
+    ) -> torch.Tensor:
         h = self._to_torso(self.input_layer(tokens))
         mod = self.t_embedder(t)
         if self.share_mod:
@@ -225,6 +256,17 @@ class SparseStructureFlowModel(FlowTransformer):
         else:
             self.register_buffer("pos_emb", sincos_positions(coords, self.model_channels))
 
+    def _table(self, batch: int, cond: Context | ContextCache) -> torch.Tensor:
+        """Every token's phases or positions, made once a sampling run."""
+        table: torch.Tensor = self.rope_phases if self.pe_mode == "rope" else self.pos_emb  # type: ignore
+        if batch == 1:
+            return table
+        if not isinstance(cond, ContextCache):
+            return table.repeat(batch, 1)
+        if batch not in cond.tables:
+            cond.tables[batch] = table.repeat(batch, 1)
+        return cond.tables[batch]
+
     def forward(
         self, x: torch.Tensor, t: torch.Tensor, cond: Context | ContextCache, **_ignored: Any
     ) -> torch.Tensor:
@@ -238,7 +280,7 @@ class SparseStructureFlowModel(FlowTransformer):
         tokens = x.flatten(2).transpose(1, 2).flatten(0, 1)
         layout = TokenLayout.of([r**3] * batch, x.device)
         rope = self.pe_mode == "rope"
-        table = (self.rope_phases if rope else self.pos_emb).repeat(batch, 1)  # type: ignore[operator]
+        table = self._table(batch, cond)
         v = self.velocity(tokens, layout, t, cond, table if rope else None, None if rope else table)
         return v.unflatten(0, (batch, -1)).transpose(1, 2).unflatten(2, (r, r, r)).contiguous()
 

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
@@ -89,9 +88,9 @@ class SparseResBlockC2S3d(_SparseResBlock):
     def _forward(self, x: SparseTensor, subdiv: SparseTensor | None) -> Any:
         logits = x.replace(self.to_subdiv(x.feats)) if self.pred_subdiv else subdiv
         expansion = Expansion.of(x, None if logits is None else logits.feats > 0)
-        h = self.conv1(x.replace(F.silu(self.norm1(x.feats))))
+        h = self.conv1(x.replace(self.norm1(x.feats, silu=True)))
         h = expansion.apply(h.feats)
-        h = self.conv2(h.replace(F.silu(self.norm2(h.feats))))
+        h = self.conv2(h.replace(self.norm2(h.feats, silu=True)))
         skip = expansion.apply(x.feats).feats
         repeats = self.out_channels // skip.shape[1]
         out = h.replace(h.feats + skip.repeat_interleave(repeats, dim=1))
@@ -115,9 +114,9 @@ class SparseResBlockS2C3d(_SparseResBlock):
         self.downsample = SparseSpatial2Channel()
 
     def _forward(self, x: SparseTensor) -> SparseTensor:
-        h = self.downsample(self.conv1(x.replace(F.silu(self.norm1(x.feats)))))
+        h = self.downsample(self.conv1(x.replace(self.norm1(x.feats, silu=True))))
         skip = self.downsample(x).feats
-        h = self.conv2(h.replace(F.silu(self.norm2(h.feats))))
+        h = self.conv2(h.replace(self.norm2(h.feats, silu=True)))
         return h.replace(h.feats + skip.unflatten(1, (self.out_channels, -1)).mean(-1))
 
     def forward(self, x: SparseTensor) -> SparseTensor:

@@ -9,7 +9,8 @@ import torch
 from torch import nn
 
 from ..errors import InvalidArgumentError
-from ..nn.layers import Linear, layer_norm
+from ..nn.elementwise import layer_norm
+from ..nn.layers import Linear
 from ..sparse import SparseTensor
 from ..sparse.resample import true_subdivision
 from .base import Model

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 
 import torch
 import torch.nn.functional as F
@@ -12,50 +10,10 @@ from torch import nn
 
 from ..backends import attention_backend
 from ..errors import InvalidArgumentError
+from .elementwise import norm_rotate
 from .layers import Linear, MultiHeadRMSNorm
 from .precision import autocasting
-from .rope import apply_rope
-
-
-@dataclass(frozen=True)
-class TokenLayout:
-    """How a flat token list `[T, C]` divides into the sequences of a batch."""
-
-    lengths: tuple[int, ...]
-    device: torch.device
-
-    @classmethod
-    def of(cls, lengths: Sequence[int], device: torch.device | str) -> TokenLayout:
-        return cls(tuple(lengths), torch.device(device))
-
-    @property
-    def batch_size(self) -> int:
-        return len(self.lengths)
-
-    @property
-    def uniform(self) -> bool:
-        """Whether all sequences have one length."""
-        return len(set(self.lengths)) == 1
-
-    @cached_property
-    def boundaries(self) -> torch.Tensor:
-        """Cumulative lengths `[B + 1]` int32."""
-        ends = torch.tensor([0, *self.lengths]).cumsum(0)
-        return ends.to(self.device, torch.int32)
-
-    @cached_property
-    def items(self) -> torch.Tensor:
-        """Each token's sequence, `[T]` int64."""
-        repeats = torch.tensor(self.lengths, device=self.device)
-        return torch.repeat_interleave(torch.arange(self.batch_size, device=self.device), repeats)
-
-    def group(self, tokens: torch.Tensor) -> torch.Tensor:
-        """Tokens `[T, C]` as `[B, L, C]` when all sequences have one length, else as `[1, T, C]`."""
-        return tokens.unflatten(0, (self.batch_size, self.lengths[0])) if self.uniform else tokens[None]
-
-    def spread(self, values: torch.Tensor) -> torch.Tensor:
-        """Per-sequence rows `[B, C]` in a shape that broadcasts over grouped tokens."""
-        return values[:, None] if self.uniform else values[self.items][None]
+from .tokens import TokenLayout
 
 
 def attention(
@@ -102,6 +60,11 @@ def _flash(
     return out
 
 
+def gamma_of(norm: nn.Module) -> torch.Tensor | None:
+    """The gamma of a head norm; None for the identity in its place."""
+    return norm.gamma if isinstance(norm, MultiHeadRMSNorm) else None
+
+
 class SelfAttention(nn.Module):
     """Rotary self-attention inside each sequence; project, RMS-normalise q and k, rotate, attend, project."""
 
@@ -115,20 +78,23 @@ class SelfAttention(nn.Module):
 
     def forward(self, x: torch.Tensor, layout: TokenLayout, phases: torch.Tensor | None) -> torch.Tensor:
         """`x [T, C]`, `phases [T, D/2]` complex or None; returns `[T, C]`."""
-        q, k, v = self.to_qkv(x).unflatten(-1, (3, self.heads, -1)).unbind(1)
-        q, k = self.q_rms_norm(q), self.k_rms_norm(k)
-        if phases is not None:
-            q, k = apply_rope(q, phases), apply_rope(k, phases)
+        projected = self.to_qkv(x).unflatten(-1, (3, self.heads, -1))
+        q, k, v = norm_rotate(projected, (gamma_of(self.q_rms_norm), gamma_of(self.k_rms_norm)), phases)
         out: torch.Tensor = self.to_out(attention(q, k, v, layout, layout).flatten(1))
         return out
 
 
 @dataclass(frozen=True)
 class KeyValue:
-    """One cross-attention's keys and values `[Tk, H, D]` of a context, ready to be attended to."""
+    """One cross-attention's keys and values `[Tk, H, D]` of a context, ready to be attended to.
+
+    Where every item's context is a single token the queries do not matter: `result [B, C]` is then what the
+    whole cross-attention gives each item's tokens, and `k` and `v` are only kept to be joined with others.
+    """
 
     k: torch.Tensor
     v: torch.Tensor
+    result: torch.Tensor | None = None
 
 
 class CrossAttention(nn.Module):
@@ -143,16 +109,23 @@ class CrossAttention(nn.Module):
         self.k_rms_norm = MultiHeadRMSNorm(channels // heads, heads) if qk_rms_norm else nn.Identity()
         self.to_out = Linear(channels, channels)
 
-    def key_value(self, context: torch.Tensor) -> KeyValue:
-        """Keys and values of context tokens `[Tk, C_ctx]`; nothing in them changes between steps."""
-        k, v = self.to_kv(context).unflatten(-1, (2, self.heads, -1)).unbind(1)
+    def key_value(self, context: torch.Tensor, single: bool = False) -> KeyValue:
+        """Keys and values of context tokens `[Tk, C_ctx]`, one an item if `single`; nothing in them changes
+        between steps.
+        """
+        projected = self.to_kv(context).unflatten(-1, (2, self.heads, -1))
+        k, v = norm_rotate(projected, (gamma_of(self.k_rms_norm),), None)
+        result = self.to_out(v.flatten(1)) if single else None
         # Contiguous, so that the interleaved projection can be freed and every step reads straight through.
-        return KeyValue(self.k_rms_norm(k).contiguous(), v.contiguous())
+        return KeyValue(k.contiguous(), v.contiguous(), result)
 
     def forward(
         self, x: torch.Tensor, layout: TokenLayout, context: KeyValue, context_layout: TokenLayout
     ) -> torch.Tensor:
-        """`x [T, C]`; returns `[T, C]`."""
-        q = self.q_rms_norm(self.to_q(x).unflatten(-1, (self.heads, -1)))
+        """`x [T, C]`; returns `[T, C]`, or `[B, C]` where each item's context is a single token."""
+        if context.result is not None:
+            return context.result
+        projected = self.to_q(x).unflatten(-1, (1, self.heads, -1))
+        (q,) = norm_rotate(projected, (gamma_of(self.q_rms_norm),), None)
         out: torch.Tensor = self.to_out(attention(q, context.k, context.v, layout, context_layout).flatten(1))
         return out

@@ -5,8 +5,10 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from .attention import CrossAttention, KeyValue, SelfAttention, TokenLayout
+from .attention import CrossAttention, KeyValue, SelfAttention
+from .elementwise import Affine, Modulation, add_norm, gated_add, linear_gelu, norm
 from .layers import LayerNorm32, Linear
+from .tokens import TokenLayout
 
 
 class FeedForward(nn.Module):
@@ -20,7 +22,8 @@ class FeedForward(nn.Module):
         )
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        out: torch.Tensor = self.mlp(x)
+        first, _, second = self.mlp
+        out: torch.Tensor = second(linear_gelu(first, x))  # type: ignore[arg-type]
         return out
 
 
@@ -68,13 +71,11 @@ class ModulatedTransformerCrossBlock(nn.Module):
         """
         # The sum with the block's own float32 vector is formed in float32, then rounded to the torso's dtype.
         vectors = (self.modulation + mod).to(mod.dtype) if self.share_mod else self.adaLN_modulation(mod)
-        vectors = layout.spread(vectors)
         shift_msa, scale_msa, gate_msa, shift_mlp, scale_mlp, gate_mlp = vectors.chunk(6, dim=-1)
-        x = layout.group(x)
-        h = self.norm1(x) * (1 + scale_msa) + shift_msa
-        x = x + gate_msa * self.self_attn(h.flatten(0, 1), layout, phases).view_as(x)
-        h = self.norm2(x).flatten(0, 1)
-        x = x + self.cross_attn(h, layout, context, context_layout).view_as(x)
-        h = self.norm3(x) * (1 + scale_mlp) + shift_mlp
-        x = x + gate_mlp * self.mlp(h)
-        return x.flatten(0, 1)
+        h = norm(x, Modulation(shift_msa, scale_msa), layout, self.norm1.eps)
+        branch = self.self_attn(h, layout, phases)
+        affine = Affine(self.norm2.weight, self.norm2.bias)
+        x, h = add_norm(x, branch, gate_msa, affine, layout, self.norm2.eps)
+        branch = self.cross_attn(h, layout, context, context_layout)
+        x, h = add_norm(x, branch, None, Modulation(shift_mlp, scale_mlp), layout, self.norm3.eps)
+        return gated_add(x, self.mlp(h), gate_mlp, layout)

@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from .elementwise import layer_norm, rms_norm
 from .precision import autocasting, compute_dtype
 
 
@@ -35,21 +36,11 @@ class Conv3d(nn.Conv3d):
         return self._conv_forward(input.to(dtype), self.weight.to(dtype), bias).to(input.dtype)
 
 
-def layer_norm(
-    x: torch.Tensor, weight: torch.Tensor | None = None, bias: torch.Tensor | None = None, eps: float = 1e-5
-) -> torch.Tensor:
-    """Layer norm over the last axis in float32, cast back to the incoming dtype (left float32 under
-    autocast).
-    """
-    out = F.layer_norm(x.float(), x.shape[-1:], weight, bias, eps)
-    return out if autocasting(x) else out.to(x.dtype)
-
-
 class LayerNorm32(nn.LayerNorm):
     """Layer norm whose parameters and arithmetic are float32 whatever the torso's dtype."""
 
-    def forward(self, input: torch.Tensor) -> torch.Tensor:
-        return layer_norm(input, self.weight, self.bias, self.eps)
+    def forward(self, input: torch.Tensor, silu: bool = False) -> torch.Tensor:
+        return layer_norm(input, self.weight, self.bias, self.eps, silu)
 
 
 class ChannelLayerNorm32(LayerNorm32):
@@ -74,8 +65,7 @@ class MultiHeadRMSNorm(nn.Module):
 
     def __init__(self, head_dim: int, heads: int) -> None:
         super().__init__()
-        self.scale = head_dim**0.5
         self.gamma = nn.Parameter(torch.ones(heads, head_dim))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return (F.normalize(x.float(), dim=-1, eps=1e-12) * self.gamma * self.scale).to(x.dtype)
+        return rms_norm(x, self.gamma)

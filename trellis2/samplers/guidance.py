@@ -101,7 +101,8 @@ class GuidedModel:
 
     @cached_property
     def _pair_context(self) -> Any:
-        return self._prepare(torch.cat([self._cond, self._neg_cond]))
+        # A list: the null condition of equal tokens shrinks to one, whatever the condition's length.
+        return self._prepare([*self._cond, *distinct_tokens(self._neg_cond)])
 
     @cached_property
     def _pair_extra(self) -> dict[str, Any]:

@@ -68,7 +68,7 @@ def sparse_conv3d(x: SparseTensor, weight: torch.Tensor, bias: torch.Tensor | No
 
         return by_flex_gemm(x, weight, bias)
     if backend == "triton":
-        # The module exists only where the kernel is shipped; `trellis2.backends` has checked that it imports.
+        # By name: the module needs Triton, and `trellis2.backends` has checked that it imports.
         triton = importlib.import_module("trellis2.sparse.conv_triton")
         out: torch.Tensor = triton.submanifold_conv3d(x, weight, bias)
         return out

@@ -1,4 +1,4 @@
-"""The Triton convolution against its portable twin: on CUDA, or in Triton's interpreter where there is none."""
+"""The Triton convolution against its portable twin: on CUDA, or else in Triton's interpreter."""
 
 from __future__ import annotations
 
