@@ -6,6 +6,7 @@ import argparse
 import logging
 import os
 import sys
+import time
 from pathlib import Path
 
 from .config import CONFIGS
@@ -62,7 +63,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     evaluate.add_argument("--skip-autoencoders", action="store_true")
     evaluate.add_argument("--structure-guidance", type=float, help="replace the structure guidance strength")
-    evaluate.add_argument("--seconds", type=float, help="stop after the object that passes this time")
+    evaluate.add_argument("--seconds", type=float, help="start no object after this time")
+    evaluate.add_argument("--processes", type=int, default=1, help="processes that share the objects")
     evaluate.add_argument("--sheet", type=Path, help="write a contact sheet of inputs and results (PNG)")
 
     examples = commands.add_parser("examples", help="draw held-out example pictures")
@@ -87,18 +89,18 @@ def main(arguments: list[str] | None = None) -> int:
             import_slim(options.resume, options.workdir)
         export_package(CONFIGS[options.config], options.workdir, options.target)
     elif options.command == "evaluate":
-        from .evaluate import evaluate_package
+        from .evaluate import Plan, evaluate_package
 
-        evaluate_package(
+        plan = Plan(
             options.weights,
-            options.objects,
             options.device,
-            options.out,
             autoencoders=not options.skip_autoencoders,
             structure_guidance=options.structure_guidance,
-            seconds=options.seconds,
-            sheet=options.sheet,
+            deadline=None if options.seconds is None else time.time() + options.seconds,
+            tiles=48 if options.sheet else 0,
+            processes=options.processes,
         )
+        evaluate_package(plan, options.objects, options.out, options.sheet)
     else:
         from .examples import draw_examples
 

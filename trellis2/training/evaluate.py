@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import time
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -101,44 +105,77 @@ def asset_scores(
 FAILED = {"f_002": 0.0, "f_005": 0.0, "f_002_any_turn": 0.0, "f_005_any_turn": 0.0, "one_piece": 0.0}
 
 
-def evaluate_package(
-    weights: Path,
-    objects: int,
-    device: str,
-    out: Path,
-    autoencoders: bool = True,
-    structure_guidance: float | None = None,
-    seconds: float | None = None,
-    sheet: Path | None = None,
-    resolution: int = RESOLUTION,
-) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Plan:
+    """What every process of an evaluation shares; `deadline` is a `time.time`, `tiles` how many to draw."""
+
+    weights: Path
+    device: str
+    autoencoders: bool = True
+    structure_guidance: float | None = None
+    resolution: int = RESOLUTION
+    deadline: float | None = None
+    tiles: int = 0
+    processes: int = 1
+
+
+def evaluate_package(plan: Plan, objects: int, out: Path, sheet: Path | None = None) -> dict[str, Any]:
     """Measure, write `out` (JSON) and a table beside it (`.md`); returns the summary.
 
-    `weights` is a pipeline folder with the two encoders among its checkpoints.
+    `plan.weights` is a pipeline folder with the two encoders among its checkpoints. The objects are shared
+    out over `plan.processes` processes; the figures do not depend on their number.
     """
+    numbers = list(range(objects))
+    if plan.processes == 1:
+        results = _score_objects(plan, numbers)
+    else:
+        shares = [numbers[i :: plan.processes] for i in range(plan.processes)]
+        with ProcessPoolExecutor(plan.processes, mp_context=get_context("spawn")) as pool:
+            results = [r for part in pool.map(_score_objects, [plan] * len(shares), shares) for r in part]
+    results.sort(key=lambda result: result[0]["number"])
+    rows = [row for row, _ in results]
+    summary = summarise(rows)
+    chosen = _device(plan.device)
+    summary["device"] = torch.cuda.get_device_name(chosen) if chosen.type == "cuda" else "cpu"
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(json.dumps({"summary": summary, "objects": rows}, indent=1) + "\n", encoding="utf-8")
+    out.with_suffix(".md").write_text(card_table(summary), encoding="utf-8")
+    tiles = [tile for _, tile in results if tile is not None]
+    if sheet is not None and tiles:
+        _write_sheet(tiles, sheet)
+    log.info("summary %s", json.dumps(summary))
+    return summary
+
+
+def _device(name: str) -> torch.device:
+    return torch.device(("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name)
+
+
+def _score_objects(plan: Plan, numbers: list[int]) -> list[tuple[dict[str, Any], np.ndarray | None]]:
+    """Rows and tiles of some held-out objects; in a process of its own when there are several."""
     from ..models import from_pretrained
     from ..pipelines import Trellis2ImageTo3DPipeline
 
-    chosen = torch.device(
-        "cuda" if device == "auto" and torch.cuda.is_available() else "cpu" if device == "auto" else device
-    )
-    pipeline = Trellis2ImageTo3DPipeline.from_pretrained(weights, device=chosen, skip=("rembg_model",))
-    overrides = {} if structure_guidance is None else {"guidance_strength": structure_guidance}
+    if plan.processes > 1:
+        torch.set_num_threads(max((os.cpu_count() or 1) // plan.processes, 1))
+    chosen = _device(plan.device)
+    pipeline = Trellis2ImageTo3DPipeline.from_pretrained(plan.weights, device=chosen, skip=("rembg_model",))
+    overrides = {} if plan.structure_guidance is None else {"guidance_strength": plan.structure_guidance}
     parts: dict[str, Any] = {}
-    if autoencoders:
+    if plan.autoencoders:
         names = ("shape_enc", "shape_dec", "tex_enc", "tex_dec")
-        parts = {n: from_pretrained(weights / "ckpts" / SHIPPED[n], device=chosen) for n in names}
-    rows: list[dict[str, Any]] = []
-    tiles: list[np.ndarray] = []
-    started = time.perf_counter()
-    for i, table in enumerate(world.held_out_tables(objects).to(chosen)):
-        if rows and seconds is not None and time.perf_counter() - started > seconds:
+        parts = {n: from_pretrained(plan.weights / "ckpts" / SHIPPED[n], device=chosen) for n in names}
+    results: list[tuple[dict[str, Any], np.ndarray | None]] = []
+    for i in numbers:
+        if results and plan.deadline is not None and time.time() > plan.deadline:
             break
         number = world.HELD_OUT_SEED + i
+        table = torch.from_numpy(world.object_table(number)).to(chosen)
         generator = torch.Generator().manual_seed(number)
-        truth = voxelize(table, resolution)
+        truth = voxelize(table, plan.resolution)
         target = ms.surface_points(*true_mesh(truth), _AUTOENCODER_POINTS, generator)
         row: dict[str, Any] = {"number": number, "family": world.family_of(number)}
+        tile = None
         if parts:
             row |= autoencoder_scores(parts, truth, target, generator)
         view, picture = held_out_picture(table, number)
@@ -149,21 +186,13 @@ def evaluate_package(
             )[0]
             row |= {"seconds": time.perf_counter() - began}
             row |= asset_scores(asset, picture, target[:_POINTS], generator)
-            if sheet is not None and len(tiles) < 48:
-                tiles.append(_tile(picture, view, asset))
+            if i < plan.tiles:
+                tile = _tile(picture, view, asset)
         except EmptyStructureError:
             row |= FAILED
-        rows.append(row)
+        results.append((row, tile))
         log.info("%s", json.dumps({k: round(v, 4) if isinstance(v, float) else v for k, v in row.items()}))
-    summary = summarise(rows)
-    summary["device"] = torch.cuda.get_device_name(chosen) if chosen.type == "cuda" else "cpu"
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(json.dumps({"summary": summary, "objects": rows}, indent=1) + "\n", encoding="utf-8")
-    out.with_suffix(".md").write_text(card_table(summary), encoding="utf-8")
-    if sheet is not None and tiles:
-        _write_sheet(tiles, sheet)
-    log.info("summary %s", json.dumps(summary))
-    return summary
+    return results
 
 
 def summarise(rows: list[dict[str, Any]]) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from __future__ import annotations
 import logging
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -73,7 +74,7 @@ def run_plan(
         log.info("imported %s", ", ".join(import_slim(resume, folder)) or "nothing new")
     load_or_make_bank(folder / "world.pt", settings.objects, settings.workers)
     log.info("bank ready after %.0f s", time.monotonic() - began)
-    left = seconds - (time.monotonic() - began) - _FINISH - (1.5 * evaluate + 25 if evaluate else 0)
+    left = seconds - (time.monotonic() - began) - _FINISH - (0.3 * evaluate + 35 if evaluate else 0)
     good = _run_side_by_side(lanes_of(slice_number, left, folder), settings, left + 20)
     if export is not None:
         for path in export_slim(folder, export):
@@ -147,18 +148,30 @@ def _pack_logs(folder: Path, export: Path) -> None:
     (export / "train.log").write_text("\n".join(lines), encoding="utf-8")
 
 
+def _run_within(command: list[str], seconds: float) -> bool:
+    """Run a command and, past its time, end it with all that it started."""
+    process = subprocess.Popen(command, start_new_session=True)
+    try:
+        code = process.wait(seconds)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        code = process.wait()
+    if code:
+        log.error("%s ended with %d", " ".join(command[2:5]), code)
+    return code == 0
+
+
 def _evaluate(settings: Settings, objects: int, export: Path | None, seconds: float) -> bool:
     target, out = settings.folder / "package", settings.folder / "evaluation.json"
     command = [sys.executable, "-m", "trellis2.training"]
     shared = ["--workdir", str(settings.folder), "--config", settings.config]
-    try:
-        subprocess.run([*command, "export", str(target), *shared], check=True, timeout=60)
-        limit = max(seconds - 30, 20)
-        options = ["--objects", str(objects), "--device", settings.device, "--out", str(out)]
-        options += ["--seconds", f"{limit - 15:.0f}", "--sheet", str(settings.folder / "sheet.png")]
-        subprocess.run([*command, "evaluate", str(target), *options], check=True, timeout=limit)
-    except (subprocess.CalledProcessError, subprocess.TimeoutExpired) as error:
-        log.error("evaluation: %s", error)
+    limit = max(seconds - 30, 20)
+    options = ["--objects", str(objects), "--device", settings.device, "--out", str(out)]
+    options += ["--processes", str(min(settings.workers, 8)), "--seconds", f"{limit - 25:.0f}"]
+    options += ["--sheet", str(settings.folder / "sheet.png")]
+    if not _run_within([*command, "export", str(target), *shared], 60) or not _run_within(
+        [*command, "evaluate", str(target), *options], limit
+    ):
         return False
     if export is not None:
         shutil.copy(settings.folder / "sheet.png", export / "sheet.png")

@@ -21,9 +21,7 @@ from .world.distance import _use_triton
 _HIT = 4e-4
 _HALF_CUBE = 0.505
 _STEPS_BETWEEN_PACKINGS = 6
-_CLOSED = (
-    64.0  # marks rays that landed while others still march; small enough to keep float32 parameters exact
-)
+_NEARLY = 10 * _HIT  # a ray that runs out of steps this close to a surface has hit it, else it has missed
 
 
 @dataclass(frozen=True)
@@ -158,32 +156,34 @@ def trace(
     if _use_triton(origins):
         from .world.triton_distance import trace_triton
 
-        return trace_triton(tables, origins, directions, start, reach, steps, relax, _HIT)
-    t, least = start.clone(), torch.full_like(start, 1e3)
+        return trace_triton(tables, origins, directions, start, reach, steps, relax, _HIT, _NEARLY)
+    t, least, last = start.clone(), torch.full_like(start, 1e3), torch.zeros_like(start)
+    marching = t < reach
     done = 0
     while done < steps:
-        rows = _packed(t < reach)
+        rows = _packed(marching)
         if rows is None:
             break
         some_t, some_least, some_reach = t.gather(1, rows), least.gather(1, rows), reach.gather(1, rows)
         index = rows[..., None].expand(-1, -1, 3)
         some_origins, some_directions = origins.gather(1, index), directions.gather(1, index)
-        active = some_t < some_reach
-        landed = torch.zeros_like(active)
+        active = marching.gather(1, rows)
+        some_last = last.gather(1, rows)
         for _ in range(_STEPS_BETWEEN_PACKINGS):
             d, _ = world.distance(tables, some_origins + some_t[..., None] * some_directions)
             some_least = torch.where(
                 active, torch.minimum(some_least, d / some_t.clamp(min=1e-3)), some_least
             )
-            landed = landed | (active & (d < _HIT))
+            some_last = torch.where(active, d, some_last)
             active = active & (d >= _HIT)
             some_t = torch.where(active, some_t + d * relax, some_t)
             active = active & (some_t < some_reach)
-        # A ray that landed keeps its place below the reach, so it is marked closed by a sign until the end.
-        t.scatter_(1, rows, torch.where(landed, some_t + _CLOSED, some_t))
+        t.scatter_(1, rows, some_t)
         least.scatter_(1, rows, some_least)
+        last.scatter_(1, rows, some_last)
+        marching.scatter_(1, rows, active)
         done += _STEPS_BETWEEN_PACKINGS
-    return torch.where(t >= _CLOSED, t - _CLOSED, t), least
+    return torch.where(marching & (last >= _NEARLY), reach, t), least
 
 
 def _packed(mask: Tensor) -> Tensor | None:

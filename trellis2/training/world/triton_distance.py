@@ -219,7 +219,7 @@ def _distance_kernel(tables, points, distances, shown, count, ROWS: tl.constexpr
 
 @triton.jit
 def _trace_kernel(
-    tables, origins, directions, starts, reaches, nearest, count, steps, relax, hit,
+    tables, origins, directions, starts, reaches, nearest, count, steps, relax, hit, nearly,
     ROWS: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     item = tl.program_id(1).to(tl.int64)
@@ -236,16 +236,19 @@ def _trace_kernel(
     reach = tl.load(reaches + at, mask=valid, other=-1.0)
     open_ray = (t < reach).to(tl.int32)
     least = t * 0.0 + FAR_AWAY
+    last = t * 0.0
     active = tl.sum(open_ray, 0)
     step = active * 0
     while (step < steps) & (active > 0):
         d, _row = _scene(tables + item * ROWS * ROW_LENGTH, ox + t * dx, oy + t * dy, oz + t * dz, ROWS)
         going = open_ray != 0
         least = tl.where(going, tl.minimum(least, d / tl.maximum(t, 1e-3)), least)
+        last = tl.where(going, d, last)
         t = tl.where(going & (d >= hit), t + d * relax, t)
         open_ray = (going & (d >= hit) & (t < reach)).to(tl.int32)
         active = tl.sum(open_ray, 0)
         step += 1
+    t = tl.where((open_ray != 0) & (last >= nearly), reach, t)
     tl.store(starts + at, t, mask=valid)
     tl.store(nearest + at, least, mask=valid)
 
@@ -271,6 +274,7 @@ def trace_triton(
     steps: int,
     relax: float,
     hit: float,
+    nearly: float,
 ) -> tuple[Tensor, Tensor]:
     """See `render.trace`: `[B, N, 3]` rays from parameter `start` to `reach` -> final parameter, least d/t,
     `[B, N]`.
@@ -289,7 +293,7 @@ def trace_triton(
                 t,
                 reach.contiguous().float(),
             ),
-            *(least, count, steps, relax, hit),
+            *(least, count, steps, relax, hit, nearly),
             ROWS=tables.shape[1],
             BLOCK=_BLOCK,
         )
