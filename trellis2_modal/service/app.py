@@ -83,7 +83,12 @@ def create_app(
 
     def transport(inner: ASGIApp) -> ASGIApp:
         return Transport(
-            inner, intake.body_ceiling, settings.body_idle_timeout, settings.body_min_rate, metrics.observe
+            inner,
+            intake.body_ceiling,
+            settings.body_idle_timeout,
+            settings.body_min_rate,
+            settings.body_memory,
+            metrics.observe,
         )
 
     app.add_middleware(transport)  # added last: outermost

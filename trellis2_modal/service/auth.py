@@ -195,13 +195,17 @@ class KeyRing:
         return found
 
     async def _current(self) -> tuple[ApiKey, ...]:
-        if time.monotonic() - self._checked > self._ttl:
+        # while one caller reads the list again, the others go on with the copy there is
+        if self._stale() and not (self._lock.locked() and self._keys is not None):
             async with self._lock:
-                if time.monotonic() - self._checked > self._ttl:
+                if self._stale():
                     await self._refresh()
         if self._keys is None:
             raise UnavailableError("the key list cannot be read; the operator has been told", retry_after=10)
         return self._keys
+
+    def _stale(self) -> bool:
+        return time.monotonic() - self._checked > self._ttl
 
     async def _refresh(self) -> None:
         try:

@@ -7,6 +7,8 @@ memory above the ceiling. The exit status is 1 when one did, with the seed and i
 from __future__ import annotations
 
 import argparse
+import asyncio
+import base64
 import io
 import random
 import re
@@ -19,7 +21,10 @@ from dataclasses import dataclass, field
 import numpy as np
 from PIL import Image, ImageDraw
 
-from ..protocol.errors import ServiceError
+from trellis2.conditioning.images import load_image
+from trellis2.errors import InvalidImageError as UnusableImageError
+
+from ..protocol.errors import InvalidImageError, ServiceError
 from ..protocol.limits import MAX_STATE_RAW_BYTES
 from ..protocol.state import (
     MeshState,
@@ -77,13 +82,28 @@ def _targets() -> list[Target]:
     packed = [pack_state(s, lossless) for s in states for lossless in (False, True)]
     frames = [compress_state(p) for p in packed]
     pictures = _pictures()
+    data_urls = [b"data:image/png;base64," + base64.b64encode(pictures[0])]
     return [
         ("state frame", lambda data: unpack_state(decompress_state(data)), frames),
         ("state header", lambda data: peek_state(compress_state(data)), packed),
         ("state arrays", unpack_state, packed),
         ("picture", check_picture, pictures),
-        ("base64", lambda data: picture_from_base64(data.decode("latin-1")), [b"data:image/png;base64,QUJD"]),
+        ("picture in base64", _from_base64, [base64.b64encode(p) for p in pictures] + data_urls),
+        ("picture's pixels", _decode, pictures),
     ]
+
+
+def _from_base64(data: bytes) -> None:
+    asyncio.run(picture_from_base64(data.decode("latin-1")))
+
+
+def _decode(data: bytes) -> None:
+    """What the worker does with a picture that the gateway let through."""
+    check_picture(data)
+    try:
+        load_image(data)
+    except UnusableImageError as error:
+        raise InvalidImageError(str(error)) from error
 
 
 def sample_state(side: int) -> MeshState:

@@ -35,7 +35,8 @@ from ..protocol.requests import (
 from ..protocol.state import peek_state
 from ..protocol.state.mesh_state import bad_state
 from .backend import Capabilities
-from .pictures import check_picture, decode_base64, picture_from_base64
+from .encoding import decode_base64
+from .pictures import check_picture, picture_from_base64
 from .problems import invalid_request
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -43,6 +44,9 @@ SUBMISSION: TypeAdapter[GenerateRequest | ExtractRequest] = TypeAdapter(Submissi
 
 JSON_IMAGE_BODY = limits.base64_length(limits.MAX_IMAGE_BYTES) + limits.MAX_JSON_BYTES
 JSON_STATE_BODY = limits.base64_length(limits.MAX_STATE_BYTES) + limits.MAX_JSON_BYTES
+
+HASHED_AT_ONCE = 4 << 20
+"""Bytes whose digest takes a few milliseconds: less than a turn through a thread under load."""
 
 MAX_FIELDS = 40
 MAX_FIELD_BYTES = limits.MAX_JSON_BYTES
@@ -57,10 +61,16 @@ class Work:
     payload: bytes | None
     source: str | None = None
 
-    def fingerprint(self) -> str:
+    async def fingerprint(self) -> str:
         """Digest of all that decides the result."""
         asked = json.dumps([self.kind, self.settings, self.source], sort_keys=True)
-        return hashlib.sha256(asked.encode() + b"\0" + (self.payload or b"")).hexdigest()
+        digest = hashlib.sha256(asked.encode() + b"\0")
+        if self.payload is not None:
+            if len(self.payload) < HASHED_AT_ONCE:
+                digest.update(self.payload)
+            else:  # gives up Python's lock while it works
+                await asyncio.to_thread(digest.update, self.payload)
+        return digest.hexdigest()
 
 
 def body_ceiling(method: str, path: str) -> int:
@@ -150,15 +160,16 @@ def _require(request: Request, wanted: str) -> None:
 
 
 async def _body(request: Request) -> bytes:
-    return await request.body()
+    # not `request.body()`, which would keep the bytes for as long as the request waits for its job
+    return b"".join([chunk async for chunk in request.stream()])
 
 
 # --- checks -------------------------------------------------------------------------------------------------
 
 
-def generate_work(request: GenerateRequest, known: Capabilities) -> Work:
+async def generate_work(request: GenerateRequest, known: Capabilities) -> Work:
     """Raises `InvalidImageError`, `TooLargeError`, `UnsupportedPipelineError`."""
-    picture = picture_from_base64(request.image)
+    picture = await picture_from_base64(request.image)
     return Work("generate", generate_settings(request.settings(), known), picture.data)
 
 
@@ -181,7 +192,7 @@ async def extract_work(request: ExtractRequest) -> Work:
     settings = request.settings().resolved().model_dump()
     if request.state is None:
         return Work("extract", settings, None, request.job)
-    data = decode_base64(request.state)
+    data = await decode_base64(request.state)
     if data is None:
         raise bad_state("state", "is not base64")
     await check_state(data)
@@ -230,7 +241,7 @@ async def submission_work(
         return await form_work(submission, known)
     if isinstance(submission, ExtractRequest):
         return await extract_work(submission)
-    return generate_work(submission, known)
+    return await generate_work(submission, known)
 
 
 __all__ = [

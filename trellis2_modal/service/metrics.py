@@ -7,6 +7,7 @@ from collections import Counter
 from .backend import QueueStats
 
 BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 60.0, 300.0)
+METHODS = frozenset({"GET", "POST", "DELETE", "HEAD", "OPTIONS", "PUT", "PATCH"})
 MEDIA_TYPE = "text/plain; version=0.0.4"
 
 
@@ -20,6 +21,7 @@ class Metrics:
         self._counts: Counter[str] = Counter()
 
     def observe(self, method: str, route: str, status: int, seconds: float) -> None:
+        method = method if method in METHODS else "other"  # a stranger may send any word
         self._requests[method, route, status] += 1
         self._counts[route] += 1
         self._seconds[route] += seconds  # type: ignore[assignment]

@@ -54,15 +54,18 @@ def invalid_request(error: ValidationError | RequestValidationError) -> InvalidR
 
 
 def install(app: FastAPI) -> None:
-    """Render every error of the app as a problem, those of the framework too."""
+    """Render every error of the app as a problem, those of the framework too.
 
-    def service_error(request: Request, error: Any) -> Response:
+    The handlers are coroutines: plain functions would each be sent to a thread.
+    """
+
+    async def service_error(request: Request, error: Any) -> Response:
         return problem_response(error, request_id_of(request))
 
-    def validation_error(request: Request, error: Any) -> Response:
+    async def validation_error(request: Request, error: Any) -> Response:
         return problem_response(invalid_request(error), request_id_of(request))
 
-    def http_error(request: Request, error: Any) -> Response:
+    async def http_error(request: Request, error: Any) -> Response:
         cls = BY_STATUS.get(error.status_code, InternalError)
         response = problem_response(cls(), request_id_of(request))
         for name, value in (error.headers or {}).items():

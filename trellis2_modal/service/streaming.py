@@ -90,6 +90,12 @@ def artifact_response(request: Request, artifact: Artifact, filename: str) -> Re
     )
 
 
+def whole_file(artifact: Artifact, headers: dict[str, str]) -> Response:
+    """A file as the answer of the call that made it."""
+    headers = headers | {"Content-Length": str(artifact.size)}
+    return StreamingResponse(_chunks(artifact, 0, artifact.size), 200, headers, artifact.media_type)
+
+
 def parse_range(header: str | None, size: int) -> tuple[int, int] | None:
     """Start and stop (exclusive) of a single range; None for none, several or another unit (RFC 9110, 14.2).
 

@@ -11,7 +11,13 @@ from collections.abc import Callable
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from ..protocol.errors import InternalError, RequestTimeoutError, ServiceError, TooLargeError
+from ..protocol.errors import (
+    InternalError,
+    RequestTimeoutError,
+    ServiceError,
+    TooLargeError,
+    UnavailableError,
+)
 from .problems import problem_response
 
 logger = logging.getLogger("trellis2_modal.access")
@@ -32,12 +38,14 @@ class Transport:
         ceiling: Callable[[str, str], int],
         idle_timeout: float,
         min_rate: float,
+        memory: int,
         observe: Observer,
     ) -> None:
         self._app = app
         self._ceiling = ceiling
         self._idle_timeout = idle_timeout
         self._min_rate = min_rate
+        self._memory = BodyMemory(memory)
         self._observe = observe
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -51,7 +59,8 @@ class Transport:
         status = 0
 
         ceiling = self._ceiling(scope["method"], scope["path"])
-        paced = _PacedBody(receive, ceiling, self._idle_timeout, self._min_rate)
+        paced = _PacedBody(receive, ceiling, self._idle_timeout, self._min_rate, self._memory)
+        scope["body_used"] = paced.release
 
         def busy_ms() -> float:
             """Milliseconds since the request came, less those spent waiting for its body."""
@@ -89,31 +98,54 @@ class Transport:
             if status == 0:
                 await fail(InternalError("the failure was logged under this request_id"))
         finally:
-            seconds = time.perf_counter() - start
-            route = getattr(scope.get("route"), "path", "unmatched")
-            self._observe(scope["method"], route, status, seconds)
-            if logger.isEnabledFor(logging.INFO):
-                details = {
-                    "request_id": request_id,
-                    "method": scope["method"],
-                    "path": route,
-                    "status": status,
-                    "seconds": round(seconds, 4),
-                    "key": scope.get("key_id", ""),
-                }
-                logger.info("%s %s %d", scope["method"], route, status, extra=details)
+            paced.release()
+            self._record(scope, status, time.perf_counter() - start)
+
+    def _record(self, scope: Scope, status: int, seconds: float) -> None:
+        """Count the request and log a line, by route so that neither grows with the ids in the paths."""
+        route = getattr(scope.get("route"), "path", "unmatched")
+        self._observe(scope["method"], route, status, seconds)
+        if logger.isEnabledFor(logging.INFO):
+            details = {
+                "request_id": scope["request_id"],
+                "method": scope["method"],
+                "path": route,
+                "status": status,
+                "seconds": round(seconds, 4),
+                "key": scope.get("key_id", ""),
+            }
+            logger.info("%s %s %d", scope["method"], route, status, extra=details)
+
+
+class BodyMemory:
+    """Bytes of all bodies that are being read or checked, with a ceiling: many large ones cannot fill it."""
+
+    def __init__(self, ceiling: int) -> None:
+        self._ceiling = ceiling
+        self._used = 0
+
+    def take(self, size: int) -> None:
+        """Raises `UnavailableError`; what is taken has to be given back in either case."""
+        self._used += size
+        if self._used > self._ceiling:
+            raise UnavailableError("too many large requests at once; try again", retry_after=5)
+
+    def give_back(self, size: int) -> None:
+        self._used -= size
 
 
 class _PacedBody:
     """A `receive` that raises when the body grows too large or comes too slowly."""
 
-    def __init__(self, receive: Receive, ceiling: int, idle: float, rate: float) -> None:
+    def __init__(self, receive: Receive, ceiling: int, idle: float, rate: float, memory: BodyMemory) -> None:
         self._receive = receive
         self.ceiling = ceiling
         self.waited = 0.0
         self._idle = idle
         self._rate = rate
+        self._memory = memory
         self._size = 0
+        self._held = 0
         self._start: float | None = None
         self.complete = False
 
@@ -132,7 +164,10 @@ class _PacedBody:
         if message["type"] != "http.request":
             self.complete = True
             return message
-        self._size += len(message.get("body", b""))
+        size = len(message.get("body", b""))
+        self._size += size
+        self._held += size
+        self._memory.take(size)
         self.complete = not message.get("more_body", False)
         if self._size > self.ceiling:
             raise TooLargeError(f"the body has more than {self.ceiling} bytes, the most here")
@@ -140,6 +175,11 @@ class _PacedBody:
         if not self.complete and elapsed > self._idle and self._size < elapsed * self._rate:
             raise RequestTimeoutError(f"{self._size} bytes came in {elapsed:.0f} s; send faster or less")
         return message
+
+    def release(self) -> None:
+        """The body is no longer held: it was turned into a job, or the request has ended."""
+        self._memory.give_back(self._held)
+        self._held = 0
 
 
 def _request_id(scope: Scope) -> str:

@@ -28,6 +28,8 @@ logger = logging.getLogger(__name__)
 HEARTBEAT = 1.0
 RESULT_FILE = "result.json"
 LOCK_TIMEOUT = 60.0
+NICENESS = 5
+"""The model may use every processor, but the server, when it has something to do, goes first."""
 
 
 class Channel:
@@ -84,6 +86,8 @@ def main() -> int:
     logging.basicConfig(
         level=spec.get("log_level", "INFO"), format="worker %(levelname)s %(name)s: %(message)s"
     )
+    if hasattr(os, "nice"):  # not on Windows
+        os.nice(NICENESS)
     inbox = Inbox(stdin)
     _start_heartbeat(channel)
     lock = FileLock(Path(spec["data_dir"]) / "worker.lock", timeout=LOCK_TIMEOUT)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import base64
+import asyncio
 from collections.abc import AsyncIterator
 from typing import Annotated, Literal
 
@@ -30,9 +30,10 @@ from ...protocol.requests import ExtractRequest, GenerateRequest
 from ..auth import ApiKey
 from ..backend import Backend, NewJob
 from ..config import Settings
+from ..encoding import encode_base64
 from ..guard import WORK, Guard, caller
 from ..intake import Work, extract_work, generate_work, read_json
-from ..streaming import event_stream
+from ..streaming import event_stream, whole_file
 from . import documents
 
 router = APIRouter(tags=["generation"])
@@ -59,8 +60,8 @@ async def generate(request: Request, key: Annotated[ApiKey, Depends(caller("gene
     """
     answer = negotiate(request, ())
     backend: Backend = request.app.state.backend
-    body = await read_json(request, GenerateRequest)
-    job = await submit(request, key, generate_work(body, backend.capabilities()))
+    work = generate_work(await read_json(request, GenerateRequest), backend.capabilities())
+    job = await submit(request, key, await work)
     return await reply(request, key, job, answer)
 
 
@@ -115,19 +116,21 @@ async def submit(request: Request, key: ApiKey, work: Work) -> JobStatus:
     backend: Backend = request.app.state.backend
     settings: Settings = request.app.state.settings
     guard.count(request, key, WORK)
-    return await backend.submit(
+    job = await backend.submit(
         NewJob(
             owner=key.id,
             kind=work.kind,
             settings=work.settings,
             payload=work.payload,
-            fingerprint=work.fingerprint(),
+            fingerprint=await work.fingerprint(),
             source=work.source,
             idempotency_key=idempotency_key(request),
             max_active=settings.max_active_jobs,
             gpu_seconds=key.gpu_seconds_per_day,
         )
     )
+    request.scope["body_used"]()
+    return job
 
 
 def idempotency_key(request: Request) -> str | None:
@@ -172,7 +175,7 @@ async def reply(request: Request, key: ApiKey, job: JobStatus, answer: Answer) -
         raise UnavailableError(f"the service is stopping; job {job.id} goes on later", retry_after=30)
     if answer == "file":
         file = await backend.result(key.id, job.id, "glb")
-        return Response(file.read(), media_type=file.media_type, headers={"Location": f"/jobs/{job.id}"})
+        return whole_file(file, {"Location": f"/jobs/{job.id}"})
     result = await result_reply(backend, key.id, done, request_id)
     return Response(result.model_dump_json(), media_type="application/json")
 
@@ -197,7 +200,7 @@ async def result_reply(backend: Backend, owner: str, job: JobStatus, request_id:
         if found is None or name not in found.artifacts:
             return None
         file = await backend.result(owner, job.id, name)
-        return base64.b64encode(file.read()).decode("ascii")
+        return await encode_base64(await asyncio.to_thread(file.read))
 
     stats = found.stats if found else {}
     if job.kind == "extract":

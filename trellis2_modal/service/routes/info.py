@@ -90,7 +90,7 @@ async def matte(request: Request, key: Annotated[ApiKey, Depends(caller("generat
             raise InvalidRequestError("send the picture as the one part, named image")
         picture = check_picture(form.file)
     else:
-        picture = picture_from_base64((await read_json(request, MatteRequest)).image)
+        picture = await picture_from_base64((await read_json(request, MatteRequest)).image)
     return Response(await matter.matte(picture.data), media_type="image/png")
 
 
