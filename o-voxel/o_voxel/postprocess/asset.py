@@ -28,8 +28,8 @@ class GlbAsset:
     """What `to_glb` returns, in glTF's frame: y up, right-handed, texture v downwards.
 
     `vertices` [V, 3], `normals` [V, 3], `uvs` [V, 2] float32, `faces` [F, 3] int32, `tangents` [V, 4] with a
-    normal map. `mesh` is the same as a `trimesh.Trimesh`; `export` writes files; `report` says what is in
-    them.
+    normal map, `see_through` [F] bool when faces blend with what lies behind. `mesh` is the same as a
+    `trimesh.Trimesh`; `export` writes files; `report` says what is in them.
     """
 
     vertices: np.ndarray
@@ -37,6 +37,7 @@ class GlbAsset:
     normals: np.ndarray
     uvs: np.ndarray
     tangents: np.ndarray | None
+    see_through: np.ndarray | None
     material: Material
     texture_format: str
     report: MeshReport
@@ -97,7 +98,7 @@ class GlbAsset:
             return self._export_obj(path, kind, pictures)
         if kind == "glb":
             arrays = (self.vertices, self.faces, self.normals, self.uvs, self.tangents)
-            data = write_glb(*arrays, self.material, pictures)
+            data = write_glb(*arrays, self.see_through, self.material, pictures)
         elif kind == "stl":
             data = write_stl(to_z_up(self.vertices) * scale, self._welded_faces())
         else:

@@ -34,11 +34,13 @@ class Layout:
 
 @dataclass(frozen=True)
 class Textures:
-    """uint8 `attributes` [T, T, 6] and `normal` [T, T, 3] or None; `covered` [T, T] bool."""
+    """uint8 `attributes` [T, T, 6] and `normal` [T, T, 3] or None; `covered` [T, T] bool; `face_id` [T, T]
+    int32, -1 between charts."""
 
     attributes: Tensor
     normal: Tensor | None
     covered: Tensor
+    face_id: Tensor
 
 
 def bake(source: Source, reference: TriangleBVH, layout: Layout, size: int, recheck: bool) -> Textures:
@@ -80,6 +82,7 @@ def bake(source: Source, reference: TriangleBVH, layout: Layout, size: int, rech
         attributes.reshape(size, size, 6),
         None if normal is None else normal.reshape(size, size, 3),
         covered.reshape(size, size),
+        fragments.face_id,
     )
 
 
@@ -90,6 +93,7 @@ def fill_gutters(textures: Textures) -> Textures:
         fill(textures.attributes, nearest),
         None if textures.normal is None else fill(textures.normal, nearest),
         textures.covered,
+        textures.face_id,
     )
 
 

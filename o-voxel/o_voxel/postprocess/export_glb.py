@@ -1,4 +1,4 @@
-"""The binary glTF 2.0 writer: one mesh, one primitive, one material, pictures inside.
+"""The binary glTF 2.0 writer: one mesh, one material (two where parts are see-through), pictures inside.
 
 Our own, because tangents, WebP with a fallback and byte-exact accessors matter more than a general exporter.
 """
@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from .material import MIME_TYPES, Material
+from .translucency import drawing_order
 
 _FLOAT, _U16, _U32 = 5126, 5123, 5125
 _ARRAY, _ELEMENTS = 34962, 34963
@@ -54,17 +55,17 @@ def write_glb(
     normals: np.ndarray,
     uvs: np.ndarray,
     tangents: np.ndarray | None,
+    see_through: np.ndarray | None,
     material: Material,
     texture_format: str,
 ) -> bytes:
     """GLB bytes. Arrays are in glTF's frame (y up; v down): vertices and normals [V, 3], uvs [V, 2],
-    tangents [V, 4].
+    tangents [V, 4]. Where only some faces are `see_through` [F], the others get an opaque material.
 
     WebP is required through EXT_texture_webp, without a fallback picture (which would double the file).
     """
     binary = _Binary()
     small = len(vertices) <= 65535
-    indices = faces.reshape(-1).astype(np.uint16 if small else np.uint32)
     attributes = {
         "POSITION": binary.accessor(vertices.astype(np.float32), "VEC3", _FLOAT, _ARRAY, bounds=True),
         "NORMAL": binary.accessor(normals.astype(np.float32), "VEC3", _FLOAT, _ARRAY),
@@ -72,7 +73,12 @@ def write_glb(
     }
     if tangents is not None:
         attributes["TANGENT"] = binary.accessor(tangents.astype(np.float32), "VEC4", _FLOAT, _ARRAY)
-    index = binary.accessor(indices, "SCALAR", _U16 if small else _U32, _ELEMENTS)
+    parts = _parts(vertices, faces, see_through, material)
+    primitives = []
+    for number, (_, part) in enumerate(parts):
+        indices = part.reshape(-1).astype(np.uint16 if small else np.uint32)
+        index = binary.accessor(indices, "SCALAR", _U16 if small else _U32, _ELEMENTS)
+        primitives.append({"attributes": attributes, "indices": index, "material": number})
 
     pictures = material.encoded(texture_format)
     names = list(pictures)
@@ -86,8 +92,8 @@ def write_glb(
         "scene": 0,
         "scenes": [{"nodes": [0]}],
         "nodes": [{"mesh": 0, "name": "asset"}],
-        "meshes": [{"primitives": [{"attributes": attributes, "indices": index, "material": 0}]}],
-        "materials": [_material(material, names)],
+        "meshes": [{"primitives": primitives}],
+        "materials": [_material(material, mode, names) for mode, _ in parts],
         "textures": textures,
         "images": images,
         "samplers": [
@@ -108,10 +114,22 @@ def _texture(image: int, kind: str) -> dict[str, Any]:
     return {"sampler": 0, "source": image}
 
 
-def _material(material: Material, names: list[str]) -> dict[str, Any]:
+def _parts(
+    vertices: np.ndarray, faces: np.ndarray, see_through: np.ndarray | None, material: Material
+) -> list[tuple[str, np.ndarray]]:
+    """Alpha mode and faces of each primitive."""
+    if see_through is None or not see_through.any():
+        return [(material.alpha_mode, faces)]
+    clear = faces[see_through]
+    clear = clear[drawing_order(vertices, clear)]
+    solid = faces[~see_through]
+    return [("OPAQUE", solid), (material.alpha_mode, clear)] if len(solid) else [(material.alpha_mode, clear)]
+
+
+def _material(material: Material, alpha_mode: str, names: list[str]) -> dict[str, Any]:
     entry: dict[str, Any] = {
-        "name": "material",
-        "alphaMode": material.alpha_mode,
+        "name": "see-through" if alpha_mode == "BLEND" else "material",
+        "alphaMode": alpha_mode,
         "doubleSided": material.double_sided,
         "pbrMetallicRoughness": {
             "baseColorFactor": [1.0, 1.0, 1.0, 1.0],
@@ -121,7 +139,7 @@ def _material(material: Material, names: list[str]) -> dict[str, Any]:
             "metallicRoughnessTexture": {"index": names.index("metallic_roughness")},
         },
     }
-    if material.alpha_mode == "MASK":
+    if alpha_mode == "MASK":
         entry["alphaCutoff"] = 0.5
     if "normal" in names:
         entry["normalTexture"] = {"index": names.index("normal"), "scale": 1.0}

@@ -8,16 +8,18 @@ from io import BytesIO
 import numpy as np
 
 from ..errors import ArgumentError
+from .translucency import OPAQUE_FROM
 
 ALPHA_MODES = ("auto", "opaque", "mask", "blend")
 TEXTURE_FORMATS = ("png", "webp", "jpeg")
 MIME_TYPES = {"png": "image/png", "webp": "image/webp", "jpeg": "image/jpeg"}
 SUFFIXES = {"png": ".png", "webp": ".webp", "jpeg": ".jpg"}
 
-_TRANSLUCENT = 0.95 * 255  # below this alpha a texel counts
+_TRANSLUCENT = OPAQUE_FROM * 255  # below this alpha a texel counts
 _CLEAR = 0.05 * 255
+_NEARLY_CLEAR = 0.25 * 255
 _RELEVANT_SHARE = 0.01  # of the surface
-_CUTOUT_SHARE = 0.9  # of the texels that count, that are all but clear: a cut-out, not glass
+_CUTOUT_SHARE = 0.6  # of the texels that count, that are nearly clear: a cut-out and its soft rim, not glass
 _WEBP_QUALITY = 85
 _JPEG_QUALITY = 90
 
@@ -84,8 +86,9 @@ def encode_image(image: np.ndarray, kind: str) -> bytes:
 def choose_alpha_mode(alpha_mode: str, alpha: np.ndarray) -> tuple[str, str | None]:
     """glTF's mode for a request and the baked alpha [N] uint8 of the surface, and a note when it needs one.
 
-    `auto`: OPAQUE when under 1 % of the surface has alpha < 0.95; MASK when what lies below is nearly all
-    clear; else BLEND. A surface that is clear everywhere would be invisible, so it stays OPAQUE.
+    `auto`: OPAQUE when under 1 % of the surface has alpha < 0.95; MASK when most of what lies below is nearly
+    clear (the rest is the rim of the cut); else BLEND. A surface that is clear everywhere would be invisible,
+    so it stays OPAQUE.
     """
     if alpha_mode not in ALPHA_MODES:
         raise ArgumentError(f"alpha_mode {alpha_mode!r}: one of {', '.join(ALPHA_MODES)}")
@@ -97,4 +100,4 @@ def choose_alpha_mode(alpha_mode: str, alpha: np.ndarray) -> tuple[str, str | No
     counted = alpha[alpha < _TRANSLUCENT]
     if counted.size < _RELEVANT_SHARE * alpha.size:
         return "OPAQUE", None
-    return ("MASK" if (counted < _CLEAR).mean() > _CUTOUT_SHARE else "BLEND"), None
+    return ("MASK" if (counted < _NEARLY_CLEAR).mean() > _CUTOUT_SHARE else "BLEND"), None

@@ -12,6 +12,7 @@ import torch
 from ..convert.frame import Box, Triple
 from ..errors import ArgumentError, MeshError
 from ..mesh.bvh import TriangleBVH
+from ..mesh.creases import split_creases
 from ..mesh.holes import fill_holes
 from ..mesh.normals import vertex_normals
 from ..mesh.unwrap import Unwrapped, unwrap
@@ -22,6 +23,7 @@ from .material import ALPHA_MODES, Material, check_texture_format, choose_alpha_
 from .report import MeshReport, Progress, StepTimes, topology
 from .source import Source, check_budget, check_source
 from .tangents import vertex_tangents
+from .translucency import translucent_faces
 
 log = logging.getLogger(__name__)
 
@@ -123,19 +125,28 @@ def to_glb(
         textures = fill_gutters(textures)
     with times.step("material"):
         material, notes = _material(textures, alpha_mode, double_sided, remesh)
-        asset = _asset(source, layout, unwrapped, material, texture_format, notes, times)
+        see_through = None
+        if material.alpha_mode == "BLEND":
+            alpha = textures.attributes[..., 5]
+            see_through = translucent_faces(textures.face_id, alpha, layout.uvs, layout.faces)
+        asset = _asset(source, layout, see_through, unwrapped, material, texture_format, notes, times)
     for name, seconds in times.seconds.items():
         log.log(logging.INFO if verbose else logging.DEBUG, "%s: %.2f s", name, seconds)
     return asset
 
 
 def _layout(mesh: tuple[torch.Tensor, torch.Tensor], unwrapped: Unwrapped, normal_map: bool) -> Layout:
-    """Normals are the mesh's before seams cut it, so shading is smooth across them."""
-    normals = vertex_normals(*mesh)[unwrapped.vmap]
-    tangents = None
-    if normal_map:
-        tangents = vertex_tangents(unwrapped.vertices, unwrapped.faces, unwrapped.uvs, normals)
-    return Layout(unwrapped.vertices, unwrapped.faces, unwrapped.uvs, normals, tangents)
+    """Normals are the mesh's before seams cut it, so shading is smooth across them; creases are hard."""
+    source, shading = split_creases(*mesh)
+    normals = vertex_normals(mesh[0][source], shading)
+    # a vertex of the file for each pair of a texture and a shading vertex
+    pairs = unwrapped.faces.long() * len(source) + shading.long()
+    pair, faces = torch.unique(pairs, return_inverse=True)
+    place = torch.div(pair, len(source), rounding_mode="floor")
+    vertices, uvs, normals = unwrapped.vertices[place], unwrapped.uvs[place], normals[pair % len(source)]
+    faces = faces.int()
+    tangents = vertex_tangents(vertices, faces, uvs, normals) if normal_map else None
+    return Layout(vertices, faces, uvs, normals, tangents)
 
 
 def _material(
@@ -162,6 +173,7 @@ def _material(
 def _asset(
     source: Source,
     layout: Layout,
+    see_through: torch.Tensor | None,
     unwrapped: Unwrapped,
     material: Material,
     texture_format: str,
@@ -200,6 +212,7 @@ def _asset(
         normals=to_y_up(layout.normals.cpu().numpy()),
         uvs=layout.uvs.cpu().numpy(),
         tangents=tangents,
+        see_through=None if see_through is None else see_through.cpu().numpy(),
         material=material,
         texture_format=texture_format,
         report=report,

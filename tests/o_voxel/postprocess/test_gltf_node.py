@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from o_voxel.postprocess import GlbAsset, to_glb
+from o_voxel.postprocess import PRESETS, GlbAsset, to_glb
 
 from .objects import attributes, box, decoded, sphere
 from .test_bad_input import soup
@@ -28,10 +28,11 @@ def check(files: list[Path]) -> list[dict[str, Any]]:
     return [json.loads(line) for line in done.stdout.splitlines()]
 
 
-def assert_sound(result: dict[str, Any]) -> dict[str, Any]:
+def assert_sound(result: dict[str, Any], parts: int = 1) -> dict[str, Any]:
     assert result["validator"]["errors"] == 0, result["validator"]["messages"]
     assert result["validator"]["warnings"] == 0, result["validator"]["messages"]
     assert "error" not in result["three"], result["three"]
+    assert len(result["three"]["meshes"]) == parts
     return result["three"]["meshes"][0]
 
 
@@ -59,6 +60,24 @@ def test_transparency_and_sides(tmp_path: Path) -> None:
     assert (mask["transparent"], mask["alphaTest"]) == (False, 0.5)
     assert (opaque["transparent"], opaque["alphaTest"]) == (False, 0)
     assert blend["doubleSided"]
+
+
+def test_solid_behind_glass(globe_arguments: dict[str, Any], tmp_path: Path) -> None:
+    files = []
+    for remesh in (False, True):
+        files.append(tmp_path / f"{remesh}.glb")
+        to_glb(**globe_arguments, decimation_target=3000, texture_size=128, remesh=remesh).export(files[-1])
+    for result in check(files):
+        assert not assert_sound(result, parts=2)["transparent"]
+        assert result["three"]["meshes"][1]["transparent"]
+
+
+@pytest.mark.parametrize("preset", sorted(PRESETS))
+def test_presets(ball: dict[str, Any], preset: str, tmp_path: Path) -> None:
+    file = tmp_path / "asset.glb"
+    to_glb(**ball, **PRESETS[preset].arguments() | {"texture_size": 256}).export(file)
+    mesh = assert_sound(check([file])[0])
+    assert ("normalMap" in mesh["maps"]) == PRESETS[preset].normal_map
 
 
 def test_odd_meshes(tmp_path: Path) -> None:

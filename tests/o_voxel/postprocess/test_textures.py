@@ -53,6 +53,7 @@ def test_gutters_leave_covered_texels_alone() -> None:
         ([255] * 995 + [100] * 5, "OPAQUE"),
         ([255] * 900 + [100] * 100, "BLEND"),
         ([255] * 900 + [0] * 100, "MASK"),
+        ([255] * 900 + [0] * 70 + [150] * 30, "MASK"),  # a cut's blurred rim
         ([100] * 1000, "BLEND"),
         ([0] * 1000, "OPAQUE"),
         ([], "OPAQUE"),

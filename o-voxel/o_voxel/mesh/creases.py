@@ -1,0 +1,65 @@
+"""Shading across creases: vertices are doubled where faces meet at a sharp angle.
+
+Smooth normals over a hard edge draw its shadow far into large flat triangles, which simplification makes.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+
+from .components import label_graph
+from .edges import edge_table
+from .normals import face_normals
+
+CREASE_ANGLE = math.radians(65)
+"""Between face normals: a box's edge is sharp, a thin hexagonal rod still shades round."""
+
+
+def split_creases(
+    vertices: torch.Tensor, faces: torch.Tensor, angle: float = CREASE_ANGLE
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Source vertex [N] of each new vertex, and faces [F, 3] int32 into these.
+
+    Corners at a vertex stay one vertex while manifold edges bent by less than `angle` (radians) connect
+    them. Vertices away from any crease are left whole.
+    """
+    count = len(vertices)
+    pairs = edge_table(faces, count).manifold_pairs  # [P, 2] half-edges: 3 * face + corner
+    corner_vertex = faces.reshape(-1).long()
+    first, second = pairs.unbind(dim=1)
+    first_end, second_end = _next_corner(first), _next_corner(second)
+    opposite = corner_vertex[first] == corner_vertex[second_end]
+    normals = face_normals(vertices, faces)
+    cosine = (
+        normals[torch.div(first, 3, rounding_mode="floor")]
+        * normals[torch.div(second, 3, rounding_mode="floor")]
+    ).sum(dim=1)
+    sharp = torch.where(opposite, cosine, -cosine) < math.cos(angle)
+
+    creased = torch.zeros(count, dtype=torch.bool, device=faces.device)
+    creased[corner_vertex[first[sharp]]] = True
+    creased[corner_vertex[first_end[sharp]]] = True
+    corners = creased[corner_vertex].nonzero()[:, 0]  # [C]
+    place = torch.full((len(corner_vertex),), -1, dtype=torch.int64, device=faces.device)
+    place[corners] = torch.arange(len(corners), device=faces.device)
+    joined = torch.cat(
+        [
+            torch.stack([first, torch.where(opposite, second_end, second)], dim=1)[~sharp],
+            torch.stack([first_end, torch.where(opposite, second, second_end)], dim=1)[~sharp],
+        ]
+    )
+    joined = place[joined[creased[corner_vertex[joined[:, 0]]]]]
+    labels = label_graph(len(corners), joined)
+
+    split = corner_vertex.clone()
+    split[corners] = count + labels
+    source = torch.arange(count + (int(labels.max()) + 1 if len(labels) else 0), device=faces.device)
+    source[split[corners]] = corner_vertex[corners]
+    used, compact = torch.unique(split, return_inverse=True)
+    return source[used], compact.reshape(-1, 3).int()
+
+
+def _next_corner(corner: torch.Tensor) -> torch.Tensor:
+    return torch.where(corner % 3 == 2, corner - 2, corner + 1)

@@ -1,0 +1,57 @@
+"""Hard edges are cut for shading, curved surfaces are not."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from o_voxel.mesh.creases import split_creases
+from o_voxel.mesh.normals import face_normals, vertex_normals
+
+from tests.o_voxel.postprocess.objects import box, sphere
+
+
+def normals_at_corners(mesh: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
+    """[F, 3, 3]: the shading normal at each corner of each face."""
+    source, faces = split_creases(*mesh)
+    assert torch.equal(source[faces.long()], mesh[1].long())
+    return vertex_normals(mesh[0][source], faces)[faces.long()]
+
+
+def test_a_box_shades_flat() -> None:
+    mesh = box((-0.4, -0.4, -0.1), (0.4, 0.4, 0.1))
+    assert len(split_creases(*mesh)[0]) == 24
+    flat = face_normals(*mesh)[:, None].expand(-1, 3, -1)
+    torch.testing.assert_close(normals_at_corners(mesh), flat, atol=1e-6, rtol=0)
+
+
+def test_a_ball_stays_whole() -> None:
+    mesh = sphere(rings=12)
+    source, faces = split_creases(*mesh)
+    assert len(source) == len(mesh[0])
+    assert torch.equal(source[faces.long()], mesh[1].long())
+
+
+def test_a_cone_is_sharp_at_its_rim_only() -> None:
+    around = torch.arange(24) * (2 * math.pi / 24)
+    rim = torch.stack([around.cos(), around.sin(), torch.zeros(24)], dim=1)
+    vertices = torch.cat([rim, torch.tensor([[0.0, 0.0, 1.0], [0.0, 0.0, 0.0]])])
+    k = torch.arange(24)
+    following = (k + 1) % 24
+    side = torch.stack([k, following, torch.full((24,), 24)], dim=1)
+    base = torch.stack([following, k, torch.full((24,), 25)], dim=1)
+    mesh = vertices, torch.cat([side, base]).int()
+    corners = normals_at_corners(mesh)
+    assert (corners[24:, :, 2] + 1).abs().max() < 1e-6  # the base is flat to its rim
+    rim_normal = corners[:24, :2]
+    expected = torch.stack([around.cos(), around.sin(), torch.ones(24)], dim=1) / math.sqrt(2)
+    assert ((rim_normal[:, 0] * expected).sum(dim=1) > 0.999).all()
+
+
+def test_faces_wound_against_each_other_are_not_creases() -> None:
+    vertices = torch.tensor([[0.0, 0, 0], [1, 0, 0], [1, 1, 0], [0, 1, 0]])
+    faces = torch.tensor([[0, 1, 2], [0, 3, 2]], dtype=torch.int32)
+    assert len(split_creases(vertices, faces)[0]) == 4
+    folded = vertices.clone()
+    folded[3] = torch.tensor([0.5, 0.5, 1.0])
+    assert len(split_creases(folded, faces)[0]) == 6
