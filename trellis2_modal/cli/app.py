@@ -27,4 +27,7 @@ def command(
     with reported():
         from ..client.app import run
 
-        run(host=host, port=port, browser=browser, url=url, key=key, weights=weights, device=device)
+        def listening(address: str) -> None:
+            click.echo(f"The app is at {address}")
+
+        run(host, port, browser, url, key, weights, device, listening)

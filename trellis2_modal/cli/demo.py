@@ -12,7 +12,7 @@ import click
 
 from ..client.api import Client
 from ..client.local import LocalServer
-from ..client.results import ExtractResult, GenerateResult, write_atomically
+from ..client.results import ExtractResult, GenerateResult, first_still, write_atomically
 from ..client.stages import duration
 from .asset import print_asset, print_seconds, stage_seconds
 from .bars import Bars
@@ -73,7 +73,7 @@ def run(client: Client, picture: Path, output: Path, budget: str, began: float) 
     asset = client.generate(picture, on_event=bars, preview="frames")
     if asset.video:
         files["video"] = write_atomically(output / "preview.mp4", asset.video)
-    still = first_still(asset)
+    still = first_still(asset, "shaded")
     if still:
         files["preview"] = write_atomically(output / "preview.png", still)
     result = client.extract_glb(asset, on_event=export_bars, simplify=budget)
@@ -112,18 +112,4 @@ def as_png(picture: Path) -> bytes:
     buffer = io.BytesIO()
     with Image.open(picture) as image:
         image.save(buffer, "PNG")
-    return buffer.getvalue()
-
-
-def first_still(asset: GenerateResult) -> bytes | None:
-    """The first shaded view of the sheet of stills, as PNG."""
-    from PIL import Image
-
-    layout = asset.stats.get("preview")
-    if asset.preview is None or not isinstance(layout, dict):
-        return None
-    size, row = int(layout["size"]), list(layout["modes"]).index("shaded")
-    buffer = io.BytesIO()
-    with Image.open(io.BytesIO(asset.preview)) as sheet:
-        sheet.crop((0, row * size, size, (row + 1) * size)).save(buffer, "PNG")
     return buffer.getvalue()

@@ -13,7 +13,7 @@ from enum import IntEnum
 
 import click
 
-from ..client.errors import LocalServerError, NoAnswerError
+from ..client.errors import AppRunsError, LocalServerError, NoAnswerError
 from ..protocol import errors
 from ..protocol.errors import ServiceError
 
@@ -37,6 +37,7 @@ class Exit(IntEnum):
 
 KINDS: tuple[tuple[type[ServiceError], Exit], ...] = (
     (NoAnswerError, Exit.NO_ANSWER),
+    (AppRunsError, Exit.BUSY),
     (errors.UnauthenticatedError, Exit.KEY),
     (errors.ForbiddenError, Exit.KEY),
     (errors.JobCancelledError, Exit.CANCELLED),

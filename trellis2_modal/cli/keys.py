@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import click
 
@@ -39,7 +39,17 @@ def _admin(data_dir: Path | None, modal: bool) -> KeyAdmin:
     return local_admin(data_dir or Settings.from_env().data_dir)
 
 
-@click.group()
+class KeysGroup(click.Group):
+    """A key list that cannot be read or written is said in one line."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except (OSError, ValueError) as error:
+            raise click.ClickException(f"the key list cannot be used: {error}") from error
+
+
+@click.group(cls=KeysGroup)
 @click.option("--modal", is_flag=True, help="The keys of the deployment on Modal.")
 @click.option(
     "--data-dir",

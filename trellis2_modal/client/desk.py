@@ -30,7 +30,7 @@ from .local import LocalServer
 from .options import Retry, Waiting
 from .pictures import read_picture
 from .results import ExtractResult, GenerateResult
-from .settings import ClientSettings, choose_target, home, load_settings, save_settings
+from .settings import ClientSettings, Target, choose_target, home, load_settings, save_settings
 from .stages import Tracker
 
 logger = logging.getLogger(__name__)
@@ -105,11 +105,12 @@ class Desk:
         self.settings = load_settings(self.root)
         self.history = History(self.root / "history")
         self._override = (url, key)
+        self._env: Mapping[str, str] | None = None
         self._client_options = dict(client_options or {})
         self._server = LocalServer(self.root / "server", weights, device)
         self._changed = threading.Condition()
         self._tasks: list[Task] = []
-        self._failed_export: dict[str, dict[str, str]] = {}
+        self._failed_export: dict[str, tuple[Task, dict[str, str]]] = {}
         self._closing = threading.Event()
         self._poke = threading.Event()
         self.service = self._first_state()
@@ -122,8 +123,12 @@ class Desk:
             thread.start()
 
     def _first_state(self) -> ServiceState:
-        target = choose_target(*self._override, root=self.root)
+        target = self.target()
         return ServiceState(not target.url, target.url)
+
+    def target(self) -> Target:
+        """The service that the next task uses; what a person saves in the app wins over the environment."""
+        return choose_target(*self._override, env=self._env, root=self.root)
 
     def _resume(self) -> None:
         """What a closed or crashed app left unfinished goes on: the same job, never a second one."""
@@ -148,7 +153,8 @@ class Desk:
 
     def export_problem(self, entry_id: str) -> dict[str, str]:
         """Why the last extraction of an entry failed, empty when it did not."""
-        return self._failed_export.get(entry_id, {})
+        found = self._failed_export.get(entry_id)
+        return found[1] if found else {}
 
     def pipeline_types(self) -> list[str]:
         health = self.service.health
@@ -170,6 +176,12 @@ class Desk:
             raise NotFoundError("this asset has no state yet; generate it first")
         self._failed_export.pop(entry_id, None)
         self._append(Task("extract", entry, dict(settings), label))
+
+    def retry_extract(self, entry_id: str) -> None:
+        """Queue the extraction that failed once more, with the smaller settings if the service named some."""
+        found = self._failed_export.get(entry_id)
+        if found is not None:
+            self.extract(entry_id, found[0].settings, found[0].label)
 
     def cancel(self, task_id: str) -> None:
         """Stop a task: one that waits at once, a running one at its next step, on the service too."""
@@ -216,7 +228,7 @@ class Desk:
         """Save settings and use them from the next task on. Raises OSError or `InvalidRequestError`."""
         save_settings(settings, self.root)
         self.settings = settings
-        self._override = (None, None)
+        self._override, self._env = (None, None), {}
         self.service = self._first_state()
         self._poke.set()
 
@@ -234,7 +246,7 @@ class Desk:
 
     def _connect(self, task: Task | None = None) -> Client:
         """A client of the chosen service; starts the local server when none is chosen."""
-        target = choose_target(*self._override, root=self.root)
+        target = self.target()
         url, key = target.url, target.key
         if not url:
             if task is not None and not self._server.running:
@@ -423,7 +435,8 @@ class Desk:
         reason = explain(error).to_dict()
         self._poke.set()
         if task.kind == "extract":
-            self._failed_export[task.entry.id] = reason
+            task.settings |= suggested_settings(error)
+            self._failed_export[task.entry.id] = (task, reason)
         elif task.kind == "generate":
             task.entry.status, task.entry.problem = "failed", reason
             task.entry.settings |= suggested_settings(error)

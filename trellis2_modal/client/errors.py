@@ -2,11 +2,12 @@
 
 ServiceError                         catches everything
 ├── (the tree of `trellis2_modal.protocol.errors`: what the service said)
-└── NoAnswerError                    the service said nothing usable
-    ├── UnreachableError             no connection: wrong address, no network, nothing listening, TLS
-    ├── NoReplyError                 connected, but no reply in time, or it broke off
-    ├── NotTheServiceError           something answered that is not this service
-    └── LocalServerError             the server on this machine did not start; `log` has its last lines
+├── NoAnswerError                    the service said nothing usable
+│   ├── UnreachableError             no connection: wrong address, no network, nothing listening, TLS
+│   ├── NoReplyError                 connected, but no reply in time, or it broke off
+│   ├── NotTheServiceError           something answered that is not this service
+│   └── LocalServerError             the server on this machine did not start; `log` has its last lines
+└── AppRunsError                     the app is already open, or something has its port
 """
 
 from __future__ import annotations
@@ -39,3 +40,9 @@ class LocalServerError(NoAnswerError):
     def __init__(self, detail: str, log: str = "") -> None:
         super().__init__(detail)
         self.log = log
+
+
+class AppRunsError(ServiceError):
+    """The app cannot open here because something, most likely the app itself, already does."""
+
+    slug, status, title = "app-runs", 0, "The app is already open"

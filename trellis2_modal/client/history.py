@@ -19,7 +19,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
 
-from .results import EXTENSIONS, ExtractResult, GenerateResult, write_atomically
+from .results import EXTENSIONS, ExtractResult, GenerateResult, first_still, write_atomically
 
 logger = logging.getLogger(__name__)
 
@@ -27,6 +27,9 @@ EntryStatus = Literal["queued", "running", "finished", "failed", "cancelled"]
 ENTRY_ID = re.compile(r"[0-9]{8}-[0-9]{6}-[0-9a-f]{8}")
 ENTRY, PICTURE, THUMBNAIL = "entry.json", "picture", "thumbnail.webp"
 STATE, VIDEO, STILLS, LIGHT = "state.lz4", "turntable.mp4", "stills.webp", "light.glb"
+COVER = "cover.webp"
+"""A small view of the asset itself."""
+
 THUMBNAIL_SIDE = 320
 
 
@@ -145,6 +148,9 @@ class History:
         for name, data in ((STATE, result.state), (VIDEO, result.video), (STILLS, result.preview)):
             if data:
                 write_atomically(folder / name, data)
+        cover = first_still(result, "shaded")
+        if cover is not None:
+            write_atomically(folder / COVER, thumbnail(cover))
         entry.status, entry.problem = "finished", {}
         entry.job, entry.seed, entry.resolution = result.job, result.seed, result.resolution
         entry.stats = dict(result.stats)

@@ -52,6 +52,22 @@ class GenerateResult:
         return [write_atomically(root / (name + end), data) for end, data in files.items() if data]
 
 
+def first_still(asset: GenerateResult, mode: str) -> bytes | None:
+    """The first view of a render mode on the sheet of stills, as PNG; None when there is no such view."""
+    import io
+
+    from PIL import Image
+
+    layout = asset.stats.get("preview")
+    if asset.preview is None or not isinstance(layout, dict) or mode not in layout.get("modes", ()):
+        return None
+    size, row = int(layout["size"]), list(layout["modes"]).index(mode)
+    buffer = io.BytesIO()
+    with Image.open(io.BytesIO(asset.preview)) as sheet:
+        sheet.crop((0, row * size, size, (row + 1) * size)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
 @dataclass(frozen=True)
 class ExtractResult:
     """A file in the format that was asked for, with the mesh report."""

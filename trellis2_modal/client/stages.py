@@ -31,6 +31,24 @@ STAGES: dict[str, str] = {
     "material": "Packing the material",
 }
 
+PHASES: dict[str, tuple[str, ...]] = {
+    "Picture": ("image", "condition"),
+    "Structure": ("sparse_structure",),
+    "Shape": ("shape", "shape_fine"),
+    "Texture": ("texture",),
+    "Mesh": ("decode_shape", "decode_texture", "mesh", "state"),
+    "Preview": ("preview", "stills"),
+}
+"""A generation at a glance: a few words, and the stages behind each."""
+
+EXPORT_PHASES: dict[str, tuple[str, ...]] = {
+    "Surface": ("fill holes", "search tree", "remesh"),
+    "Budget": ("simplify",),
+    "Texture": ("unwrap", "bake", "gutters"),
+    "File": ("material",),
+}
+"""The same for an export."""
+
 EXPORT_STAGES = ("fill holes", "search tree", "remesh", "simplify", "unwrap", "bake", "gutters", "material")
 """These report which of the export's steps begins, not how far it is."""
 
@@ -38,6 +56,18 @@ EXPORT_STAGES = ("fill holes", "search tree", "remesh", "simplify", "unwrap", "b
 def stage_title(stage: str) -> str:
     """A stage in a person's words; unknown ones are shown as they are named."""
     return STAGES.get(stage) or stage.replace("_", " ").capitalize()
+
+
+def phases_of(tracker: Tracker) -> list[tuple[str, str]]:
+    """Each phase with done, now or next; empty while nothing runs."""
+    if not tracker.stage:
+        return []
+    table = PHASES if any(tracker.stage in stages for stages in PHASES.values()) else EXPORT_PHASES
+    if table is PHASES and tracker.stage == "state" and not tracker.seconds:
+        table = EXPORT_PHASES  # an export begins by unpacking the state
+    current = next((i for i, stages in enumerate(table.values()) if tracker.stage in stages), 0)
+    states = ["done" if i < current else "now" if i == current else "next" for i in range(len(table))]
+    return list(zip(table, states, strict=True))
 
 
 @dataclass

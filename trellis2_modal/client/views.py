@@ -8,10 +8,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from .desk import Desk, ServiceState, Task
+from .drawings import EMPTY, LIGHT_OR_DARK, LOGO
 from .explain import ACTION_LABELS
-from .history import STILLS, THUMBNAIL, VIDEO, Entry, Export, History
+from .history import COVER, LIGHT, STILLS, THUMBNAIL, VIDEO, Entry, Export, History
 from .report import describe_report
-from .stages import EXPORT_STAGES, Tracker, duration, size_text, stage_title
+from .stages import EXPORT_STAGES, Tracker, duration, phases_of, size_text, stage_title
 
 MODE_TITLES = {
     "shaded": "Shaded",
@@ -21,6 +22,7 @@ MODE_TITLES = {
     "roughness": "Roughness",
     "clay": "Clay",
 }
+STRIP = 12
 COLD_START_AFTER = 6.0
 """Seconds in an empty queue after which a remote service is probably waking a GPU."""
 
@@ -48,10 +50,11 @@ def header(service: ServiceState) -> str:
     """Name, the state of the service, and the switch between light and dark."""
     kind, words = service_words(service)
     return (
-        f'<div id="header"><h1>TRELLIS.2</h1><span class="pill {kind}" role="status"><i class="dot"></i>'
-        f'{text(words)}</span><span class="grow"></span>'
-        '<button type="button" class="plain" id="theme-switch" aria-label="Switch between light and dark">'
-        "Light / dark</button></div>"
+        f'<div id="header"><span class="logo">{LOGO}</span><h1>TRELLIS.2</h1>'
+        f'<span class="pill {kind}" role="status" title="{text(words)}"><i class="dot"></i>'
+        f"<span>{text(words)}</span></span>"
+        '<button type="button" class="round" id="theme-switch" aria-label="Switch between light and dark" '
+        f'title="Light or dark">{LIGHT_OR_DARK}</button></div>'
     )
 
 
@@ -92,11 +95,13 @@ def _running(task: Task, service: ServiceState) -> str:
     left = tracker.left()
     numbers = duration(tracker.elapsed) + (f", about {duration(left)} left" if left is not None else "")
     label = "Cancelling" if task.cancelled.is_set() else "Cancel"
+    phases = "".join(f'<li class="{state}">{text(name)}</li>' for name, state in phases_of(tracker))
+    strip = f'<ol class="phases" aria-hidden="true">{phases}</ol>' if phases else ""
     return (
         f'<div class="top"><h3>{text(headline(task))}</h3><span class="muted numbers">{numbers}</span></div>'
         f'<div class="bar{unsure}" role="progressbar" aria-valuemin="0" aria-valuemax="100" '
         f'aria-valuenow="{percent:.0f}" aria-label="{text(task.entry.title)}">'
-        f'<i style="width:{percent}%"></i></div>'
+        f'<i style="width:{percent}%"></i></div>{strip}'
         f'<div class="row"><span class="muted" style="flex:1">{text(detail(task, service))}</span>'
         f"{button(label, 'cancel', task.id)}</div>"
     )
@@ -144,11 +149,36 @@ def _waiting_row(task: Task) -> str:
 
 # --- the result ---------------------------------------------------------------------------------------------
 
-EMPTY = (
-    '<div class="empty"><strong>From a photo to a 3D asset</strong>'
-    "Drop a picture of one object, or pick an example, and press Generate. "
-    "The turntable, the 3D view and the files appear here.</div>"
-)
+NO_MODEL = '<div class="empty">The 3D model appears here after a generation.</div>'
+LIGHT_LABEL = "Light preview mesh; make a file below for the full one"
+
+
+def cover(desk: Desk, entry: Entry) -> str:
+    """The address of a small view of the asset, or of its picture while there is none."""
+    made = desk.history.file(entry.id, COVER) is not None
+    return kept(entry.id, COVER if made else THUMBNAIL)
+
+
+def strip(desk: Desk, entry: Entry | None) -> str:
+    """The newest assets as small pictures to switch between; empty while there is only one."""
+    entries = desk.history.entries()[:STRIP]
+    if len(entries) < 2:
+        return ""
+    cells = "".join(
+        f'<button type="button" class="thumb {other.status}" data-action="open" data-target="{other.id}" '
+        f'title="{text(other.title)}" aria-label="Show {text(other.title)}" '
+        f'aria-pressed="{str(entry is not None and other.id == entry.id).lower()}">'
+        f'<img src="{cover(desk, other)}" alt="" loading="lazy"></button>'
+        for other in entries
+    )
+    return f'<div class="thumbs" role="group" aria-label="Newest assets">{cells}</div>'
+
+
+def no_model(entry: Entry | None) -> str:
+    """What stands in the 3D view's place while there is no mesh to show."""
+    if entry is not None and entry.status == "finished":
+        return '<div class="empty">The light preview mesh is being made.</div>'
+    return NO_MODEL
 
 
 def turntable(desk: Desk, entry: Entry | None) -> str:
@@ -159,8 +189,10 @@ def turntable(desk: Desk, entry: Entry | None) -> str:
         return ended(entry)
     if desk.history.file(entry.id, VIDEO) is None:
         picture = kept(entry.id, THUMBNAIL)
-        words = "The turntable appears here when it is ready."
-        return f'<div class="empty"><img src="{picture}" alt="">{words}</div>'
+        if entry.status == "finished":
+            words = "This asset was made without a turntable. See the 3D model."
+            return f'<div class="empty"><img src="{picture}" alt="">{words}</div>{facts(entry)}'
+        return f'<div class="empty making"><img src="{picture}" alt=""><span>{text(entry.title)}</span></div>'
     return (
         f'<div class="result"><video src="{kept(entry.id, VIDEO)}" controls loop autoplay muted playsinline '
         f'preload="metadata" aria-label="Turntable of {text(entry.title)}"></video>{facts(entry)}</div>'
@@ -173,12 +205,14 @@ def facts(entry: Entry) -> str:
     found = [
         text(entry.title),
         f"seed {entry.seed}",
-        f"{text(entry.settings.get('pipeline_type') or '')} pipeline",
+        f"{text(entry.settings.get('pipeline_type') or 'automatic').replace('_', ' ')}",
         f"{entry.resolution}&#179; grid" if entry.resolution else "",
         f"{entry.stats['voxels']:,} voxels" if isinstance(entry.stats.get("voxels"), int) else "",
         f"made in {duration(sum(seconds.values()))}" if isinstance(seconds, dict) else "",
     ]
-    return '<div class="facts muted">' + "".join(f"<span>{fact}</span>" for fact in found if fact) + "</div>"
+    again = button("Use this picture again", "reuse", entry.id)
+    rows = "".join(f"<span>{fact}</span>" for fact in found if fact)
+    return f'<div class="facts muted">{rows}{again}</div>'
 
 
 def ended(entry: Entry) -> str:
@@ -226,20 +260,33 @@ def stills(history: History, entry: Entry | None) -> str:
     )
 
 
-def files(desk: Desk, entry: Entry | None) -> str:
-    """The exported files with their reports, newest first, and why the last one failed."""
+def files(desk: Desk, entry: Entry | None, viewed: str = "") -> str:
+    """The exported files with their reports, newest first, and why the last one failed.
+
+    `viewed` is the path that the 3D view shows.
+    """
     if entry is None:
         return ""
     failure = problem(desk.export_problem(entry.id), "extract", entry.id)
-    rows = "".join(_file(entry, export) for export in reversed(entry.exports))
+    seen = viewed.replace("\\", "/").rpartition("/")[2]
+    rows = "".join(_file(entry, export, seen) for export in reversed(entry.exports))
+    if entry.exports and desk.history.file(entry.id, LIGHT) is not None and seen != LIGHT:
+        rows += f'<div class="row">{button("View the light mesh", "view", f"{entry.id}/{LIGHT}")}</div>'
     return f'{failure}<div class="files">{rows}</div>' if failure or rows else ""
 
 
-def _file(entry: Entry, export: Export) -> str:
+def _file(entry: Entry, export: Export, seen: str) -> str:
     report = "".join(f"<li>{text(line)}</li>" for line in describe_report(export.report, export.bytes))
+    view = ""
+    if export.file.endswith((".glb", ".stl")):
+        view = (
+            '<span class="tag">in the 3D view</span>'
+            if export.file == seen
+            else button("View in 3D", "view", f"{entry.id}/{export.file}")
+        )
     return (
-        f'<div class="card"><div class="file"><span><strong>{text(export.file)}</strong><br>'
-        f'<span class="muted">{text(export.label)}, {size_text(export.bytes)}</span></span>'
+        f'<div class="card"><div class="file"><span class="name"><strong>{text(export.file)}</strong><br>'
+        f'<span class="muted">{text(export.label)}, {size_text(export.bytes)}</span></span>{view}'
         f'<a class="download" download href="{kept(entry.id, export.file)}">Download</a></div>'
         f'<ul class="report">{report}</ul></div>'
     )
@@ -255,7 +302,7 @@ def history(desk: Desk) -> str:
         return '<div class="empty"><strong>Nothing here yet</strong>What you generate is kept here.</div>'
     used = size_text(desk.history.size())
     limit = f"{desk.settings.history_limit_gb:g} GB"
-    cards = "".join(_card(entry) for entry in entries)
+    cards = "".join(_card(desk, entry) for entry in entries)
     count = f"{len(entries)} asset{'' if len(entries) == 1 else 's'}"
     return (
         f'<p class="muted">{count}, {used} of {limit} on this computer. '
@@ -263,14 +310,18 @@ def history(desk: Desk) -> str:
     )
 
 
-def _card(entry: Entry) -> str:
+def _card(desk: Desk, entry: Entry) -> str:
+    picture, own = cover(desk, entry), kept(entry.id, THUMBNAIL)
+    inset = "" if picture == own else f'<img class="inset" src="{own}" alt="" loading="lazy">'
     when = time.strftime("%d %b, %H:%M", time.localtime(entry.created))
     delete = button("Delete", "delete", entry.id, confirm=f"Delete {entry.title} and its files?")
     state = "" if entry.status == "finished" else f'<span class="tag {entry.status}">{entry.status}</span>'
-    kind = entry.settings.get("pipeline_type") or "automatic"
+    kind = str(entry.settings.get("pipeline_type") or "automatic").replace("_", " ")
     seed = entry.seed if entry.seed is not None else entry.settings.get("seed", "")
     return (
-        f'<div class="item"><img src="{kept(entry.id, THUMBNAIL)}" alt="" loading="lazy"><div class="body">'
+        f'<div class="item"><button type="button" class="cover" data-action="open" data-target="{entry.id}" '
+        f'aria-label="Open {text(entry.title)}"><img src="{picture}" alt="" loading="lazy">{inset}'
+        f'</button><div class="body">'
         f'<strong title="{text(entry.title)}">{text(entry.title)}</strong>'
         f'<span class="muted">{when} · {text(kind)} · seed {text(seed)}</span>{state}'
         f'<div class="row">{button("Open", "open", entry.id)}{delete}</div></div></div>'
@@ -279,6 +330,17 @@ def _card(entry: Entry) -> str:
 
 def matte(address: str, hint: str, warn: bool) -> str:
     """The cut-out subject on a checkerboard, and a word about it."""
-    picture = f'<div class="matte"><img src="{address}" alt="The subject as the model will see it"></div>'
     kind = "hint warn" if warn else "hint muted"
-    return f'{picture if address else ""}<p class="{kind}" role="status">{text(hint)}</p>'
+    words = f'<p class="{kind}" role="status">{text(hint)}</p>'
+    if not address:
+        return words
+    return (
+        f'<div class="cutout"><button type="button" class="matte" aria-label="Enlarge the cut-out" '
+        f'aria-expanded="false"><img src="{address}" alt="The subject as the model will see it"></button>'
+        f"{words}</div>"
+    )
+
+
+def key_placeholder(saved: bool) -> str:
+    """What the empty key field says; the key itself never comes back to the page."""
+    return "saved; type to replace it" if saved else "sk_..."

@@ -1,5 +1,8 @@
-// The viewer of stills, and the switch between light and dark; everything else is Gradio's.
+// Turning the stills, light and dark, pasting a picture anywhere, and where the page looks; the rest is Gradio's.
 (() => {
+  const near = (event, selector) => event.target.closest && event.target.closest(selector);
+
+  // --- stills: a sheet of views (columns) and render modes (rows) ---
   const draw = (el) => {
     const view = el.querySelector('.view'), n = +el.dataset.views, modes = +el.dataset.modes;
     const x = ((+el.dataset.x % n) + n) % n, y = +el.dataset.y;
@@ -10,32 +13,71 @@
   const turn = (el, by) => { el.dataset.x = +el.dataset.x + by; draw(el); };
   let held = null;
   addEventListener('pointerdown', (e) => {
-    const el = e.target.closest && e.target.closest('.stills .view');
+    const el = near(e, '.stills .view');
     if (el) held = { el: el.parentElement, x: e.clientX };
   });
   addEventListener('pointermove', (e) => {
-    if (held && Math.abs(e.clientX - held.x) > 36) { turn(held.el, e.clientX > held.x ? -1 : 1); held.x = e.clientX; }
+    if (held && Math.abs(e.clientX - held.x) > 30) {
+      turn(held.el, e.clientX > held.x ? -1 : 1);
+      held.x = e.clientX;
+    }
   });
-  addEventListener('pointerup', () => { held = null; });
+  for (const end of ['pointerup', 'pointercancel']) addEventListener(end, () => { held = null; });
   addEventListener('keydown', (e) => {
-    const el = e.target.closest && e.target.closest('.stills .view');
+    const el = near(e, '.stills .view');
     if (el && (e.key === 'ArrowLeft' || e.key === 'ArrowRight')) {
-      turn(el.parentElement, e.key === 'ArrowRight' ? 1 : -1); e.preventDefault();
+      turn(el.parentElement, e.key === 'ArrowRight' ? 1 : -1);
+      e.preventDefault();
     }
   });
+
+  // --- clicks ---
+  const narrow = () => innerWidth <= 700;
+  const showResults = () => setTimeout(() => {
+    const el = document.querySelector('#results');
+    if (el && narrow()) el.scrollIntoView({ behavior: 'smooth', block: 'start' });
+  }, 350);
   addEventListener('click', (e) => {
-    const mode = e.target.closest && e.target.closest('.modes button');
-    if (mode) { const el = mode.closest('.stills'); el.dataset.y = mode.dataset.mode; draw(el); }
-    if (e.target.closest && e.target.closest('#theme-switch')) {
-      const dark = document.body.classList.toggle('dark');
-      try { localStorage.setItem('trellis2-theme', dark ? 'dark' : 'light'); } catch (_) {}
+    const mode = near(e, '.modes button');
+    if (mode) {
+      const el = mode.closest('.stills');
+      el.dataset.y = mode.dataset.mode;
+      draw(el);
     }
+    const matte = near(e, '.matte');
+    if (matte) matte.setAttribute('aria-expanded', matte.getAttribute('aria-expanded') !== 'true');
+    if (near(e, '#theme-switch')) {
+      const dark = document.body.classList.toggle('dark');
+      try { localStorage.setItem('trellis2-theme', dark ? 'dark' : 'light'); } catch (_) { /* private window */ }
+    }
+    if (near(e, '#generate, [data-action=open], [data-action=view]')) showResults();
   });
+
+  // --- a picture pasted anywhere, but into a text field ---
+  addEventListener('paste', (e) => {
+    if (near(e, 'input, textarea') || !e.clipboardData) return;
+    const file = [...e.clipboardData.files].find((f) => f.type.startsWith('image/'));
+    const input = document.querySelector('#picture input[type=file]');
+    if (!file || !input) return;
+    const transfer = new DataTransfer();
+    transfer.items.add(file);
+    input.files = transfer.files;
+    input.dispatchEvent(new Event('change', { bubbles: true }));
+    e.preventDefault();
+  });
+
+  // --- light or dark as it was chosen, and the progress in the tab's title ---
   addEventListener('DOMContentLoaded', () => {
     let wish = null;
-    try { wish = localStorage.getItem('trellis2-theme'); } catch (_) {}
+    try { wish = localStorage.getItem('trellis2-theme'); } catch (_) { /* private window */ }
     if (wish && !new URLSearchParams(location.search).has('__theme')) {
       document.body.classList.toggle('dark', wish === 'dark');
     }
+    const name = 'TRELLIS.2';
+    setInterval(() => {
+      const bar = document.querySelector('#progress [role=progressbar]');
+      const title = bar ? `${bar.getAttribute('aria-valuenow')} % · ${name}` : name;
+      if (document.title !== title) document.title = title;
+    }, 1000);
   });
 })();
