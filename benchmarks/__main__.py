@@ -18,7 +18,22 @@ from pathlib import Path
 
 from .record import Record
 
-CPU = ("model", "convert", "mesh", "render", "glb", "state", "gateway", "client", "pipeline", "loading")
+CPU = (
+    "model",
+    "convert",
+    "mesh",
+    "render",
+    "glb",
+    "state",
+    "gateway",
+    "fuzz",
+    "client",
+    "pipeline",
+    "loading",
+)
+LONG = ("schema",)
+"""Run only when named; their results stay in the table."""
+
 GPU = ("gpu",)
 FOLDER = Path(__file__).parent
 
@@ -90,7 +105,7 @@ def write_results(results: Path) -> None:
         "Written by `make bench` and `make bench-gpu`.",
         "",
     ]
-    for name in CPU + GPU:
+    for name in CPU + LONG + GPU:
         path = results / f"{name}.json"
         if not path.exists():
             continue

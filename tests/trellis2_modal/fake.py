@@ -39,9 +39,12 @@ class FakeGenerator:
     model = "fake"
     device = "cpu"
 
-    def __init__(self, step_seconds: float, journal: str | None, pipeline_types: tuple[str, ...]) -> None:
+    def __init__(
+        self, step_seconds: float, journal: str | None, pipeline_types: tuple[str, ...], burn: bool
+    ) -> None:
         self.pipeline_types = pipeline_types
         self._step_seconds = step_seconds
+        self._burn = burn
         self._journal = Path(journal) if journal else None
 
     def generate(self, picture: bytes, settings: GenerateSettings, monitor: Monitor) -> JobOutput:
@@ -71,7 +74,10 @@ class FakeGenerator:
     def _steps(self, monitor: Monitor, stage: str) -> None:
         for step in range(STEPS):
             monitor.step(stage, step, STEPS)
-            time.sleep(self._step_seconds)
+            if self._burn:
+                _burn(self._step_seconds)
+            else:
+                time.sleep(self._step_seconds)
         monitor.step(stage, STEPS, STEPS)
 
     def _write(self, line: str) -> None:
@@ -81,14 +87,25 @@ class FakeGenerator:
 
 
 def create(
-    step_seconds: float = 0.01, journal: str | None = None, pipeline_types: tuple[str, ...] = ("512",)
+    step_seconds: float = 0.01,
+    journal: str | None = None,
+    pipeline_types: tuple[str, ...] = ("512",),
+    burn: bool = False,
 ) -> FakeGenerator:
-    return FakeGenerator(step_seconds, journal, tuple(pipeline_types))
+    """With `burn` its steps keep every processor busy, as a model on the CPU does."""
+    return FakeGenerator(step_seconds, journal, tuple(pipeline_types), burn)
 
 
 def broken() -> FakeGenerator:
     """A model that cannot be loaded."""
     raise RuntimeError("no weights")
+
+
+def _burn(seconds: float) -> None:
+    end = time.monotonic() + seconds
+    matrix = np.ones((700, 700), np.float32)
+    while time.monotonic() < end:
+        matrix @ matrix  # numpy's BLAS takes a thread a processor
 
 
 def _misbehave(seed: int) -> None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, get_args
 
 from pydantic import BaseModel
 
 from ...protocol.errors import ERRORS, PROBLEM_MEDIA_TYPE
-from ...protocol.replies import EVENT_STREAM, Problem
+from ...protocol.limits import MAX_IDEMPOTENCY_KEY_LENGTH
+from ...protocol.replies import EVENT_STREAM, EventType, JobEvent, Problem
 from ...protocol.requests import ExtractRequest, ExtractSettings, GenerateRequest, GenerateSettings
 
 EXAMPLE_IMAGE = "iVBORw0KGgo..."
@@ -70,6 +71,39 @@ def matte_body() -> dict[str, Any]:
     return {"requestBody": {"required": True, "content": content}}
 
 
+def header(name: str, description: str, example: str, **rules: Any) -> dict[str, Any]:
+    """A request header that is read by hand."""
+    return {
+        "name": name,
+        "in": "header",
+        "required": False,
+        "description": description,
+        "schema": {"type": "string", **rules},
+        "example": example,
+    }
+
+
+IDEMPOTENCY_KEY = header(
+    "Idempotency-Key",
+    "A word of your own: the same key and body is the same job, however often it is sent",
+    "chair-photo-1",
+    minLength=1,
+    maxLength=MAX_IDEMPOTENCY_KEY_LENGTH,
+    pattern="^[ -~]+$",
+)
+PREFER = header("Prefer", "Answer 202 and the job at once", "respond-async", enum=["respond-async"])
+LAST_EVENT_ID = header("Last-Event-ID", "Go on after this event", "7", pattern="^[0-9]{1,12}$")
+RANGE = header(
+    "Range", "One range of bytes (several are answered with the whole file)", "bytes=0-1023", maxLength=60
+)
+IF_NONE_MATCH = header("If-None-Match", "The ETag of the copy you have", '"job_...-glb"', maxLength=200)
+
+
+def parameters(*headers: dict[str, Any], body: dict[str, Any] | None = None) -> dict[str, Any]:
+    """`openapi_extra` of a route: its headers and, when it has one, its body."""
+    return {"parameters": list(headers), **(body or {})}
+
+
 Replies = dict[int | str, dict[str, Any]]
 
 
@@ -89,6 +123,23 @@ def errors(*statuses: int, **success: dict[str, Any]) -> Replies:
     return replies
 
 
+def event_schema() -> dict[str, Any]:
+    """The schema of each event of a stream; its `data` is the JSON of a `JobEvent`."""
+    return {
+        "type": "object",
+        "properties": {
+            "id": {"type": "string", "description": "Send it back as Last-Event-ID to go on from here"},
+            "event": {"type": "string", "enum": list(get_args(EventType))},
+            "data": {
+                "type": "string",
+                "contentMediaType": "application/json",
+                "contentSchema": schema(JobEvent),
+            },
+        },
+        "required": ["id", "event", "data"],
+    }
+
+
 def binary(description: str, *media_types: str) -> dict[str, Any]:
     file = {"schema": {"type": "string", "format": "binary"}}
     return {"description": description, "content": dict.fromkeys(media_types, file)}
@@ -98,7 +149,7 @@ def json_reply(model: type[BaseModel], description: str, *also: str) -> dict[str
     """A 200 that is JSON, or one of the media types in `also`."""
     content: dict[str, Any] = {"application/json": {}}
     for media in also:
-        kind = {"type": "string"} if media == EVENT_STREAM else {"type": "string", "format": "binary"}
+        kind = event_schema() if media == EVENT_STREAM else {"type": "string", "format": "binary"}
         content[media] = {"schema": kind}
     return {"description": description, "model": model, "content": content}
 

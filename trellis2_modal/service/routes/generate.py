@@ -45,7 +45,11 @@ ACCEPTED = {"model": JobStatus, "description": "Queued; see Location (with Prefe
 @router.post(
     "/generate",
     response_model=GenerateResponse,
-    openapi_extra=documents.json_body(GenerateRequest, documents.EXAMPLES["generate"]),
+    openapi_extra=documents.parameters(
+        documents.IDEMPOTENCY_KEY,
+        documents.PREFER,
+        body=documents.json_body(GenerateRequest, documents.EXAMPLES["generate"]),
+    ),
     responses=documents.errors(
         *documents.COMMON,
         *(406, 409, 422, 504, 507),
@@ -68,7 +72,11 @@ async def generate(request: Request, key: Annotated[ApiKey, Depends(caller("gene
 @router.post(
     "/extract_glb",
     response_model=ExtractResponse,
-    openapi_extra=documents.json_body(ExtractRequest, documents.EXAMPLES["extract"]),
+    openapi_extra=documents.parameters(
+        documents.IDEMPOTENCY_KEY,
+        documents.PREFER,
+        body=documents.json_body(ExtractRequest, documents.EXAMPLES["extract"]),
+    ),
     responses=documents.errors(
         *documents.COMMON,
         *(404, 406, 409, 410, 422, 504, 507),

@@ -44,7 +44,7 @@ EXTENSIONS = {
     "",
     status_code=202,
     response_model=JobStatus,
-    openapi_extra=documents.submission_body(),
+    openapi_extra=documents.parameters(documents.IDEMPOTENCY_KEY, body=documents.submission_body()),
     responses=documents.errors(*documents.COMMON, 404, 409, 410, 422),
 )
 async def submit_job(request: Request, key: Annotated[ApiKey, Depends(caller())]) -> Response:
@@ -90,10 +90,14 @@ async def cancel(request: Request, key: Reader, job_id: JobId) -> Response:
 @router.get(
     "/{job_id}/events",
     response_class=Response,
+    openapi_extra=documents.parameters(documents.LAST_EVENT_ID),
     responses=documents.errors(
         *documents.READS,
         404,
-        _200={"description": "Server-sent events", "content": {EVENT_STREAM: {"schema": {"type": "string"}}}},
+        _200={
+            "description": "Server-sent events",
+            "content": {EVENT_STREAM: {"schema": documents.event_schema()}},
+        },
         _204={"description": "Nothing after Last-Event-ID will come"},
     ),
 )
@@ -115,6 +119,7 @@ async def events(request: Request, key: Reader, job_id: JobId) -> Response:
 @router.get(
     "/{job_id}/{artifact}",
     response_class=Response,
+    openapi_extra=documents.parameters(documents.RANGE, documents.IF_NONE_MATCH),
     responses=documents.errors(
         *documents.READS,
         *(404, 409, 410, 416, 422, 504, 507),
