@@ -80,10 +80,10 @@ def create(
 ) -> None:
     """Make a key for NAME and print its secret."""
     expires = None if days is None else time.time() + days * DAY
+    opened = admin()
+    opened.keys()  # a list that cannot be read is no mistake in the arguments
     try:
-        key, secret = admin().create(
-            name, scopes or SCOPES, expires, requests_per_minute, gpu_seconds_per_day
-        )
+        key, secret = opened.create(name, scopes or SCOPES, expires, requests_per_minute, gpu_seconds_per_day)
     except ValueError as error:
         raise click.UsageError(str(error)) from error
     click.echo(f"{key.id}  {key.name}  {' '.join(key.scopes)}", err=True)

@@ -19,8 +19,8 @@ KEYS_FILE = "keys.json"
 CREATE_COMMAND = "trellis2-modal keys --modal create NAME"
 
 
-class KeysUnreachableError(Exception):
-    """The volume cannot be read or written; the text says what to do."""
+class KeysUnreachableError(OSError):
+    """The key list cannot be read or written; the text says what to do."""
 
 
 class VolumeKeys:

@@ -1,0 +1,250 @@
+"""Modal in this process: a queue, containers that are threads with the real `ModelHost`, tables, results.
+
+It keeps the rules that the service relies on: arguments and results are pickled, a call that raises runs
+again in another container up to its retries, cancelling raises `InputCancellation` inside the running call.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import pickle
+import queue
+import threading
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from modal import exception as modal_errors
+
+from tests.trellis2_modal.fake import create
+from trellis2_modal.protocol.errors import UnavailableError
+from trellis2_modal.service.config import DeploySettings
+from trellis2_modal.service.jobs import DeviceLostError
+from trellis2_modal.service.modal_calls import PENDING, CallOutcome
+from trellis2_modal.service.modal_progress import Entry
+from trellis2_modal.service.modal_worker import ModelHost, state_of
+from trellis2_modal.service.weights_manifest import COMMON_MODELS, REQUIRED_MODELS, Manifest
+
+MODELS = (*COMMON_MODELS, *REQUIRED_MODELS["512"])
+MANIFEST = Manifest("acme/mini", "0" * 40, "acme/eyes", "acme/scissors", MODELS)
+
+
+class HostedFake:
+    """The fake generator as a container holds it."""
+
+    freed = 0
+
+    def __init__(self, step_seconds: float) -> None:
+        fake = create(step_seconds=step_seconds)
+        self.model, self.device, self.pipeline_types = fake.model, fake.device, fake.pipeline_types
+        self.generate, self.extract_glb = fake.generate, fake.extract_glb
+
+    def free_memory(self) -> None:
+        HostedFake.freed += 1
+
+
+class TableOfBytes:
+    """A `modal.Dict`: what is put in is a copy."""
+
+    def __init__(self) -> None:
+        self.values: dict[str, bytes] = {}
+        self.puts = 0
+
+    def get(self, key: str, default: Any = None) -> Any:
+        return pickle.loads(self.values[key]) if key in self.values else default
+
+    def put(self, key: str, value: Any) -> None:
+        self.puts += 1
+        self.values[key] = pickle.dumps(value)
+
+
+@dataclass
+class Call:
+    id: str
+    kind: str
+    arguments: bytes
+    result: bytes | None = None
+    error: BaseException | None = None
+    thread: int | None = None
+    runs: int = 0
+    done: threading.Event = field(default_factory=threading.Event)
+
+
+class EmulatedModal:
+    """Implements `Calls`. `paused` holds back the containers; `broken` makes Modal unreachable."""
+
+    def __init__(
+        self, settings: DeploySettings | None = None, step_seconds: float = 0.0, containers: int = 1
+    ) -> None:
+        self.settings = settings or DeploySettings()
+        self.progress_table = TableOfBytes()
+        self.jobs = TableOfBytes()
+        self.calls: dict[str, Call] = {}
+        self.spawned: list[str] = []
+        self.asked: Counter[str] = Counter()
+        self.manifest_now: Manifest | Exception = MANIFEST
+        self.broken = False
+        self.expired: set[str] = set()
+        self.kill_next = 0
+        self.containers_made = 0
+        self._step_seconds = step_seconds
+        self._inbox: queue.Queue[Call | None] = queue.Queue()
+        self._running = threading.Event()
+        self._running.set()
+        self._threads = [threading.Thread(target=self._serve, daemon=True) for _ in range(containers)]
+        for thread in self._threads:
+            thread.start()
+
+    def pause(self) -> None:
+        self._running.clear()
+
+    def resume(self) -> None:
+        self._running.set()
+
+    def stop(self) -> None:
+        self.resume()
+        for _ in self._threads:
+            self._inbox.put(None)
+        for thread in self._threads:
+            thread.join(10)
+
+    # --- the protocol ------------------------------------------------------------------------------------
+
+    async def spawn(
+        self, kind: Any, settings: dict[str, Any], payload: bytes | None, source: str | None
+    ) -> str:
+        self._reach("spawn")
+        call = Call(f"fc-{len(self.calls):04d}", kind, pickle.dumps((settings, payload, source)))
+        self.calls[call.id] = call
+        self.spawned.append(call.id)
+        self._inbox.put(call)
+        return call.id
+
+    async def outcome(self, call: str) -> CallOutcome:
+        self._reach("outcome")
+        found = self.calls[call]
+        if call in self.expired:
+            return CallOutcome("expired")
+        if not found.done.is_set():
+            return PENDING
+        if found.error is not None:
+            state = "timeout" if isinstance(found.error, modal_errors.FunctionTimeoutError) else "error"
+            return CallOutcome(state, detail=repr(found.error))
+        return CallOutcome("returned", pickle.loads(found.result or b""))
+
+    async def cancel(self, call: str) -> None:
+        self._reach("cancel")
+        found = self.calls[call]
+        if found.done.is_set():
+            return
+        if found.thread is None:
+            self._finish(found, error=modal_errors.RemoteError("cancelled"))
+            return
+        cancellation = ctypes.py_object(modal_errors.InputCancellation)
+        ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(found.thread), cancellation)
+
+    async def progress(self, call: str) -> Entry | None:
+        self._reach("progress")
+        entry: Entry | None = self.progress_table.get(call)
+        return entry
+
+    async def manifest(self) -> Manifest:
+        self._reach("manifest")
+        if isinstance(self.manifest_now, Exception):
+            raise self.manifest_now
+        return self.manifest_now
+
+    async def records(self) -> list[dict[str, Any]]:
+        self._reach("records")
+        return [self.jobs.get(key) for key in list(self.jobs.values)]
+
+    async def record(self, job: str) -> dict[str, Any] | None:
+        self._reach("record")
+        found: dict[str, Any] | None = self.jobs.get(job)
+        return found
+
+    async def claim(self, job: str, record: dict[str, Any]) -> bool:
+        self._reach("claim")
+        if job in self.jobs.values:
+            return False
+        self.jobs.put(job, record)
+        return True
+
+    async def save(self, job: str, record: dict[str, Any]) -> None:
+        self._reach("save")
+        self.jobs.put(job, record)
+
+    async def forget(self, job: str) -> None:
+        self._reach("forget")
+        self.jobs.values.pop(job, None)
+
+    def _reach(self, what: str) -> None:
+        self.asked[what] += 1
+        if self.broken:
+            raise UnavailableError("the platform cannot be reached; try again", retry_after=10)
+
+    # --- containers --------------------------------------------------------------------------------------
+
+    def _container(self) -> ModelHost:
+        self.containers_made += 1
+        host = ModelHost(self.settings, Path("nowhere"), "cpu", self.progress_table)
+        host._generator = HostedFake(self._step_seconds)  # type: ignore[assignment]
+        return host
+
+    def _serve(self) -> None:
+        host = self._container()
+        while (call := self._inbox.get()) is not None:
+            self._running.wait()
+            if call.done.is_set():
+                continue
+            call.runs += 1
+            call.thread = threading.get_ident()
+            try:
+                self._finish(call, result=pickle.dumps(self._run(host, call)))
+            except (DeviceLostError, KilledError) as error:
+                host = self._container()
+                call.thread = None
+                if call.runs <= self.settings.gpu_class_options()["retries"]:
+                    self._inbox.put(call)
+                else:
+                    self._finish(call, error=error)
+            except modal_errors.InputCancellation:
+                self._finish(call, error=modal_errors.RemoteError("cancelled"))
+
+    def _run(self, host: ModelHost, call: Call) -> Any:
+        settings, payload, source = pickle.loads(call.arguments)
+        if self.kill_next > 0:
+            self.kill_next -= 1
+            host.run(call.kind, settings, lambda: _die(), call.id)  # type: ignore[arg-type]
+
+        def load() -> bytes:
+            if payload is not None:
+                return bytes(payload)
+            return state_of(pickle.loads(self.calls[source].result or b""))
+
+        return host.run(call.kind, settings, load, call.id)  # type: ignore[arg-type]
+
+    def _finish(self, call: Call, result: bytes | None = None, error: BaseException | None = None) -> None:
+        call.result, call.error, call.thread = result, error, None
+        call.done.set()
+
+
+class KilledError(BaseException):
+    """A container that is gone: nothing of ours sees it coming."""
+
+
+def _die() -> bytes:
+    raise KilledError
+
+
+def wait_for_call(modal: EmulatedModal, call: str, seconds: float = 20.0) -> None:
+    assert modal.calls[call].done.wait(seconds), f"{call} did not end"
+
+
+def until(check: Any, what: str, seconds: float = 20.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not check():
+        assert time.monotonic() < deadline, f"{what}: not within {seconds} s"
+        threading.Event().wait(0.01)
