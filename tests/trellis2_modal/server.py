@@ -123,21 +123,24 @@ def running(
 class ServerProcess:
     """A server in a process of its own, to be killed and started again on the same data and port."""
 
-    def __init__(self, data_dir: Path, options: dict[str, Any] | None = None, **overrides: Any) -> None:
+    def __init__(
+        self, data_dir: Path, options: dict[str, Any] | None = None, factory: str = FAKE, **overrides: Any
+    ) -> None:
         self.data_dir = data_dir
         self.admin = local_admin(data_dir)
-        self._options = {"options": options or {}, "overrides": overrides}
+        self._options = {"factory": factory, "options": options or {}, "overrides": overrides}
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self.port = probe.getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}"
         self._process: subprocess.Popen[bytes] | None = None
 
-    def start(self) -> None:
+    def start(self, patience: float = 30.0) -> None:
+        """Start and wait until the worker is ready."""
         command = [sys.executable, "-m", "tests.trellis2_modal.server", str(self.data_dir), str(self.port)]
         env = dict(os.environ, PYTHONPATH=os.pathsep.join(p for p in sys.path if p))
         self._process = subprocess.Popen([*command, json.dumps(self._options)], env=env)
-        wait_for(self.healthy, "the server process", 30)
+        wait_for(self.healthy, "the server process", patience)
 
     def healthy(self) -> bool:
         try:
@@ -162,17 +165,33 @@ class ServerProcess:
         text = path.read_text().strip() if path.exists() else ""
         return int(text) if text else None
 
+    def kill_worker(self) -> None:
+        """As `kill -9` does; nothing when there is none at the moment."""
+        pid = self.worker_pid()
+        if pid is not None and alive(pid):
+            os.kill(pid, signal.SIGKILL)
+
+
+def alive(pid: int) -> bool:
+    """Whether a process runs: a killed child of a killed parent may stay a zombie until it is collected."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    state = Path(f"/proc/{pid}/stat")
+    return not (state.exists() and state.read_text().rpartition(")")[2].split()[0] == "Z")
+
 
 def _main() -> None:
     data_dir, port, text = Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
     chosen = json.loads(text)
     settings = settings_for(data_dir, **chosen["overrides"])
-    server = make_server(settings, WorkerSpec(FAKE, chosen["options"]))
+    server = make_server(settings, WorkerSpec(chosen["factory"], chosen["options"]))
     with listen("127.0.0.1", port) as listener:
         server.run(sockets=[listener])
 
 
-__all__ = ["Running", "ServerProcess", "picture", "running", "settings_for", "wait_for"]
+__all__ = ["Running", "ServerProcess", "alive", "picture", "running", "settings_for", "wait_for"]
 
 if __name__ == "__main__":
     _main()

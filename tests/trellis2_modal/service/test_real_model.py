@@ -6,6 +6,7 @@ import io
 import os
 import signal
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ import pytest
 from PIL import Image
 
 from tests.trellis2.pipelines.tiny_checkpoint import write_checkpoint
-from tests.trellis2_modal.server import Running, running, wait_for
+from tests.trellis2_modal.server import Running, ServerProcess, running, wait_for
 from tests.trellis2_modal.service.test_api import events_of
 from trellis2_modal.client.compression import load_state, peek_state
 from trellis2_modal.service.config import BUNDLED_WEIGHTS
@@ -31,11 +32,13 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_checkpoint(tmp_path_factory.mktemp("weights"))
 
 
+FACTORY = "trellis2_modal.service.generator:create"
+
+
 @pytest.fixture(scope="module")
 def live(tmp_path_factory: pytest.TempPathFactory, weights: Path) -> Iterator[Running]:
     options = {"weights": str(weights), "device": "cpu"}
-    factory = "trellis2_modal.service.generator:create"
-    with running(tmp_path_factory.mktemp("data"), factory, options, ready=False) as server:
+    with running(tmp_path_factory.mktemp("data"), FACTORY, options, ready=False) as server:
         wait_for(lambda: httpx.get(server.url + "/health").json()["status"] == "ok", "the model", PATIENCE)
         yield server
 
@@ -104,3 +107,45 @@ def test_cancel_and_kill(live: Running, photo: bytes) -> None:
         os.kill(int((live.data_dir / "worker.lock").read_text()), signal.SIGKILL)
         done = ended(client, job)
         assert (done["status"], done["attempt"]) == ("finished", 2)
+
+
+@pytest.mark.slow
+def test_nothing_is_lost_when_worker_and_server_are_killed(
+    tmp_path: Path, weights: Path, photo: bytes
+) -> None:
+    """Two callers, six jobs; the worker is killed twice and the server once, each time in the middle."""
+    options = {"weights": str(weights), "device": "cpu"}
+    server = ServerProcess(tmp_path, options, FACTORY, max_attempts=6)
+    keys = [server.admin.create(name, requests_per_minute=1000)[1] for name in ("anna", "bert")]
+    server.start(PATIENCE)
+    try:
+        with ExitStack() as open_clients:
+            callers = [
+                open_clients.enter_context(
+                    httpx.Client(base_url=server.url, headers={"X-API-Key": key}, timeout=PATIENCE)
+                )
+                for key in keys
+            ]
+            jobs = {submit(caller, photo, seed=str(n)): caller for n in range(3) for caller in callers}
+            for kill in (server.kill_worker, server.kill_worker, server.kill):
+                wait_for(lambda: any(_running(caller) for caller in callers), "a running job", PATIENCE)
+                kill()
+                if kill == server.kill:
+                    server.start(PATIENCE)
+            attempts = 0
+            for job, caller in jobs.items():
+                done = ended(caller, job)
+                assert done["status"] == "finished", done["problem"]
+                attempts += done["attempt"]
+                assert load_state(caller.get(f"/jobs/{job}/state").content).info["seed"] is not None
+                finals = [e for e in events_of(caller.get(f"/jobs/{job}/events")) if e.type == "result"]
+                assert len(finals) == 1
+                other = next(c for c in callers if c is not caller)
+                assert other.get(f"/jobs/{job}/state").status_code == 404
+            assert attempts > len(jobs)
+    finally:
+        server.kill()
+
+
+def _running(caller: httpx.Client) -> bool:
+    return any(job["status"] == "running" and job["progress"] for job in caller.get("/jobs").json()["jobs"])
