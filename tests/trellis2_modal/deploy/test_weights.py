@@ -1,0 +1,302 @@
+"""Weights: fetched once, checked, completed after an interruption, and refused when they are not whole."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+from huggingface_hub import errors as hub_errors
+from safetensors.numpy import load_file, save_file
+
+from tests.trellis2_modal.deploy.hub import FolderHub
+from tests.trellis2_modal.deploy.published import DECODER, ENCODER, MODEL, SETTINGS, write_hub
+from trellis2_modal.service import dinov3_timm, weights
+from trellis2_modal.service.config import (
+    BUNDLED_MODEL,
+    GATED_ENCODER,
+    GATED_REMOVER,
+    OPEN_ENCODER,
+    OPEN_REMOVER,
+    PUBLISHED_MODEL,
+    PUBLISHED_REVISION,
+    DeploySettings,
+)
+from trellis2_modal.service.weights_fetch import fetch, wanted_models
+from trellis2_modal.service.weights_hub import explained
+from trellis2_modal.service.weights_manifest import (
+    DOWNLOAD_COMMAND,
+    MARKER,
+    PUBLISHED_FILES,
+    WeightsError,
+    check_folder,
+    folder_name,
+    offered_types,
+    parse_manifest,
+    split_model_path,
+    weights_folder,
+)
+
+
+@pytest.fixture(scope="module")
+def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_hub(tmp_path_factory.mktemp("hub"))
+
+
+@pytest.fixture
+def hub(published: Path) -> FolderHub:
+    return FolderHub(published)
+
+
+def test_a_download_is_complete_checked_and_done_once(hub: FolderHub, tmp_path: Path) -> None:
+    commits: list[int] = []
+    manifest = fetch(SETTINGS, tmp_path, hub, lambda: commits.append(1))
+    folder = weights_folder(SETTINGS, tmp_path)
+    assert check_folder(folder) == manifest
+    assert manifest.pipeline_types == ("512", "1024", "1024_cascade", "1536_cascade")
+    assert set(manifest.models) == wanted_models()
+    assert (folder / DECODER / "ckpts" / "sparse_structure_decoder.safetensors").is_file()
+    assert (folder / "image_encoder" / "model.safetensors").is_file()
+    assert not list(folder.rglob("*.part"))
+    assert not any("onnx" in name or "README" in name or "encoder." in name for name in hub.downloads)
+    assert len(commits) == len(hub.downloads) + 1
+    hub.downloads.clear()
+    before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
+    assert fetch(SETTINGS, tmp_path, hub) == manifest
+    assert hub.downloads == []
+    assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == before
+
+
+def test_an_interrupted_download_goes_on_where_it_stopped(hub: FolderHub, tmp_path: Path) -> None:
+    hub.cut_after = 6
+    with pytest.raises(WeightsError):
+        fetch(SETTINGS, tmp_path, hub)
+    folder = weights_folder(SETTINGS, tmp_path)
+    with pytest.raises(WeightsError, match="has not ended; run again: modal run"):
+        check_folder(folder)
+    first = set(hub.downloads)
+    hub.downloads.clear()
+    hub.cut_after = None
+    fetch(SETTINGS, tmp_path, hub)
+    assert first.isdisjoint(hub.downloads)
+    check_folder(folder)
+
+
+def test_a_damaged_file_never_gets_its_name(hub: FolderHub, tmp_path: Path) -> None:
+    hub.damaged = {"ckpts/tex_slat_decoder.safetensors"}
+    with pytest.raises(WeightsError, match=r"tex_slat_decoder.*digest"):
+        fetch(SETTINGS, tmp_path, hub)
+    folder = weights_folder(SETTINGS, tmp_path)
+    assert not (folder / "ckpts" / "tex_slat_decoder.safetensors").exists()
+    hub.damaged = set()
+    fetch(SETTINGS, tmp_path, hub)
+
+
+def test_a_known_digest_wins_over_what_the_hub_says(
+    hub: FolderHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = "ckpts/tex_slat_decoder.json"
+    monkeypatch.setitem(PUBLISHED_FILES, (MODEL, "commit-of-main", name), (0, "f" * 64))  # type: ignore[index]
+    with pytest.raises(WeightsError, match="SHA-256"):
+        fetch(SETTINGS, tmp_path, hub)
+
+
+@pytest.mark.parametrize("damage", ["missing", "short", "manifest", "no folder"])
+def test_a_folder_that_is_not_whole_says_what_to_run(hub: FolderHub, tmp_path: Path, damage: str) -> None:
+    fetch(SETTINGS, tmp_path, hub)
+    folder = weights_folder(SETTINGS, tmp_path)
+    victim = folder / "ckpts" / "shape_slat_decoder.safetensors"
+    if damage == "missing":
+        victim.unlink()
+    elif damage == "short":
+        victim.write_bytes(victim.read_bytes()[:-1])
+    elif damage == "manifest":
+        (folder / MARKER).write_text("{}")
+    else:
+        folder = folder.with_name("elsewhere")
+    with pytest.raises(WeightsError) as caught:
+        check_folder(folder)
+    assert DOWNLOAD_COMMAND in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        ({"model": "acme/nothing"}, "no repository acme/nothing"),
+        ({"model": DECODER}, "no pipeline.json"),
+        ({"image_encoder": DECODER}, "no safetensors file"),
+    ],
+)
+def test_a_wrong_choice_is_named(hub: FolderHub, tmp_path: Path, change: dict[str, str], text: str) -> None:
+    import dataclasses
+
+    with pytest.raises(WeightsError, match=text):
+        fetch(dataclasses.replace(SETTINGS, **change), tmp_path, hub)  # type: ignore[arg-type]
+
+
+def test_a_choice_has_a_folder_of_its_own() -> None:
+    base = DeploySettings()
+    names = {
+        folder_name(settings)
+        for settings in (
+            base,
+            DeploySettings(revision="main"),
+            DeploySettings(image_encoder=OPEN_ENCODER),
+            DeploySettings(background_remover=OPEN_REMOVER),
+            DeploySettings(image_encoder_revision="abc"),
+        )
+    }
+    assert len(names) == 5
+    assert folder_name(base) == folder_name(DeploySettings())
+    assert folder_name(base).startswith("TRELLIS.2-4B-af44b45f2e35-")
+    assert weights_folder(DeploySettings(model=BUNDLED_MODEL)).name == "trellis2-mini"
+
+
+def test_what_models_offer() -> None:
+    everything = wanted_models()
+    assert offered_types(everything) == ("512", "1024", "1024_cascade", "1536_cascade")
+    assert offered_types(everything - {"tex_slat_flow_model_1024"}) == ("512",)
+    assert offered_types(everything - {"shape_slat_decoder"}) == ()
+
+
+def test_model_paths() -> None:
+    assert split_model_path("ckpts/x", "acme/mini") == ("acme/mini", "ckpts/x")
+    assert split_model_path("acme/other/ckpts/x", "acme/mini") == ("acme/other", "ckpts/x")
+
+
+def test_the_published_digests_are_complete() -> None:
+    files = [key for key in PUBLISHED_FILES if key[0] == PUBLISHED_MODEL]
+    assert {revision for _, revision, _ in files} == {PUBLISHED_REVISION}
+    stems = {path.rpartition(".")[0] for _, _, path in PUBLISHED_FILES}
+    assert len(stems) * 2 == len(PUBLISHED_FILES)
+    assert all(size > 0 and len(digest) == 64 for size, digest in PUBLISHED_FILES.values())
+
+
+@pytest.mark.parametrize("data", [b"", b"[]", b"{}", b'{"files": [{"path": 1}]}', b"\xff"])
+def test_a_manifest_that_is_none(data: bytes) -> None:
+    with pytest.raises(WeightsError, match="modal run"):
+        parse_manifest(data)
+
+
+# --- the hub's errors ---------------------------------------------------------------------------------------
+
+
+def _response(status: int) -> Any:
+    import importlib
+
+    library = importlib.import_module(hub_errors.HfHubHTTPError.__mro__[1].__module__.partition(".")[0])
+    return library.Response(status, request=library.Request("GET", "https://hub.example/x"))
+
+
+@pytest.mark.parametrize(
+    ("kind", "advice"),
+    [
+        (
+            hub_errors.GatedRepoError,
+            ["accept its licence", "modal secret create huggingface-secret", OPEN_ENCODER],
+        ),
+        (hub_errors.RevisionNotFoundError, ["TRELLIS2_REVISION", "no revision 'abc'"]),
+        (hub_errors.RepositoryNotFoundError, ["TRELLIS2_MODEL"]),
+        (hub_errors.HfHubHTTPError, ["cannot be reached", DOWNLOAD_COMMAND]),
+    ],
+)
+def test_every_error_of_the_hub_says_what_to_run(kind: type[Exception], advice: list[str]) -> None:
+    error = kind("no", response=_response(404))  # type: ignore[call-arg]
+    with pytest.raises(WeightsError) as caught, explained(GATED_ENCODER, "abc"):
+        raise error
+    for part in advice:
+        assert part in str(caught.value)
+
+
+def test_no_network_says_so() -> None:
+    with pytest.raises(WeightsError, match="cannot be reached"), explained(MODEL, "main"):
+        raise httpx.ConnectError("no route")
+
+
+def test_a_missing_token_is_said_before_anything_is_asked(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, hub: FolderHub
+) -> None:
+    monkeypatch.delenv("HF_TOKEN", raising=False)
+    with pytest.raises(WeightsError, match="modal secret create huggingface-secret HF_TOKEN=YOUR_TOKEN"):
+        weights.run(DeploySettings(), tmp_path, hub)
+    only_remover = DeploySettings(image_encoder=OPEN_ENCODER)
+    assert only_remover.gated_sources == (GATED_REMOVER,)
+    assert DeploySettings(image_encoder=OPEN_ENCODER, background_remover=OPEN_REMOVER).gated_sources == ()
+
+
+def test_the_modal_function_runs_locally(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, hub: FolderHub, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(weights, "SETTINGS", SETTINGS)
+    monkeypatch.setattr(weights, "HuggingFaceHub", lambda: hub)
+    monkeypatch.setattr(weights, "default_data_dir", lambda: tmp_path)
+    with pytest.warns(UserWarning, match="locally"):
+        summary = weights.download_weights.local()
+    assert check_folder(Path(summary["folder"])).model == MODEL
+    assert "pipeline_types" in capsys.readouterr().out
+
+
+# --- timm's copy of DINOv3 ----------------------------------------------------------------------------------
+
+
+@contextmanager
+def timm_names(folder: Path, target: Path) -> Iterator[None]:
+    """The encoder's tensors as timm stores them: query, key and value fused, no biases for them."""
+    tensors = load_file(folder / "model.safetensors")
+    top = {new: old for old, new in dinov3_timm._TOP.items()}
+    block = {new: old for old, new in dinov3_timm._BLOCK.items()}
+    fused: dict[str, np.ndarray] = {}
+    for name, value in tensors.items():
+        if name in top:
+            fused[top[name]] = value
+        elif name.startswith("layer."):
+            _, number, rest = name.split(".", 2)
+            if rest in block:
+                fused[f"blocks.{number}.{block[rest]}"] = value
+    for number in range(2):
+        parts = [tensors[f"layer.{number}.attention.{k}_proj.weight"] for k in "qkv"]
+        fused[f"blocks.{number}.attn.qkv.weight"] = np.concatenate(parts)
+    target.mkdir(parents=True)
+    save_file(fused, target / "model.safetensors")
+    yield
+
+
+def test_timms_copy_becomes_a_folder_that_transformers_loads(published: Path, tmp_path: Path) -> None:
+    import dataclasses
+
+    import torch
+    from transformers import AutoModel
+
+    root = tmp_path / "hub"
+    for repo in (MODEL, DECODER):
+        (root / repo).parent.mkdir(parents=True, exist_ok=True)
+        (root / repo).symlink_to(published / repo)
+    with timm_names(published / ENCODER, root / OPEN_ENCODER):
+        settings = dataclasses.replace(SETTINGS, image_encoder=OPEN_ENCODER)
+        manifest = fetch(settings, tmp_path / "volume", FolderHub(root))
+    folder = weights_folder(settings, tmp_path / "volume")
+    assert {f.path for f in manifest.files if f.repo == OPEN_ENCODER} == {
+        "image_encoder/config.json",
+        "image_encoder/model.safetensors",
+    }
+    check_folder(folder)
+    original = AutoModel.from_pretrained(published / ENCODER).eval()
+    config = json.loads((folder / "image_encoder" / "config.json").read_text())
+    config |= {"num_attention_heads": 2, "patch_size": 128}  # the tiny encoder's heads are not 64 wide
+    (folder / "image_encoder" / "config.json").write_text(json.dumps(config))
+    converted = AutoModel.from_pretrained(folder / "image_encoder").eval()
+    with torch.no_grad():
+        for layer in original.state_dict():
+            if layer.endswith(("q_proj.bias", "v_proj.bias")):
+                original.state_dict()[layer].zero_()
+        picture = torch.randn(1, 3, 256, 256)
+        expected = original(pixel_values=picture).last_hidden_state
+        assert torch.allclose(converted(pixel_values=picture).last_hidden_state, expected, atol=1e-5)
+    tensors = load_file(folder / "image_encoder" / "model.safetensors")
+    with pytest.raises(ValueError, match="no tensor of timm"):
+        dinov3_timm.renamed({"head.weight": tensors["norm.weight"]})
