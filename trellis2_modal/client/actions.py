@@ -135,7 +135,8 @@ class Actions:
     ) -> list[Any]:
         """Queue a generation. The tab follows it, unless it waits behind another one."""
         if not picture:
-            raise gr.Error("Drop a picture first, or pick an example.", duration=6, title="No picture")
+            gr.Info("Drop a picture first, or pick an example.", duration=5, title="No picture yet")
+            return [gr.skip(), gr.skip()]
         chosen = random.randrange(MAX_SEED) if new_seed or seed is None else int(seed)
         settings = forms.values_of(GenerateSettings, self.generation, values) | {"seed": chosen}
         if pipeline != AUTOMATIC:
@@ -234,18 +235,18 @@ class Actions:
                 words = self.desk.test_connection(url, settings.key)
         except ServiceError as error:
             found = explain(error)
-            verdict = views.matte("", f"Not saved. {found.title}. {found.detail}", warn=True)
+            verdict = views.verdict(f"Not saved: {found.title.lower()}", found.detail, good=False)
             return [verdict, gr.skip(), gr.skip()]
         with told():
             self.desk.change_settings(settings)
         field = gr.update(value="", placeholder=views.key_placeholder(bool(settings.key)))
-        return [views.matte("", f"Saved. {words}", warn=False), field, {}]
+        return [views.verdict("Saved", words, good=True), field, {}]
 
     def use_local(self, limit: float) -> list[Any]:
         """Forget address and key."""
         with told():
             self.desk.change_settings(ClientSettings(history_limit_gb=float(limit)))
-        verdict = views.matte("", "Saved. The model runs on this machine.", warn=False)
+        verdict = views.verdict("Saved", "The model runs on this machine.", good=True)
         return [verdict, "", gr.update(value="", placeholder=views.key_placeholder(False)), {}]
 
 
@@ -270,4 +271,4 @@ def told() -> Iterator[None]:
         yield
     except (ServiceError, OSError) as error:
         found = explain(error)
-        raise gr.Error(found.detail, duration=10, title=found.title) from error
+        raise gr.Error(f"{found.title}. {found.detail}", duration=10, print_exception=False) from error

@@ -92,7 +92,7 @@ def base_url(text: str) -> httpx.URL:
         url = httpx.URL(text.rstrip("/") + "/")
     except httpx.InvalidURL as error:
         raise InvalidRequestError(f"{text!r} is not an address: {error}") from error
-    if url.scheme not in ("http", "https") or not url.host:
+    if url.scheme not in ("http", "https") or not url.host or any(c.isspace() or c == "%" for c in url.host):
         raise InvalidRequestError(f"{text!r} is not an address such as https://example.modal.run")
     return url
 

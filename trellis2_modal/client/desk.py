@@ -50,6 +50,10 @@ LOCAL_RETRY = Retry(offline=3.0)
 """A server on this machine that is silent is dead: it is started again instead of waited for."""
 
 
+TRIAL_RETRY = Retry(attempts=2, startup=0.0)
+"""For the connection test, where a person waits for the answer."""
+
+
 class Stopped(Exception):  # noqa: N818  (a wish, not a fault)
     """The person cancelled while the client waited."""
 
@@ -234,7 +238,7 @@ class Desk:
 
     def test_connection(self, url: str, key: str) -> str:
         """Health and usage of a service in one sentence. Raises `ServiceError`."""
-        with Client(url, key or None, **self._client_options) as client:
+        with Client(url, key or None, **{"retry": TRIAL_RETRY, **self._client_options}) as client:
             health = client.health()
             if not key:
                 raise UnauthenticatedError("the service answers, but needs a key")

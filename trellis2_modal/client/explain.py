@@ -22,7 +22,7 @@ ACTION_LABELS: dict[Action, str] = {
 
 @dataclass(frozen=True)
 class Explanation:
-    """`action` is what the one button does; `suggested` are settings that the next try should use."""
+    """What happened, what is safe, and what the one button does."""
 
     title: str
     detail: str
@@ -32,17 +32,30 @@ class Explanation:
         return {name: str(value) for name, value in asdict(self).items()}
 
 
+NO_SUBJECT = "no subject"
+"""What the service's words about an empty matte have in common; its numbers help nobody who took a photo."""
+
+NOTHING_FOUND = Explanation(
+    "No object was found in the picture",
+    "Use a picture of one object that stands out from what is behind it, or a PNG that is already cut out.",
+    "picture",
+)
+
+
 def explain(error: BaseException) -> Explanation:
     """What to tell a person about an error of the client, the service or the disk."""
     if isinstance(error, OSError):
         return _disk(error)
     if not isinstance(error, ServiceError):
         return Explanation("Something went wrong in the app", f"{type(error).__name__}: {error}")
+    if isinstance(error, errors.InvalidImageError) and NO_SUBJECT in error.detail:
+        return NOTHING_FOUND
     for kind, title, detail, action in _TABLE:
         if isinstance(error, kind):
             said = error.detail[:1].upper() + error.detail[1:]
             said += "" if said.endswith((".", "!", "?")) else "."
-            return Explanation(title, f"{said} {detail}".strip(), action)
+            wait = f" Try again in {duration(error.retry_after)}." if error.retry_after else ""
+            return Explanation(title, f"{said} {detail}".strip() + wait, action)
     return Explanation(error.title, error.detail)
 
 
@@ -50,10 +63,6 @@ def suggested_settings(error: BaseException) -> dict[str, Any]:
     """Smaller settings that the service says will fit."""
     hints = error.hints.get("suggested") if isinstance(error, ServiceError) else None
     return dict(hints) if isinstance(hints, dict) else {}
-
-
-def wait_text(error: ServiceError) -> str:
-    return f" Try again in {duration(error.retry_after)}." if error.retry_after else ""
 
 
 def _disk(error: OSError) -> Explanation:

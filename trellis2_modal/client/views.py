@@ -341,6 +341,12 @@ def matte(address: str, hint: str, warn: bool) -> str:
     )
 
 
+def verdict(title: str, words: str, good: bool) -> str:
+    """What came of saving the settings."""
+    kind = "good" if good else "bad"
+    return f'<div class="card {kind}" role="status"><h3>{text(title)}</h3><p>{text(words)}</p></div>'
+
+
 def key_placeholder(saved: bool) -> str:
     """What the empty key field says; the key itself never comes back to the page."""
     return "saved; type to replace it" if saved else "sk_..."

@@ -1,0 +1,101 @@
+"""A service in memory, and both clients in front of it, waiting for nobody."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.trellis2_modal.client.service import KEY, URL, Service, photo
+from trellis2_modal.client.api import AsyncClient, AsyncJob, Client, Retry, Waiting
+
+QUICK = Retry(base=0.001, cap=0.002)
+
+
+class Awaited:
+    """An `AsyncClient` or `AsyncJob` that is waited for, so that one test serves both clients."""
+
+    def __init__(self, inner: Any, loop: asyncio.AbstractEventLoop) -> None:
+        self.inner, self._loop = inner, loop
+
+    def __getattr__(self, name: str) -> Any:
+        value = getattr(self.inner, name)
+        if name == "events":
+            return lambda *args: self._loop.run_until_complete(_collect(value(*args)))
+        if not asyncio.iscoroutinefunction(value):
+            return value
+
+        def call(*args: Any, **options: Any) -> Any:
+            found = self._loop.run_until_complete(value(*args, **options))
+            return Awaited(found, self._loop) if isinstance(found, AsyncJob) else found
+
+        return call
+
+
+async def _collect(events: Any) -> list[Any]:
+    return [event async for event in events]
+
+
+@pytest.fixture
+def service() -> Service:
+    return Service()
+
+
+@pytest.fixture
+def waits() -> list[Waiting]:
+    """What the clients say before they wait."""
+    return []
+
+
+@pytest.fixture(params=["sync", "async"])
+def connect(
+    request: pytest.FixtureRequest, service: Service, waits: list[Waiting]
+) -> Iterator[Callable[..., Any]]:
+    """Makes a client of the service, blocking or asynchronous; sleeping takes no time."""
+    loop = asyncio.new_event_loop()
+    closers: list[Callable[[], Any]] = []
+
+    def make(key: str | None = KEY, url: str = URL, **options: Any) -> Any:
+        options = {"retry": QUICK, "on_wait": waits.append} | options
+        transport = httpx.MockTransport(service)
+        if request.param == "sync":
+            client = Client(url, key, transport=transport, sleep=lambda s: None, **options)
+            closers.append(client.close)
+            return client
+
+        async def sleep(seconds: float) -> None:
+            await asyncio.sleep(0)
+
+        awaited = AsyncClient(url, key, transport=transport, sleep=sleep, **options)
+        closers.append(lambda: loop.run_until_complete(awaited.close()))
+        return Awaited(awaited, loop)
+
+    yield make
+    for close in closers:
+        close()
+    loop.close()
+
+
+@pytest.fixture
+def client(connect: Callable[..., Any]) -> Any:
+    return connect()
+
+
+@pytest.fixture
+def picture(tmp_path: Path) -> Path:
+    path = tmp_path / "red disc.png"
+    path.write_bytes(photo())
+    return path
+
+
+@pytest.fixture
+def data_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A data folder of its own, and an environment that says nothing about a service."""
+    for name in ("TRELLIS2_URL", "TRELLIS2_API_KEY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("TRELLIS2_HOME", str(tmp_path / "home"))
+    return tmp_path / "home"

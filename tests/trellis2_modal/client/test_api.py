@@ -1,0 +1,223 @@
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.trellis2_modal.client.service import GLB, KEY, URL, Service, form_of, photo, state
+from trellis2_modal.client.api import AsyncClient, Client, ExtractResult, GenerateResult
+from trellis2_modal.client.errors import NotTheServiceError
+from trellis2_modal.protocol.errors import (
+    InvalidImageError,
+    InvalidRequestError,
+    JobCancelledError,
+    NotFoundError,
+    OutOfMemoryError,
+    UnauthenticatedError,
+)
+
+
+def test_a_picture_becomes_an_asset_and_a_file(client: Any, service: Service, picture: Path) -> None:
+    events: list[str] = []
+    asset = client.generate(picture, on_event=lambda e: events.append(e.type), seed=7, preview="frames")
+    assert isinstance(asset, GenerateResult)
+    assert (asset.seed, asset.resolution, asset.state) == (7, 16, state())
+    assert asset.video
+    assert asset.preview
+    assert events == ["queued", "started", "progress", "progress", "progress", "result"]
+    (sent,) = service.calls("POST", "/jobs")
+    fields = form_of(sent)
+    assert fields["image"] == photo()
+    assert (fields["kind"], fields["seed"], fields["preview"]) == ("generate", "7", "frames")
+    assert "ss_sampling_steps" not in fields, "only what the caller set: the service has its own defaults"
+    result = client.extract_glb(asset, simplify="web")
+    assert isinstance(result, ExtractResult)
+    assert result.data == GLB
+    assert result.report["faces"] == 1200
+    (sent,) = service.calls("POST", "/extract_glb")
+    assert form_of(sent) == {"simplify": "web", "job": asset.job}, "the state is not sent back"
+
+
+def test_a_state_is_uploaded_when_the_service_forgot_the_job(
+    client: Any, service: Service, picture: Path, tmp_path: Path
+) -> None:
+    asset = client.generate(picture)
+    service.jobs[asset.job].deleted = True
+    client.extract_glb(asset, decimation_target=5000)
+    (sent,) = service.calls("POST", "/jobs")[1:]
+    fields = form_of(sent)
+    assert fields["state"] == state()
+    assert (fields["kind"], fields["decimation_target"]) == ("extract", "5000")
+    path = tmp_path / "kept.lz4"
+    path.write_bytes(state())
+    assert client.extract_glb(path).data == GLB
+    assert client.extract_glb(state()).data == GLB
+
+
+def test_results_are_saved_whole(client: Any, picture: Path, tmp_path: Path) -> None:
+    paths = client.generate(picture, preview="frames").save(tmp_path / "out", "disc")
+    assert [path.name for path in paths] == ["disc.state.lz4", "disc.mp4", "disc.webp"]
+    assert paths[0].read_bytes() == state()
+    assert client.extract_glb(job="job_1").save(tmp_path / "disc.glb").read_bytes() == GLB
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["disc.mp4", "disc.state.lz4", "disc.webp"]
+
+
+def test_jobs_are_listed_looked_at_and_cancelled(client: Any, service: Service, picture: Path) -> None:
+    service.plans += ["hang", "finish"]
+    job = client.submit(picture)
+    client.submit(picture)
+    assert [found.id for found in client.jobs()] == ["job_2", "job_1"]
+    assert [found.id for found in client.jobs(limit=1)] == ["job_2"]
+    assert client.job(job.id).status.status == "running"
+    assert job.cancel().status == "cancelled"
+    assert [event.type for event in job.events()][-1] == "cancelled"
+    with pytest.raises(JobCancelledError):
+        job.wait()
+    with pytest.raises(NotFoundError):
+        client.job("no/such job")
+    assert service.requests[-1].url.raw_path == b"/jobs/no%2Fsuch%20job", "an odd id stays one segment"
+
+
+def test_a_failed_job_raises_what_the_service_said(client: Any, service: Service, picture: Path) -> None:
+    service.plans.append("out-of-memory")
+    with pytest.raises(OutOfMemoryError):
+        client.generate(picture)
+
+
+def test_health_usage_and_matte(connect: Callable[..., Any], picture: Path) -> None:
+    assert connect(key=None).health().model == "small"
+    assert connect().usage().gpu_seconds_left == 7190
+    assert connect().matte(picture).startswith(b"\x89PNG")
+    with pytest.raises(UnauthenticatedError):
+        connect(key="sk_wrong").usage()
+
+
+@pytest.mark.parametrize(
+    ("settings", "field"),
+    [({"seed": -1}, "seed"), ({"sed": 1}, "sed"), ({"ss_guidance_strength": float("nan")}, "ss_guidance")],
+)
+def test_wrong_settings_are_refused_before_anything_is_sent(
+    client: Any, service: Service, picture: Path, settings: dict[str, Any], field: str
+) -> None:
+    with pytest.raises(InvalidRequestError, match=field):
+        client.generate(picture, **settings)
+    assert not service.requests
+
+
+def test_one_source_for_an_extraction(client: Any, service: Service) -> None:
+    with pytest.raises(InvalidRequestError, match="exactly one"):
+        client.extract_glb()
+    with pytest.raises(InvalidRequestError, match="exactly one"):
+        client.extract_glb(state(), job="job_1")
+    assert not service.requests
+
+
+def test_pictures_of_every_kind(client: Any, service: Service, tmp_path: Path) -> None:
+    from PIL import Image
+
+    client.submit(photo("JPEG"))
+    client.submit(str(tmp_path.joinpath("a.webp")) if _write(tmp_path / "a.webp", photo("WEBP")) else "")
+    client.submit(Image.new("RGB", (32, 32)))
+    client.submit(photo("BMP"))
+    sent = [form_of(request)["image"] for request in service.calls("POST", "/jobs")]
+    assert sent[0] == photo("JPEG")
+    assert sent[1] == photo("WEBP")
+    assert sent[2].startswith(b"\x89PNG")
+    assert sent[3].startswith(b"\x89PNG"), "other formats are converted"
+    for bad in (b"", b"not a picture", tmp_path / "missing.png"):
+        with pytest.raises(InvalidImageError):
+            client.submit(bad)
+
+
+def _write(path: Path, data: bytes) -> bool:
+    return path.write_bytes(data) > 0
+
+
+@pytest.mark.parametrize("url", ["", "ftp://x", "http://", "https://exa mple.com"])
+def test_addresses_that_are_none(connect: Callable[..., Any], url: str) -> None:
+    with pytest.raises(InvalidRequestError):
+        connect(url=url)
+
+
+@pytest.mark.parametrize(
+    ("url", "whole"),
+    [
+        ("example.modal.run", "https://example.modal.run"),
+        ("localhost:8188/", "http://localhost:8188"),
+        (" https://a.b/base/ ", "https://a.b/base"),
+    ],
+)
+def test_addresses_as_people_write_them(connect: Callable[..., Any], url: str, whole: str) -> None:
+    assert connect(url=url).url == whole
+
+
+def test_a_base_path_is_kept(connect: Callable[..., Any], service: Service) -> None:
+    service.faults.append(
+        lambda request: httpx.Response(200, json={"status": "ok", "version": "", "model": ""})
+    )
+    connect(url="https://a.b/base").health()
+    assert service.requests[0].url == "https://a.b/base/health"
+
+
+def test_a_key_that_cannot_be_one_is_refused(connect: Callable[..., Any]) -> None:
+    with pytest.raises(InvalidRequestError, match="copy it again"):
+        connect(key="sk_\u201cquoted\u201d")
+
+
+def test_something_else_at_the_address(client: Any, service: Service) -> None:
+    pages = [
+        httpx.Response(200, text="<html>Hello</html>"),
+        httpx.Response(404, text="not here"),
+        httpx.Response(200, json={"service": "other", "status": "ok", "version": "1", "model": ""}),
+    ]
+    for page in pages:
+        service.faults.append(lambda request, page=page: page)
+        with pytest.raises(NotTheServiceError):
+            client.health()
+
+
+def test_an_interrupt_cancels_the_job(service: Service, picture: Path) -> None:
+    service.plans.append("hang")
+
+    def interrupt(event: Any) -> None:
+        if event.type == "progress":
+            raise KeyboardInterrupt
+
+    with Client(URL, KEY, transport=httpx.MockTransport(service)) as client, pytest.raises(KeyboardInterrupt):
+        client.generate(picture, on_event=interrupt)
+    assert service.newest().status == "cancelled"
+
+
+def test_a_cancelled_task_cancels_its_job(service: Service, picture: Path) -> None:
+    service.plans.append("hang")
+
+    async def scenario() -> None:
+        async with AsyncClient(URL, KEY, transport=httpx.MockTransport(service)) as client:
+
+            def stop(event: Any) -> None:
+                task.cancel()
+
+            task = asyncio.ensure_future(client.generate(picture, on_event=stop))
+            with pytest.raises(asyncio.CancelledError):
+                await task
+
+    asyncio.run(scenario())
+    assert service.newest().status == "cancelled"
+
+
+def test_one_client_serves_many_threads(service: Service, picture: Path) -> None:
+    found: list[str] = []
+    with Client(URL, KEY, transport=httpx.MockTransport(service)) as client:
+        threads = [
+            threading.Thread(target=lambda: found.append(client.generate(picture).job)) for _ in range(8)
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert len(set(found)) == 8

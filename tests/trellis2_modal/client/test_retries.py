@@ -1,0 +1,186 @@
+"""What is tried again, for how long, and what the caller hears meanwhile."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.trellis2_modal.client.service import KEY, URL, Service, answers, problem
+from trellis2_modal.client.api import Retry, Timeouts, Waiting
+from trellis2_modal.client.core import MAX_HOPS
+from trellis2_modal.client.errors import NoAnswerError, NoReplyError, NotTheServiceError, UnreachableError
+from trellis2_modal.protocol.errors import (
+    QueueFullError,
+    QuotaExceededError,
+    RateLimitedError,
+    TooManyJobsError,
+    UnavailableError,
+)
+
+BROKEN = (
+    (httpx.ConnectError("refused"), UnreachableError),
+    (httpx.ConnectTimeout("slow"), UnreachableError),
+    (httpx.ProxyError("proxy"), UnreachableError),
+    (httpx.ReadTimeout("slow"), NoReplyError),
+    (httpx.RemoteProtocolError("cut off"), NoReplyError),
+)
+
+
+@pytest.mark.parametrize(("error", "kind"), BROKEN)
+def test_a_lost_connection_is_tried_again(
+    client: Any, service: Service, waits: list[Waiting], error: Exception, kind: type[Exception]
+) -> None:
+    service.faults += answers(error, error)
+    assert client.usage().name == "anna"
+    assert [waiting.reason for waiting in waits] == ["connecting", "connecting"]
+    service.faults += answers(*[error] * 4)
+    with pytest.raises(kind) as caught:
+        client.usage()
+    assert isinstance(caught.value, NoAnswerError)
+    assert not service.faults, "four tries"
+
+
+def test_a_repeated_submission_is_one_job(client: Any, service: Service, picture: Path) -> None:
+    """The first answer got lost on its way back: the service has the job already."""
+
+    def lost(request: httpx.Request) -> httpx.Response:
+        service(request)
+        raise httpx.ReadTimeout("the answer was lost")
+
+    service.faults.append(lost)
+    client.submit(picture)
+    first, _, again = service.calls("POST", "/jobs")
+    assert first.headers["idempotency-key"] == again.headers["idempotency-key"]
+    assert first.content == again.content
+    assert len(service.jobs) == 1
+    client.submit(picture)
+    assert len(service.jobs) == 2, "another call is another wish"
+    client.submit(picture, idempotency_key="mine")
+    assert client.submit(picture, idempotency_key="mine").id == "job_3"
+
+
+def test_a_result_address_is_followed(client: Any, service: Service, waits: list[Waiting]) -> None:
+    """As Modal's edge does after 150 s."""
+    service.faults += answers(
+        httpx.Response(303, headers={"location": "/usage?__modal_function_call_id=1"}),
+        httpx.Response(303, headers={"location": URL + "/usage?__modal_function_call_id=1"}),
+    )
+    assert client.usage().name == "anna"
+    assert [r.url.query for r in service.requests] == [b""] + [b"__modal_function_call_id=1"] * 2
+    assert {waiting.reason for waiting in waits} == {"working"}
+
+
+def test_a_followed_post_becomes_a_get_without_its_body(client: Any, service: Service, picture: Path) -> None:
+    def sent_on(request: httpx.Request) -> httpx.Response:
+        service(request)
+        return httpx.Response(303, headers={"location": "/jobs/job_1"})
+
+    service.faults.append(sent_on)
+    assert client.submit(picture).id == "job_1"
+    followed = service.requests[-1]
+    assert followed.method == "GET"
+    assert followed.content == b""
+    assert "content-type" not in followed.headers
+    assert followed.headers["x-api-key"] == KEY
+
+
+def test_the_key_never_goes_to_another_origin(client: Any, service: Service) -> None:
+    for place in (
+        "https://service.test/usage",
+        "http://elsewhere.test/usage",
+        "http://service.test:81/usage",
+    ):
+        service.faults += answers(httpx.Response(303, headers={"location": place}))
+        with pytest.raises(NotTheServiceError, match="sends its callers on"):
+            client.usage()
+    assert {request.url.host for request in service.requests} == {"service.test"}
+
+
+def test_result_addresses_without_end(client: Any, service: Service) -> None:
+    service.faults += answers(*[httpx.Response(303, headers={"location": "/usage"})] * (MAX_HOPS + 1))
+    with pytest.raises(NoReplyError, match="still works"):
+        client.usage()
+
+
+def test_a_starting_service_is_waited_for_with_a_message(
+    client: Any, service: Service, waits: list[Waiting]
+) -> None:
+    service.health = "starting"
+    for _ in range(7):  # more than the tries of a call: a cold start is not a failure
+        service.faults += [*answers(problem("unavailable", {"retry-after": "20"})), lambda request: None]
+    assert client.usage().name == "anna"
+    assert {waiting.reason for waiting in waits} == {"starting"}
+    assert "loads the model" in waits[0].message
+    assert all(waiting.seconds <= 8 for waiting in waits), "looks more often than it is told to"
+
+
+def test_a_start_that_takes_too_long_is_an_error(connect: Callable[..., Any], service: Service) -> None:
+    service.health = "starting"
+    service.faults += [*answers(problem("unavailable")), lambda request: None]
+    with pytest.raises(UnavailableError):
+        connect(retry=Retry(startup=0.0)).usage()
+
+
+def test_busy_is_waited_out_and_then_told(client: Any, service: Service, waits: list[Waiting]) -> None:
+    service.faults += answers(problem("queue-full", {"retry-after": "3"}), problem("rate-limited"))
+    assert client.usage().name == "anna"
+    assert [(w.reason, w.attempt) for w in waits] == [("busy", 1), ("busy", 2)]
+    assert waits[0].seconds == 3
+    service.faults += answers(*[problem("queue-full")] * 4)
+    with pytest.raises(QueueFullError):
+        client.usage()
+
+
+@pytest.mark.parametrize(
+    ("slug", "kind"), [("quota-exceeded", QuotaExceededError), ("too-many-jobs", TooManyJobsError)]
+)
+def test_what_seconds_do_not_cure_is_told_at_once(
+    client: Any, service: Service, slug: str, kind: type[Exception]
+) -> None:
+    service.faults += answers(problem(slug, {"retry-after": "5"}))
+    with pytest.raises(kind) as caught:
+        client.usage()
+    assert len(service.requests) == 1
+    assert caught.value.retry_after == 5  # type: ignore[attr-defined]
+
+
+def test_a_long_retry_after_is_told_and_not_slept(client: Any, service: Service) -> None:
+    service.faults += answers(problem("rate-limited", {"retry-after": "3600"}))
+    with pytest.raises(RateLimitedError) as caught:
+        client.usage()
+    assert caught.value.retry_after == 3600
+    service.faults += answers(problem("rate-limited", {"retry-after": "Wed, 21 Oct 2099 07:28:00 GMT"}))
+    with pytest.raises(RateLimitedError) as caught:
+        client.usage()
+    assert caught.value.retry_after > 1e9
+
+
+@pytest.mark.parametrize("status", [502, 503, 504, 429])
+def test_a_proxys_words_count_as_unavailable(client: Any, service: Service, status: int) -> None:
+    service.faults += answers(httpx.Response(status, text="upstream error"))
+    assert client.usage().name == "anna"
+
+
+def test_timeouts_are_per_phase_and_injected(connect: Callable[..., Any], service: Service) -> None:
+    client = connect(timeouts=Timeouts(connect=1, read=2, write=3, events=4))
+    client.usage()
+    timeout = service.requests[0].extensions["timeout"]
+    assert (timeout["connect"], timeout["read"], timeout["write"]) == (1, 2, 3)
+    service.plans.append("finish")
+    job = client.submit(b"\x89PNG\r\n\x1a\n")
+    list(job.events())
+    (stream,) = service.calls("GET", "/jobs/job_1/events")
+    assert stream.extensions["timeout"]["read"] == 4, "silence, not the length of the job"
+
+
+def test_waits_grow_and_have_a_ceiling() -> None:
+    retry = Retry(base=1.0, cap=8.0)
+    for attempt, (low, high) in {1: (1.2, 2), 2: (2.4, 4), 3: (4.8, 8), 9: (4.8, 8)}.items():
+        waits = [retry.delay(attempt) for _ in range(50)]
+        assert low <= min(waits)
+        assert max(waits) <= high
+        assert len(set(waits)) > 10, "jitter"
