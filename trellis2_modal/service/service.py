@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -61,13 +62,7 @@ class TRELLIS2Service:
     def load_model_cpu(self) -> None:
         """Before the memory snapshot: imports and, unless they are streamed, the weights in host memory."""
         log_as_json()
-        if modal.is_local():
-            self.host = ModelHost(SETTINGS, Path(default_weights()), device=local_device())
-        else:
-            folder = weights_folder(SETTINGS)
-            if SETTINGS.model != BUNDLED_MODEL:
-                check_folder(folder)
-            self.host = ModelHost(SETTINGS, folder, progress=progress)
+        self.host = open_host()
         self.host.load_cpu()
 
     @modal.enter(snap=False)
@@ -78,27 +73,45 @@ class TRELLIS2Service:
     @modal.method()
     def generate(self, picture: bytes, settings: dict[str, Any] | None = None) -> Outcome:
         """An encoded picture becomes a state and a preview; `settings` are fields of `GenerateSettings`."""
-        return self._run("generate", settings, lambda: picture)
+        return run_call(self.host, "generate", settings, lambda: picture)
 
     @modal.method()
     def extract_glb(
         self, state: bytes | None, settings: dict[str, Any] | None = None, source: str | None = None
     ) -> Outcome:
         """A state, or the one in the result of the call `source`, becomes a file; see `ExtractSettings`."""
-        return self._run("extract", settings, lambda: state if state is not None else state_of_call(source))
+
+        def load() -> bytes:
+            return state if state is not None else state_of_call(source)
+
+        return run_call(self.host, "extract", settings, load)
 
     @modal.method()
     def health(self) -> dict[str, Any]:
         """Model, device and how this container started. Wakes a GPU: the gateway's /health does not."""
         return self.host.health()
 
-    def _run(self, kind: JobKind, settings: dict[str, Any] | None, payload: Any) -> Outcome:
-        try:
-            return self.host.run(kind, settings or {}, payload, modal.current_function_call_id())
-        except DeviceLostError:
-            if not modal.is_local():  # the context is poisoned: the next try gets another container
-                modal.experimental.stop_fetching_inputs()
-            raise
+
+def open_host() -> ModelHost:
+    """The host of this container's weights. Raises `WeightsError` when they are not whole."""
+    if modal.is_local():
+        return ModelHost(SETTINGS, Path(default_weights()), device=local_device())
+    folder = weights_folder(SETTINGS)
+    if SETTINGS.model != BUNDLED_MODEL:
+        check_folder(folder)
+    return ModelHost(SETTINGS, folder, progress=progress)
+
+
+def run_call(
+    host: ModelHost, kind: JobKind, settings: dict[str, Any] | None, payload: Callable[[], bytes]
+) -> Outcome:
+    """Run the job of the current call; a container that lost its GPU takes no other."""
+    try:
+        return host.run(kind, settings or {}, payload, modal.current_function_call_id())
+    except DeviceLostError:
+        if not modal.is_local():  # the context is poisoned: the next try gets another container
+            modal.experimental.stop_fetching_inputs()
+        raise
 
 
 def state_of_call(source: str | None) -> bytes:
