@@ -1,8 +1,8 @@
 """Which implementation of attention, the sparse convolution and the element-wise work a call uses, and why.
 
 Chosen per call from the device, the dtype and what is importable; `ATTN_BACKEND`, `SPARSE_CONV_BACKEND` and
-`ELEMENTWISE_BACKEND` force one. A forced backend that cannot run is a BackendError that names the package; an automatic choice
-never fails.
+`ELEMENTWISE_BACKEND` force one. A forced backend that cannot run is a BackendError that names the package; an
+automatic choice never fails.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from .errors import BackendError
 
 log = logging.getLogger(__name__)
 
-ATTENTION = ("flash_attn", "sdpa")
+ATTENTION = ("cudnn", "flash_attn", "sdpa")
 SPARSE_CONV = ("flex_gemm", "triton", "torch")
 ELEMENTWISE = ("triton", "torch")
-_PACKAGE = {"flash_attn": "flash-attn", "flex_gemm": "flex_gemm", "triton": "triton"}
+_PACKAGE = {"cudnn": "cuDNN", "flash_attn": "flash-attn", "flex_gemm": "flex_gemm", "triton": "triton"}
 _MODULES = {
     "flash_attn": ("flash_attn",),
     "flex_gemm": ("flex_gemm",),
@@ -64,7 +64,21 @@ def _fault(backend: str, device: torch.device, dtype: torch.dtype, needs_grad: b
         return f"{_PACKAGE[backend]} needs CUDA tensors, these are on {device.type}"
     if backend == "flash_attn" and dtype not in (torch.float16, torch.bfloat16):
         return f"flash-attn takes float16 and bfloat16 only, not {dtype}"
+    if backend == "cudnn":
+        return _cudnn_fault(device, dtype, needs_grad)
     return _import_fault(backend)
+
+
+def _cudnn_fault(device: torch.device, dtype: torch.dtype, needs_grad: bool) -> str | None:
+    """Why torch's cuDNN attention should not serve: it beats the others on Hopper and later only."""
+    if dtype not in (torch.float16, torch.bfloat16):
+        return f"cuDNN's attention takes float16 and bfloat16 only, not {dtype}"
+    if needs_grad:
+        return "cuDNN's attention plans every new length, which training has many of"
+    if not torch.backends.cudnn.is_available():
+        return "package cuDNN is not part of this torch"
+    major, minor = torch.cuda.get_device_capability(device)
+    return None if major >= 9 else f"cuDNN's attention is no gain on compute capability {major}.{minor}"
 
 
 def _choose(
@@ -92,9 +106,9 @@ def _choose(
     raise AssertionError("the portable backend serves every call")
 
 
-def attention_backend(device: torch.device, dtype: torch.dtype) -> Choice:
+def attention_backend(device: torch.device, dtype: torch.dtype, needs_grad: bool = False) -> Choice:
     """The attention implementation for tensors of this device and dtype."""
-    return _choose("attention", "ATTN_BACKEND", ATTENTION, device, dtype, False)
+    return _choose("attention", "ATTN_BACKEND", ATTENTION, device, dtype, needs_grad)
 
 
 def sparse_conv_backend(device: torch.device, dtype: torch.dtype, needs_grad: bool = False) -> Choice:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from ..backends import attention_backend
 from ..errors import InvalidArgumentError
@@ -14,6 +15,13 @@ from .elementwise import norm_rotate
 from .layers import Linear, MultiHeadRMSNorm
 from .precision import autocasting
 from .tokens import TokenLayout
+
+CUDNN_FIRST = [
+    SDPBackend.CUDNN_ATTENTION,
+    SDPBackend.FLASH_ATTENTION,
+    SDPBackend.EFFICIENT_ATTENTION,
+    SDPBackend.MATH,
+]
 
 
 def attention(
@@ -32,17 +40,25 @@ def attention(
     if autocasting(q):
         dtype = torch.get_autocast_dtype(q.device.type)
         q, k, v = q.to(dtype), k.to(dtype), v.to(dtype)
-    if attention_backend(q.device, q.dtype).backend == "flash_attn":
+    backend = attention_backend(q.device, q.dtype, torch.is_grad_enabled() and q.requires_grad).backend
+    if backend == "flash_attn":
         return _flash(q, k, v, queries, keys)
     if queries.uniform and keys.uniform:
         b = queries.batch_size
         q, k, v = (x.unflatten(0, (b, -1)).transpose(1, 2) for x in (q, k, v))
-        return F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(0, 1)
-    parts = [
-        F.scaled_dot_product_attention(*(x.transpose(0, 1)[None] for x in part))[0].transpose(0, 1)
-        for part in zip(*(x.split(n.lengths) for x, n in ((q, queries), (k, keys), (v, keys))), strict=True)
-    ]
+        return _sdpa(q, k, v, backend).transpose(1, 2).flatten(0, 1)
+    items = zip(*(x.split(n.lengths) for x, n in ((q, queries), (k, keys), (v, keys))), strict=True)
+    batches = ([x.transpose(0, 1)[None] for x in item] for item in items)
+    parts = [_sdpa(q, k, v, backend)[0].transpose(0, 1) for q, k, v in batches]
     return torch.cat(parts)
+
+
+def _sdpa(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, backend: str) -> torch.Tensor:
+    """Torch's attention on `[B, H, L, D]`; with "cudnn" by that library wherever it takes the shapes."""
+    if backend != "cudnn":
+        return F.scaled_dot_product_attention(q, k, v)
+    with sdpa_kernel(CUDNN_FIRST, set_priority=True):
+        return F.scaled_dot_product_attention(q, k, v)
 
 
 def _flash(

@@ -53,8 +53,8 @@ def layer_norm(
     eps: float = 1e-5,
     silu: bool = False,
 ) -> torch.Tensor:
-    """Layer norm over the last axis in float32, cast back to the incoming dtype (left float32 under autocast);
-    then SiLU if asked.
+    """Layer norm over the last axis in float32, cast back to the incoming dtype (left float32 under
+    autocast); then SiLU if asked.
     """
     fused = _fused(x) if x.ndim == 2 and x.dtype != torch.float32 else None
     if fused is not None:
@@ -68,8 +68,8 @@ def layer_norm(
 def gated_add(
     x: torch.Tensor, branch: torch.Tensor, gate: torch.Tensor | None, layout: TokenLayout
 ) -> torch.Tensor:
-    """`x + gate * branch` for tokens `[T, C]` and a gate `[B, C]` an item; a branch `[B, C]` serves every token
-    of its item.
+    """`x + gate * branch` for tokens `[T, C]` and a gate `[B, C]`; a branch `[B, C]` serves all tokens of its
+    item.
     """
     fused = _fused(x)
     if fused is not None:

@@ -142,7 +142,7 @@ def residual_norm(
     norm: bool = True,
     silu: bool = False,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """`(x + gate * branch, its modulated or affine layer norm)`, both `[T, C]`, as `elementwise` defines them.
+    """`(x + gate * branch, its modulated or affine layer norm)`, both `[T, C]`; see `elementwise`.
 
     `gate, shift, scale [B, C]` may be slices of one wider row each; `items [T]` names each row's item, or
     `length` consecutive rows belong to one. Without `norm` the second result is the first.
@@ -195,8 +195,8 @@ def norm_rotate_(
 ) -> torch.Tensor:
     """RMS-normalises and rotates the first `parts` (one or two) of `x [T, P, H, D]` in place.
 
-    `gammas`: one `[H, D]` float32 for each of them, or none (no norm); `phases [T, D/2]` complex64 or None (no
-    rotation). D must be a power of two.
+    `gammas`: one `[H, D]` float32 for each of them, or none (no norm); `phases [T, D/2]` complex64 or None
+    (no rotation). D must be a power of two.
     """
     tokens, all_parts, heads, dim = x.shape
     if tokens and parts:

@@ -46,8 +46,8 @@ class LayerNorm32(nn.LayerNorm):
 class ChannelLayerNorm32(LayerNorm32):
     """Layer norm over axis 1 of a volume `[B, C, X, Y, Z]`."""
 
-    def forward(self, input: torch.Tensor) -> torch.Tensor:
-        return super().forward(input.movedim(1, -1)).movedim(-1, 1).contiguous()
+    def forward(self, input: torch.Tensor, silu: bool = False) -> torch.Tensor:
+        return super().forward(input.movedim(1, -1), silu).movedim(-1, 1).contiguous()
 
 
 class GroupNorm32(nn.GroupNorm):

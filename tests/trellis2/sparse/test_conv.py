@@ -103,12 +103,12 @@ def test_a_forced_backend_that_cannot_run_names_its_package(
 def test_backends_describe_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("ATTN_BACKEND", raising=False)
     monkeypatch.setenv("SPARSE_CONV_BACKEND", "torch")
-    attention, conv = backends.describe("cpu")
-    assert (attention.backend, conv.backend) == ("sdpa", "torch")
+    attention, conv, elementwise = backends.describe("cpu")
+    assert (attention.backend, conv.backend, elementwise.backend) == ("sdpa", "torch", "torch")
     assert "CUDA" in attention.reason
     assert "SPARSE_CONV_BACKEND" in conv.reason
     monkeypatch.setenv("ATTN_BACKEND", "flash_attn")
-    attention, _ = backends.describe("cpu")
+    attention, *_ = backends.describe("cpu")
     assert attention.backend == "unavailable"
     assert "flash-attn" in attention.reason
 
