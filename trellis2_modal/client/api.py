@@ -23,12 +23,12 @@ from typing import Any, TypeVar
 
 import httpx
 
-from ..protocol.errors import ExpiredError, JobCancelledError, NotFoundError
+from ..protocol.errors import ExpiredError, NotFoundError
 from ..protocol.replies import Health, JobEvent, JobStatus, Usage
 from . import calls
 from .calls import StateSource
 from .core import Core, Flow, Pause, is_loopback
-from .events import Follower, failure_in
+from .events import Follower, is_result
 from .options import OnWait, Retry, Timeouts, Waiting
 from .pictures import Picture
 from .results import ExtractResult, GenerateResult
@@ -51,15 +51,6 @@ OnEvent = Callable[[JobEvent], None]
 
 def _quiet(_: object) -> None:
     """Nobody listens."""
-
-
-def _check_end(event: JobEvent) -> bool:
-    """Whether a job's result is there; raises its failure, or `JobCancelledError`."""
-    if event.type == "failed":
-        raise failure_in(event)
-    if event.type == "cancelled":
-        raise JobCancelledError("the job was cancelled")
-    return event.type == "result"
 
 
 class Client:
@@ -271,7 +262,7 @@ class Job:
         """Follow the job to its end and fetch its files; raises its failure, or `JobCancelledError`."""
         for event in self.events():
             on_event(event)
-            if _check_end(event):
+            if is_result(event):
                 break
         return self.result()
 
@@ -480,7 +471,7 @@ class AsyncJob:
         """See `Job.wait`."""
         async for event in self.events():
             on_event(event)
-            if _check_end(event):
+            if is_result(event):
                 break
         return await self.result()
 

@@ -8,7 +8,13 @@ from typing import Any, TypeAlias, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from ..protocol.errors import FieldError, InvalidRequestError, InvalidStateError, TooLargeError
+from ..protocol.errors import (
+    FieldError,
+    InvalidRequestError,
+    InvalidStateError,
+    TooLargeError,
+    error_from_problem,
+)
 from ..protocol.limits import MAX_STATE_BYTES, MIB
 from ..protocol.replies import Health, JobList, JobStatus, Usage
 from ..protocol.requests import ExtractSettings, GenerateSettings
@@ -124,8 +130,10 @@ def artifact(core: Core, job_id: str, name: str) -> Flow[bytes]:
 
 
 def result(core: Core, job_id: str) -> Flow[GenerateResult | ExtractResult]:
-    """All files of a finished job."""
+    """All files of a finished job; raises the failure of one that failed."""
     job = yield from status(core, job_id)
+    if job.problem is not None:
+        raise error_from_problem(job.problem.model_dump())
     found = job.result
     names = set(found.artifacts) if found else set()
     if job.kind == "extract":

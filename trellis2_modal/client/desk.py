@@ -24,6 +24,7 @@ from ..protocol.replies import FINAL_STATES, Health
 from ..protocol.requests import PIPELINE_TYPES
 from .api import Client, Job
 from .errors import NoAnswerError
+from .events import is_result
 from .explain import explain, suggested_settings
 from .history import STATE, Entry, Export, History
 from .local import LocalServer
@@ -49,6 +50,9 @@ LOCAL_RESTARTS = 2
 LOCAL_RETRY = Retry(offline=3.0)
 """A server on this machine that is silent is dead: it is started again instead of waited for."""
 
+
+WORK_RETRY = Retry(attempts=9)
+"""Half a minute without a network ends no work: sending and fetching are tried for that long too."""
 
 TRIAL_RETRY = Retry(attempts=2, startup=0.0)
 """For the connection test, where a person waits for the answer."""
@@ -261,6 +265,7 @@ class Desk:
         if not target.url:
             options["retry"] = LOCAL_RETRY
         if task is not None:
+            options.setdefault("retry", WORK_RETRY)
             options |= {"on_wait": self._teller(task), "sleep": self._sleeper(task)}
         return Client(url, key or None, **options)
 
@@ -370,6 +375,7 @@ class Desk:
         for event in job.events():
             task.told = ""
             task.tracker.feed(event)
+            is_result(event)
             if self._closing.is_set():
                 raise Stopped
         return job.result()

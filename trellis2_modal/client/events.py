@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import httpx
 from pydantic import ValidationError
 
-from ..protocol.errors import ServiceError, error_from_problem
+from ..protocol.errors import JobCancelledError, ServiceError, error_from_problem
 from ..protocol.replies import EVENT_STREAM, FINAL_EVENTS, FINAL_STATES, EventType, JobEvent, JobStatus
 from .core import Call, Core, Flow, Pause, job_path, transport_failure
 from .errors import NoReplyError
@@ -132,6 +132,10 @@ class Follower:
         return JobEvent(id=self.last + 1, type=kind, time=when, data=data)
 
 
-def failure_in(event: JobEvent) -> ServiceError:
-    """The error in a `failed` event."""
-    return error_from_problem(event.data)
+def is_result(event: JobEvent) -> bool:
+    """Whether a job's result is there; raises the failure that the event brings, or `JobCancelledError`."""
+    if event.type == "failed":
+        raise error_from_problem(event.data)
+    if event.type == "cancelled":
+        raise JobCancelledError("the job was cancelled")
+    return event.type == "result"

@@ -10,13 +10,14 @@ import io
 import json
 import re
 import threading
+import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import lru_cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
+from typing import Any, TypeVar
 
 import httpx
 from PIL import Image, ImageDraw
@@ -30,6 +31,7 @@ URL, KEY = "http://service.test", "sk_test"
 WHEN = "2026-01-02T03:04:05Z"
 GLB = b"glTF" + bytes(60)
 SIZE, MODES = 16, ("shaded", "normal")
+T = TypeVar("T")
 Fault = Callable[[httpx.Request], httpx.Response | None]
 
 
@@ -325,6 +327,17 @@ def answers(*responses: httpx.Response | Exception) -> list[Fault]:
         return answer
 
     return [fault(response) for response in responses]
+
+
+def until(check: Callable[[], T], what: str, seconds: float = 20.0) -> T:
+    """What `check` gives once it is true; fails naming what was waited for."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        found = check()
+        if found:
+            return found
+        threading.Event().wait(0.01)
+    raise AssertionError(f"{what}: not within {seconds} s")
 
 
 @contextmanager
