@@ -34,13 +34,18 @@ def command(
     settings = Settings.from_env() if data_dir is None else Settings.from_env(data_dir=data_dir)
     server.configure_logging(json_logs)
     key_path = server.ensure_first_key(settings.data_dir)
-    click.echo(f"Your API key is in {key_path}")
+    if key_path is None:
+        click.echo("There are keys already; make another with: trellis2-modal keys create NAME")
+    else:
+        click.echo(f"Your API key is in {key_path}")
     chosen = weights or default_weights()
     click.echo(f"Weights: {chosen}")
     if host not in ("127.0.0.1", "::1", "localhost"):
         click.echo("Listening beyond this machine without TLS: put a proxy with TLS in front.", err=True)
 
     def listening(port: int) -> None:
-        click.echo(f"Listening on http://{host}:{port}")
+        url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+        click.echo(f"The API is described at {url}/docs")
+        click.echo(f"Listening on {url}")
 
     raise SystemExit(server.run(settings, chosen, device, host, port, listening))

@@ -176,6 +176,8 @@ async def generate_work(request: GenerateRequest, known: Capabilities) -> Work:
 def generate_settings(settings: GenerateSettings, known: Capabilities) -> dict[str, Any]:
     """The settings with the pipeline type decided."""
     offered = known.pipeline_types
+    if known.state == "degraded":
+        raise UnavailableError("the model cannot be loaded; the operator has been told", retry_after=60)
     if not offered:
         raise UnavailableError("the model is still loading; try again shortly", retry_after=10)
     chosen = settings.pipeline_type or default_pipeline_type(offered)

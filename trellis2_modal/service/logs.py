@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import logging
 
-STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
+STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName", "color_message"}
+IN_THE_MESSAGE = frozenset({"method", "path", "status"})
+"""Fields of an access line that its text says already."""
 
 
 def fields_of(record: logging.LogRecord) -> dict[str, object]:
@@ -20,7 +22,8 @@ class PlainFormatter(logging.Formatter):
         super().__init__("%(asctime)s %(levelname)s %(message)s")
 
     def format(self, record: logging.LogRecord) -> str:
-        extra = " ".join(f"{name}={value}" for name, value in fields_of(record).items())
+        fields = fields_of(record).items()
+        extra = " ".join(f"{name}={value}" for name, value in fields if name not in IN_THE_MESSAGE and value)
         return f"{super().format(record)} {extra}".rstrip()
 
 

@@ -31,11 +31,11 @@ class Metrics:
 
     def render(self, stats: QueueStats) -> str:
         """The whole exposition."""
-        lines = ["# TYPE trellis2_requests_total counter"]
+        lines = _family("trellis2_requests_total", "counter", "Requests by method, route and status.")
         for (method, route, status), count in sorted(self._requests.items()):
             labels = f'method="{method}",route="{route}",status="{status}"'
             lines.append(f"trellis2_requests_total{{{labels}}} {count}")
-        lines.append("# TYPE trellis2_request_seconds histogram")
+        lines += _family("trellis2_request_seconds", "histogram", "Seconds until the reply had been sent.")
         for route in sorted(self._counts):
             for bound in BUCKETS:
                 bucket = f'route="{route}",le="{bound:g}"'
@@ -44,9 +44,15 @@ class Metrics:
             lines.append(f'trellis2_request_seconds_bucket{{{label},le="+Inf"}} {self._counts[route]}')
             lines.append(f"trellis2_request_seconds_sum{{{label}}} {self._seconds[route]:.6f}")
             lines.append(f"trellis2_request_seconds_count{{{label}}} {self._counts[route]}")
-        lines.append("# TYPE trellis2_jobs gauge")
+        lines += _family("trellis2_jobs", "gauge", "Jobs in the store by status.")
         counts = {"queued": stats.queued, "running": stats.running, **stats.totals}
         lines += [f'trellis2_jobs{{status="{name}"}} {count}' for name, count in sorted(counts.items())]
-        lines.append("# TYPE trellis2_worker_restarts_total counter")
+        lines += _family("trellis2_queue_limit", "gauge", "Jobs that may wait; more are refused.")
+        lines.append(f"trellis2_queue_limit {stats.limit}")
+        lines += _family("trellis2_worker_restarts_total", "counter", "Workers that ended unasked.")
         lines.append(f"trellis2_worker_restarts_total {stats.worker_restarts}")
         return "\n".join(lines) + "\n"
+
+
+def _family(name: str, kind: str, help: str) -> list[str]:
+    return [f"# HELP {name} {help}", f"# TYPE {name} {kind}"]

@@ -37,7 +37,7 @@ async def picture_from_base64(text: str) -> Picture:
             raise _bad("is a data: URL that is not base64")
     data = await decode_base64(text)
     if data is None:
-        raise _bad("is not base64")
+        raise _bad("is not base64 without line breaks")
     return check_picture(data)
 
 

@@ -46,11 +46,27 @@ def request_id_of(request: Request) -> str:
 def invalid_request(error: ValidationError | RequestValidationError) -> InvalidRequestError:
     """Pydantic's findings as one error; the offending values are not repeated."""
     found = [
-        FieldError(".".join(str(part) for part in item["loc"]) or "body", str(item["msg"]))
-        for item in error.errors()
-    ][:20]
+        FieldError(".".join(str(part) for part in item["loc"]) or "body", _message(item))
+        for item in error.errors()[:20]
+    ]
     detail = "; ".join(f"{item['field']}: {item['message']}" for item in found[:3])
     return InvalidRequestError(detail, errors=found)
+
+
+def _message(item: Any) -> str:
+    return {"extra_forbidden": "is not a known field", "missing": "is missing"}.get(
+        str(item["type"]), str(item["msg"])
+    )
+
+
+def _framework_error(error: HTTPException) -> ServiceError:
+    """What the framework found wrong with the address or the method, with what to do about it."""
+    allowed = (error.headers or {}).get("allow")
+    if error.status_code == 404:
+        return errors.NotFoundError("there is no such address; /docs lists those there are")
+    if error.status_code == 405 and allowed:
+        return errors.MethodNotAllowedError(f"this address takes {allowed}")
+    return BY_STATUS.get(error.status_code, InternalError)()
 
 
 def install(app: FastAPI) -> None:
@@ -66,8 +82,7 @@ def install(app: FastAPI) -> None:
         return problem_response(invalid_request(error), request_id_of(request))
 
     async def http_error(request: Request, error: Any) -> Response:
-        cls = BY_STATUS.get(error.status_code, InternalError)
-        response = problem_response(cls(), request_id_of(request))
+        response = problem_response(_framework_error(error), request_id_of(request))
         for name, value in (error.headers or {}).items():
             response.headers[name] = value
         return response

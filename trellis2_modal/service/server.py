@@ -30,8 +30,11 @@ HEAD_TIMEOUT = 20.0
 """Seconds that a new connection may take to send the head of its first request."""
 
 
-def ensure_first_key(data_dir: Path) -> Path:
-    """The file with this machine's own key, made together with the key when there are none yet."""
+def ensure_first_key(data_dir: Path) -> Path | None:
+    """The file with this machine's own key, made together with the key when there are no keys yet.
+
+    None when there are keys but the file is gone: secrets are stored nowhere else.
+    """
     path = data_dir / FIRST_KEY_FILE
     admin = local_admin(data_dir)
     if not admin.keys():
@@ -39,7 +42,7 @@ def ensure_first_key(data_dir: Path) -> Path:
         handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         with os.fdopen(handle, "w") as file:
             file.write(secret + "\n")
-    return path
+    return path if path.exists() else None
 
 
 def configure_logging(as_json: bool = False, level: str = "INFO") -> None:

@@ -85,9 +85,10 @@ def artifact_response(request: Request, artifact: Artifact, filename: str) -> Re
     headers["Content-Length"] = str(stop - start)
     if span is not None:
         headers["Content-Range"] = f"bytes {start}-{stop - 1}/{artifact.size}"
-    return StreamingResponse(
-        _chunks(artifact, start, stop), 206 if span else 200, headers, artifact.media_type
-    )
+    status = 206 if span else 200
+    if request.method == "HEAD":
+        return Response(status_code=status, headers=headers, media_type=artifact.media_type)
+    return StreamingResponse(_chunks(artifact, start, stop), status, headers, artifact.media_type)
 
 
 def whole_file(artifact: Artifact, headers: dict[str, str]) -> Response:

@@ -25,6 +25,9 @@ logger = logging.getLogger("trellis2_modal.access")
 REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 SECURITY_HEADERS = [(b"x-content-type-options", b"nosniff"), (b"cache-control", b"no-store")]
 
+QUIET_ROUTES = frozenset({"/health", "/metrics"})
+"""Asked every few seconds by machines: logged at DEBUG."""
+
 Observer = Callable[[str, str, int, float], None]
 """Called with method, route, status and seconds after every request."""
 
@@ -105,7 +108,8 @@ class Transport:
         """Count the request and log a line, by route so that neither grows with the ids in the paths."""
         route = getattr(scope.get("route"), "path", "unmatched")
         self._observe(scope["method"], route, status, seconds)
-        if logger.isEnabledFor(logging.INFO):
+        level = logging.DEBUG if route in QUIET_ROUTES else logging.INFO
+        if logger.isEnabledFor(level):
             details = {
                 "request_id": scope["request_id"],
                 "method": scope["method"],
@@ -113,8 +117,9 @@ class Transport:
                 "status": status,
                 "seconds": round(seconds, 4),
                 "key": scope.get("key_id", ""),
+                "job": scope.get("job_id") or scope.get("path_params", {}).get("job_id", ""),
             }
-            logger.info("%s %s %d", scope["method"], route, status, extra=details)
+            logger.log(level, "%s %s %d", scope["method"], route, status, extra=details)
 
 
 class BodyMemory:

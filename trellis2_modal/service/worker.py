@@ -95,7 +95,8 @@ def main() -> int:
     try:
         generator = make_generator(spec["factory"], spec["options"])
     except Exception as error:
-        logger.exception("the model could not be loaded")
+        # a mistyped folder says it all in its message; the trace is for what no one foresaw
+        logger.error("the model could not be loaded: %s", error, exc_info=not _foreseen(error))
         channel.send("broken", reason=f"{type(error).__name__}: {error}")
         return 3
     channel.send(
@@ -107,6 +108,12 @@ def main() -> int:
             return 0
         if not serve(generator, message, channel, inbox):
             return 4
+
+
+def _foreseen(error: Exception) -> bool:
+    from trellis2.errors import Trellis2Error
+
+    return isinstance(error, (Trellis2Error, OSError))
 
 
 def make_generator(factory: str, options: dict[str, Any]) -> Generator:

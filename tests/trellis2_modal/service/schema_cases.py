@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import httpx
 import schemathesis
 from hypothesis import HealthCheck, Phase, given, settings
 from schemathesis import GenerationMode
@@ -43,7 +44,11 @@ def exercise(api: Running, mode: GenerationMode, cases: int) -> dict[str, Counte
     Raises AssertionError for a server error, and for any reply that the document does not promise.
     """
     real = _real_things(api)
-    schema = schemathesis.openapi.from_url(api.url + "/openapi.json")
+    document = httpx.get(api.url + "/openapi.json").json()
+    if mode is GenerationMode.NEGATIVE:
+        _leave_out_forms(document)
+    schema = schemathesis.openapi.from_dict(document)
+    schema.config.update(base_url=api.url)
     answered: dict[str, Counter[int]] = {}
     for found in schema.get_all_operations():
         operation = found.ok()
@@ -51,6 +56,13 @@ def exercise(api: Running, mode: GenerationMode, cases: int) -> dict[str, Counte
             continue  # it takes nothing that could be wrong
         answered[operation.label] = _exercise_one(api, operation, mode, cases, real)
     return answered
+
+
+def _leave_out_forms(document: dict[str, Any]) -> None:
+    """Schemathesis 4.32 fails when it breaks a form with a file; test_hostile breaks forms by hand."""
+    for path in document["paths"].values():
+        for operation in path.values():
+            operation.get("requestBody", {}).get("content", {}).pop("multipart/form-data", None)
 
 
 def _real_things(api: Running) -> dict[str, str]:

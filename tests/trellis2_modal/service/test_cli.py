@@ -84,12 +84,13 @@ def test_serve_makes_a_key_listens_and_stops(tmp_path: Path) -> None:
     )
     assert process.stdout is not None
     try:
-        told = "".join(process.stdout.readline() for _ in range(3))
+        told = "".join(process.stdout.readline() for _ in range(4))
         found = re.search(r"Listening on (http://127\.0\.0\.1:\d+)", told)
         assert found, told
         key = (tmp_path / "first-key.txt").read_text().strip()
         assert str(tmp_path / "first-key.txt") in told
         assert key not in told
+        assert "/docs" in told
         url = found[1]
         wait_for(lambda: _health(url) == "degraded", "the bad news about the weights", 60)
         with httpx.Client(base_url=url, headers={"X-API-Key": key}) as client:

@@ -138,6 +138,7 @@ async def submit(request: Request, key: ApiKey, work: Work) -> JobStatus:
         )
     )
     request.scope["body_used"]()
+    request.scope["job_id"] = job.id  # for the log
     return job
 
 

@@ -27,6 +27,7 @@ router = APIRouter(tags=["service"])
 metrics_router = APIRouter(tags=["service"])
 
 
+@router.head("/health", include_in_schema=False)
 @router.get("/health", response_model=Health, responses=documents.errors(500))
 async def health(request: Request) -> Response:
     """Whether the service runs, what it offers and how long the queue is. Needs no key."""

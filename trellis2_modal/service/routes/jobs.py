@@ -116,6 +116,7 @@ async def events(request: Request, key: Reader, job_id: JobId) -> Response:
     return event_stream(stream, settings.heartbeat_comment)
 
 
+@router.head("/{job_id}/{artifact}", include_in_schema=False)
 @router.get(
     "/{job_id}/{artifact}",
     response_class=Response,
