@@ -33,6 +33,7 @@ def save_state(state: MeshState, lossless: bool = False) -> bytes:
 
 
 def to_base64(data: bytes) -> str:
+    """A state as JSON carries it."""
     return base64.b64encode(data).decode("ascii")
 
 

@@ -50,13 +50,16 @@ def explain(error: BaseException) -> Explanation:
         return Explanation("Something went wrong in the app", f"{type(error).__name__}: {error}")
     if isinstance(error, errors.InvalidImageError) and NO_SUBJECT in error.detail:
         return NOTHING_FOUND
-    for kind, title, detail, action in _TABLE:
+    title, detail = error.title, ""
+    action: Action = "retry"
+    for kind, found_title, found_detail, found_action in _TABLE:
         if isinstance(error, kind):
-            said = error.detail[:1].upper() + error.detail[1:]
-            said += "" if said.endswith((".", "!", "?")) else "."
-            wait = f" Try again in {duration(error.retry_after)}." if error.retry_after else ""
-            return Explanation(title, f"{said} {detail}".strip() + wait, action)
-    return Explanation(error.title, error.detail)
+            title, detail, action = found_title, found_detail, found_action
+            break
+    said = error.detail[:1].upper() + error.detail[1:]
+    said += "" if said.endswith((".", "!", "?")) else "."
+    wait = f" Try again in {duration(error.retry_after)}." if error.retry_after else ""
+    return Explanation(title, f"{said} {detail}".strip() + wait, action)
 
 
 def suggested_settings(error: BaseException) -> dict[str, Any]:
@@ -112,5 +115,7 @@ _TABLE: tuple[tuple[type[ServiceError], str, str, Action], ...] = (
     (errors.ExpiredError, "The service no longer keeps this result", "Trying again makes it anew.", "retry"),
     (errors.NotFoundError, "The service does not know this job", "Trying again makes it anew.", "retry"),
     (errors.WorkerDiedError, "The service had to stop this job", "Try again.", "retry"),
+    (errors.InternalError, "Something went wrong on the service", "Your picture is kept.", "retry"),
+    (errors.InvalidStateError, "The service cannot read this asset", "Generate it again.", "retry"),
     (errors.InvalidRequestError, "The service refuses these settings", "", "retry"),
 )

@@ -249,7 +249,7 @@ def test_a_refusal_keeps_the_picture_and_names_the_next_step(
         ("empty-result", "No object was found in the picture"),
         ("worker-died", "The service had to stop this job"),
         ("job-timeout", "That took too long"),
-        ("internal-error", "Something went wrong on our side"),
+        ("internal-error", "Something went wrong on the service"),
     ],
 )
 def test_a_job_that_failed_can_be_tried_again(desk: Desk, service: Service, slug: str, title: str) -> None:

@@ -1,0 +1,105 @@
+"""What a laptop gets: few dependencies, a light import, and the names that are promised."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import trellis2_modal.client.api as api
+from trellis2_modal.client import compression, errors
+from trellis2_modal.protocol.errors import ServiceError
+
+ROOT = Path(__file__).parents[3]
+HEAVY = {"torch", "trellis2", "o_voxel", "gradio", "fastapi", "uvicorn", "cv2", "PIL", "warp", "modal"}
+LIGHT = """
+import sys, time
+begin = time.process_time()
+import trellis2_modal.client
+import trellis2_modal.client.api
+import trellis2_modal.client.compression
+import trellis2_modal.client.app
+seconds = time.process_time() - begin
+print(seconds, ",".join(sorted({name.partition(".")[0] for name in sys.modules})))
+"""
+
+
+def base_dependencies() -> list[str]:
+    text = (ROOT / "pyproject.toml").read_text("utf-8")
+    block = re.search(r"^dependencies = \[(.*?)^\]", text, re.S | re.M)
+    assert block is not None
+    return re.findall(r'"([^"]+)"', block[1])
+
+
+def test_requirements_equal_the_base_dependencies() -> None:
+    lines = (ROOT / "trellis2_modal" / "client" / "requirements.txt").read_text("utf-8").splitlines()
+    assert [line for line in lines if line and not line.startswith("#")] == base_dependencies()
+
+
+def test_the_import_is_light() -> None:
+    """Processor time, so that others who are busy on the machine do not count."""
+    command = [sys.executable, "-c", LIGHT]
+    run = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT)
+    seconds, _, modules = run.stdout.strip().partition(" ")
+    assert not HEAVY & set(modules.split(","))
+    assert float(seconds) <= 0.5
+
+
+def test_the_whole_client_never_imports_the_model() -> None:
+    code = """
+import importlib, pkgutil, sys
+import trellis2_modal.client as client
+for module in pkgutil.iter_modules(client.__path__):
+    importlib.import_module(f"trellis2_modal.client.{module.name}")
+found = {name.partition(".")[0] for name in sys.modules}
+assert not found & {"torch", "trellis2", "o_voxel", "cv2", "warp", "modal"}, found
+"""
+    subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=True, cwd=ROOT)
+
+
+def test_what_is_exported() -> None:
+    assert api.__all__ == [
+        "AsyncClient",
+        "AsyncJob",
+        "Client",
+        "ExtractResult",
+        "GenerateResult",
+        "Job",
+        "Retry",
+        "Timeouts",
+        "Waiting",
+    ]
+    assert {"pack_state", "unpack_state", "compress_state", "decompress_state"} <= set(compression.__all__)
+    for module in (api, compression):
+        for name in module.__all__:
+            assert getattr(module, name).__doc__, f"{name} has no docstring"
+
+
+def test_both_clients_offer_the_same() -> None:
+    def public(cls: type) -> set[str]:
+        return {name for name in vars(cls) if not name.startswith("_")}
+
+    assert public(api.Client) == public(api.AsyncClient)
+    assert public(api.Job) == public(api.AsyncJob)
+
+
+def test_one_tree_of_errors_drawn_in_the_docstring() -> None:
+    drawn = re.findall(r"(\w+Error) ", errors.__doc__ or "")
+    defined = [name for name, value in vars(errors).items() if isinstance(value, type)]
+    assert set(drawn) == set(defined)
+    for name in defined:
+        assert issubclass(getattr(errors, name), ServiceError)
+
+
+@pytest.mark.parametrize("folder", ["client", "protocol"])
+def test_tests_of_the_client_need_the_base_install_only(folder: str) -> None:
+    """They run where neither torch nor a server is installed."""
+    for path in (ROOT / "tests" / "trellis2_modal" / folder).glob("*.py"):
+        for line in path.read_text("utf-8").splitlines():
+            assert not re.match(r"(import|from) (torch|fastapi|uvicorn|trellis2\b|o_voxel)", line), path.name
+            assert not re.match(
+                r"(import|from) (tests\.trellis2_modal\.server|trellis2_modal\.service)", line
+            )
