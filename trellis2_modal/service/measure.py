@@ -11,12 +11,14 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import click
 
 from .cold_start import BUDGET, TARGET
 from .config import DeploySettings
+
+T = TypeVar("T")
 
 WARM_TARGET = 60.0
 """Seconds of a warm generation at 1024."""
@@ -50,8 +52,8 @@ class ModalDeployment:
 
     def containers(self) -> int | None:
         try:
-            return int(self._service.health.get_current_stats().num_total_runners)
-        except self._errors.Error:
+            return self._call(lambda: int(self._service.health.get_current_stats().num_total_runners))
+        except self._errors.Error:  # what is seen of a class may change with the platform
             return None
 
     def health(self) -> dict[str, Any]:
@@ -60,7 +62,7 @@ class ModalDeployment:
     def generate(self, picture: bytes, settings: dict[str, Any]) -> dict[str, Any]:
         return self._call(lambda: self._service.generate.remote(picture, settings))
 
-    def _call(self, call: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    def _call(self, call: Callable[[], T]) -> T:
         try:
             return call()
         except self._errors.NotFoundError as error:

@@ -9,6 +9,7 @@ import platform
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from . import pins
@@ -51,8 +52,8 @@ def checks(settings: DeploySettings) -> list[Check]:
         Check("sparse convolution", lambda: convolution(device)),
     ]
     for extension in pins.EXTENSIONS:
-        run = EXTENSION_CHECKS[extension.name]
-        found.append(Check(extension.name, run if settings.image == "full" else not_in_lean))
+        full = settings.image == "full"
+        found.append(Check(extension.name, partial(check_extension, extension) if full else not_in_lean))
     found += [
         Check("environment light", environment),
         Check("image to GLB", lambda: generation(settings)),
@@ -228,6 +229,12 @@ def flex_gemm() -> str:
     error = (out - feats).abs().max().item()
     expect(error < 1e-2, f"the identity kernel changed its input by {error:.3g}")
     return f"{_version('flex_gemm')}, identity to {error:.1g}"
+
+
+def check_extension(extension: pins.Extension) -> str:
+    """Import it, then compute with it."""
+    importlib.import_module(extension.module)
+    return EXTENSION_CHECKS[extension.name]()
 
 
 EXTENSION_CHECKS: dict[str, Callable[[], str]] = {
