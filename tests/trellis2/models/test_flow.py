@@ -62,6 +62,18 @@ def test_batched_guidance_equals_two_passes(sparse_model: SLatFlowModel) -> None
 
 
 @torch.no_grad()
+def test_a_single_context_token_needs_no_queries(sparse_model: SLatFlowModel) -> None:
+    x, t, token = random_voxels([20, 15], 8), torch.tensor([1.0, 700.0]), torch.randn(2, 1, 20)
+    cache = sparse_model.prepare_cond(token)
+    assert all(b.result is not None for b in cache.blocks)
+    # Softmax over equal keys gives their common value: five copies say the same the long way.
+    long = sparse_model(x, t, token.repeat(1, 5, 1))
+    torch.testing.assert_close(sparse_model(x, t, cache).feats, long.feats, rtol=1e-5, atol=1e-5)
+    mixed = ContextCache.concatenate([cache, sparse_model.prepare_cond(token.repeat(1, 3, 1))])
+    assert all(b.result is None for b in mixed.blocks)
+
+
+@torch.no_grad()
 def test_concatenated_condition_comes_after_the_noisy_channels(sparse_model: SLatFlowModel) -> None:
     x, shape = random_voxels([20], 4), random_voxels([20], 4, seed=0)
     shape = x.replace(shape.feats * 2)
