@@ -1,0 +1,306 @@
+"""The commands against a service behind a socket: files, JSON, words, exit codes."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+import httpx
+import pytest
+from click.shell_completion import get_completion_class
+from click.testing import CliRunner, Result
+
+from tests.trellis2_modal.client.service import GLB, KEY, Service, answers, form_of, listening, problem, state
+from trellis2_modal.cli import main
+from trellis2_modal.cli.bars import Bars
+from trellis2_modal.cli.exits import KINDS, Exit, exit_code
+from trellis2_modal.client import errors as client_errors
+from trellis2_modal.client.local import LocalServer
+from trellis2_modal.client.options import Retry
+from trellis2_modal.protocol.errors import ERRORS, ServiceError
+from trellis2_modal.protocol.replies import JobEvent
+
+Run = Callable[..., Result]
+
+
+@pytest.fixture
+def live(service: Service) -> Iterator[str]:
+    with listening(service) as url:
+        yield url
+
+
+@pytest.fixture
+def run(live: str, data_home: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Runs a command of this service; it does not wait long between tries."""
+    monkeypatch.setattr(Retry, "delay", lambda self, attempt: 0.001)
+    monkeypatch.setenv("TRELLIS2_URL", live)
+    monkeypatch.setenv("TRELLIS2_API_KEY", KEY)
+
+    def invoke(*arguments: str | Path, code: int = 0) -> Result:
+        result = CliRunner().invoke(main, [str(argument) for argument in arguments], catch_exceptions=False)
+        assert result.exit_code == code, f"{result.exit_code}: {result.output}"
+        return result
+
+    return invoke
+
+
+def test_generate_writes_what_was_asked_for(
+    run: Run, service: Service, picture: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    result = run(
+        "generate", picture, "-o", out / "disc.glb", "--preview", out / "disc.mp4",
+        "--stills", out / "disc.webp", "--state", out / "disc.lz4",
+        "--seed", "7", "--ss-sampling-steps", "5", "--simplify", "web",
+    )  # fmt: skip
+    assert (out / "disc.glb").read_bytes() == GLB
+    assert (out / "disc.lz4").read_bytes() == state()
+    assert (out / "disc.mp4").exists()
+    assert (out / "disc.webp").exists()
+    fields = form_of(service.calls("POST", "/jobs")[0])
+    assert (fields["seed"], fields["ss_sampling_steps"], fields["preview"]) == ("7", "5", "frames")
+    assert form_of(service.calls("POST", "/extract_glb")[0])["simplify"] == "web"
+    assert "1,200 faces" in result.stdout
+    assert "Sculpting the shape" in result.stderr, "progress is not mixed into the output"
+
+
+def test_generate_for_scripts(run: Run, picture: Path) -> None:
+    result = run("generate", picture, "--json")
+    report = json.loads(result.stdout)
+    assert Path(report["files"]["asset"]) == picture.with_suffix(".glb")
+    assert (report["seed"], report["resolution"], report["job"]) == (7, 16, "job_1")
+    assert report["report"]["watertight"] is True
+    assert report["seconds"]["generate"] == {"shape": 2.0, "texture": 1.0}
+    assert result.stderr == ""
+
+
+def test_extract_from_a_kept_state(run: Run, service: Service, tmp_path: Path) -> None:
+    kept = tmp_path / "disc.lz4"
+    kept.write_bytes(state())
+    run("extract", kept, "-o", tmp_path / "disc.stl", "--decimation-target", "5000", "--no-remesh")
+    fields = form_of(service.calls("POST", "/jobs")[0])
+    assert (fields["format"], fields["decimation_target"], fields["remesh"]) == ("stl", "5000", "false")
+    report = json.loads(run("extract", kept, "-o", tmp_path / "d.glb", "--json").stdout)
+    assert report["files"]["asset"].endswith("d.glb")
+    assert "extract" in report["seconds"]
+
+
+def test_jobs(run: Run, service: Service, picture: Path, tmp_path: Path) -> None:
+    run("generate", picture)
+    listed = run("jobs", "list").stdout.splitlines()
+    assert [line.split()[0] for line in listed] == ["job_2", "job_1"]
+    assert json.loads(run("jobs", "list", "--limit", "1", "--json").stdout)["jobs"][0]["id"] == "job_2"
+    assert "preview" in run("jobs", "show", "job_1").stdout
+    assert json.loads(run("jobs", "show", "job_1", "--json").stdout)["status"] == "finished"
+    assert "finished" in run("jobs", "watch", "job_1").stdout
+    files = json.loads(run("jobs", "download", "job_1", "-o", tmp_path / "got", "--json").stdout)["files"]
+    assert [Path(name).suffix for name in files] == [".lz4", ".mp4", ".webp"]
+    assert run("jobs", "download", "job_2", "-o", tmp_path / "got").stdout.strip().endswith(".glb")
+    service.jobs["job_2"].status = "running"
+    assert "is cancelled" in run("jobs", "cancel", "job_2").stdout
+
+
+def test_usage_and_health(run: Run, service: Service) -> None:
+    assert "anna (key_1), may generate and extract" in run("usage").stdout
+    assert json.loads(run("usage", "--json").stdout)["gpu_seconds_left"] == 7190
+    assert "Model small" in run("health").stdout
+    service.health = "degraded"
+    assert json.loads(run("health", "--json", code=Exit.BUSY).stdout)["status"] == "degraded"
+
+
+FAILURES = [
+    (httpx.ConnectError("away"), Exit.NO_ANSWER, "trellis2-modal health"),
+    (problem("unauthenticated"), Exit.KEY, "--key"),
+    (problem("forbidden"), Exit.KEY, "may not"),
+    (problem("invalid-image"), Exit.INPUT, "picture"),
+    (problem("quota-exceeded", {"retry-after": "90"}), Exit.LIMIT, "trellis2-modal usage"),
+    (problem("too-many-jobs"), Exit.LIMIT, "jobs list"),
+    (problem("queue-full", {"retry-after": "900"}), Exit.BUSY, "try again in 900 s"),
+    (problem("storage-full", {"retry-after": "900"}), Exit.BUSY, "room"),
+    (problem("out-of-memory", suggested={"pipeline_type": "512"}), Exit.FAILED, "try --pipeline-type 512"),
+    (problem("internal-error"), Exit.FAILED, "request req_1"),
+]
+
+
+@pytest.mark.parametrize(("failure", "code", "words"), FAILURES)
+def test_a_failure_is_words_a_next_step_and_a_code(
+    run: Run, service: Service, picture: Path, failure: Any, code: Exit, words: str
+) -> None:
+    if isinstance(failure, Exception):
+        result = run("generate", picture, "--url", "http://127.0.0.1:9", code=code)
+    else:
+        service.faults += answers(failure)
+        result = run("generate", picture, code=code)
+    assert words in result.stderr
+    assert "Traceback" not in result.output
+    assert result.stdout == ""
+    assert not picture.with_suffix(".glb").exists()
+
+
+def test_a_failure_for_scripts(run: Run, service: Service, picture: Path) -> None:
+    service.faults += answers(problem("quota-exceeded"))
+    result = run("generate", picture, "--json", code=Exit.LIMIT)
+    assert json.loads(result.stderr)["type"] == "quota-exceeded"
+    assert result.stdout == ""
+
+
+@pytest.mark.parametrize(
+    ("slug", "code"),
+    [("worker-died", Exit.FAILED), ("empty-result", Exit.INPUT), ("job-timeout", Exit.FAILED)],
+)
+def test_a_job_that_fails_has_the_code_of_its_failure(
+    run: Run, service: Service, picture: Path, slug: str, code: Exit
+) -> None:
+    service.plans.append(slug)
+    run("generate", picture, code=code)
+
+
+def test_the_state_is_kept_when_the_extraction_fails(
+    run: Run, service: Service, picture: Path, tmp_path: Path
+) -> None:
+    service.plans += ["finish", "out-of-memory"]
+    run("generate", picture, "--state", tmp_path / "disc.lz4", code=Exit.FAILED)
+    assert (tmp_path / "disc.lz4").read_bytes() == state(), "what was paid for"
+
+
+def test_a_job_of_nobody(run: Run) -> None:
+    run("jobs", "show", "job_9", code=Exit.GONE)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["generate", "PICTURE", "-o", "x.fbx"],
+        ["generate", "PICTURE", "-o", "x.obj"],
+        ["generate", "PICTURE", "--seed", "-4"],
+        ["generate", "PICTURE", "--pipeline-type", "9000"],
+        ["generate", "missing.png"],
+        ["extract", "missing.lz4", "-o", "x.glb"],
+        ["jobs"],
+        ["nonsense"],
+    ],
+)
+def test_wrong_usage_is_told_before_anything_is_sent(
+    run: Run, service: Service, picture: Path, arguments: list[str]
+) -> None:
+    run(*[picture if argument == "PICTURE" else argument for argument in arguments], code=Exit.USAGE)
+    assert not service.requests
+
+
+def test_a_place_that_cannot_be_written_is_found_before_the_work(
+    run: Run, service: Service, picture: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("in the way")
+    run("generate", picture, "-o", tmp_path / "file" / "x.glb", code=Exit.DISK)
+    assert not service.requests
+
+
+def test_weights_are_for_this_machine(run: Run, picture: Path) -> None:
+    assert "leave out --url" in run("generate", picture, "--weights", "x", code=Exit.USAGE).output
+
+
+def test_commands_that_need_a_service_say_so(
+    run: Run, monkeypatch: pytest.MonkeyPatch, data_home: Path
+) -> None:
+    monkeypatch.delenv("TRELLIS2_URL")
+    assert "TRELLIS2_URL" in run("usage", code=Exit.INPUT).stderr
+
+
+def test_every_error_has_a_code_and_each_code_a_meaning() -> None:
+    every = [*ERRORS.values(), client_errors.UnreachableError, client_errors.AppRunsError]
+    assert {exit_code(kind("x")) for kind in every} >= {code for _, code in KINDS}
+    assert exit_code(ServiceError("x")) is Exit.INPUT
+    assert len(set(Exit)) == len(list(Exit))
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_bars_on_a_terminal_and_lines_elsewhere(service: Service) -> None:
+    events = [
+        ("queued", {"position": 2}),
+        ("started", {}),
+        ("progress", {"stage": "shape", "step": 1, "steps": 2}),
+        ("progress", {"stage": "texture", "step": 1, "steps": 2}),
+        ("restarted", {"reason": "x"}),
+        ("result", {}),
+    ]
+    for stream, drawn in ((Terminal(), True), (io.StringIO(), False)):
+        bars = Bars(stream)
+        for number, (kind, data) in enumerate(events, 1):
+            bars(JobEvent(id=number, type=kind, time="2026-01-01T00:00:00Z", data=data))  # type: ignore[arg-type]
+        text = stream.getvalue()
+        assert ("[" in text) == drawn
+        assert ("\r" in text) == drawn
+        assert "2 ahead" in text
+        assert "starts again" in text
+        assert "Sculpting the shape" in text
+    assert set(bars.seconds) == {"shape", "texture"}
+
+
+def test_demo_makes_everything_through_the_service(
+    run: Run, live: str, picture: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The server of this machine is replaced by one that runs; all the rest is the command."""
+
+    def ensure(self: LocalServer) -> str:
+        self.url, self.key = live, KEY
+        return live
+
+    monkeypatch.setattr(LocalServer, "ensure", ensure)
+    result = run("demo", picture, "-o", tmp_path / "demo")
+    names = sorted(path.name for path in (tmp_path / "demo").iterdir())
+    assert names == ["asset.glb", "input.png", "preview.mp4", "preview.png", "report.json"]
+    report = json.loads((tmp_path / "demo" / "report.json").read_text())
+    assert "seconds" in json.dumps(report)
+    assert "In all" in result.stdout
+    run("demo", picture, "-o", tmp_path / "demo", "--budget", "nonsense", code=Exit.INPUT)
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_shell_completion(shell: str) -> None:
+    kind = get_completion_class(shell)
+    assert kind is not None
+    script = kind(main, {}, "trellis2-modal", "_TRELLIS2_MODAL_COMPLETE")
+    assert "trellis2-modal" in script.source_template % script.source_vars()
+    assert "generate" in [item.value for item in script.get_completions([], "gen")]
+    assert "--pipeline-type" in [item.value for item in script.get_completions(["generate"], "--pipe")]
+    values = [item.value for item in script.get_completions(["generate", "--pipeline-type"], "")]
+    assert values == ["512", "1024", "1024_cascade", "1536_cascade"]
+
+
+def test_completion_in_a_real_process() -> None:
+    env = dict(
+        os.environ, _TRELLIS2_MODAL_COMPLETE="bash_complete", COMP_WORDS="trellis2-modal jo", COMP_CWORD="1"
+    )
+    code = "from trellis2_modal.cli import main; main(prog_name='trellis2-modal')"
+    run = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True)
+    assert "jobs" in run.stdout
+
+
+def test_an_interrupt_has_its_own_code(run: Run, service: Service, picture: Path) -> None:
+    def interrupt(request: httpx.Request) -> httpx.Response:
+        raise KeyboardInterrupt
+
+    from trellis2_modal.cli.exits import reported
+
+    with pytest.raises(SystemExit) as caught, reported():
+        interrupt(httpx.Request("GET", "http://a.test"))
+    assert caught.value.code == Exit.INTERRUPTED
+
+
+def test_every_command_has_help() -> None:
+    context = click.Context(main)
+    for name in main.list_commands(context):
+        result = CliRunner().invoke(main, [name, "--help"])
+        assert result.exit_code == 0, name
+        assert "Usage:" in result.output

@@ -1,0 +1,274 @@
+"""The page without a browser: every event's handler on a desk, and what each tab is sent."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.trellis2_modal.client.conftest import QUICK
+from tests.trellis2_modal.client.service import KEY, URL, Service, answers, photo, problem, until
+from trellis2_modal.client.desk import Desk
+from trellis2_modal.client.kept import Mattes
+from trellis2_modal.protocol.controls import controls
+from trellis2_modal.protocol.requests import ExtractSettings, GenerateSettings
+
+GENERATION = [c.name for c in controls(GenerateSettings) if c.group != "Basic"]
+EXTRACTION = [c.name for c in controls(ExtractSettings) if c.name != "simplify"]
+
+
+@pytest.fixture
+def desk(data_home: Path, service: Service) -> Iterator[Desk]:
+    options = {"transport": httpx.MockTransport(service), "retry": QUICK}
+    desk = Desk(data_home, URL, KEY, client_options=options)
+    yield desk
+    for job in service.jobs.values():
+        job.released.set()
+    desk.close()
+
+
+@pytest.fixture
+def actions(desk: Desk) -> Any:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # what Gradio's own dependencies warn of
+        from trellis2_modal.client.actions import Actions
+    actions = Actions(desk, Mattes(), [])
+    actions.generation, actions.extraction = GENERATION, EXTRACTION
+    return actions
+
+
+def values(model: type[GenerateSettings] | type[ExtractSettings], names: list[str]) -> list[Any]:
+    return [model.model_fields[name].default for name in names]
+
+
+def press(action: str, target: str = "") -> Any:
+    return SimpleNamespace(_data={"action": action, "target": target})
+
+
+def generate(actions: Any, picture: Path, seed: int = 7, new_seed: bool = False) -> list[Any]:
+    found: list[Any] = actions.generate(
+        str(picture), "automatic", seed, new_seed, *values(GenerateSettings, GENERATION)
+    )
+    return found
+
+
+def idle(desk: Desk) -> None:
+    until(lambda: not desk.tasks(), "the end of the work")
+
+
+def skipped(update: Any) -> bool:
+    return isinstance(update, dict) and update == {"__type__": "update"}
+
+
+def test_the_page_is_laid_out_and_wired(desk: Desk) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from trellis2_modal.client.page import build
+
+    async def make() -> Any:
+        return build(desk, Mattes())  # in a loop: without one Gradio makes two and leaves them open
+
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        page = asyncio.run(make())
+    assert not [w for w in said if "Expected" in str(w.message)], (
+        "a handler takes other arguments than it gets"
+    )
+    config = page.get_config_file()
+    labels = {c["props"].get("label") for c in config["components"]}
+    assert {
+        "Quality",
+        "Seed",
+        "Guidance strength",
+        "Time rescale",
+        "Faces",
+        "Transparency",
+        "API key",
+    } <= labels
+    ids = {c["props"].get("elem_id") for c in config["components"]}
+    assert {f"set-{name}" for name in [*GENERATION, *EXTRACTION, "remove_background"]} <= ids
+    assert KEY not in str(config), "the key is never in the page"
+    assert all(d["api_visibility"] == "private" for d in config["dependencies"])
+
+
+def test_generate_follows_the_job_and_sends_only_changes(actions: Any, desk: Desk, picture: Path) -> None:
+    chosen, shown = generate(actions, picture)
+    assert chosen == 7
+    idle(desk)
+    *_, seen = actions.look(shown, "turntable", {})
+    assert "turntable.mp4" in seen["video"]
+    assert seen["export"] is True
+    assert seen["model"] is None, "the 3D view is fed only while it is seen"
+    again = actions.look(shown, "turntable", seen)
+    assert all(skipped(update) for update in again)
+    *updates, seen = actions.look(shown, "model", seen)
+    assert seen["model"][0].endswith("light.glb")
+    assert [skipped(update) for update in updates].count(False) <= 4
+
+
+def test_two_tabs_see_the_same(actions: Any, desk: Desk, service: Service, picture: Path) -> None:
+    service.plans.append("hang")
+    _, shown = generate(actions, picture)
+    until(lambda: desk.tasks()[0].tracker.stage, "the first step")
+    *_, one = actions.look(shown, "turntable", {})
+    *_, two = actions.look("", "turntable", {})
+    assert "Sculpting the shape" in one["progress"]
+    assert "Sculpting the shape" in two["progress"]
+    task = re.search(r'data-action="cancel" data-target="([^"]+)"', two["progress"])
+    assert task is not None
+    actions.act("", press("cancel", task[1]))
+    idle(desk)
+    *_, one = actions.look(shown, "turntable", one)
+    assert "Cancelled" in one["video"]
+    actions.act("", press("delete", shown))
+    *_, one = actions.look(shown, "turntable", one)
+    assert "From a photo to a 3D asset" in one["video"], "what the other tab deleted is gone here too"
+
+
+def test_a_second_picture_waits_and_does_not_take_the_view(
+    actions: Any, desk: Desk, service: Service, picture: Path
+) -> None:
+    service.plans.append("hang")
+    _, shown = generate(actions, picture)
+    _, second = generate(actions, picture)
+    assert skipped(second)
+    *_, seen = actions.look(shown, "turntable", {})
+    assert "Remove" in seen["progress"]
+
+
+def test_a_new_seed_each_time_or_the_same(actions: Any, picture: Path) -> None:
+    seeds = {generate(actions, picture, new_seed=True)[0] for _ in range(4)}
+    assert len(seeds) == 4
+    assert generate(actions, picture, seed=11)[0] == 11
+
+
+def test_nothing_happens_without_a_picture(actions: Any, desk: Desk) -> None:
+    assert all(skipped(update) for update in actions.generate(None, "automatic", 1, True))
+    assert not desk.tasks()
+
+
+def test_extract_view_and_reuse(actions: Any, desk: Desk, picture: Path) -> None:
+    _, shown = generate(actions, picture, seed=11)
+    idle(desk)
+    actions.extract(shown, "web", *values(ExtractSettings, EXTRACTION))
+    idle(desk)
+    entry = desk.history.get(shown)
+    assert entry is not None
+    assert entry.exports[0].settings["simplify"] == "web"
+    *_, seen = actions.look(shown, "model", {})
+    assert seen["model"][1] == "red-disc-web.glb"
+    assert "1,200 faces" in seen["files"]
+    light = actions.act(shown, press("view", f"{shown}/light.glb"))[0]
+    *_, seen = actions.look(light, "model", seen)
+    assert seen["model"][0].endswith("light.glb")
+    _, tabs, _, _, copy, pipeline, seed, new_seed, *_ = actions.act(shown, press("reuse", shown))
+    assert Path(copy).name == "red disc.png"
+    assert Path(copy).read_bytes() == photo()
+    assert (pipeline, seed, new_seed) == ("automatic", 7, False)
+    assert tabs["selected"] == "create"
+
+
+def test_budgets_fill_the_fields(actions: Any) -> None:
+    radio, *fields = actions.take_budget("print")
+    filled = dict(zip(EXTRACTION, fields, strict=True))
+    assert filled["format"]["value"] == "stl"
+    assert filled["decimation_target"]["value"] == 300_000
+    assert "closed" in radio["info"]
+    assert all(skipped(field) for field in actions.take_budget("custom")[1:])
+    assert actions.custom_budget()["value"] == "custom"
+
+
+def test_the_matte_is_shown_with_a_hint_and_failures_in_words(
+    actions: Any, service: Service, desk: Desk, picture: Path
+) -> None:
+    until(lambda: desk.service.ready, "the service")
+    assert "Cutting out" in next(actions.show_matte(str(picture)))["value"]
+    assert "/matte/" in list(actions.show_matte(str(picture)))[-1]
+    service.faults += [lambda r: None, *answers(problem("invalid-image"))]
+    assert "cannot be used" in list(actions.show_matte(str(picture)))[-1]
+    service.has_matte = False
+    assert "no preview of the cut-out" in list(actions.show_matte(str(picture)))[-1]
+    assert list(actions.show_matte(None))[-1]["visible"] is False
+
+
+def test_settings_are_saved_only_when_they_work(actions: Any, desk: Desk, service: Service) -> None:
+    verdict, *_ = actions.save(URL, "sk_wrong", 3)
+    assert "Not saved" in verdict
+    assert desk.settings.url == ""
+    verdict, field, _ = actions.save(URL + "/", "", 3)
+    assert "anna" in verdict, "the key in use is tested when none is typed"
+    assert (desk.settings.key, field["value"]) == (KEY, "")
+    verdict, *_ = actions.save("https://elsewhere.test", "", 3)
+    assert "Not saved" in verdict, "the key is not sent to another address"
+    assert {r.headers.get("x-api-key") for r in service.requests if r.url.host == "elsewhere.test"} <= {None}
+    actions.use_local(2)
+    assert (desk.settings.url, desk.settings.key, desk.settings.history_limit_gb) == ("", "", 2.0)
+
+
+@pytest.mark.parametrize(
+    "title", ["<b>x</b>.png", "${alert(1)}.png", "`x`.png", "{{x}}.png", '"onload=".png']
+)
+def test_a_pictures_name_is_only_text(actions: Any, desk: Desk, title: str) -> None:
+    entry = desk.generate(photo(), title, {})
+    idle(desk)
+    *_, seen = actions.look(entry.id, "model", {})
+    for name in ("video", "files", "history", "strip", "progress"):
+        for raw in ("<b>", "${", "`", "{{", '"onload'):
+            assert raw not in seen[name], name
+
+
+def test_files_of_the_app_by_address(desk: Desk, actions: Any, picture: Path) -> None:
+    """States never leave this way, and nothing outside an entry does."""
+    from starlette.applications import Starlette
+
+    from trellis2_modal.client.kept import make_routes
+
+    _, shown = generate(actions, picture)
+    idle(desk)
+    mattes = Mattes()
+    address = mattes.add(b"png")
+    transport = httpx.ASGITransport(Starlette(routes=make_routes(desk.history, mattes)))
+
+    async def look() -> None:
+        async with httpx.AsyncClient(transport=transport, base_url="http://app.test") as http:
+            video = await http.get(f"/kept/{shown}/turntable.mp4", headers={"Range": "bytes=0-3"})
+            assert (video.status_code, video.headers["content-type"]) == (206, "video/mp4")
+            assert video.content == b"vide"
+            for name in ("state.lz4", "entry.json", "..%2f..%2fsettings.json", "%2e%2e", "nothing"):
+                assert (await http.get(f"/kept/{shown}/{name}")).status_code == 404
+            assert (await http.get(address)).content == b"png"
+            assert (await http.get("/matte/guess")).status_code == 404
+
+    asyncio.run(look())
+
+
+def test_only_the_last_mattes_stay_in_memory() -> None:
+    mattes = Mattes()
+    names = [mattes.add(bytes([i])).rpartition("/")[2] for i in range(40)]
+    assert mattes.get(names[0]) is None
+    assert mattes.get(names[-1]) == bytes([39])
+
+
+def test_the_app_opens_once(data_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from trellis2_modal.client import app
+    from trellis2_modal.client.errors import AppRunsError
+
+    with app.listen("127.0.0.1", 0) as listener:
+        port = listener.getsockname()[1]
+        with pytest.raises(AppRunsError, match=str(port)):
+            app.run(port=port, browser=False)
+    lock = app.FileLock(data_home / app.LOCK)
+    lock.acquire()
+    try:
+        (data_home / app.ADDRESS).write_text("http://127.0.0.1:7860")
+        with pytest.raises(AppRunsError, match="already open at http://127"):
+            app.run(port=0, browser=False)
+    finally:
+        lock.release()
