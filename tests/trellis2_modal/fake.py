@@ -40,11 +40,17 @@ class FakeGenerator:
     device = "cpu"
 
     def __init__(
-        self, step_seconds: float, journal: str | None, pipeline_types: tuple[str, ...], burn: bool
+        self,
+        step_seconds: float,
+        journal: str | None,
+        pipeline_types: tuple[str, ...],
+        burn: bool,
+        pad: int,
     ) -> None:
         self.pipeline_types = pipeline_types
         self._step_seconds = step_seconds
         self._burn = burn
+        self._message = "." * pad
         self._journal = Path(journal) if journal else None
 
     def generate(self, picture: bytes, settings: GenerateSettings, monitor: Monitor) -> JobOutput:
@@ -73,7 +79,7 @@ class FakeGenerator:
 
     def _steps(self, monitor: Monitor, stage: str) -> None:
         for step in range(STEPS):
-            monitor.step(stage, step, STEPS)
+            monitor.step(stage, step, STEPS, self._message)
             if self._burn:
                 _burn(self._step_seconds)
             else:
@@ -91,9 +97,13 @@ def create(
     journal: str | None = None,
     pipeline_types: tuple[str, ...] = ("512",),
     burn: bool = False,
+    pad: int = 0,
 ) -> FakeGenerator:
-    """With `burn` its steps keep every processor busy, as a model on the CPU does."""
-    return FakeGenerator(step_seconds, journal, tuple(pipeline_types), burn)
+    """With `burn` its steps keep every processor busy, as a model on the CPU does.
+
+    Each progress message has `pad` characters.
+    """
+    return FakeGenerator(step_seconds, journal, tuple(pipeline_types), burn, pad)
 
 
 def broken() -> FakeGenerator:

@@ -6,11 +6,8 @@ import asyncio
 import dataclasses
 import json
 import logging
-import os
-import shutil
 import time
 from collections.abc import AsyncIterator, Callable
-from pathlib import Path
 from typing import Any, TypeVar
 
 from ..protocol.errors import (
@@ -29,9 +26,9 @@ from ..protocol.errors import (
 from ..protocol.replies import FINAL_EVENTS, FINAL_STATES, JobEvent, JobStatus
 from .backend import Artifact, Capabilities, Charge, NewJob, QueueStats
 from .config import Settings
+from .files import JobFiles
 from .locks import FileLock
 from .store import JobStore, Row, new_job_id, status_of
-from .worker import RESULT_FILE
 from .worker_process import WorkerEnded, WorkerProcess, WorkerSilent, WorkerSpec
 
 logger = logging.getLogger(__name__)
@@ -40,6 +37,9 @@ T = TypeVar("T")
 SERVER_LOCK_TIMEOUT = 15.0
 SWEEP_INTERVAL = 60.0
 STRAY_AGE = 3600.0
+RETRY_INTERVAL = 2.0
+"""Seconds until something that could not be stored is tried again."""
+
 MAX_RESTART_DELAY = 30.0
 
 
@@ -50,6 +50,7 @@ class LocalBackend:
         self.settings = settings or Settings.from_env()
         self._spec = spec
         self._lock = FileLock(self.settings.data_dir / "server.lock", timeout=SERVER_LOCK_TIMEOUT)
+        self._files = JobFiles(self.settings.data_dir / "jobs", self.settings.min_free_bytes)
         self._store: JobStore | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self._worker: WorkerProcess | None = None
@@ -131,15 +132,14 @@ class LocalBackend:
         if self._capabilities.state == "degraded":
             raise UnavailableError("the model cannot be loaded; the operator has been told", retry_after=60)
         job_id = new_job_id()
-        folder = self._folder(job_id)
-        await asyncio.to_thread(self._write_payload, folder, job.payload)
+        await asyncio.to_thread(self._files.store_input, job_id, job.payload)
         try:
             row, fresh = await self._in_store(lambda s: s.accept(job_id, job, self.settings.queue_limit))
         except BaseException:
-            await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
+            await asyncio.to_thread(self._files.remove, job_id)
             raise
         if not fresh:
-            await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
+            await asyncio.to_thread(self._files.remove, job_id)
         await self._refresh_stats()
         self._work.set()
         return await self._status(row)
@@ -186,7 +186,7 @@ class LocalBackend:
         if row["status"] == "failed":
             raise error_from_problem(json.loads(row["problem"]))
         entry = json.loads(row["result"])["artifacts"].get(name)
-        path = self._folder(job_id) / "result" / name
+        path = self._files.result(job_id, name)
         if entry is None or not path.exists():
             raise NotFoundError(f"this job has no {name}")
         return Artifact(name, entry["media_type"], entry["bytes"], etag=f"{job_id}-{name}", path=path)
@@ -226,17 +226,13 @@ class LocalBackend:
                 self._restarts += 1
                 failures += 1
                 logger.warning("worker ended: %s", error)
-                await self._after_worker_end(str(error))
+                await self._settle(str(error))
             except Exception:
                 failures += 1
                 logger.exception("the backend's loop failed")
-                await self._after_worker_end("an internal error")
-            finally:
-                if self._worker is not None and not self._stopping:
-                    await self._worker.kill()
-                    self._worker = None
+                await self._settle("an internal error")
             if failures > 1 and not self._stopping:
-                await asyncio.sleep(min(2.0**failures * 0.25, MAX_RESTART_DELAY))
+                await asyncio.sleep(min(0.25 * 2.0 ** min(failures, 10), MAX_RESTART_DELAY))
 
     async def _wait_until_ready(self, worker: WorkerProcess) -> None:
         while True:
@@ -254,7 +250,12 @@ class LocalBackend:
     async def _feed(self, worker: WorkerProcess) -> None:
         while not self._stopping:
             self._work.clear()
-            row = await self._in_store(lambda s: s.claim())
+            try:
+                row = await self._in_store(lambda s: s.claim())
+            except StorageFullError:
+                logger.error("no job can be started: the job store is full")
+                await asyncio.sleep(RETRY_INTERVAL)
+                continue
             if row is None:
                 await self._idle(worker)
                 continue
@@ -283,10 +284,9 @@ class LocalBackend:
     async def _run(self, worker: WorkerProcess, row: Row) -> None:
         """Give a job to the worker and follow it to its end."""
         job_id = row["id"]
-        folder = self._folder(job_id)
-        payload = folder / "input"
+        payload = self._files.input(job_id)
         if row["source"] is not None:
-            payload = self._folder(row["source"]) / "result" / "state"
+            payload = self._files.result(row["source"], "state")
             if not payload.exists():
                 await self._fail(job_id, ExpiredError("the state of the source is gone"))
                 return
@@ -295,7 +295,7 @@ class LocalBackend:
             job=job_id,
             kind=row["kind"],
             settings=json.loads(row["settings"]),
-            folder=str(folder),
+            folder=str(self._files.folder(job_id)),
             payload=str(payload),
         )
         if (await self._in_store(lambda s: s.row(job_id)))["cancel_requested"]:
@@ -320,10 +320,16 @@ class LocalBackend:
             if message["type"] == "progress":
                 report = {k: message[k] for k in ("stage", "step", "steps", "message")}
                 if reporter.worth_storing(report):
-                    await asyncio.to_thread(self.store.progress, job_id, report)
-                    self._notify(job_id)
+                    await self._store_progress(job_id, report)
             elif await self._handle_end(row, message):
                 return
+
+    async def _store_progress(self, job_id: str, report: dict[str, Any]) -> None:
+        try:
+            await self._in_store(lambda s: s.progress(job_id, report))
+        except StorageFullError:
+            logger.error("job %s goes on, its progress cannot be stored", job_id)
+        self._notify(job_id)
 
     async def _handle_end(self, row: Row, message: dict[str, Any]) -> bool:
         job_id, kind = row["id"], message["type"]
@@ -351,14 +357,29 @@ class LocalBackend:
         await asyncio.to_thread(self._drop_files, job_id)
         self._notify(job_id)
 
+    async def _settle(self, reason: str) -> None:
+        """End the worker and decide about its job; tried until that can be stored."""
+        while True:
+            try:
+                if self._worker is not None:
+                    await self._worker.kill()
+                    self._worker = None
+                await self._after_worker_end(reason)
+                return
+            except Exception:
+                logger.exception("the job of an ended worker cannot be settled yet")
+                if self._stopping:  # then it is settled when the server starts again
+                    return
+                await asyncio.sleep(RETRY_INTERVAL)
+
     async def _after_worker_end(self, reason: str) -> None:
-        job_id, self._current, self._cancel_deadline = self._current, None, None
-        if job_id is None:
-            return
-        row = await self._in_store(lambda s: s.row(job_id))
-        if row["status"] == "running" and not await asyncio.to_thread(self._finish_from_disk, job_id):
-            await asyncio.to_thread(self._retry_or_fail, row, reason)
-        await self._ended(job_id)
+        job_id = self._current
+        if job_id is not None:
+            row = await self._in_store(lambda s: s.row(job_id))
+            if row["status"] == "running" and not await asyncio.to_thread(self._finish_from_disk, job_id):
+                await asyncio.to_thread(self._retry_or_fail, row, reason)
+            await self._ended(job_id)
+            self._current, self._cancel_deadline = None, None
         await self._refresh_stats()
 
     def _retry_or_fail(self, row: Row, reason: str) -> None:
@@ -370,43 +391,22 @@ class LocalBackend:
 
     def _finish_from_disk(self, job_id: str) -> bool:
         """Take over a result folder that a worker published; False when there is none."""
-        path = self._folder(job_id) / "result" / RESULT_FILE
-        if not path.exists():
+        document = self._files.published(job_id)
+        if document is None:
             return False
-        document = json.loads(path.read_text())
-        for name, entry in document["artifacts"].items():
-            entry["url"] = f"/jobs/{job_id}/{name}"
         seconds = document.pop("seconds")
         self.store.finish(job_id, document, seconds, time.time() + self.settings.retention)
         return True
 
     # --- files, housekeeping -----------------------------------------------------------------------------
 
-    def _folder(self, job_id: str) -> Path:
-        return self.settings.data_dir / "jobs" / job_id
-
-    def _write_payload(self, folder: Path, payload: bytes | None) -> None:
-        try:
-            folder.mkdir(parents=True)
-            free = shutil.disk_usage(folder).free
-            if free < self.settings.min_free_bytes + len(payload or b""):
-                folder.rmdir()
-                raise StorageFullError(f"{free >> 20} MiB of disk are left; try later", retry_after=300)
-            if payload is not None:
-                partial = folder / "input.part"
-                partial.write_bytes(payload)
-                os.replace(partial, folder / "input")
-        except OSError as error:
-            shutil.rmtree(folder, ignore_errors=True)
-            raise StorageFullError("the job could not be stored; try later", retry_after=300) from error
-
     def _drop_files(self, job_id: str) -> None:
         """Remove the input of a finished job, and everything of one that failed or was cancelled."""
         status = self.store.row(job_id)["status"]
         if status == "finished":
-            (self._folder(job_id) / "input").unlink(missing_ok=True)
+            self._files.drop_input(job_id)
         elif status in FINAL_STATES:
-            shutil.rmtree(self._folder(job_id), ignore_errors=True)
+            self._files.remove(job_id)
 
     async def _keep_tidy(self) -> None:
         while True:
@@ -421,13 +421,9 @@ class LocalBackend:
         """Remove the files of expired jobs, folders without a job, and what is too old to remember."""
         now = time.time()
         for job_id in self.store.expire(now):
-            shutil.rmtree(self._folder(job_id), ignore_errors=True)
+            self._files.remove(job_id)
         self.store.forget(now - self.settings.row_retention)
-        root = self.settings.data_dir / "jobs"
-        strays = set(os.listdir(root)) - self.store.known_ids() if root.exists() else set()
-        for name in strays:  # of a server killed between storing an input and accepting its job
-            if (root / name).stat().st_mtime < now - STRAY_AGE:
-                shutil.rmtree(root / name, ignore_errors=True)
+        self._files.remove_strays(self.store.known_ids(), now - STRAY_AGE)
 
     # --- small helpers -----------------------------------------------------------------------------------
 

@@ -61,7 +61,7 @@ def _message(item: Any) -> str:
 
 def _framework_error(error: HTTPException) -> ServiceError:
     """What the framework found wrong with the address or the method, with what to do about it."""
-    allowed = (error.headers or {}).get("allow")
+    allowed = (error.headers or {}).get("Allow")
     if error.status_code == 404:
         return errors.NotFoundError("there is no such address; /docs lists those there are")
     if error.status_code == 405 and allowed:

@@ -241,6 +241,19 @@ def test_a_flag_for_a_quad_that_cannot_be_is_refused(packed: bytes) -> None:
         unpack_state(write_container(good, header))
 
 
+@pytest.mark.parametrize("lossless", [False, True])
+@pytest.mark.parametrize("corner", [50, -1, 2**31 - 1])
+def test_faces_that_point_outside_are_refused(state: MeshState, corner: int, lossless: bool) -> None:
+    """Written by a client that packs without checking."""
+    faces = np.array([[0, 1, 2], [3, 4, corner]], np.int32)
+    mesh = replace(state, vertices=state.vertices[:50].copy(), faces=faces)
+    with pytest.MonkeyPatch.context() as careless:
+        careless.setattr(MeshState, "validate", lambda self: None)
+        packed = pack_state(mesh, lossless)
+    with pytest.raises(InvalidStateError, match="faces"):
+        unpack_state(packed)
+
+
 def test_a_bomb_is_refused_before_it_is_unpacked() -> None:
     bomb = lz4.frame.compress(bytes(200 << 20), store_size=True)
     with pytest.raises(InvalidStateError, match="allowed"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import time
 import zlib
 from typing import Any
 
@@ -242,6 +243,18 @@ def test_no_or_wrong_key(server: Running, key: str, method: str, path: str) -> N
     assert "www-authenticate" in reply.headers
 
 
+def test_an_expired_key(server: Running) -> None:
+    with server.client(server.new_key("late", expires=time.time() - 1)) as client:
+        problem(client.get("/usage"), 401, "unauthenticated")
+
+
+def test_a_key_that_only_generates(server: Running, body: dict[str, Any]) -> None:
+    with server.client(server.new_key("half", scopes=("generate",))) as client:
+        job = client.post("/generate", json=body).json()["job"]
+        problem(client.post("/extract_glb", json={"job": job}), 403, "forbidden")
+        problem(client.post("/jobs", json={"kind": "extract", "job": job}), 403, "forbidden")
+
+
 def test_revoked_and_wrong_scope(server: Running, body: dict[str, Any]) -> None:
     key, secret = server.admin.create("b", scopes=("extract",))
     with server.client(secret) as client:
@@ -261,6 +274,18 @@ def test_anothers_job_is_not_there(
     problem(stranger.post("/extract_glb", json={"job": job}), 404, "not-found")
     problem(stranger.get("/jobs", params={"before": job}), 404, "not-found")
     assert stranger.get("/jobs").json()["jobs"] == []
+
+
+@pytest.mark.parametrize("source", ["../keys.json", "/etc/passwd", "x/../../y", "\0", "job_" + "0" * 32])
+def test_path_tricks_in_a_source(client: httpx.Client, source: str) -> None:
+    problem(client.post("/extract_glb", json={"job": source}), 404, "not-found")
+
+
+def test_unknown_addresses_and_methods(client: httpx.Client) -> None:
+    assert "/docs" in problem(client.get("/nowhere"), 404, "not-found").detail
+    refused = client.put("/generate")
+    assert "POST" in problem(refused, 405, "method-not-allowed").detail
+    assert refused.headers["allow"] == "POST"
 
 
 @pytest.mark.parametrize(

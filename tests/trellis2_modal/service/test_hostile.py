@@ -45,7 +45,7 @@ def raw(server: Running, request: bytes, wait: float = 5.0) -> bytes:
         try:
             while chunk := connection.recv(65536):
                 reply += chunk
-        except TimeoutError:
+        except (TimeoutError, ConnectionResetError):
             pass
         return reply
 

@@ -1,0 +1,173 @@
+"""Callers that do not behave like a browser: what happens on the wire."""
+
+from __future__ import annotations
+
+import json
+import socket
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.trellis2_modal.server import Running, picture, running, wait_for
+from tests.trellis2_modal.service.test_api import finished, problem, submit
+from tests.trellis2_modal.service.test_hostile import b64, raw, request_head
+
+POST = "POST /generate HTTP/1.1\r\nHost: x\r\n"
+
+
+def address(server: Running) -> tuple[str, int]:
+    host, port = server.url.removeprefix("http://").split(":")
+    return host, int(port)
+
+
+@pytest.mark.parametrize("framing", ["Content-Length: 1000000", "Transfer-Encoding: chunked"])
+def test_a_body_that_trickles_is_cut_off(server: Running, framing: str) -> None:
+    """Always a few bytes before the idle timeout: the average rate gives it away."""
+    piece = b" " * 100 if "Length" in framing else b"64\r\n" + b" " * 100 + b"\r\n"
+    start = time.monotonic()
+    with socket.create_connection(address(server), timeout=10) as connection:
+        connection.sendall(f"{request_head(server.key)}{framing}\r\n\r\n".encode())
+        stop = threading.Event()
+
+        def trickle() -> None:
+            while not stop.wait(0.2):
+                try:
+                    connection.sendall(piece)
+                except OSError:
+                    return
+
+        sender = threading.Thread(target=trickle, daemon=True)
+        sender.start()
+        reply = connection.recv(65536)
+        stop.set()
+        sender.join()
+    assert b"408" in reply.splitlines()[0]
+    assert time.monotonic() - start < 8
+
+
+@pytest.mark.parametrize(
+    "request_text",
+    [
+        POST + "Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        POST + "Content-Length: 5\r\nContent-Length: 6\r\n\r\nxxxxx",
+        "GET /health HTTP/1.1\r\nHost: x\r\nX-Long: " + "x" * 200_000 + "\r\n\r\n",
+        "GET /health\r\n\r\n",
+        "\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
+        "GET http://elsewhere/usage HTTP/1.1\r\nHost: x\r\n\r\n",
+        "GET /../../keys.json HTTP/1.1\r\nHost: x\r\n\r\n",
+        "GET /jobs/../usage HTTP/1.1\r\nHost: x\r\n\r\n",
+    ],
+    ids=["two lengths", "two content-lengths", "long", "old", "tls", "proxy", "up", "up from jobs"],
+)
+def test_requests_that_are_not_quite_http(server: Running, request_text: str) -> None:
+    reply = raw(server, request_text.encode("latin-1"), wait=1.0)
+    assert not reply.startswith(b"HTTP/1.1 2")
+    assert not reply.startswith(b"HTTP/1.1 5")
+    assert httpx.get(server.url + "/health").status_code == 200
+
+
+def test_a_watcher_that_leaves_is_forgotten(server: Running, body: dict[str, Any]) -> None:
+    assert server.server is not None
+    waiters = server.server.backend._waiters
+    with server.client() as client:
+        job = submit(client, body | {"seed": 31})["id"]
+        with client.stream("GET", f"/jobs/{job}/events") as stream:
+            next(stream.iter_lines())
+        finished(client, job)
+        wait_for(lambda: job not in waiters, "the watcher's removal")
+
+
+def test_many_watchers_of_one_job(server: Running, body: dict[str, Any]) -> None:
+    with server.client() as client:
+        job = submit(client, body | {"seed": 32})["id"]
+        seen: list[str] = []
+
+        def watch() -> None:
+            with server.client() as own:
+                seen.append(own.get(f"/jobs/{job}/events").text)
+
+        watchers = [threading.Thread(target=watch) for _ in range(10)]
+        for watcher in watchers:
+            watcher.start()
+        for watcher in watchers:
+            watcher.join(20)
+        assert len(seen) == 10
+        assert len(set(seen)) == 1
+        assert "event: result" in seen[0]
+
+
+def test_many_large_bodies_do_not_fill_the_memory(tmp_path: Path, body: dict[str, Any]) -> None:
+    text = json.dumps({"kind": "generate", **body}).encode()
+    limit = 3 * len(text)
+    with running(tmp_path, body_memory=limit) as server:
+        held = []
+        for _ in range(3):  # each all but the last byte: held by the server until it comes
+            connection = socket.create_connection(address(server), timeout=10)
+            head = request_head(server.key).replace("/generate", "/jobs")
+            connection.sendall(f"{head}Content-Length: {len(text)}\r\n\r\n".encode() + text[:-1])
+            held.append(connection)
+        with server.client() as client:
+            refused = wait_for(lambda: _refusal(client, text), "the refusal of a fourth body")
+            problem(refused, 503, "unavailable")
+            assert "retry-after" in refused.headers
+            for connection in held:
+                connection.sendall(text[-1:])
+                assert b"202" in connection.recv(65536).splitlines()[0]
+                connection.close()
+            assert _post_again(client, text).status_code == 202
+
+
+def _post_again(client: httpx.Client, text: bytes) -> httpx.Response:
+    """One job, however often: the first ones may come before the held bodies have been read."""
+    headers = {"Content-Type": "application/json", "Idempotency-Key": "fourth"}
+    return client.post("/jobs", content=text, headers=headers)
+
+
+def _refusal(client: httpx.Client, text: bytes) -> httpx.Response | None:
+    reply = _post_again(client, text)
+    return reply if reply.status_code == 503 else None
+
+
+def test_one_idempotency_key_from_many_callers_at_once(server: Running, body: dict[str, Any]) -> None:
+    found: list[str] = []
+
+    def call() -> None:
+        with server.client() as client:
+            found.append(submit(client, body | {"seed": 33}, **{"Idempotency-Key": "at once"})["id"])
+
+    callers = [threading.Thread(target=call) for _ in range(20)]
+    for caller in callers:
+        caller.start()
+    for caller in callers:
+        caller.join(20)
+    assert len(found) == 20
+    assert len(set(found)) == 1
+    folders = {path.name for path in (server.data_dir / "jobs").iterdir()}
+    with server.client() as client:
+        finished(client, found[0])
+        known = {job["id"] for job in client.get("/jobs", params={"limit": 100}).json()["jobs"]}
+    assert found[0] in folders
+    assert not {name for name in folders - known if name in found}
+
+
+def test_head_answers_like_get_without_a_body(client: httpx.Client, body: dict[str, Any]) -> None:
+    job = finished(client, submit(client, body | {"seed": 34})["id"])["id"]
+    whole = client.get(f"/jobs/{job}/state")
+    head = client.head(f"/jobs/{job}/state")
+    assert (head.status_code, head.content) == (200, b"")
+    for name in ("content-length", "content-type", "etag", "accept-ranges"):
+        assert head.headers[name] == whole.headers[name]
+    assert client.head("/health").status_code == 200
+
+
+def test_a_large_picture_in_a_large_request(server: Running) -> None:
+    """Base64 above one piece is decoded in pieces; health answers meanwhile."""
+    image = picture(3000, format="PNG") + bytes(9 << 20)
+    with server.client() as client:
+        reply = client.post("/jobs", json={"kind": "generate", "image": b64(image), "preview": "none"})
+        assert reply.status_code in (202, 400), reply.text
+        assert httpx.get(server.url + "/health").elapsed.total_seconds() < 1
