@@ -82,11 +82,8 @@ def _sweep(bench: Session, plan: ConvPlan, ci: int, co: int) -> None:
         default,
         Blocks(128, 64, 8, 4),
         Blocks(128, 64, 4, 3),
-        Blocks(128, 32, 8, 4),
         Blocks(128, 128, 8, 2),
         Blocks(256, 64, 8, 3),
-        Blocks(256, 64, 8, 4),
-        Blocks(64, 64, 4, 4),
     ]
     for blocks in dict.fromkeys(choices):
         if blocks.n > 2 * co or bench.left < 5:

@@ -101,6 +101,9 @@ class Session:
 
     def attempt(self, name: str, call: Callable[[], None]) -> None:
         """A part of a section; its failure is kept under its own name and the section goes on."""
+        if self.left <= 0:
+            self.skipped[name] = "the budget was spent"
+            return
         try:
             call()
         except SkippedError as reason:
