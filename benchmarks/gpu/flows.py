@@ -12,7 +12,7 @@ from trellis2.sparse import SparseTensor, sparse_cat
 
 from .networks import flow_flops, network
 from .session import Session, device_ms, peak_gb, plain_torch, wall_ms
-from .voxels import pyramid, surface_cells
+from .voxels import TOKENS, pyramid, surface_cells
 
 # Tokens, image tokens, the most milliseconds the issue allows.
 TARGETS = {"structure": 25.0, "512": 18.0, "1024": 105.0}
@@ -26,7 +26,7 @@ def run(bench: Session) -> None:
     del model
     model = network("shape flow")
     for name, context in (("512", 1029), ("1024", 4101)):
-        x = pyramid(int(name)).latent(32)
+        x = pyramid(int(name)).latent(32, TOKENS[int(name)])
         bench.attempt(f"{name} forward", partial(_forwards, bench, model, name, x, len(x.feats), context))
     bench.attempt("1536 forward", partial(_largest, bench, model))
 

@@ -13,7 +13,7 @@ from trellis2.sparse import SparseTensor
 
 from .networks import network
 from .session import Session, peak_gb, plain_torch, wall_ms
-from .voxels import pyramid
+from .voxels import TOKENS, pyramid
 
 STRUCTURE = {
     "steps": 12,
@@ -47,7 +47,7 @@ def run(bench: Session) -> None:
     del flow
     flow = network("shape flow")
     for resolution, length in ((512, 1029), (1024, 4101)):
-        noise = shapes[resolution].latent(32)
+        noise = shapes[resolution].latent(32, TOKENS[resolution])
         name = f"shape {resolution}"
         bench.attempt(name, partial(measure, name, flow, noise, image[length], SHAPE))
         if resolution == 512:
@@ -55,7 +55,7 @@ def run(bench: Session) -> None:
     del flow
     flow = network("texture flow")
     for resolution, length in ((512, 1029), (1024, 4101)):
-        noise = shapes[resolution].latent(32)
+        noise = shapes[resolution].latent(32, TOKENS[resolution])
         extra = {"concat_cond": noise.replace(torch.randn_like(noise.feats))}
         name = f"texture {resolution}"
         bench.attempt(name, partial(measure, name, flow, noise, image[length], TEXTURE, **extra))

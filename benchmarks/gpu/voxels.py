@@ -14,6 +14,8 @@ from trellis2.sparse.resample import CHILDREN, Merge, child_index
 from trellis2.sparse.tensor import ScaleCache
 
 LEVELS = 4
+TOKENS = {512: 2890, 1024: 12044}
+"""The counts that the flows' targets were set for; the object has a few more."""
 
 
 def surface_cells(resolution: int, device: str = "cuda") -> torch.Tensor:
@@ -52,11 +54,10 @@ class Pyramid:
     def voxels(self) -> int:
         return len(self.coords[-1])
 
-    def latent(self, channels: int) -> SparseTensor:
-        """Random features on the coarsest voxels with nothing cached."""
-        return SparseTensor(
-            torch.randn(self.tokens, channels, device=self.coords[0].device), self.coords[0], 1
-        )
+    def latent(self, channels: int, tokens: int | None = None) -> SparseTensor:
+        """Random features on the coarsest voxels (the first `tokens` of them) with nothing cached."""
+        coords = self.coords[0][:tokens]
+        return SparseTensor(torch.randn(len(coords), channels, device=coords.device), coords, 1)
 
     def remembering_latent(self, channels: int) -> SparseTensor:
         """The same, remembering the finer voxels as an encoder's latent does; other tables start empty."""
