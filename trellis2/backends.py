@@ -66,7 +66,22 @@ def _fault(backend: str, device: torch.device, dtype: torch.dtype, needs_grad: b
         return f"flash-attn takes float16 and bfloat16 only, not {dtype}"
     if backend == "cudnn":
         return _cudnn_fault(device, dtype, needs_grad)
+    if backend == "triton":
+        return _import_fault(backend) or _triton_fault(device)
     return _import_fault(backend)
+
+
+@cache
+def _triton_fault(device: torch.device) -> str | None:
+    """Why Triton's kernels do not run on a device, None when one did: it needs a C compiler at run time."""
+    try:
+        kernels = importlib.import_module("trellis2.nn.elementwise_triton")
+        _, normed = kernels.residual_norm(torch.tensor([[1.0, -1.0] * 8], device=device))
+        wrong = not bool(torch.isfinite(normed).all())
+    except Exception as error:  # compilers and drivers fail in any way
+        log.warning("backend unusable", extra={"backend": "triton", "fault": repr(error)})
+        return f"package triton cannot run a kernel on {device}: {error!r}"
+    return f"package triton computes wrongly on {device}" if wrong else None
 
 
 def _cudnn_fault(device: torch.device, dtype: torch.dtype, needs_grad: bool) -> str | None:

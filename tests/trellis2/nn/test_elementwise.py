@@ -6,6 +6,8 @@ import pytest
 import torch
 
 from tests.trellis2.interpreter import interpret_triton
+from trellis2 import backends
+from trellis2.errors import BackendError
 from trellis2.nn import elementwise
 from trellis2.nn.elementwise import Affine, Modulation
 from trellis2.nn.tokens import TokenLayout
@@ -119,3 +121,14 @@ def test_gelu_in_the_epilogue_is_the_tanh_form(dtype: torch.dtype) -> None:
     with torch.no_grad():
         out = elementwise.linear_gelu(linear.to(dtype), x)
     assert float((out.double() - accurate).norm() / accurate.norm()) < 5e-3
+
+
+def test_triton_that_cannot_run_is_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a C compiler Triton imports and then fails at the first kernel."""
+    monkeypatch.setattr(backends, "_import_fault", lambda _: None)
+    monkeypatch.setattr(backends, "_triton_fault", lambda device: f"package triton fails on {device}")
+    choice = backends.elementwise_backend(torch.device("cuda"), torch.bfloat16)
+    assert (choice.backend, choice.reason) == ("torch", "package triton fails on cuda")
+    monkeypatch.setenv("ELEMENTWISE_BACKEND", "triton")
+    with pytest.raises(BackendError, match="triton fails on cuda"):
+        backends.elementwise_backend(torch.device("cuda"), torch.bfloat16)
