@@ -31,9 +31,15 @@ def command(
         ) from error
     from ..service.config import Settings, default_weights
 
-    settings = Settings.from_env() if data_dir is None else Settings.from_env(data_dir=data_dir)
+    try:
+        settings = Settings.from_env() if data_dir is None else Settings.from_env(data_dir=data_dir)
+    except ValueError as error:
+        raise click.UsageError(str(error)) from error
     server.configure_logging(json_logs)
-    key_path = server.ensure_first_key(settings.data_dir)
+    try:
+        key_path = server.ensure_first_key(settings.data_dir)
+    except (OSError, ValueError) as error:
+        raise click.ClickException(f"the data folder {settings.data_dir} cannot be used: {error}") from error
     if key_path is None:
         click.echo("There are keys already; make another with: trellis2-modal keys create NAME")
     else:
@@ -48,4 +54,12 @@ def command(
         click.echo(f"The API is described at {url}/docs")
         click.echo(f"Listening on {url}")
 
-    raise SystemExit(server.run(settings, chosen, device, host, port, listening))
+    try:
+        raise SystemExit(server.run(settings, chosen, device, host, port, listening))
+    except TimeoutError as error:
+        raise click.ClickException(f"{error}; stop it, or choose another --data-dir") from error
+    except OSError as error:
+        reason = error.strerror or error
+        raise click.ClickException(
+            f"cannot listen on {host}:{port}: {reason}; choose another --port"
+        ) from error

@@ -223,12 +223,15 @@ def parse_keys(data: bytes) -> tuple[ApiKey, ...]:
     """The keys of a key list; raises ValueError when it is not one."""
     try:
         document = json.loads(data)
+    except ValueError as error:  # UnicodeDecodeError is one
+        raise ValueError(f"keys.json is not a key list: {error}") from error
+    try:
         if document["version"] != FILE_VERSION:
             raise ValueError(f"version {document['version']}, expected {FILE_VERSION}")
         entries = [entry | {"scopes": tuple(entry["scopes"])} for entry in document["keys"]]
         return tuple(_checked(ApiKey(**entry)) for entry in entries)
-    except (KeyError, TypeError, AttributeError, UnicodeDecodeError) as error:
-        raise ValueError(f"not a key list: {error!r}") from error
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"keys.json is not a key list: {error!r}") from error
 
 
 def dump_keys(keys: Iterable[ApiKey]) -> bytes:

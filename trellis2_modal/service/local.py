@@ -67,7 +67,7 @@ class LocalBackend:
 
     async def start(self) -> None:
         """Take the data folder, recover what a killed server left, start the worker."""
-        await asyncio.to_thread(self._lock.acquire)
+        await asyncio.to_thread(self.take_folder)
         self._store = await asyncio.to_thread(JobStore, self.settings.data_dir / "jobs.sqlite")
         await asyncio.to_thread(self._recover)
         await self._refresh_stats()
@@ -76,6 +76,10 @@ class LocalBackend:
             asyncio.create_task(self._keep_working(), name="worker"),
             asyncio.create_task(self._keep_tidy(), name="sweeper"),
         ]
+
+    def take_folder(self) -> None:
+        """One server a data folder. Waits for one that is stopping; raises TimeoutError when it does not."""
+        self._lock.acquire()
 
     def begin_shutdown(self) -> None:
         """Refuse new jobs and let event streams end, so that connections can close."""

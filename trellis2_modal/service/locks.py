@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 import time
 from pathlib import Path
 from types import TracebackType
+
+logger = logging.getLogger(__name__)
 
 POLL = 0.05
 LOCKED_BYTE = 1 << 20
@@ -22,15 +25,22 @@ class FileLock:
         self._handle: int | None = None
 
     def acquire(self) -> None:
+        """Take the lock, unless this object has it already."""
+        if self._handle is not None:
+            return
         self._path.parent.mkdir(parents=True, exist_ok=True)
         handle = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600)
         deadline = time.monotonic() + self._timeout
-        while not _try_lock(handle):
-            if time.monotonic() >= deadline:
-                os.close(handle)
-                raise TimeoutError(f"{self._path} is held by another process")
-            time.sleep(POLL)
+        if not _try_lock(handle):
+            logger.info("waiting for %s, held by process %s", self._path, _holder(handle))
+            while not _try_lock(handle):
+                if time.monotonic() >= deadline:
+                    holder = _holder(handle)
+                    os.close(handle)
+                    raise TimeoutError(f"{self._path} is held by process {holder}")
+                time.sleep(POLL)
         os.ftruncate(handle, 0)
+        os.lseek(handle, 0, os.SEEK_SET)
         os.write(handle, f"{os.getpid()}\n".encode())  # for an operator who asks who holds it
         self._handle = handle
 
@@ -47,6 +57,12 @@ class FileLock:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.release()
+
+
+def _holder(handle: int) -> str:
+    """What the holder wrote: its process id."""
+    os.lseek(handle, 0, os.SEEK_SET)
+    return os.read(handle, 20).decode("ascii", "replace").strip() or "unknown"
 
 
 def _try_lock(handle: int) -> bool:

@@ -100,14 +100,18 @@ def make_server(
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A listening socket; port 0 picks a free one."""
+    """A listening socket; port 0 picks a free one. Raises OSError when the address cannot be had."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     # with the protocol named, asyncio turns Nagle's algorithm off; without, every small reply waits 40 ms
     listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-    if os.name != "nt":  # there it would allow two servers on one port
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    listener.bind((host, port))
-    listener.listen(512)
+    try:
+        if os.name != "nt":  # there it would allow two servers on one port
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((host, port))
+        listener.listen(512)
+    except BaseException:
+        listener.close()
+        raise
     return listener
 
 
@@ -119,11 +123,15 @@ def run(
     port: int = 8188,
     listening: Callable[[int], None] = lambda port: None,
 ) -> int:
-    """Serve until a signal; `listening` is told the port. Returns the exit status."""
+    """Serve until a signal; `listening` is told the port. Returns the exit status.
+
+    Raises OSError when the port is taken, TimeoutError when another server keeps the data folder.
+    """
     spec = WorkerSpec(options={"weights": weights, "device": device})
     remover = cheap_remover(weights)
     server = make_server(settings, spec, MatteProcess(remover) if remover else None, host)
     with listen(host, port) as listener:
+        server.backend.take_folder()
         listening(listener.getsockname()[1])
         server.run(sockets=[listener])
     return 0 if server.started else 1

@@ -15,6 +15,8 @@ from click.testing import CliRunner
 from tests.trellis2_modal.server import picture, wait_for
 from trellis2_modal.cli import COMMANDS, main
 from trellis2_modal.service.auth import keys_path
+from trellis2_modal.service.locks import FileLock
+from trellis2_modal.service.server import ensure_first_key, listen
 
 
 def keys(data_dir: Path, *arguments: str) -> str:
@@ -101,6 +103,40 @@ def test_serve_makes_a_key_listens_and_stops(tmp_path: Path) -> None:
         process.wait(30)
         process.stdout.close()
     assert process.returncode in (0, -signal.SIGTERM)
+
+
+def serve(*arguments: str, **env: str) -> str:
+    """What a server that cannot start says; it has to be short and without a traceback."""
+    result = CliRunner().invoke(main, ["serve", *arguments], env=env)
+    assert result.exit_code in (1, 2)
+    assert isinstance(result.exception, SystemExit), result.exception
+    assert "Error: " in result.output
+    return str(result.output)
+
+
+def test_a_server_that_cannot_start_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("trellis2_modal.service.server.configure_logging", lambda as_json: None)
+    monkeypatch.setattr("trellis2_modal.service.local.SERVER_LOCK_TIMEOUT", 0.1)
+    folder = str(tmp_path / "data")
+    with listen("127.0.0.1", 0) as taken:
+        port = str(taken.getsockname()[1])
+        assert f"cannot listen on 127.0.0.1:{port}" in serve("--port", port, "--data-dir", folder)
+    with FileLock(tmp_path / "data" / "server.lock"):
+        said = serve("--port", "0", "--data-dir", folder)
+        assert f"is held by process {os.getpid()}" in said
+    (tmp_path / "file").write_text("")
+    assert "cannot be used" in serve("--data-dir", str(tmp_path / "file" / "below"))
+    keys_path(tmp_path / "data").write_text("{")
+    assert "is not a key list" in serve("--data-dir", folder)
+    assert "TRELLIS2_QUEUE_LIMIT" in serve("--data-dir", folder, TRELLIS2_QUEUE_LIMIT="many")
+
+
+def test_a_lost_first_key_is_not_promised(tmp_path: Path) -> None:
+    path = ensure_first_key(tmp_path)
+    assert path is not None
+    assert ensure_first_key(tmp_path) == path
+    path.unlink()
+    assert ensure_first_key(tmp_path) is None
 
 
 def _health(url: str) -> str | None:

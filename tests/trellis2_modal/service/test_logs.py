@@ -1,0 +1,54 @@
+"""What operators read: a line a request, with what identifies it and nothing that must stay secret."""
+
+from __future__ import annotations
+
+import json
+import logging
+from datetime import datetime
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.trellis2_modal.server import Running
+from tests.trellis2_modal.service.test_api import finished, submit
+from trellis2_modal.service.logs import JsonFormatter, PlainFormatter, fields_of
+
+ACCESS = "trellis2_modal.access"
+
+
+def test_a_line_a_request(server: Running, body: dict[str, Any], caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO), server.client() as client:
+        job = submit(client, body)["id"]
+        finished(client, job)
+        reply = client.get(f"/jobs/{job}/state", headers={"X-Request-ID": "mine-1"})
+        httpx.get(server.url + "/health")
+        httpx.get(server.url + "/usage", headers={"X-API-Key": "sk_guess"})
+    assert reply.headers["x-request-id"] == "mine-1"
+    lines = [fields_of(record) for record in caplog.records if record.name == ACCESS]
+    by_route = {(line["method"], line["path"]): line for line in lines}
+    made = by_route["POST", "/jobs"]
+    assert (made["status"], made["job"]) == (202, job)
+    assert str(made["key"]).startswith("key_")
+    fetched = by_route["GET", "/jobs/{job_id}/{artifact}"]
+    assert (fetched["request_id"], fetched["job"], fetched["status"]) == ("mine-1", job, 200)
+    assert by_route["GET", "/usage"]["status"] == 401
+    assert ("GET", "/health") not in by_route  # at DEBUG: asked every few seconds by machines
+    assert server.key not in caplog.text
+    assert "sk_guess" not in caplog.text
+
+
+@pytest.mark.parametrize("sent", ["", "x" * 65, "a b", 'a"b', "a\tb", "../x"])
+def test_a_request_id_that_is_not_one_is_replaced(server: Running, sent: str) -> None:
+    reply = httpx.get(server.url + "/health", headers={"X-Request-ID": sent})
+    assert reply.headers["x-request-id"] not in (sent, "")
+
+
+def test_the_two_formats() -> None:
+    record = logging.LogRecord("x", logging.INFO, "f.py", 1, "GET %s 200", ("/usage",), None)
+    vars(record).update(request_id="r1", status=200, key="", color_message="%d")
+    assert PlainFormatter().format(record).endswith("INFO GET /usage 200 request_id=r1")
+    assert datetime.fromisoformat(json.loads(JsonFormatter().format(record))["time"]).tzinfo is not None
+    line = json.loads(JsonFormatter().format(record))
+    assert (line["request_id"], line["status"], line["message"]) == ("r1", 200, "GET /usage 200")
+    assert "color_message" not in line
