@@ -10,13 +10,14 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
 from starlette.datastructures import FormData, UploadFile
-from starlette.formparsers import MultiPartException
-from starlette.requests import ClientDisconnect, Request
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
 
 from ..protocol import limits
 from ..protocol.errors import (
     FieldError,
     InvalidRequestError,
+    StorageFullError,
     TooLargeError,
     UnavailableError,
     UnsupportedMediaTypeError,
@@ -25,7 +26,6 @@ from ..protocol.errors import (
 from ..protocol.requests import (
     ExtractRequest,
     ExtractSettings,
-    ExtractSubmission,
     GenerateRequest,
     GenerateSettings,
     JobKind,
@@ -122,15 +122,10 @@ async def read_multipart(request: Request) -> Multipart:
     _require(request, "multipart/form-data")
     try:
         form = await request.form(max_files=1, max_fields=MAX_FIELDS, max_part_size=MAX_FIELD_BYTES)
-    except MultiPartException as error:
-        raise InvalidRequestError(f"the multipart body is not well formed: {error.message}") from error
-    except ClientDisconnect:
-        raise
-    except Exception as error:  # starlette turns MultiPartException into HTTPException inside an app
-        detail = getattr(error, "detail", None)
-        if detail is None:
-            raise
-        raise InvalidRequestError(f"the multipart body is not well formed: {detail}") from error
+    except HTTPException as error:  # what starlette makes of a body that it cannot parse
+        raise InvalidRequestError(f"the multipart body is not well formed: {error.detail}") from error
+    except OSError as error:  # large files are spooled to disk
+        raise StorageFullError("the upload could not be stored; try later", retry_after=60) from error
     try:
         return await _sort_form(form)
     finally:
@@ -244,17 +239,3 @@ async def submission_work(
     if isinstance(submission, ExtractRequest):
         return await extract_work(submission)
     return await generate_work(submission, known)
-
-
-__all__ = [
-    "ExtractSubmission",
-    "Multipart",
-    "Work",
-    "body_ceiling",
-    "extract_work",
-    "generate_work",
-    "read_json",
-    "read_multipart",
-    "read_submission",
-    "submission_work",
-]

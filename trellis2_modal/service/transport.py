@@ -9,6 +9,7 @@ import time
 import uuid
 from collections.abc import Callable
 
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ..protocol.errors import (
@@ -27,6 +28,9 @@ SECURITY_HEADERS = [(b"x-content-type-options", b"nosniff"), (b"cache-control", 
 
 QUIET_ROUTES = frozenset({"/health", "/metrics"})
 """Asked every few seconds by machines: logged at DEBUG."""
+
+CLIENT_LEFT = 499
+"""Logged and counted, never sent: the caller went away while sending."""
 
 Observer = Callable[[str, str, int, float], None]
 """Called with method, route, status and seconds after every request."""
@@ -96,6 +100,10 @@ class Transport:
         except ServiceError as error:
             if status == 0:
                 await fail(error)
+            else:
+                logger.warning("the reply broke off: %s", error, extra={"request_id": request_id})
+        except ClientDisconnect:
+            status = CLIENT_LEFT
         except Exception:
             logger.exception("unhandled", extra={"request_id": request_id})
             if status == 0:

@@ -128,6 +128,16 @@ def test_compact_is_an_eighth_and_lossless_a_third() -> None:
     assert len(compress_state(pack_state(state, lossless=True))) < raw * 20 / 54
 
 
+def test_the_object_at_512_fits_a_home_uplink() -> None:
+    """The size targets at full size: 0.75 M voxels, 1.5 M faces, 54 MB raw. Times are in benchmarks/state."""
+    state = dual_grid(512, scale=0.956)
+    assert sum(a.nbytes for a in (state.vertices, state.faces, state.coords, state.attrs)) > 54e6
+    for lossless, most in ((False, 7e6), (True, 20e6)):
+        data = compress_state(pack_state(state, lossless))
+        assert len(data) <= most
+        assert_same(unpack_state(decompress_state(data)), state, lossless)
+
+
 def test_peek_reads_the_header_alone(state: MeshState, packed: bytes) -> None:
     header = peek_state(compress_state(packed))
     assert header["voxels"] == len(state.coords)

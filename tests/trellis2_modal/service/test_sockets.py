@@ -70,6 +70,22 @@ def test_requests_that_are_not_quite_http(server: Running, request_text: str) ->
     assert httpx.get(server.url + "/health").status_code == 200
 
 
+def test_a_caller_that_leaves_while_sending_is_no_fault_of_ours(
+    server: Running, body: dict[str, Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    form = b'--b\r\nContent-Disposition: form-data; name="image"; filename="a"\r\n\r\nhalf'
+    with caplog.at_level("INFO"):
+        for path, kind, text in (
+            ("/generate", "application/json", json.dumps(body).encode()[:-9]),
+            ("/jobs", "multipart/form-data; boundary=b", form),
+        ):
+            head = request_head(server.key).replace("/generate", path).replace("application/json", kind)
+            with socket.create_connection(address(server)) as connection:
+                connection.sendall(f"{head}Content-Length: 9999\r\n\r\n".encode() + text)
+            wait_for(lambda path=path: f"POST {path} 499" in caplog.text, "its line in the log")  # type: ignore[misc]
+    assert not [record for record in caplog.records if record.levelname == "ERROR"]
+
+
 def test_a_watcher_that_leaves_is_forgotten(server: Running, body: dict[str, Any]) -> None:
     assert server.server is not None
     waiters = server.server.backend._waiters
