@@ -31,6 +31,14 @@
     }
   });
 
+  // --- light or dark as it was chosen; the system's own while nothing was ---
+  let wish = new URLSearchParams(location.search).get('__theme');
+  try { wish = wish || localStorage.getItem('trellis2-theme'); } catch (_) { /* private window */ }
+  const shade = () => {
+    const dark = document.body.classList.contains('dark');
+    if ((wish === 'dark' && !dark) || (wish === 'light' && dark)) document.body.classList.toggle('dark');
+  };
+
   // --- clicks ---
   const narrow = () => innerWidth <= 700;
   const showResults = () => setTimeout(() => {
@@ -47,8 +55,9 @@
     const matte = near(e, '.matte');
     if (matte) matte.setAttribute('aria-expanded', matte.getAttribute('aria-expanded') !== 'true');
     if (near(e, '#theme-switch')) {
-      const dark = document.body.classList.toggle('dark');
-      try { localStorage.setItem('trellis2-theme', dark ? 'dark' : 'light'); } catch (_) { /* private window */ }
+      wish = document.body.classList.contains('dark') ? 'light' : 'dark';
+      try { localStorage.setItem('trellis2-theme', wish); } catch (_) { /* private window */ }
+      shade();
     }
     if (near(e, '#generate, [data-action=open], [data-action=view]')) showResults();
   });
@@ -66,13 +75,11 @@
     e.preventDefault();
   });
 
-  // --- light or dark as it was chosen, and the progress in the tab's title ---
+  // --- the progress in the tab's title ---
   addEventListener('DOMContentLoaded', () => {
-    let wish = null;
-    try { wish = localStorage.getItem('trellis2-theme'); } catch (_) { /* private window */ }
-    if (wish && !new URLSearchParams(location.search).has('__theme')) {
-      document.body.classList.toggle('dark', wish === 'dark');
-    }
+    shade();
+    // Gradio sets the shade of the system when it starts, which may be later than this
+    new MutationObserver(shade).observe(document.body, { attributes: true, attributeFilter: ['class'] });
     const name = 'TRELLIS.2';
     setInterval(() => {
       const bar = document.querySelector('#progress [role=progressbar]');
