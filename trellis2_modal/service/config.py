@@ -303,5 +303,6 @@ def gateway_settings(deploy: DeploySettings, env: Mapping[str, str] | None = Non
         "max_attempts": deploy.gpu_max_attempts,
         "keys_ttl": 20.0,
         "event_interval": 1.0,
+        "body_memory": 320 << 20,  # of 2 GiB: one state of the largest size, some copies of it, and pictures
     }
     return Settings(**(on_modal | values_from_env(Settings, env)))
