@@ -16,6 +16,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import io
+import os
 import random
 import statistics
 import tempfile
@@ -49,13 +50,17 @@ class Times:
 
 def run() -> list[Record]:
     """p99 of uploads by people, the same in a closed loop, and the rate of GET /health."""
+    others = os.getloadavg()[0]
     with tempfile.TemporaryDirectory() as folder:
         busy = {"step_seconds": 600.0, "burn": True}
         server = ServerProcess(Path(folder), busy, max_active_jobs=10**6, keys_ttl=1.0)
         _, key = server.admin.create("bench", requests_per_minute=10**6, gpu_seconds_per_day=1e9)
         server.start()
         try:
-            return _measure(server, key)
+            return [
+                *_measure(server, key),
+                Record("load of other programs before", others, "processes", note="1 minute average"),
+            ]
         finally:
             server.kill()
 

@@ -31,6 +31,16 @@ Every call but `/health` needs a key in the `X-API-Key` header. Errors are RFC 9
 `type` is a stable slug. POST calls take an `Idempotency-Key`: the same key and body is the same job.
 """
 
+REQUEST_HEADERS = [
+    *("X-API-Key", "X-Request-ID", "Content-Type", "Idempotency-Key", "Prefer"),
+    *("Last-Event-ID", "Range", "If-Range", "If-None-Match"),
+]
+REPLY_HEADERS = [
+    *("X-Request-ID", "RateLimit", "RateLimit-Policy", "Retry-After", "Location"),
+    *("ETag", "Accept-Ranges", "Content-Range", "Content-Disposition", "Preference-Applied", "Server-Timing"),
+]
+"""What pages of the configured origins may send, and may read of replies."""
+
 
 def create_app(
     backend: Backend, keys: KeyStorage, settings: Settings | None = None, matter: Matter | None = None
@@ -77,8 +87,8 @@ def create_app(
             CORSMiddleware,
             allow_origins=list(settings.cors_origins),
             allow_methods=["GET", "POST", "DELETE"],
-            allow_headers=["X-API-Key", "Content-Type", "Idempotency-Key", "Prefer", "Last-Event-ID"],
-            expose_headers=["X-Request-ID", "RateLimit", "RateLimit-Policy", "Retry-After", "Location"],
+            allow_headers=REQUEST_HEADERS,
+            expose_headers=REPLY_HEADERS,
         )
 
     def transport(inner: ASGIApp) -> ASGIApp:

@@ -187,3 +187,21 @@ def test_a_large_picture_in_a_large_request(server: Running) -> None:
         reply = client.post("/jobs", json={"kind": "generate", "image": b64(image), "preview": "none"})
         assert reply.status_code in (202, 400), reply.text
         assert httpx.get(server.url + "/health").elapsed.total_seconds() < 1
+
+
+def test_pages_of_other_origins_are_kept_out_unless_configured(server: Running, tmp_path: Path) -> None:
+    origin = {"Origin": "https://app.example"}
+    ask = origin | {"Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "X-API-Key"}
+    closed = httpx.options(server.url + "/generate", headers=ask)
+    assert "access-control-allow-origin" not in closed.headers
+    assert "access-control-allow-origin" not in httpx.get(server.url + "/health", headers=origin).headers
+    with running(tmp_path, cors_origins=("https://app.example",), ready=False) as opened:
+        allowed = httpx.options(opened.url + "/generate", headers=ask)
+        assert allowed.headers["access-control-allow-origin"] == "https://app.example"
+        refused = httpx.get(opened.url + "/usage", headers=origin)
+        assert (refused.status_code, refused.headers["access-control-allow-origin"]) == (
+            401,
+            origin["Origin"],
+        )
+        other = httpx.get(opened.url + "/health", headers={"Origin": "https://evil.example"})
+        assert "access-control-allow-origin" not in other.headers
