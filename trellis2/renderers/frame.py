@@ -10,7 +10,7 @@ from o_voxel.raster import Fragments, peel
 
 from trellis2.errors import InvalidArgumentError
 from trellis2.renderers.envmap import EnvMap
-from trellis2.renderers.occlusion import BACKGROUND_DEPTH, occlusion
+from trellis2.renderers.occlusion import BACKGROUND_DEPTH, openness
 from trellis2.renderers.projection import (
     intrinsics_to_projection,
     pixel_rays,
@@ -18,9 +18,10 @@ from trellis2.renderers.projection import (
     transform_points,
 )
 from trellis2.renderers.rendering import Rendering
+from trellis2.renderers.shading import kernel_tables
 from trellis2.renderers.surface import Geometry, PixelCamera, find_surface, pbr_columns, vertex_attrs
 from trellis2.renderers.textures import material_attrs, neighbour_weights
-from trellis2.renderers.tonemap import aces, encode, soft_backdrop
+from trellis2.renderers.tonemap import develop, soft_backdrop
 from trellis2.representations import MeshWithPbrMaterial, MeshWithVoxel
 
 OPAQUE = 1.0 - 0.5 / 255.0
@@ -80,9 +81,10 @@ class Frame:
         self.colour = {name: self._buffer(3) for name in lights}
         self.coverage = self._buffer(1)
         self.first: Layer | None = None
-        self.heaviest = self._buffer(1)
+        # written wherever there is a first layer, and read nowhere else
+        self.heaviest = torch.empty(self.size**2, device=self.device)
         self.front_depth = torch.full((self.size**2,), BACKGROUND_DEPTH, device=self.device)
-        self.front_normal = self._buffer(3)
+        self.front_normal = torch.empty((self.size**2, 3), device=self.device)
 
     def _buffer(self, channels: int) -> torch.Tensor:
         return torch.zeros((self.size * self.size, channels), device=self.device)
@@ -156,53 +158,55 @@ class Frame:
 
     def _blend(self, layer: Layer) -> None:
         """Put a layer behind what is there: w = (1 - A) alpha, C += w * radiance, A += w."""
-        attrs = layer.attrs.clamp(0.0, 1.0)
-        covered = self.coverage.index_select(0, layer.pixels)
-        weight = (1.0 - covered) * attrs[:, 5:6]
-        self.coverage.index_copy_(0, layer.pixels, covered + weight)
-        if self.lights:
-            kd = attrs[:, 0:3] ** 2.2
-            ks = torch.cat([torch.zeros_like(weight), attrs[:, 4:5], attrs[:, 3:4]], 1)
+        from o_voxel.kernels import as_warp, launch, warp_module
+
+        wp = warp_module()
+        from trellis2.renderers import shade_kernels
+
+        count = layer.pixels.shape[0]
+        pixels, normal = as_warp(layer.pixels, wp.int64), as_warp(layer.normal, wp.vec3)
+        attrs = as_warp(layer.attrs, wp.float32)
+        weight = as_warp(torch.empty(count, device=self.device), wp.float32)
+        inputs = [
+            pixels,
+            normal,
+            as_warp(layer.depth, wp.float32),
+            attrs,
+            layer is self.first,
+            as_warp(self.coverage[:, 0], wp.float32),
+            as_warp(self.heaviest, wp.float32),
+            as_warp(self.front_depth, wp.float32),
+            as_warp(self.front_normal, wp.vec3),
+            weight,
+        ]
+        launch(shade_kernels.cover, count, inputs, self.device)
         for name, light in self.lights.items():
-            radiance = light.shade_points(layer.to_eye, layer.normal, kd, ks) * weight
-            if layer is self.first:
-                self.colour[name].index_copy_(0, layer.pixels, radiance)
-            else:
-                self.colour[name].index_add_(0, layer.pixels, radiance)
-        # the layer that shows most stands for the pixel in the occlusion pass
-        if layer is self.first:
-            pixels, depth, normal = layer.pixels, layer.depth, layer.normal
-        else:
-            heavier = weight[:, 0] > self.heaviest[:, 0].index_select(0, layer.pixels)
-            rows = torch.nonzero(heavier).squeeze(1)
-            pixels, depth, normal = layer.pixels[rows], layer.depth[rows], layer.normal[rows]
-            weight = weight[rows]
-        self.heaviest.index_copy_(0, pixels, weight)
-        self.front_depth.index_copy_(0, pixels, depth)
-        self.front_normal.index_copy_(0, pixels, normal)
+            points = [pixels, as_warp(layer.to_eye, wp.vec3), normal, attrs, weight]
+            tables = [*kernel_tables(light.prepared), light.reference_quirks]
+            inputs = [*points, *tables, as_warp(self.colour[name], wp.vec3)]
+            launch(shade_kernels.light_up, count, inputs, self.device)
 
     def finish(self, use_envmap_bg: bool) -> Rendering:
         """The maps that were asked for, at the picture's resolution."""
         out = Rendering()
         if self.lit:
-            openness = self._openness()
+            light_left = self._openness()
             for name in self.lights:
-                out[name] = self._picture(name, openness, use_envmap_bg)
+                out[name] = self._picture(name, light_left, use_envmap_bg)
             if "clay" in self.wanted:
-                out["clay"] = self._reduce(openness)[0]
+                out["clay"] = self._reduce(light_left)[0]
         out.update(self._first_layer_maps())
         return out
 
     def _openness(self) -> torch.Tensor:
         """1 - occlusion on the object, 0 on the background, [S*S, 1]."""
-        openness = self._buffer(1)
         if self.first is None:
-            return openness
+            return self._buffer(1)
         o = self.options
-        pixels = torch.nonzero(self.front_depth < BACKGROUND_DEPTH).squeeze(1)
-        blocked = occlusion(
-            pixels,
-            self.front_normal.index_select(0, pixels) @ self.extrinsics[:3, :3].T,
+        return openness(
+            self.first.pixels,
+            self.front_normal,
+            self.extrinsics[:3, :3],
             self.front_depth.reshape(self.size, self.size),
             self.intrinsics,
             slope=0.0 if o.flat else 1.0,
@@ -210,43 +214,39 @@ class Frame:
             intensity=OCCLUSION_INTENSITY,
             seed=o.seed,
             smooth=not o.flat,
-        )
-        return openness.index_copy_(0, pixels, 1.0 - blocked[:, None])
+        )[:, None]
 
-    def _picture(self, name: str, openness: torch.Tensor, use_envmap_bg: bool) -> torch.Tensor:
-        colour = self.colour[name]
-        if self.first is not None:
-            colour = colour * openness
-        if use_envmap_bg:
-            rays = pixel_rays(self.intrinsics, self.size, self.size).reshape(-1, 3)
-            sky = self.lights[name].sample(rays @ self.extrinsics[:3, :3])
-            colour = colour + (1.0 - self.coverage) * sky
-        colour = self._reduce(colour)
-        if use_envmap_bg or self.options.background is None:
-            return encode(aces(colour.clamp(min=0.0)))
-        # light leaves the tone curve before it mixes with the backdrop, or edges would glow
-        coverage = self._reduce(self.coverage)
-        display = aces(colour.clamp(min=0.0) / coverage.clamp(min=1e-4))
-        return encode(display * coverage + self._backdrop() * (1.0 - coverage))
+    def _picture(self, name: str, light_left: torch.Tensor, use_envmap_bg: bool) -> torch.Tensor:
+        o = self.options
+        if not use_envmap_bg:
+            return develop(self.colour[name], light_left, self.coverage, o.ssaa, self._backdrop())
+        rays = pixel_rays(self.intrinsics, self.size, self.size).reshape(-1, 3)
+        sky = self.lights[name].sample(rays @ self.extrinsics[:3, :3])
+        colour = self.colour[name] * light_left + (1.0 - self.coverage) * sky
+        return develop(colour, torch.ones_like(light_left), self.coverage, o.ssaa, None)
 
-    def _backdrop(self) -> torch.Tensor:
+    def _backdrop(self) -> torch.Tensor | None:
+        """Linear RGB, [resolution^2, 3] or [1, 3]; None for none."""
         background = self.options.background
+        if background is None:
+            return None
         if background == "soft":
             return soft_backdrop(self.options.resolution, self.device)
-        if isinstance(background, str) or background is None or len(background) != 3:
+        if isinstance(background, str) or len(background) != 3:
             raise InvalidArgumentError(
                 f"background must be None, 'soft' or three numbers, got {background!r}"
             )
-        return torch.tensor(background, dtype=torch.float32, device=self.device)[:, None, None]
+        return torch.tensor([background], dtype=torch.float32, device=self.device)
 
     def _first_layer_maps(self) -> dict[str, torch.Tensor]:
         layer, maps = self.first, {}
-        mask = self._buffer(1)
-        if layer is not None:
-            mask[layer.pixels] = 1.0
-        reduced = self._reduce(mask)[0]
+        if self.wanted & {"mask", "depth"}:
+            mask = self._buffer(1)
+            if layer is not None:
+                mask[layer.pixels] = 1.0
+            covered = self._reduce(mask)[0]
         if "mask" in self.wanted:
-            maps["mask"] = reduced
+            maps["mask"] = covered
         for name, columns in COLUMNS.items():
             if name in self.wanted:
                 buffer = self._buffer(columns.stop - columns.start)
@@ -264,7 +264,7 @@ class Frame:
             if layer is not None:
                 buffer.index_copy_(0, layer.pixels, layer.depth[:, None])
             # the mean over the covered samples only: no in-between depths at edges
-            maps["depth"] = self._reduce(buffer)[0] / reduced.clamp(min=1e-6)
+            maps["depth"] = self._reduce(buffer)[0] / covered.clamp(min=1e-6)
         return maps
 
     def _reduce(self, buffer: torch.Tensor) -> torch.Tensor:

@@ -22,9 +22,10 @@ def sample_table(samples: int, radius: float, seed: int) -> torch.Tensor:
     return direction * (radius * u * u)[..., None]
 
 
-def occlusion(
+def openness(
     pixels: torch.Tensor,
     normals: torch.Tensor,
+    rotation: torch.Tensor,
     depth: torch.Tensor,
     intrinsics: torch.Tensor,
     radius: float = 0.1,
@@ -35,13 +36,14 @@ def occlusion(
     seed: int = 0,
     smooth: bool = True,
 ) -> torch.Tensor:
-    """How much of the light around each pixel's point is blocked, [P] in 0..1.
+    """How much of the light around each pixel's point comes through, [H*W]: 1 - occlusion, 0 where empty.
 
-    pixels: [P] int32 flat indices. normals: [P, 3] unit, camera space, towards the camera. depth: [H, W]
-    camera z, 1e10 where empty. A sample is hidden when the surface seen there lies at least a margin and less
-    than `radius` in front of it; the margin is `bias` plus `slope` times the depth that one pixel spans on
-    the surface (0 gives the published rule, which speckles on fine meshes). `smooth` takes the mean over the
-    4 x 4 pixels that share no samples. The same seed gives the same picture.
+    pixels: [P] int64 flat indices of the object. normals: [H*W, 3] unit, towards the camera, which `rotation`
+    [3, 3] takes to camera space. depth: [H, W] camera z, 1e10 where empty. A sample is hidden when the
+    surface seen there lies at least a margin and less than `radius` in front of it; the margin is `bias` plus
+    `slope` times the depth that one pixel spans on the surface (0 gives the published rule, which speckles on
+    fine meshes). `smooth` takes the mean over the 4 x 4 pixels that share no samples. The same seed gives the
+    same picture.
     """
     from o_voxel.kernels import as_warp, launch, warp_module
 
@@ -49,35 +51,33 @@ def occlusion(
     from trellis2.renderers import occlusion_kernels
 
     height, width = depth.shape
-    result = torch.empty(pixels.shape[0], device=depth.device)
+    device, count = depth.device, pixels.shape[0]
+    result = torch.zeros(height * width, device=device)
+    blocked = torch.empty_like(result)
     k = intrinsics.tolist()
-    table = sample_table(samples, radius, seed).to(depth.device)
+    where, seen = as_warp(pixels, wp.int64), as_warp(depth.reshape(-1), wp.float32)
     inputs = [
-        as_warp(pixels.int(), wp.int32),
+        where,
         as_warp(normals, wp.vec3),
-        as_warp(depth.reshape(-1), wp.float32),
-        as_warp(table, wp.vec3),
+        wp.mat33(*rotation.flatten().tolist()),
+        seen,
+        as_warp(_table_on(samples, radius, seed, device), wp.vec3),
         height,
         width,
         wp.vec4(k[0][0], k[1][1], k[0][2], k[1][2]),
         radius,
         bias,
         slope,
-        as_warp(result, wp.float32),
+        as_warp(blocked, wp.float32),
     ]
-    launch(occlusion_kernels.occlude, pixels.shape[0], inputs, depth.device)
-    if smooth:
-        blocked = torch.zeros(height * width, device=depth.device)
-        blocked.index_copy_(0, pixels.long(), result)
-        result = torch.empty_like(result)
-        inputs = [
-            as_warp(pixels.int(), wp.int32),
-            as_warp(depth.reshape(-1), wp.float32),
-            as_warp(blocked, wp.float32),
-            height,
-            width,
-            0.2 * radius,
-            as_warp(result, wp.float32),
-        ]
-        launch(occlusion_kernels.smooth, pixels.shape[0], inputs, depth.device)
-    return (result * intensity).clamp(0.0, 1.0)
+    launch(occlusion_kernels.occlude, count, inputs, device)
+    # a reach of 0 leaves each pixel alone
+    reach = 0.2 * radius if smooth else 0.0
+    inputs = [where, seen, as_warp(blocked, wp.float32), height, width, reach, intensity]
+    launch(occlusion_kernels.smooth, count, [*inputs, as_warp(result, wp.float32)], device)
+    return result
+
+
+@lru_cache(maxsize=8)
+def _table_on(samples: int, radius: float, seed: int, device: torch.device) -> torch.Tensor:
+    return sample_table(samples, radius, seed).to(device)

@@ -11,8 +11,9 @@ wp.set_module_options({"enable_backward": False})
 @wp.kernel
 def occlude(
     start: wp.int32,
-    pixels: wp.array(dtype=wp.int32),
+    pixels: wp.array(dtype=wp.int64),
     normals: wp.array(dtype=wp.vec3),
+    rotation: wp.mat33,
     depth: wp.array(dtype=wp.float32),
     table: wp.array2d(dtype=wp.vec3),
     height: wp.int32,
@@ -21,15 +22,14 @@ def occlude(
     radius: wp.float32,
     bias: wp.float32,
     slope: wp.float32,
-    result: wp.array(dtype=wp.float32),
+    blocked: wp.array(dtype=wp.float32),
 ) -> None:
     """Fraction of the samples around each pixel's point that lie behind a nearby surface."""
-    i = start + wp.tid()
-    pixel = pixels[i]
+    pixel = int(pixels[start + wp.tid()])
     column = pixel % width
     row = pixel // width
     z = depth[pixel]
-    n = normals[i]
+    n = rotation * normals[pixel]
     x = ((float(column) + 0.5) / float(width) - camera[2]) / camera[0] * z
     y = ((float(row) + 0.5) / float(height) - camera[3]) / camera[1] * z
     # neighbouring pixels take different rows of the table: the same pattern every 4 pixels
@@ -51,23 +51,23 @@ def occlude(
             gap = sz - geometry
             if gap >= margin and gap < radius:
                 hits += 1.0
-    result[i] = hits / float(count)
+    blocked[pixel] = hits / float(count)
 
 
 @wp.kernel
 def smooth(
     start: wp.int32,
-    pixels: wp.array(dtype=wp.int32),
+    pixels: wp.array(dtype=wp.int64),
     depth: wp.array(dtype=wp.float32),
     blocked: wp.array(dtype=wp.float32),
     height: wp.int32,
     width: wp.int32,
     reach: wp.float32,
-    result: wp.array(dtype=wp.float32),
+    intensity: wp.float32,
+    openness: wp.array(dtype=wp.float32),
 ) -> None:
-    """Mean over a 4 x 4 window, one of each sample pattern, leaving out pixels beyond `reach` in depth."""
-    i = start + wp.tid()
-    pixel = pixels[i]
+    """1 - mean over 4 x 4 pixels, one of each sample pattern, leaving out those beyond `reach` in depth."""
+    pixel = int(pixels[start + wp.tid()])
     column = pixel % width
     row = pixel // width
     z = depth[pixel]
@@ -76,7 +76,7 @@ def smooth(
     for y in range(wp.max(row - 2, 0), wp.min(row + 2, height)):
         for x in range(wp.max(column - 2, 0), wp.min(column + 2, width)):
             other = y * width + x
-            if wp.abs(depth[other] - z) < reach:
+            if other == pixel or wp.abs(depth[other] - z) < reach:
                 total += blocked[other]
                 count += 1.0
-    result[i] = total / wp.max(count, 1.0)
+    openness[pixel] = 1.0 - wp.clamp(total / wp.max(count, 1.0) * intensity, 0.0, 1.0)

@@ -135,30 +135,21 @@ def look_up(texels: wp.array(dtype=wp.vec3), offset: wp.int32, size: wp.int32, p
     return top * (1.0 - wy) + bottom * wy
 
 
-@wp.kernel
-def shade(
-    start: wp.int32,
-    to_eye: wp.array(dtype=wp.vec3),
-    normals: wp.array(dtype=wp.vec3),
-    base: wp.array(dtype=wp.vec3),
-    properties: wp.array(dtype=wp.vec3),
+@wp.func
+def radiance(
+    eye: wp.vec3,
+    n: wp.vec3,
+    kd: wp.vec3,
+    occlusion: wp.float32,
+    roughness: wp.float32,
+    metallic: wp.float32,
     texels: wp.array(dtype=wp.vec3),
     offsets: wp.array(dtype=wp.int32),
     sizes: wp.array(dtype=wp.int32),
     fg: wp.array2d(dtype=wp.vec2),
     quirks: wp.bool,
-    result: wp.array(dtype=wp.vec3),
-) -> None:
-    """`shading.shade_torch`; cube 0 is the irradiance, then come the specular levels. properties: occlusion,
-    roughness, metallic.
-    """
-    i = start + wp.tid()
-    eye = to_eye[i]
-    n = normals[i]
-    kd = base[i]
-    occlusion = properties[i][0]
-    roughness = properties[i][1]
-    metallic = properties[i][2]
+) -> wp.vec3:
+    """`shading.shade_torch`; cube 0 is the irradiance, then come the specular levels."""
     ambient = look_up(texels, offsets[0], sizes[0], locate(n))
     cosine = wp.dot(eye, n)
     place = locate(wp.normalize(n * (2.0 * cosine) - eye))
@@ -185,12 +176,90 @@ def shade(
     diffuse = kd * (1.0 - metallic)
     single = f0 * scale_bias[0] + white * scale_bias[1]
     if quirks:
-        result[i] = (wp.cw_mul(ambient, diffuse) + wp.cw_mul(mirror, single)) * (1.0 - occlusion)
-        return
+        return (wp.cw_mul(ambient, diffuse) + wp.cw_mul(mirror, single)) * (1.0 - occlusion)
     lost = 1.0 - scale_bias[0] - scale_bias[1]
     average = f0 + (white - f0) / 21.0
     multiple = wp.cw_div(wp.cw_mul(single, average), white - average * lost) * lost
     total = single + multiple
     under = 1.0 - wp.max(total[0], wp.max(total[1], total[2]))
     out = wp.cw_mul(mirror, single) + wp.cw_mul(ambient, multiple + diffuse * under)
-    result[i] = out * (1.0 - occlusion)
+    return out * (1.0 - occlusion)
+
+
+@wp.kernel
+def shade(
+    start: wp.int32,
+    to_eye: wp.array(dtype=wp.vec3),
+    normals: wp.array(dtype=wp.vec3),
+    base: wp.array(dtype=wp.vec3),
+    properties: wp.array(dtype=wp.vec3),
+    texels: wp.array(dtype=wp.vec3),
+    offsets: wp.array(dtype=wp.int32),
+    sizes: wp.array(dtype=wp.int32),
+    fg: wp.array2d(dtype=wp.vec2),
+    quirks: wp.bool,
+    result: wp.array(dtype=wp.vec3),
+) -> None:
+    """Radiance at points; properties: occlusion, roughness, metallic."""
+    i = start + wp.tid()
+    ks = properties[i]
+    result[i] = radiance(
+        to_eye[i], normals[i], base[i], ks[0], ks[1], ks[2], texels, offsets, sizes, fg, quirks
+    )
+
+
+@wp.kernel
+def cover(
+    start: wp.int32,
+    pixels: wp.array(dtype=wp.int64),
+    normals: wp.array(dtype=wp.vec3),
+    depth: wp.array(dtype=wp.float32),
+    attrs: wp.array2d(dtype=wp.float32),
+    first: wp.bool,
+    coverage: wp.array(dtype=wp.float32),
+    heaviest: wp.array(dtype=wp.float32),
+    front_depth: wp.array(dtype=wp.float32),
+    front_normal: wp.array(dtype=wp.vec3),
+    weight: wp.array(dtype=wp.float32),
+) -> None:
+    """A layer's weight (1 - A) alpha at its pixels; the layer that shows most gives the depth."""
+    i = start + wp.tid()
+    pixel = int(pixels[i])
+    covered = coverage[pixel]
+    w = (1.0 - covered) * wp.clamp(attrs[i, 5], 0.0, 1.0)
+    coverage[pixel] = covered + w
+    weight[i] = w
+    if first or w > heaviest[pixel]:
+        heaviest[pixel] = w
+        front_depth[pixel] = depth[i]
+        front_normal[pixel] = normals[i]
+
+
+@wp.kernel
+def light_up(
+    start: wp.int32,
+    pixels: wp.array(dtype=wp.int64),
+    to_eye: wp.array(dtype=wp.vec3),
+    normals: wp.array(dtype=wp.vec3),
+    attrs: wp.array2d(dtype=wp.float32),
+    weight: wp.array(dtype=wp.float32),
+    texels: wp.array(dtype=wp.vec3),
+    offsets: wp.array(dtype=wp.int32),
+    sizes: wp.array(dtype=wp.int32),
+    fg: wp.array2d(dtype=wp.vec2),
+    quirks: wp.bool,
+    colour: wp.array(dtype=wp.vec3),
+) -> None:
+    """Add a layer's radiance times its weight; base colours are display values of gamma 2.2."""
+    i = start + wp.tid()
+    kd = wp.vec3(linear(attrs[i, 0]), linear(attrs[i, 1]), linear(attrs[i, 2]))
+    metallic = wp.clamp(attrs[i, 3], 0.0, 1.0)
+    roughness = wp.clamp(attrs[i, 4], 0.0, 1.0)
+    seen = radiance(to_eye[i], normals[i], kd, 0.0, roughness, metallic, texels, offsets, sizes, fg, quirks)
+    pixel = int(pixels[i])
+    colour[pixel] = colour[pixel] + seen * weight[i]
+
+
+@wp.func
+def linear(display: wp.float32) -> wp.float32:
+    return wp.pow(wp.clamp(display, 0.0, 1.0), 2.2)

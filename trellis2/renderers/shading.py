@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -77,17 +78,24 @@ def shade_kernel(
     from trellis2.renderers import shade_kernels
 
     result = torch.empty_like(kd)
-    texels, offsets, sizes = light.packed
     points = [as_warp(x.float(), wp.vec3) for x in (to_eye, normal, kd, ks)]
-    tables = [
+    inputs = [*points, *kernel_tables(light), reference_quirks, as_warp(result, wp.vec3)]
+    launch(shade_kernels.shade, result.shape[0], inputs, result.device)
+    return result
+
+
+def kernel_tables(light: PreparedLight) -> list[Any]:
+    """What the kernels read of a light."""
+    from o_voxel.kernels import as_warp, warp_module
+
+    wp = warp_module()
+    texels, offsets, sizes = light.packed
+    return [
         as_warp(texels, wp.vec3),
         as_warp(offsets, wp.int32),
         as_warp(sizes, wp.int32),
         as_warp(light.fg, wp.vec2),
     ]
-    inputs = [*points, *tables, reference_quirks, as_warp(result, wp.vec3)]
-    launch(shade_kernels.shade, result.shape[0], inputs, result.device)
-    return result
 
 
 def level_of(roughness: torch.Tensor) -> torch.Tensor:

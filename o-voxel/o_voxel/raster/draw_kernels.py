@@ -17,6 +17,7 @@ wp.set_module_options({"enable_backward": False})
 
 SUBPIXELS = wp.constant(wp.float64(256.0))
 HALF = wp.constant(wp.float64(128.0))
+FINE = wp.constant(1.0 / 256.0)
 EMPTY = 0x7FFFFFFFFFFFFFFF
 EMPTY_KEY = wp.constant(wp.int64(EMPTY))
 
@@ -87,11 +88,6 @@ def owns(dx: wp.float64, dy: wp.float64) -> wp.bool:
 
 
 @wp.func
-def inside(e: wp.float64, own: wp.bool) -> wp.bool:
-    return e > wp.float64(0.0) or (e == wp.float64(0.0) and own)
-
-
-@wp.func
 def pixel_low(x: wp.float64, size: wp.int32) -> wp.int32:
     """First pixel centre at or after subpixel x, not below 0."""
     return wp.int32(wp.clamp(wp.ceil(x / SUBPIXELS), wp.float64(0.0), wp.float64(size)))
@@ -132,26 +128,34 @@ def draw(
         b = c_in
         c = b_in
         area = -area
-    own_a = owns(c[0] - b[0], c[1] - b[1])
-    own_b = owns(a[0] - c[0], a[1] - c[1])
-    own_c = owns(b[0] - a[0], b[1] - a[1])
+    # edge values are whole numbers: half of one more lets in the points on an edge that is the triangle's own
+    bias_a = wp.where(owns(c[0] - b[0], c[1] - b[1]), wp.float64(0.5), wp.float64(0.0))
+    bias_b = wp.where(owns(a[0] - c[0], a[1] - c[1]), wp.float64(0.5), wp.float64(0.0))
+    bias_c = wp.where(owns(b[0] - a[0], b[1] - a[1]), wp.float64(0.5), wp.float64(0.0))
     z_low = wp.min(a[2], wp.min(b[2], c[2]))
     z_high = wp.max(a[2], wp.max(b[2], c[2]))
+    px = wp.float64(x0) * SUBPIXELS
+    step_a = (b[1] - c[1]) * SUBPIXELS
+    step_b = (c[1] - a[1]) * SUBPIXELS
+    step_c = (a[1] - b[1]) * SUBPIXELS
+    zero = wp.float64(0.0)
     y = y0 + lane
     while y < y1:
         py = wp.float64(y) * SUBPIXELS
+        ea = (c[0] - b[0]) * (py - b[1]) - (c[1] - b[1]) * (px - b[0])
+        eb = (a[0] - c[0]) * (py - c[1]) - (a[1] - c[1]) * (px - c[0])
+        ec = (b[0] - a[0]) * (py - a[1]) - (b[1] - a[1]) * (px - a[0])
         for x in range(x0, x1):
-            px = wp.float64(x) * SUBPIXELS
-            ea = (c[0] - b[0]) * (py - b[1]) - (c[1] - b[1]) * (px - b[0])
-            eb = (a[0] - c[0]) * (py - c[1]) - (a[1] - c[1]) * (px - c[0])
-            ec = (b[0] - a[0]) * (py - a[1]) - (b[1] - a[1]) * (px - a[0])
-            if inside(ea, own_a) and inside(eb, own_b) and inside(ec, own_c):
+            if ea + bias_a > zero and eb + bias_b > zero and ec + bias_c > zero:
                 z = wp.clamp(a[2] + (eb * (b[2] - a[2]) + ec * (c[2] - a[2])) / area, z_low, z_high)
                 if z >= wp.float64(-1.0) and z <= wp.float64(1.0):
                     pixel = y * width + x
                     key = pack(wp.float32(z), face)
                     if behind.shape[0] == 0 or key > behind[pixel]:
                         wp.atomic_min(keys, pixel, key)
+            ea += step_a
+            eb += step_b
+            ec += step_c
         y += lanes
     return 0
 
@@ -177,6 +181,19 @@ def widen(s: wp.vec4) -> wp.vec3d:
     return wp.vec3d(wp.float64(s[0]), wp.float64(s[1]), wp.float64(s[2]))
 
 
+@wp.func
+def misses(a: wp.vec4, b: wp.vec4, c: wp.vec4, height: wp.int32, width: wp.int32) -> wp.bool:
+    """Whether no pixel centre lies in the bounding box, as for most of the faces of a dense mesh.
+
+    Screen coordinates are multiples of 1/256 that single precision holds exactly, and so are their quotients.
+    """
+    x0 = wp.ceil(wp.min(a[0], wp.min(b[0], c[0])) * FINE)
+    x1 = wp.floor(wp.max(a[0], wp.max(b[0], c[0])) * FINE)
+    y0 = wp.ceil(wp.min(a[1], wp.min(b[1], c[1])) * FINE)
+    y1 = wp.floor(wp.max(a[1], wp.max(b[1], c[1])) * FINE)
+    return x0 > x1 or y0 > y1 or x1 < 0.0 or y1 < 0.0 or x0 >= float(width) or y0 >= float(height)
+
+
 @wp.kernel
 def draw_faces(
     start: wp.int32,
@@ -200,6 +217,8 @@ def draw_faces(
     b = screen[j]
     c = screen[k]
     code = a[3] + b[3] + c[3]
+    if code == 0.0 and misses(a, b, c, height, width):
+        return
     if code == 0.0:
         draw(widen(a), widen(b), widen(c), face, lane, lanes, height, width, behind, keys)
     elif code < 3.0:

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import torch
 
-from trellis2.renderers.occlusion import BACKGROUND_DEPTH, occlusion, sample_table
+from trellis2.renderers.occlusion import BACKGROUND_DEPTH, openness, sample_table
 from trellis2.utils.cameras import intrinsics_from_fov
 
 INTRINSICS = intrinsics_from_fov(math.radians(40.0))
@@ -39,7 +39,12 @@ def test_the_kernel_follows_the_definition() -> None:
     normals = torch.nn.functional.normalize(
         torch.randn((len(pixels), 3), generator=generator) * 0.3 + TOWARDS_CAMERA, dim=-1
     )
-    got = occlusion(pixels, normals, depth, INTRINSICS, radius=0.3, slope=0.0, samples=32, smooth=False)
+    everywhere = torch.zeros((depth.numel(), 3))
+    everywhere[pixels] = normals
+    given = (pixels, everywhere, torch.eye(3), depth, INTRINSICS)
+    light = openness(*given, radius=0.3, slope=0.0, samples=32, smooth=False)
+    got = 1.0 - light[pixels]
+    assert (light[depth.reshape(-1) == BACKGROUND_DEPTH] == 0).all()
     expected = [
         by_loop(int(p), n.numpy().astype(np.float64), depth.numpy().astype(np.float64), 32, 0.3)
         for p, n in zip(pixels, normals, strict=True)
@@ -61,7 +66,7 @@ def test_a_tilted_plane_does_not_occlude_itself() -> None:
 
     def inner(slope: float) -> torch.Tensor:
         """Away from the borders, beyond which the last pixel is read again."""
-        blocked = occlusion(pixels, normals, depth, INTRINSICS, slope=slope)
+        blocked = 1.0 - openness(pixels, normals, torch.eye(3), depth, INTRINSICS, slope=slope)
         return blocked.reshape(size, size)[8:56, 8:56]
 
     assert inner(1.0).max() == 0.0
@@ -74,10 +79,13 @@ def test_a_step_darkens_its_foot_evenly_and_the_same_every_time() -> None:
     depth[:, :32] = 1.95
     pixels = torch.arange(size * size)
     normals = TOWARDS_CAMERA.repeat(size * size, 1)
-    blocked = occlusion(pixels, normals, depth, INTRINSICS).reshape(size, size)
+    # normals may be given in any frame, with the rotation to the camera's
+    turn = torch.tensor([[0.0, 0.0, 1.0], [1.0, 0.0, 0.0], [0.0, 1.0, 0.0]])
+    given = (pixels, normals @ turn, turn, depth, INTRINSICS)
+    blocked = 1.0 - openness(*given).reshape(size, size)
     assert blocked[8:56, 33].min() > 0.05
     assert blocked[8:56, 60].max() == 0.0
     assert blocked[8:56, 10].max() == 0.0
     # along the step nothing changes, so neither may the darkness: no pattern
     assert blocked[8:56, 33].std() < 0.02
-    assert torch.equal(blocked, occlusion(pixels, normals, depth, INTRINSICS).reshape(size, size))
+    assert torch.equal(blocked, 1.0 - openness(*given).reshape(size, size))

@@ -13,7 +13,7 @@ from trellis2.errors import InvalidArgumentError
 from trellis2.renderers import EnvMap, MeshRenderer, PbrMeshRenderer, VoxelRenderer
 from trellis2.renderers.normals import face_eye, smooth_normals, vertex_normals
 from trellis2.renderers.projection import pixel_rays
-from trellis2.renderers.tonemap import aces, encode
+from trellis2.renderers.tonemap import aces, develop, develop_torch, encode
 from trellis2.representations import Mesh, MeshWithPbrMaterial, PbrMaterial, Texture, Voxel, WrapMode
 from trellis2.utils.cameras import orbit_camera
 
@@ -99,6 +99,22 @@ def test_furnace_object_vanishes_into_its_environment(furnace: EnvMap) -> None:
     assert (out["shaded"] - expected).abs().max() < 0.015
     assert out["clay"][32, 32] > 0.99
     assert out["clay"][0, 0] == 0.0
+
+
+@pytest.mark.parametrize("ssaa", [1, 2, 3])
+@pytest.mark.parametrize("backdrop", [None, "flat", "picture"])
+def test_the_developing_kernel_is_the_torch_one(ssaa: int, backdrop: str | None) -> None:
+    generator = torch.Generator().manual_seed(ssaa)
+    size = 14 * ssaa
+    coverage = (torch.rand((size**2, 1), generator=generator) * 2 - 0.5).clamp(0.0, 1.0)
+    colour = torch.rand((size**2, 3), generator=generator) * 3.0 * coverage
+    light = torch.rand((size**2, 1), generator=generator)
+    behind = {None: None, "flat": torch.tensor([[0.2, 0.5, 0.9]]), "picture": torch.rand(14 * 14, 3)}[
+        backdrop
+    ]
+    given = (colour, light, coverage, ssaa, behind)
+    assert develop(*given).shape == (3, 14, 14)
+    assert (develop(*given) - develop_torch(*given)).abs().max() < 1e-4
 
 
 def test_transparent_layers_blend_front_to_back(furnace: EnvMap) -> None:
