@@ -1,7 +1,4 @@
-"""What the commands' exit codes mean, and the one place where errors become words and a code.
-
-0 done; 1 a fault that nobody foresaw; 2 wrong usage; 130 interrupted; the rest by kind of error:
-"""
+"""What the commands' exit codes mean, and the one place where errors become words and a code."""
 
 from __future__ import annotations
 
@@ -19,8 +16,9 @@ from ..protocol.errors import ServiceError
 
 
 class Exit(IntEnum):
-    """Exit codes of the commands."""
+    """Exit codes of the commands; `MEANINGS` says what each stands for."""
 
+    DONE = 0
     FAULT = 1
     USAGE = 2
     NO_ANSWER = 3
@@ -34,6 +32,22 @@ class Exit(IntEnum):
     DISK = 11
     INTERRUPTED = 130
 
+
+MEANINGS: dict[Exit, str] = {
+    Exit.DONE: "done",
+    Exit.FAULT: "a fault that nobody foresaw; please report it",
+    Exit.USAGE: "wrong usage: an option or argument that does not exist or is out of range",
+    Exit.NO_ANSWER: "the service cannot be reached, or does not answer",
+    Exit.KEY: "the key is missing, unknown, or lacks the scope",
+    Exit.INPUT: "the picture, state or setting is refused; the message says which and why",
+    Exit.LIMIT: "a limit of the key: requests a minute, unfinished jobs, or GPU seconds today",
+    Exit.BUSY: "the service is busy, starting, stopping or full; or the app is already open",
+    Exit.FAILED: "the job failed on the service: out of memory, too long, or a fault there",
+    Exit.GONE: "there is no such job, or its files are no longer kept",
+    Exit.CANCELLED: "the job was cancelled",
+    Exit.DISK: "a file cannot be written here",
+    Exit.INTERRUPTED: "interrupted (Ctrl-C); a running generation is cancelled",
+}
 
 KINDS: tuple[tuple[type[ServiceError], Exit], ...] = (
     (NoAnswerError, Exit.NO_ANSWER),

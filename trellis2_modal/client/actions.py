@@ -25,6 +25,9 @@ from .settings import ClientSettings
 AUTOMATIC = "automatic"
 MODEL_TAB = "model"
 BUSY_TICK, IDLE_TICK = 0.7, 2.5
+HISTORY_PAGE = 60
+"""Entries that History shows at first, and more at each press of its button."""
+
 VIEWABLE = (".glb", ".stl")
 PANES = (
     "header", "progress", "strip", "video", "model", "no_model", "stills", "export", "files", "history",
@@ -59,13 +62,13 @@ class Actions:
         entries = self.desk.history.entries()
         return entries[0] if entries else None
 
-    def look(self, shown: str, tab: str, seen: dict[str, Any]) -> list[Any]:
+    def look(self, shown: str, tab: str, seen: dict[str, Any], count: int = HISTORY_PAGE) -> list[Any]:
         """Everything that changed since this tab last looked, the pace of its timer, and what it has seen."""
         desk = self.desk
         entry = self.entry(shown)
         model = self._model(entry, shown.partition("/")[2])
-        version = (desk.history.version, desk.settings.history_limit_gb)
-        history = seen.get("history") if seen.get("version") == version else views.history(desk)
+        version = (desk.history.version, desk.settings.history_limit_gb, count)
+        history = seen.get("history") if seen.get("version") == version else views.history(desk, count)
         current: dict[str, Any] = {
             "header": views.header(desk.service),
             "progress": views.progress(desk),
@@ -172,7 +175,7 @@ class Actions:
 
     # --- buttons inside HTML panes -----------------------------------------------------------------------
 
-    def act(self, shown: str, event: gr.EventData) -> list[Any]:
+    def act(self, shown: str, count: int, event: gr.EventData) -> list[Any]:
         """Do what a button says; returns what is shown, the tabs, picture and recipe."""
         data = event._data or {}
         action, target = str(data.get("action", "")), str(data.get("target", ""))
@@ -197,10 +200,12 @@ class Actions:
                 tabs = gr.update(selected="settings")
             elif action == "picture":
                 picture = None
+            elif action == "older":
+                count += HISTORY_PAGE
             elif action == "reuse":
                 picture, recipe = self._reuse(target)
                 tabs = gr.update(selected="create")
-        return [shown, tabs, results, tab, picture, *recipe]
+        return [shown, count, tabs, results, tab, picture, *recipe]
 
     def _reuse(self, entry_id: str) -> tuple[Any, list[Any]]:
         """The picture and the settings of an entry, put back into the form. Raises OSError."""

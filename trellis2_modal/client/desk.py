@@ -54,6 +54,7 @@ LOCAL_RETRY = Retry(offline=3.0)
 WORK_RETRY = Retry(attempts=9)
 """Half a minute without a network ends no work: sending and fetching are tried for that long too."""
 
+LOST = "The connection is lost; the job goes on. Reconnecting"
 TRIAL_RETRY = Retry(attempts=2, startup=0.0)
 """For the connection test, where a person waits for the answer."""
 
@@ -275,7 +276,10 @@ class Desk:
 
     def _teller(self, task: Task) -> Callable[[Waiting], None]:
         def tell(waiting: Waiting) -> None:
-            task.told = waiting.message
+            lost = waiting.reason == "connecting"
+            task.told = LOST if lost and task.job is not None else waiting.message
+            if lost:
+                self._poke.set()  # so that the header tells it too
 
         return tell
 

@@ -9,7 +9,7 @@ import gradio as gr
 
 from ..protocol.requests import MAX_SEED, SHAPE, STRUCTURE, TEXTURE, ExtractSettings, GenerateSettings
 from . import forms, views
-from .actions import AUTOMATIC, BUSY_TICK, PANES, Actions, pipeline_choices
+from .actions import AUTOMATIC, BUSY_TICK, HISTORY_PAGE, PANES, Actions, pipeline_choices
 from .desk import Desk
 from .drawings import EMPTY
 from .kept import Mattes
@@ -48,6 +48,9 @@ class Page:
 
         self.tab = gr.State("turntable")
         """Which view of the result is open: the 3D view is fed only while it is seen."""
+
+        self.count = gr.State(HISTORY_PAGE)
+        """How many entries History shows."""
 
         self.seen = gr.State({})
         """What this tab was last sent, so that only changes are sent."""
@@ -205,7 +208,7 @@ class Page:
         panes = [getattr(self, name) for name in PANES]
         look: dict[str, Any] = {
             "fn": actions.look,
-            "inputs": [self.shown, self.tab, self.seen],
+            "inputs": [self.shown, self.tab, self.seen, self.count],
             "outputs": [*panes, self.timer, self.seen],
             **QUICK,
         }
@@ -230,9 +233,9 @@ class Page:
         self.extract.click(
             actions.extract, [self.shown, self.budget, *self.extraction.values()], None, **PRESSED
         ).then(**look)
-        changed = [self.shown, self.tabs, self.result_tabs, self.tab, self.picture, *recipe]
+        changed = [self.shown, self.count, self.tabs, self.result_tabs, self.tab, self.picture, *recipe]
         for pane in (self.progress, self.strip, self.video, self.files, self.history):
-            pane.click(actions.act, [self.shown], changed, **PRESSED).then(**look)
+            pane.click(actions.act, [self.shown, self.count], changed, **PRESSED).then(**look)
         self.save.click(
             actions.save, [self.url, self.key, self.limit], [self.verdict, self.key, self.seen], **QUICK
         )

@@ -187,7 +187,7 @@ def turntable(desk: Desk, entry: Entry | None) -> str:
         return EMPTY
     if entry.status in ("failed", "cancelled"):
         return ended(entry)
-    if desk.history.file(entry.id, VIDEO) is None:
+    if entry.status != "finished" or desk.history.file(entry.id, VIDEO) is None:
         picture = kept(entry.id, THUMBNAIL)
         if entry.status == "finished":
             words = "This asset was made without a turntable. See the 3D model."
@@ -295,18 +295,20 @@ def _file(entry: Entry, export: Export, seen: str) -> str:
 # --- history and matte --------------------------------------------------------------------------------------
 
 
-def history(desk: Desk) -> str:
-    """All entries as cards."""
+def history(desk: Desk, count: int) -> str:
+    """The newest `count` entries as cards, and a button for older ones."""
     entries = desk.history.entries()
     if not entries:
         return '<div class="empty"><strong>Nothing here yet</strong>What you generate is kept here.</div>'
     used = size_text(desk.history.size())
     limit = f"{desk.settings.history_limit_gb:g} GB"
-    cards = "".join(_card(desk, entry) for entry in entries)
-    count = f"{len(entries)} asset{'' if len(entries) == 1 else 's'}"
+    cards = "".join(_card(desk, entry) for entry in entries[:count])
+    older = len(entries) - count
+    more = f'<div class="row">{button(f"Show older ones ({older})", "older")}</div>' if older > 0 else ""
+    number = f"{len(entries)} asset{'' if len(entries) == 1 else 's'}"
     return (
-        f'<p class="muted">{count}, {used} of {limit} on this computer. '
-        f'The oldest go first when it is full.</p><div class="grid">{cards}</div>'
+        f'<p class="muted">{number}, {used} of {limit} on this computer. '
+        f'The oldest go first when it is full.</p><div class="grid">{cards}</div>{more}'
     )
 
 

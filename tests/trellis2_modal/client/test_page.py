@@ -123,11 +123,11 @@ def test_two_tabs_see_the_same(actions: Any, desk: Desk, service: Service, pictu
     assert "Sculpting the shape" in two["progress"]
     task = re.search(r'data-action="cancel" data-target="([^"]+)"', two["progress"])
     assert task is not None
-    actions.act("", press("cancel", task[1]))
+    actions.act("", 60, press("cancel", task[1]))
     idle(desk)
     *_, one = actions.look(shown, "turntable", one)
     assert "Cancelled" in one["video"]
-    actions.act("", press("delete", shown))
+    actions.act("", 60, press("delete", shown))
     *_, one = actions.look(shown, "turntable", one)
     assert "From a photo to a 3D asset" in one["video"], "what the other tab deleted is gone here too"
 
@@ -165,14 +165,28 @@ def test_extract_view_and_reuse(actions: Any, desk: Desk, picture: Path) -> None
     *_, seen = actions.look(shown, "model", {})
     assert seen["model"][1] == "red-disc-web.glb"
     assert "1,200 faces" in seen["files"]
-    light = actions.act(shown, press("view", f"{shown}/light.glb"))[0]
+    light = actions.act(shown, 60, press("view", f"{shown}/light.glb"))[0]
     *_, seen = actions.look(light, "model", seen)
     assert seen["model"][0].endswith("light.glb")
-    _, tabs, _, _, copy, pipeline, seed, new_seed, *_ = actions.act(shown, press("reuse", shown))
+    _, _, tabs, _, _, copy, pipeline, seed, new_seed, *_ = actions.act(shown, 60, press("reuse", shown))
     assert Path(copy).name == "red disc.png"
     assert Path(copy).read_bytes() == photo()
     assert (pipeline, seed, new_seed) == ("automatic", 7, False)
     assert tabs["selected"] == "create"
+
+
+def test_a_long_history_is_sent_in_pages(actions: Any, desk: Desk) -> None:
+    for number in range(70):
+        entry = desk.history.add(photo(), f"{number}.png", {})
+        entry.status = "cancelled"
+        desk.history.save(entry)
+    *_, seen = actions.look("", "turntable", {})
+    assert seen["history"].count('class="item"') == 60
+    assert "Show older ones (10)" in seen["history"]
+    assert len(seen["history"]) < 100_000
+    count = actions.act("", 60, press("older"))[1]
+    *_, seen = actions.look("", "turntable", seen, count)
+    assert seen["history"].count('class="item"') == 70
 
 
 def test_budgets_fill_the_fields(actions: Any) -> None:

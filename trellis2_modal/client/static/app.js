@@ -76,7 +76,7 @@
   });
 
   // --- the progress in the tab's title ---
-  addEventListener('DOMContentLoaded', () => {
+  const begin = () => {
     shade();
     // Gradio sets the shade of the system when it starts, which may be later than this
     new MutationObserver(shade).observe(document.body, { attributes: true, attributeFilter: ['class'] });
@@ -86,5 +86,8 @@
       const title = bar ? `${bar.getAttribute('aria-valuenow')} % · ${name}` : name;
       if (document.title !== title) document.title = title;
     }, 1000);
-  });
+  };
+  // Gradio may add this script to a page that is already there
+  if (document.readyState === 'loading') addEventListener('DOMContentLoaded', begin);
+  else begin();
 })();

@@ -1,0 +1,116 @@
+"""The pictures of the documentation: `python -m tests.trellis2_modal.browser.screenshots [FOLDER]`.
+
+Drives the real app with the bundled weights (or those of --weights) and writes small WebP files.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from tests.trellis2_modal.browser.app import (
+    CHROMIUM_FLAGS,
+    DESKTOP,
+    PHONE,
+    ROOT,
+    AppProcess,
+    find_chromium,
+    watched_page,
+)
+
+FOLDER = ROOT / "trellis2_modal" / "docs" / "images"
+EXAMPLES = ROOT / "assets" / "example_image"
+PATIENCE = 300_000
+QUALITY = 82
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", nargs="?", type=Path, default=FOLDER)
+    parser.add_argument("--weights", default=None, help="folder of weights instead of the bundled ones")
+    parser.add_argument("--pictures", type=Path, default=EXAMPLES, help="folder of example pictures")
+    chosen = parser.parse_args()
+    from playwright.sync_api import sync_playwright
+
+    chosen.folder.mkdir(parents=True, exist_ok=True)
+    pictures = sorted(p for p in chosen.pictures.iterdir() if p.suffix.lower() in (".png", ".jpg", ".webp"))
+    weights = ("--weights", chosen.weights) if chosen.weights else ()
+    with tempfile.TemporaryDirectory() as home, sync_playwright() as playwright:
+        app = AppProcess(Path(home), *weights)
+        app.start()
+        browser = playwright.chromium.launch(executable_path=find_chromium(), args=CHROMIUM_FLAGS)
+        try:
+            take_all(browser, app.address, chosen.folder, pictures)
+        finally:
+            browser.close()
+            app.stop()
+
+
+def take_all(browser: Any, address: str, folder: Path, pictures: list[Path]) -> None:
+    """Make two assets and photograph the app on the way."""
+    with watched_page(browser, address, DESKTOP) as (page, _):
+        page.wait_for_selector("#header .ok", timeout=PATIENCE)
+        take(page, folder / "app-empty.webp")
+        generate(page, pictures[0])
+        page.wait_for_function(
+            "/step [2-9]/.test(document.querySelector('#progress')?.innerText)", timeout=PATIENCE
+        )
+        take(page, folder / "app-progress.webp")
+        finished(page, 1)
+        generate(page, pictures[1 % len(pictures)])
+        finished(page, 2)
+        page.click("#extract")
+        page.wait_for_selector("#files a.download", timeout=PATIENCE)
+        page.wait_for_selector("#progress", state="detached", timeout=PATIENCE)
+        take(page, folder / "app-result.webp", full=True)
+        page.get_by_role("tab", name="Render modes").click()
+        page.click(".modes >> text=Normal")
+        take(page, folder / "app-modes.webp")
+        page.get_by_role("tab", name="History", exact=True).click()
+        take(page, folder / "app-history.webp")
+    with watched_page(browser, address, DESKTOP, dark=True) as (page, _):
+        page.get_by_role("tab", name="3D model").click()
+        page.wait_for_selector("#model canvas", timeout=60_000)
+        page.wait_for_timeout(8_000)  # a software renderer draws slowly, and says nowhere that it is done
+        take(page, folder / "app-model-dark.webp")
+    with watched_page(browser, address, PHONE) as (page, _):
+        page.wait_for_selector("#turntable video")
+        page.evaluate("document.querySelector('#results').scrollIntoView()")
+        page.wait_for_timeout(1_500)
+        take(page, folder / "app-phone.webp")
+
+
+def generate(page: Any, picture: Path) -> None:
+    """Drop a picture in the place of the last one and press Generate."""
+    clear = page.locator("#picture button[aria-label='Clear'], #picture button[aria-label='Remove Image']")
+    if clear.count():
+        clear.first.click()
+    page.set_input_files("#picture input[type=file]", picture)
+    page.wait_for_selector("#matte img", timeout=60_000)
+    page.uncheck("#new-seed input")
+    page.click("#generate")
+
+
+def finished(page: Any, count: int) -> None:
+    """Wait until so many assets are there, the newest is shown, and nothing is at work."""
+    page.wait_for_selector("#progress", state="detached", timeout=PATIENCE)
+    page.wait_for_selector("#turntable video", timeout=PATIENCE)
+    if count > 1:
+        page.locator("#strip .thumb").first.click()
+    page.wait_for_function("document.querySelector('#turntable video')?.currentTime > 0.5", timeout=PATIENCE)
+
+
+def take(page: Any, path: Path, full: bool = False) -> None:
+    """One picture as WebP."""
+    page.wait_for_timeout(700)
+    with Image.open(io.BytesIO(page.screenshot(full_page=full))) as image:
+        image.convert("RGB").save(path, "WEBP", quality=QUALITY, method=6)
+
+
+if __name__ == "__main__":
+    main()
