@@ -130,9 +130,6 @@ class Actions:
         """Which view of the result was opened."""
         return {"Turntable": "turntable", "3D model": MODEL_TAB}.get(str(event.value), "stills")
 
-    def take_example(self, event: gr.SelectData) -> str:
-        return str(self.examples[event.index])
-
     def generate(
         self, picture: str | None, pipeline: str, seed: float | None, new_seed: bool, *values: Any
     ) -> list[Any]:
@@ -200,6 +197,8 @@ class Actions:
                 tabs = gr.update(selected="settings")
             elif action == "picture":
                 picture = None
+            elif action == "example":
+                picture = next((str(path) for path in self.examples if path.name == target), gr.skip())
             elif action == "older":
                 count += HISTORY_PAGE
             elif action == "reuse":

@@ -104,12 +104,12 @@ def make_app(desk: Desk, host: str = "127.0.0.1") -> Any:
     from fastapi import FastAPI
     from starlette.middleware.trustedhost import TrustedHostMiddleware
 
-    from .page import EXAMPLES, build
+    from .page import EXAMPLES, build, examples
     from .theme import CSS, head, make_theme
 
     mattes = Mattes()
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
-    app.router.routes += make_routes(desk.history, mattes)
+    app.router.routes += make_routes(desk.history, mattes, examples())
     if host in LOCAL_NAMES:
         # another site must not reach this app under a name of its own (DNS rebinding)
         app.add_middleware(TrustedHostMiddleware, allowed_hosts=LOCAL_NAMES)

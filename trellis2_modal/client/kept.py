@@ -1,9 +1,11 @@
-"""The app's own addresses: kept files by range, and mattes; only to pages of the app itself."""
+"""The app's own addresses: kept files by range, mattes and examples; only to pages of the app itself."""
 
 from __future__ import annotations
 
 import secrets
 from collections import OrderedDict
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from .history import ENTRY, STATE, History
@@ -38,7 +40,7 @@ class Mattes:
         return self._kept.get(name)
 
 
-def make_routes(history: History, mattes: Mattes) -> list[Any]:
+def make_routes(history: History, mattes: Mattes, examples: Sequence[Path] = ()) -> list[Any]:
     """Routes for Starlette. States never leave the disk this way."""
     from starlette.requests import Request
     from starlette.responses import FileResponse, Response
@@ -57,4 +59,14 @@ def make_routes(history: History, mattes: Mattes) -> list[Any]:
         png = mattes.get(request.path_params["name"])
         return Response("not found", 404) if png is None else Response(png, media_type="image/png")
 
-    return [Route("/kept/{entry}/{name}", kept), Route("/matte/{name}", matte)]
+    pictures = {path.name: path for path in examples}
+
+    def example(request: Request) -> Response:
+        path = pictures.get(request.path_params["name"])
+        return Response("not found", 404) if path is None else FileResponse(path)
+
+    return [
+        Route("/kept/{entry}/{name}", kept),
+        Route("/matte/{name}", matte),
+        Route("/example/{name}", example),
+    ]

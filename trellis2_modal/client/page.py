@@ -85,15 +85,9 @@ class Page:
         )
         self.matte = gr.HTML("", js_on_load=None, visible=False, elem_id="matte")
         pictures = examples()
-        self.examples = gr.Gallery(
-            [(str(path), path.stem.replace("_", " ")) for path in pictures],
-            label="Examples",
-            columns=6,
-            height=104,
-            allow_preview=False,
-            object_fit="contain",
-            buttons=[],
-            interactive=False,
+        self.examples = gr.HTML(
+            views.examples([path.name for path in pictures]),
+            js_on_load=DELEGATE,
             visible=bool(pictures),
             elem_id="examples",
         )
@@ -218,7 +212,6 @@ class Page:
         self.picture.change(
             actions.show_matte, [self.picture], [self.matte], trigger_mode="always_last", **QUICK
         )
-        self.examples.select(actions.take_example, None, [self.picture], **QUICK)
         recipe = [self.pipeline, self.seed, self.new_seed, *self.generation.values()]
         actions.generation = list(self.generation)
         actions.extraction = list(self.extraction)
@@ -234,7 +227,7 @@ class Page:
             actions.extract, [self.shown, self.budget, *self.extraction.values()], None, **PRESSED
         ).then(**look)
         changed = [self.shown, self.count, self.tabs, self.result_tabs, self.tab, self.picture, *recipe]
-        for pane in (self.progress, self.strip, self.video, self.files, self.history):
+        for pane in (self.examples, self.progress, self.strip, self.video, self.files, self.history):
             pane.click(actions.act, [self.shown, self.count], changed, **PRESSED).then(**look)
         self.save.click(
             actions.save, [self.url, self.key, self.limit], [self.verdict, self.key, self.seen], **QUICK

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import html
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
+from urllib.parse import quote
 
 from .desk import Desk, ServiceState, Task
 from .drawings import EMPTY, LIGHT_OR_DARK, LOGO
@@ -151,6 +152,18 @@ def _waiting_row(task: Task) -> str:
 
 NO_MODEL = '<div class="empty">The 3D model appears here after a generation.</div>'
 LIGHT_LABEL = "Light preview mesh; make a file below for the full one"
+
+
+def examples(names: Sequence[str]) -> str:
+    """Pictures to try, as small buttons."""
+    cells = "".join(
+        f'<button type="button" class="thumb whole" data-action="example" data-target="{text(name)}" '
+        f'title="{text(title)}" aria-label="Example: {text(title)}">'
+        f'<img src="/example/{text(quote(name))}" alt="" loading="lazy"></button>'
+        for name in names
+        for title in [name.rpartition(".")[0].replace("_", " ")]
+    )
+    return f'<p class="muted">Or try one of these</p><div class="thumbs" role="group">{cells}</div>'
 
 
 def cover(desk: Desk, entry: Entry) -> str:

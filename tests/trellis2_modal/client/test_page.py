@@ -189,6 +189,15 @@ def test_a_long_history_is_sent_in_pages(actions: Any, desk: Desk) -> None:
     assert seen["history"].count('class="item"') == 70
 
 
+def test_an_example_is_taken_by_name(desk: Desk, actions: Any, picture: Path) -> None:
+    from trellis2_modal.client import views
+
+    actions.examples = [picture]
+    assert "/example/red%20disc.png" in views.examples([picture.name])
+    assert actions.act("", 60, press("example", "red disc.png"))[5] == str(picture)
+    assert skipped(actions.act("", 60, press("example", "../settings.json"))[5])
+
+
 def test_budgets_fill_the_fields(actions: Any) -> None:
     radio, *fields = actions.take_budget("print")
     filled = dict(zip(EXTRACTION, fields, strict=True))
@@ -248,7 +257,7 @@ def test_files_of_the_app_by_address(desk: Desk, actions: Any, picture: Path) ->
     idle(desk)
     mattes = Mattes()
     address = mattes.add(b"png")
-    transport = httpx.ASGITransport(Starlette(routes=make_routes(desk.history, mattes)))
+    transport = httpx.ASGITransport(Starlette(routes=make_routes(desk.history, mattes, [picture])))
 
     async def look() -> None:
         async with httpx.AsyncClient(transport=transport, base_url="http://app.test") as http:
@@ -258,6 +267,8 @@ def test_files_of_the_app_by_address(desk: Desk, actions: Any, picture: Path) ->
             for name in ("state.lz4", "entry.json", "..%2f..%2fsettings.json", "%2e%2e", "nothing"):
                 assert (await http.get(f"/kept/{shown}/{name}")).status_code == 404
             assert (await http.get(address)).content == b"png"
+            assert (await http.get("/example/red%20disc.png")).content == photo()
+            assert (await http.get("/example/settings.json")).status_code == 404
             assert (await http.get("/matte/guess")).status_code == 404
 
     asyncio.run(look())
