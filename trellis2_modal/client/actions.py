@@ -163,10 +163,11 @@ class Actions:
         entry = self.entry(shown)
         if entry is None:
             return
-        settings = forms.values_of(ExtractSettings, self.extraction, values)
         label = {name: title for title, name in forms.budget_choices()}[budget]
-        if budget != forms.CUSTOM:
-            settings["simplify"] = budget
+        if budget == forms.CUSTOM:
+            settings = forms.values_of(ExtractSettings, self.extraction, values)
+        else:  # not the fields: a quick hand presses before the budget's numbers have arrived in them
+            settings = {"simplify": budget}
         with told():
             self.desk.extract(entry.id, settings, label)
 

@@ -98,7 +98,8 @@ def test_a_generation_with_a_video_that_plays(tab: Any, shots: Path) -> None:
     tab.uncheck("#new-seed input")
     tab.fill("#seed input", "5")
     tab.click("#generate")
-    tab.wait_for_selector("#turntable video", timeout=PATIENCE)
+    tab.wait_for_selector("#turntable video, #turntable [role=alert]", timeout=PATIENCE)
+    assert tab.locator("#turntable video").count(), tab.inner_text("#turntable")
     tab.wait_for_function(
         "(() => { const v = document.querySelector('#turntable video');"
         " return v && v.videoWidth > 0 && v.currentTime > 0.2; })()",
@@ -124,8 +125,12 @@ def extract(page: Any, budget: str, path: Path) -> bytes:
     before = page.locator("#files a.download").count()
     page.click("#extract")
     page.wait_for_function(
-        f"document.querySelectorAll('#files a.download').length > {before}", timeout=PATIENCE
+        f"document.querySelectorAll('#files a.download').length > {before}"
+        " || document.querySelector('#files [role=alert]')",
+        timeout=PATIENCE,
     )
+    refused = page.locator("#files [role=alert]")
+    assert not refused.count(), refused.inner_text()
     with page.expect_download() as waiting:
         page.locator("#files a.download").first.click()
     waiting.value.save_as(path / waiting.value.suggested_filename)
