@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 from collections.abc import Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -25,7 +26,8 @@ from ..models.loading import from_pretrained as load_model
 
 log = logging.getLogger(__name__)
 
-PARALLEL_LOADS = 4  # reading and casting overlap; more threads only fight over one disk
+# Reading and casting overlap; more threads than cores, or than this, only fight over memory and disk.
+PARALLEL_LOADS = min(4, os.cpu_count() or 1)
 
 
 @dataclass(frozen=True)
