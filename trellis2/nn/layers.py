@@ -47,7 +47,10 @@ class ChannelLayerNorm32(LayerNorm32):
     """Layer norm over axis 1 of a volume `[B, C, X, Y, Z]`."""
 
     def forward(self, input: torch.Tensor, silu: bool = False) -> torch.Tensor:
-        return super().forward(input.movedim(1, -1), silu).movedim(-1, 1).contiguous()
+        out = super().forward(input.movedim(1, -1), silu).movedim(-1, 1)
+        if input.is_contiguous(memory_format=torch.channels_last_3d):
+            return out  # already laid out like its input
+        return out.contiguous()
 
 
 class GroupNorm32(nn.GroupNorm):

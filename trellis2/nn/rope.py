@@ -25,6 +25,10 @@ def apply_rope(x: torch.Tensor, phases: torch.Tensor) -> torch.Tensor:
     """Rotate channel pairs (2i, 2i+1) of every head: `x [T, H, D]`, `phases [T, D/2]`; float32 inside, cast
     back.
     """
+    if torch.compiler.is_compiling():  # no code is generated for complex numbers
+        even, odd = x.float().unflatten(-1, (-1, 2)).unbind(-1)
+        cos, sin = phases.real[:, None], phases.imag[:, None]
+        return torch.stack((even * cos - odd * sin, even * sin + odd * cos), -1).flatten(-2).to(x.dtype)
     pairs = torch.view_as_complex(x.float().unflatten(-1, (-1, 2)))
     return torch.view_as_real(pairs * phases[:, None]).flatten(-2).to(x.dtype)
 

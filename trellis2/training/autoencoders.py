@@ -1,12 +1,16 @@
-"""The three autoencoder stages: sparse structure, shape, texture."""
+"""The autoencoder stages: the sparse structure's, and the shape's and the texture's on the same voxels."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..sparse import SparseSpatial2Channel, SparseTensor
 from .config import MiniConfig
-from .data import TableBank, voxel_batch
+from .data import TableBank, VoxelPool, Voxels
 from .loop import Recipe
 from .losses import dice, kl, shape_terms
 from .runtime import Runtime
@@ -15,103 +19,182 @@ from .voxelize import occupancy
 # Stronger than published (1e-6): noise in the posterior makes small decoders forgive the errors of small
 # flows.
 LATENT_KL = 1e-4
+# Deviation e^-3 of a young posterior: with the unit noise of a plain start nothing is learnt for long.
+_QUIET_LOG_VARIANCE = -6.0
+
+
+def start_quiet(projection: nn.Linear | nn.Conv3d) -> None:
+    """Let an untrained encoder's projection `[..., 2 * latent]` begin with little posterior noise."""
+    assert projection.bias is not None
+    latent = projection.bias.shape[0] // 2
+    with torch.no_grad():
+        projection.weight[latent:] *= 0.1
+        projection.bias[latent:] = _QUIET_LOG_VARIANCE
+
+
+# A surface voxel has about nine of 27 neighbours, and SiLU halves what it passes on.
+_GAIN = 2.5
+
+
+def open_residuals(network: nn.Module) -> None:
+    """Give the blocks' second convolutions their usual start in place of zeros.
+
+    With narrow levels the way around them repeats a few channels until the last norm sees a constant, so that
+    zeros would cut off the input altogether.
+    """
+    for module in network.modules():
+        if hasattr(module, "conv2"):
+            module.conv2.reset_parameters()  # type: ignore[operator, union-attr]
+            with torch.no_grad():
+                for conv in (module.conv1, module.conv2):
+                    conv.weight *= _GAIN  # type: ignore[operator, union-attr]
 
 
 class SparseStructureVae:
-    """Occupancy at 64^3 to a small dense latent and back: the published dice and KL, with cross-entropy."""
+    """Occupancy at 64^3 to a small dense latent and back: the published dice and KL, with cross-entropy.
+
+    While training, heads read a coarser occupancy from the decoder's inner volumes: the error then reaches
+    the latent on a short way.
+    """
 
     name = "ss_vae"
-    recipe = Recipe(lr=1e-3)
+    recipe = Recipe(lr=1.5e-3)
 
-    def __init__(self, config: MiniConfig, bank: TableBank, runtime: Runtime, batch: int = 24) -> None:
+    def __init__(self, config: MiniConfig, bank: TableBank, runtime: Runtime, batch: int = 48) -> None:
         self.runtime, self.bank, self.batch = runtime, bank, batch
         self.encoder, self.decoder = config.build("ss_enc"), config.build("ss_dec")
-        self.networks: dict[str, nn.Module] = {"ss_enc": self.encoder, "ss_dec": self.decoder}
+        start_quiet(self.encoder.out_layer[-1])
+        self.heads = nn.ModuleList(nn.Conv3d(width, 1, 1) for width in config.ss_channels[:-1])
+        self.networks: dict[str, nn.Module] = {
+            "ss_enc": self.encoder,
+            "ss_dec": self.decoder,
+            "ss_heads": self.heads,
+        }
+        for network in self.networks.values():
+            network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+        self._inner: list[Tensor] = []
+        ups = [b for b in self.decoder.blocks if hasattr(b, "conv")][:-1]
+        for block in (self.decoder.middle_block, *ups):
+            block.register_forward_hook(lambda _m, _i, out: self._inner.append(out))
 
     def losses(self, progress: float) -> dict[str, Tensor]:
         truth = occupancy(self.bank.draw(self.batch)[1])
+        self._inner.clear()
         z, mean, logvar = self.encoder(truth, sample_posterior=True, return_raw=True)
         logits = self.decoder(z).float()
+        # Few cells are occupied: without a weight the first thing learnt is to leave everything empty.
+        weight = truth.new_tensor(8.0 if progress < 0.3 else 2.0)
+        terms = {
+            "dice": dice(logits, truth),
+            "bce": F.binary_cross_entropy_with_logits(logits, truth, pos_weight=weight),
+            "kl": 1e-3 * kl(mean.float(), logvar.float()),
+        }
+        coarse = [
+            F.binary_cross_entropy_with_logits(
+                head(volume).float(), F.max_pool3d(truth, truth.shape[-1] // volume.shape[-1])
+            )
+            for head, volume in zip(self.heads, self._inner, strict=True)
+        ]
         predicted, actual = logits > 0, truth > 0
         return {
-            "dice": dice(logits, truth),
-            "bce": F.binary_cross_entropy_with_logits(logits, truth),
-            "kl": 1e-3 * kl(mean.float(), logvar.float()),
+            **terms,
+            "coarse": 0.3 * torch.stack(coarse).sum(),
             "_iou": (predicted & actual).sum() / (predicted | actual).sum().clamp(min=1),
             "_std": mean.float().std(),
         }
 
 
-class _VoxelStage:
-    """Objects at half resolution first (cheap steps), then at the full one."""
-
-    def __init__(
-        self, config: MiniConfig, bank: TableBank, runtime: Runtime, budget: int, warm_share: float
-    ) -> None:
-        self.runtime, self.bank, self.budget, self.warm_share = runtime, bank, budget, warm_share
-        self.resolution = config.resolution
-
-    def _resolution(self, progress: float) -> int:
-        return self.resolution // 2 if progress < self.warm_share else self.resolution
+# Until this share of the budget, the voxels are this many times coarser: many small objects, cheap steps.
+SCHEDULE = ((0.35, 4), (0.65, 2), (1.0, 1))
+_COARSEST = 32
+_MOST_OBJECTS = 32
 
 
-class ShapeVae(_VoxelStage):
-    """Dual grid to latent and back: the direct terms as published (no rendered ones)."""
+class VoxelVaes:
+    """The shape's and the texture's autoencoder, two networks apart, on the same batches of voxels."""
 
-    name = "shape_vae"
-    recipe = Recipe(lr=1.5e-3)
+    name = "vaes"
+    recipe = Recipe(lr=2e-3)
 
     def __init__(
         self,
         config: MiniConfig,
         bank: TableBank,
         runtime: Runtime,
-        budget: int = 1_200_000,
-        warm_share: float = 0.35,
+        budget: int = 700_000,
+        schedule: Sequence[tuple[float, int]] = SCHEDULE,
     ) -> None:
-        super().__init__(config, bank, runtime, budget, warm_share)
-        self.encoder, self.decoder = config.build("shape_enc"), config.build("shape_dec")
-        self.networks: dict[str, nn.Module] = {"shape_enc": self.encoder, "shape_dec": self.decoder}
+        self.runtime, self.bank, self.budget, self.schedule = runtime, bank, budget, schedule
+        self.resolution = config.resolution
+        self.pools: dict[int, VoxelPool] = {}
+        names = ("shape_enc", "shape_dec", "tex_enc", "tex_dec")
+        self.networks: dict[str, nn.Module] = {name: config.build(name) for name in names}
+        for name, network in self.networks.items():
+            open_residuals(network)
+            if name.endswith("enc"):
+                start_quiet(network.to_latent)  # type: ignore[arg-type]
+        self.heads = nn.ModuleList(nn.Linear(w, 6) for w in (config.latent, *config.decoder_widths[1:-1]))
+        self.networks["tex_heads"] = self.heads
+        self._inner: list[SparseTensor] = []
+        for level in list(self.networks["tex_dec"].blocks)[:-2]:  # type: ignore[arg-type]
+            level[-1].register_forward_hook(lambda _m, _i, out: self._inner.append(out))
+
+    def _batch(self, progress: float) -> Voxels:
+        factor = next(f for until, f in self.schedule if progress <= until)
+        resolution = max(self.resolution // factor, _COARSEST)
+        if resolution not in self.pools:
+            self.pools = {resolution: VoxelPool(self.bank, resolution)}
+        return self.pools[resolution].batch(self.budget, _MOST_OBJECTS)
 
     def losses(self, progress: float) -> dict[str, Tensor]:
-        voxels = voxel_batch(self.bank, self._resolution(progress), self.budget)
-        z, mean, logvar = self.encoder(
+        voxels = self._batch(progress)
+        return {**self._shape(voxels), **self._texture(voxels.attributes)}
+
+    def _shape(self, voxels: Voxels) -> dict[str, Tensor]:
+        z, mean, logvar = self.networks["shape_enc"](
             voxels.vertices, voxels.intersected, sample_posterior=True, return_raw=True
         )
-        _, vertices, logits, truths, subs = self.decoder(z)
+        _, vertices, logits, truths, subs = self.networks["shape_dec"](z)
         flags = voxels.intersected.feats
         terms = shape_terms(voxels.vertices.feats, flags, vertices.feats, logits.feats, truths, subs)
-        wrong = ((logits.feats > 0) != flags).float().mean()
-        missed = ((subs[-1].feats > 0) != truths[-1]).float().mean()
-        watched = {"_flag_error": wrong, "_child_error": missed, "_std": mean.float().std()}
-        return {**terms, "kl": LATENT_KL * kl(mean.float(), logvar.float()), **watched}
+        return {
+            **terms,
+            "shape_kl": LATENT_KL * kl(mean.float(), logvar.float()),
+            "_flag_error": ((logits.feats > 0) != flags).float().mean(),
+            "_child_error": ((subs[-1].feats > 0) != truths[-1]).float().mean(),
+            "_shape_std": mean.float().std(),
+        }
 
-
-class TextureVae(_VoxelStage):
-    """Attribute voxels to latent and back: L1 and KL."""
-
-    name = "tex_vae"
-    recipe = Recipe(lr=1.5e-3)
-
-    def __init__(
-        self,
-        config: MiniConfig,
-        bank: TableBank,
-        runtime: Runtime,
-        budget: int = 1_200_000,
-        warm_share: float = 0.35,
-    ) -> None:
-        super().__init__(config, bank, runtime, budget, warm_share)
-        self.encoder, self.decoder = config.build("tex_enc"), config.build("tex_dec")
-        self.networks: dict[str, nn.Module] = {"tex_enc": self.encoder, "tex_dec": self.decoder}
-
-    def losses(self, progress: float) -> dict[str, Tensor]:
-        truth = voxel_batch(self.bank, self._resolution(progress), self.budget).attributes
-        z, mean, logvar = self.encoder(truth, sample_posterior=True, return_raw=True)
-        gap = (self.decoder(z).feats.float() - truth.feats).abs()
+    def _texture(self, truth: SparseTensor) -> dict[str, Tensor]:
+        self._inner.clear()
+        z, mean, logvar = self.networks["tex_enc"](truth, sample_posterior=True, return_raw=True)
+        gap = (self.networks["tex_dec"](z).feats.float() - truth.feats).abs()
+        inner = [z.feats, *(F.layer_norm(x.feats.float(), x.feats.shape[-1:]) for x in self._inner)]
+        targets = coarse_means(truth, len(inner))
+        coarse = [
+            (head(x).float() - target).abs().mean()
+            for head, x, target in zip(self.heads, inner, reversed(targets), strict=True)
+        ]
         return {
             "l1": gap.mean(),
-            "kl": LATENT_KL * kl(mean.float(), logvar.float()),
+            "coarse": 0.5 * torch.stack(coarse).sum(),
+            "tex_kl": LATENT_KL * kl(mean.float(), logvar.float()),
             "_base_color_mae": gap[:, :3].mean() / 2,
-            "_std": mean.float().std(),
+            "_latent_mae": coarse[0].detach(),
+            "_tex_std": mean.float().std(),
         }
+
+
+def coarse_means(x: SparseTensor, levels: int) -> list[Tensor]:
+    """Means `[N_i, C]` of features over the voxels of 1, 2, ... `levels` halvings, rows as every network
+    orders them; the finest first.
+    """
+    merge = SparseSpatial2Channel()
+    channels = x.feats.shape[1] + 1
+    sums = x.replace(torch.cat([x.feats, torch.ones_like(x.feats[:, :1])], 1))
+    means = []
+    for _ in range(levels):
+        stacked = merge(sums)
+        sums = stacked.replace(stacked.feats.unflatten(1, (-1, channels)).sum(1))
+        means.append(sums.feats[:, :-1] / sums.feats[:, -1:])
+    return means

@@ -13,9 +13,9 @@ from .config import MiniConfig
 
 # Which networks travel in one file (file stem: network names).
 SLIM_FILES = {
-    "front": ("ss_enc", "ss_dec", "encoder", "dense_head"),
+    "front": ("ss_enc", "ss_dec", "ss_heads", "encoder", "dense_head"),
     "shape": ("shape_enc", "shape_dec"),
-    "tex": ("tex_enc", "tex_dec"),
+    "tex": ("tex_enc", "tex_dec", "tex_heads"),
     "ss_flow": ("ss_flow",),
     "shape_flow": ("shape_flow",),
     "tex_flow": ("tex_flow",),

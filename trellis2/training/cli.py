@@ -41,7 +41,7 @@ def _parser() -> argparse.ArgumentParser:
     _settings_options(lane)
 
     plan = commands.add_parser("plan", help="one slice of the whole training")
-    plan.add_argument("--slice", type=int, choices=(1, 2, 3), required=True)
+    plan.add_argument("--slice", type=int, choices=(0, 1, 2), required=True)
     plan.add_argument("--seconds", type=float, required=True, help="wall clock of this command")
     plan.add_argument("--export", type=Path, help="folder for slim weights and the log")
     plan.add_argument("--import", dest="resume", type=Path, help="slim weights of an earlier slice")

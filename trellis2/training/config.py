@@ -32,9 +32,13 @@ class MiniConfig:
     ss_grid: int = 8
     latent: int = 16
     cond: int = 192
-    decoder_widths: tuple[int, ...] = (64, 64, 32, 16, 16)
-    shape_blocks: tuple[int, ...] = (2, 2, 1, 0, 0)
-    texture_blocks: tuple[int, ...] = (1, 1, 1, 0, 0)
+    # Fine to coarse. A down block passes on an eighth of the next width a child: a narrow start would keep
+    # less than the six numbers of a voxel.
+    encoder_widths: tuple[int, ...] = (32, 64, 64, 64, 64)
+    encoder_blocks: tuple[int, ...] = (0, 0, 0, 0, 1)
+    decoder_widths: tuple[int, ...] = (64, 64, 32, 32, 16)
+    shape_blocks: tuple[int, ...] = (2, 1, 1, 0, 0)
+    texture_blocks: tuple[int, ...] = (1, 0, 1, 0, 0)
     ss_channels: tuple[int, ...] = (64, 48, 32, 16)
     flow_width: int = 192
     flow_heads: int = 6
@@ -63,10 +67,8 @@ class MiniConfig:
         return ModelConfig(name, args)
 
     def _unet(self, name: str, down: bool, blocks: tuple[int, ...], **extra: Any) -> ModelConfig:
-        widths, levels = list(self.decoder_widths), len(self.decoder_widths)
-        counts = list(blocks)
-        if down:
-            widths, counts = widths[::-1], counts[::-1]
+        widths = list(self.encoder_widths if down else self.decoder_widths)
+        levels, counts = len(widths), list(blocks)
         args = {
             **extra,
             "model_channels": widths,
@@ -90,9 +92,9 @@ class MiniConfig:
         return {
             "ss_enc": c._ss("SparseStructureEncoder", list(c.ss_channels)[::-1], in_channels=1),
             "ss_dec": c._ss("SparseStructureDecoder", list(c.ss_channels), out_channels=1),
-            "shape_enc": c._unet("FlexiDualGridVaeEncoder", True, c.shape_blocks),
+            "shape_enc": c._unet("FlexiDualGridVaeEncoder", True, c.encoder_blocks),
             "shape_dec": c._unet("FlexiDualGridVaeDecoder", False, c.shape_blocks, resolution=256),
-            "tex_enc": c._unet("SparseUnetVaeEncoder", True, c.texture_blocks, in_channels=6),
+            "tex_enc": c._unet("SparseUnetVaeEncoder", True, c.encoder_blocks, in_channels=6),
             "tex_dec": c._unet(
                 "SparseUnetVaeDecoder", False, c.texture_blocks, out_channels=6, pred_subdiv=False
             ),
@@ -127,6 +129,8 @@ TINY = MiniConfig(
     ss_latent=4,
     latent=4,
     cond=32,
+    encoder_widths=(8, 8, 8, 16, 16),
+    encoder_blocks=(0, 0, 0, 0, 1),
     decoder_widths=(16, 16, 8, 8, 8),
     shape_blocks=(1, 0, 0, 0, 0),
     texture_blocks=(1, 0, 0, 0, 0),

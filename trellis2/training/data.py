@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -103,18 +103,43 @@ def dense_neighbor_table(coords: Tensor, batch: int, resolution: int) -> Tensor:
     return torch.where(found == 0, count, found - 1)
 
 
-def voxel_batch(bank: TableBank, resolution: int, budget: int, limit: int = 8) -> Voxels:
-    """Random objects until their voxels come near `budget`; one object at least, however large."""
-    objects: list[VoxelObject] = []
-    total = 0
-    while len(objects) < limit and total < 0.75 * budget:
-        made = voxelize(bank.draw(1)[1][0], resolution)
-        size = made.coords.shape[0]
-        if objects and total + size > 1.25 * budget:
-            break
-        objects.append(made)
-        total += size
-    return collate(objects)
+class VoxelPool:
+    """Voxelised objects to draw batches from: every batch brings one new object in, older ones fill it up.
+
+    An object takes many small launches to voxelise, so that most of a batch comes from the pool, recoloured.
+    """
+
+    def __init__(self, bank: TableBank, resolution: int, most_voxels: int = 300_000_000) -> None:
+        self.bank, self.resolution, self.most = bank, resolution, most_voxels
+        self.objects: list[VoxelObject] = []
+        self.total = 0
+
+    def batch(self, budget: int, limit: int) -> Voxels:
+        """Distinct objects until their voxels come near `budget` or there are `limit`; one at least."""
+        newest = self._grow()
+        chosen, total = [newest], newest.coords.shape[0]
+        for i in torch.randperm(len(self.objects) - 1, generator=self.bank.generator).tolist():
+            made = self.objects[i]
+            if len(chosen) == limit or total + made.coords.shape[0] > budget:
+                break
+            chosen.append(self._recoloured(made))
+            total += made.coords.shape[0]
+        while len(self.objects) == len(chosen) and len(chosen) < limit and total < 0.7 * budget:
+            chosen.append(self._grow())  # a young pool
+            total += chosen[-1].coords.shape[0]
+        return collate(chosen)
+
+    def _grow(self) -> VoxelObject:
+        made = voxelize(self.bank.draw(1)[1][0], self.resolution)
+        self.total += made.coords.shape[0]
+        while self.objects and self.total > self.most:
+            self.total -= self.objects.pop(0).coords.shape[0]
+        self.objects.append(made)
+        return made
+
+    def _recoloured(self, made: VoxelObject) -> VoxelObject:
+        order = torch.randperm(3, generator=self.bank.generator).tolist()
+        return replace(made, attributes=made.attributes[:, [*order, 3, 4, 5]])
 
 
 def picture_batch(bank: TableBank, tables: Tensor, size: int, shadows: bool = True) -> rd.Picture:

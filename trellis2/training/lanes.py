@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ..errors import InvalidArgumentError
 from . import checkpoint
-from .autoencoders import ShapeVae, SparseStructureVae, TextureVae
+from .autoencoders import SCHEDULE, SparseStructureVae, VoxelVaes
 from .conditioning import Conditioning, structure_latents
 from .config import CONFIGS, MiniConfig
 from .data import TableBank, load_or_make_bank
@@ -26,8 +26,7 @@ log = logging.getLogger(__name__)
 
 STAGES = (
     "ss_vae",
-    "shape_vae",
-    "tex_vae",
+    "vaes",
     "encoder",
     "ss_joint",
     "ss_flow",
@@ -37,6 +36,7 @@ STAGES = (
     "tex_flow",
 )
 WAITS = "wait"  # "wait:SECONDS:FILE" holds a lane until another one has written FILE
+DONE = "done"  # the folder in which a stage leaves a file of its name when it has ended
 
 
 @dataclass(frozen=True)
@@ -75,6 +75,8 @@ def run_lane(stages: list[str], settings: Settings) -> None:
         started = time.perf_counter()
         _run_stage(name, float(rest), config, bank, settings, runtime)
         log.info("stage %s took %.0f s", name, time.perf_counter() - started)
+        (settings.folder / DONE).mkdir(exist_ok=True)
+        (settings.folder / DONE / name).touch()
         if runtime.device.type == "cuda":
             torch.cuda.empty_cache()
 
@@ -117,10 +119,9 @@ def _make_stage(
     folder = settings.folder
     if name == "ss_vae":
         return SparseStructureVae(config, bank, runtime, **batch)
-    if name == "shape_vae":
-        return ShapeVae(config, bank, runtime, **budget)
-    if name == "tex_vae":
-        return TextureVae(config, bank, runtime, **budget)
+    if name == "vaes":
+        begun = checkpoint.weights_path(folder, "shape_enc").exists()
+        return VoxelVaes(config, bank, runtime, schedule=((1.0, 1),) if begun else SCHEDULE, **budget)
     if name == "encoder":
         return Conditioning(config, bank, runtime, None, **batch)
     if name in ("ss_joint", "ss_flow"):

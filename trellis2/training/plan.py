@@ -1,12 +1,9 @@
 """The whole training as slices of wall-clock time: which lanes run side by side on one GPU, and for how long.
 
-Slice 1 trains the three autoencoders, then the image encoder together with the sparse-structure flow, and
-encodes the
-latent set. Later slices train the three flows. Lanes are processes: small networks leave a large GPU idle
-between
+Slice 0 makes everything once, roughly. Slice 1 trains the autoencoders and the image encoder, slice 2 (as
+often as wanted) the flows on top of them. Lanes are processes: small networks leave a large GPU idle between
 launches, and a lane that fails takes no other with it. A slice picks up whatever the working folder or the
-imported
-slim weights hold.
+imported slim weights hold.
 """
 
 from __future__ import annotations
@@ -23,7 +20,7 @@ from pathlib import Path
 
 from .checkpoint import export_slim, import_slim
 from .data import load_or_make_bank
-from .lanes import Settings
+from .lanes import DONE, WAITS, Settings
 
 log = logging.getLogger(__name__)
 
@@ -35,25 +32,24 @@ _START = 12.0  # importing torch and starting CUDA in a lane
 def lanes_of(slice_number: int, seconds: float, folder: Path) -> list[list[str]]:
     """The lanes of a slice, given the seconds that training may take."""
     s = seconds - _START
+
+    def stage(name: str, share: float) -> str:
+        return f"{name}:{share * s:.0f}"
+
+    structure = [stage("ss_vae", 0.14), stage("ss_joint", 0.46), stage("ss_flow", 0.38)]
+    flows = ["views:60", stage("shape_flow", 0.2), stage("tex_flow", 0.12)]
+    if slice_number == 0:
+        encoded = f"{WAITS}:{s:.0f}:{DONE}/ss_joint"
+        return [[stage("vaes", 0.4), stage("latents", 0.14), encoded, *flows], structure]
     if slice_number == 1:
-        shape = 0.62 * s
-        return [
-            [f"shape_vae:{shape:.0f}", f"latents:{s - shape - 5:.0f}"],
-            [f"tex_vae:{0.5 * s:.0f}"],
-            [f"ss_vae:{0.2 * s:.0f}", f"ss_joint:{0.8 * s - 3:.0f}"],
-        ]
-    first: list[str] = []
-    spent = 0.0
-    if not (folder / "latents.pt").exists():
-        spent = 0.25 * s
-        first.append(f"latents:{spent:.0f}")
-    if not (folder / "tokens.pt").exists():
-        first.append("views:60")
-        spent += 45
-    rest = s - spent
-    # The texture flow starts when the tokens are there; the extra seconds are for loading them.
-    second = [f"wait:{spent + 90:.0f}:tokens.pt", f"tex_flow:{0.8 * rest:.0f}"]
-    return [[*first, f"shape_flow:{rest:.0f}"], second, [f"ss_flow:{s:.0f}"]]
+        return [[stage("vaes", 0.98)], [stage("ss_vae", 0.2), stage("ss_joint", 0.78)]]
+    latents = [] if (folder / "latents.pt").exists() else [stage("latents", 0.2)]
+    views = [] if (folder / "tokens.pt").exists() else ["views:60"]
+    left = 0.98 - (0.2 if latents else 0) - (0.08 if views else 0)
+    return [
+        [*latents, *views, stage("shape_flow", 0.62 * left), stage("tex_flow", 0.38 * left)],
+        [stage("ss_flow", 0.98)],
+    ]
 
 
 def run_plan(

@@ -59,6 +59,7 @@ def start(device: str, seed: int) -> Runtime:
         chosen = torch.device("cuda", local)
         torch.set_float32_matmul_precision("high")
         torch.backends.cudnn.benchmark = True
+        torch._dynamo.config.suppress_errors = True  # what cannot be compiled runs as it is
     else:
         chosen = torch.device(device)
     if world > 1 and not dist.is_initialized():
