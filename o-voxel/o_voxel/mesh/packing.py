@@ -110,7 +110,10 @@ def _outline(plane: Floats, faces: Ints, owner: Ints, spacing: float) -> tuple[F
     starts, ends = faces.ravel(), np.roll(faces, -1, axis=1).ravel()
     keys = np.minimum(starts, ends) * len(plane) + np.maximum(starts, ends)
     _, first, counts = np.unique(keys, return_index=True, return_counts=True)
-    border = first[counts != 2]
+    chart = owner[starts[first]]
+    bounded = np.zeros(len(plane), dtype=bool)
+    bounded[chart[counts != 2]] = True
+    border = first[(counts != 2) | ~bounded[chart]]  # all edges of a chart that is folded shut
     a, b = plane[starts[border]], plane[ends[border]]
     steps = np.ceil(np.linalg.norm(b - a, axis=1) / max(spacing, 1e-30)).astype(np.int64) + 1
     edge = np.repeat(np.arange(len(border)), steps)

@@ -123,6 +123,17 @@ def test_more_charts_than_a_row_holds() -> None:
     assert len(np.unique(row * 1024 + column)) == len(row)
 
 
+def test_a_chart_without_a_border_has_its_place_too() -> None:
+    """Two faces back to back, as simplifying leaves of a small closed part."""
+    plane = np.array([[0.0, 0.0], [2.0, 0.0], [0.0, 1.0], [0.0, 0.0], [3.0, 0.0], [0.0, 3.0]])
+    faces = np.array([[0, 1, 2], [0, 2, 1], [3, 4, 5]])
+    packing = pack_charts(plane, faces, np.array([0, 0, 1]), cells=64)
+    assert packing.uvs.min() >= 0
+    assert packing.uvs.max() <= 1
+    size = packing.uvs[[1, 4]] - packing.uvs[[0, 3]]
+    assert np.linalg.norm(size[0]) == pytest.approx(np.linalg.norm(size[1]) * 2 / 3)
+
+
 @pytest.mark.parametrize(
     ("vertices", "faces"),
     [
