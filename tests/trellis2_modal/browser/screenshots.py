@@ -70,6 +70,7 @@ def take_all(browser: Any, address: str, folder: Path, pictures: list[Path]) -> 
         take(page, folder / "app-result.webp", full=True)
         page.get_by_role("tab", name="Render modes").click()
         page.click(".modes >> text=Normal")
+        page.evaluate("scrollTo(0, 0)")
         take(page, folder / "app-modes.webp")
         page.get_by_role("tab", name="History", exact=True).click()
         take(page, folder / "app-history.webp")
