@@ -132,8 +132,8 @@ def _merge(
 def _join_parallel(pairs: Ints, shared: Floats, count: int) -> tuple[Ints, Floats]:
     """Drop pairs inside one cluster and add up the lengths of repeated ones."""
     outer = pairs[:, 0] != pairs[:, 1]
-    low, high = pairs[outer].min(axis=1, initial=count), pairs[outer].max(axis=1, initial=-1)
-    keys = low * count + high
+    a, b = pairs[outer].T
+    keys = np.minimum(a, b) * count + np.maximum(a, b)
     order = np.argsort(keys, kind="stable")
     keys = keys[order]
     if not len(keys):

@@ -14,6 +14,7 @@ from .charts import Floats, Ints
 
 ITERATIONS = 8
 _COTANGENT_RANGE = (0.02, 20.0)  # positive weights keep the system definite on obtuse triangles
+_MOST_SAMPLES = 300_000  # of the overlap check
 _OVERLAP_SHARE = 2e-3  # of a chart's samples; a few are rounding at shared edges
 
 
@@ -99,26 +100,31 @@ def _as_rigid_as_possible(
     )
     solver = splu(system.tocsc(), permc_spec="MMD_AT_PLUS_A", options={"SymmetricMode": True})
 
+    # weighted edges at rest, x and y [F] apart: columns add up far faster than rows of two
+    rest = [(weights[:, k] * (triangle[:, i] - triangle[:, j]).T) for k, (i, j) in enumerate(ends)]
+    corners = [np.ascontiguousarray(faces[:, k]) for k in range(3)]
     plane = start
     for _ in range(iterations):
-        current = plane[faces]
+        x, y = np.ascontiguousarray(plane.T)
+        current = [(x[corner], y[corner]) for corner in corners]
         cosine, sine = np.zeros(len(faces)), np.zeros(len(faces))
         for k, (i, j) in enumerate(ends):
-            rest, now = triangle[:, i] - triangle[:, j], current[:, i] - current[:, j]
-            cosine += weights[:, k] * (rest * now).sum(axis=1)
-            sine += weights[:, k] * (rest[:, 0] * now[:, 1] - rest[:, 1] * now[:, 0])
+            now_x, now_y = current[i][0] - current[j][0], current[i][1] - current[j][1]
+            cosine += rest[k][0] * now_x + rest[k][1] * now_y
+            sine += rest[k][0] * now_y - rest[k][1] * now_x
         norm = np.maximum(np.hypot(cosine, sine), 1e-30)
         cosine, sine = cosine / norm, sine / norm
         target = np.zeros((count, 2))
         target[anchors] = start[anchors]
+        pull = np.zeros((3, 2, len(faces)))  # of each corner
         for k, (i, j) in enumerate(ends):
-            rest = triangle[:, i] - triangle[:, j]
-            rotated = weights[:, k, None] * np.stack(
-                [cosine * rest[:, 0] - sine * rest[:, 1], sine * rest[:, 0] + cosine * rest[:, 1]], axis=1
-            )
+            rotated = cosine * rest[k][0] - sine * rest[k][1], sine * rest[k][0] + cosine * rest[k][1]
             for axis in range(2):
-                target[:, axis] += np.bincount(faces[:, i], rotated[:, axis], count)
-                target[:, axis] -= np.bincount(faces[:, j], rotated[:, axis], count)
+                pull[i, axis] += rotated[axis]
+                pull[j, axis] -= rotated[axis]
+        for corner, part in zip(corners, pull, strict=True):
+            for axis in range(2):
+                target[:, axis] += np.bincount(corner, part[axis], count)
         plane = solver.solve(target)
     return plane
 
@@ -162,14 +168,13 @@ def _unfolded(plane: Floats, faces: Ints, labels: Ints, positions: Floats) -> np
 
 def _not_overlapping(plane: Floats, faces: Ints, labels: Ints, charts: int) -> np.ndarray:
     """Charts [charts] that hardly cover any sample point twice; the sample grid has about 3 points a
-    face, 16384 at least."""
+    face, between 16384 and _MOST_SAMPLES in all."""
     total = np.abs(signed_areas(plane, faces)).sum()
-    low = np.full((charts, 2), np.inf)
-    high = np.full((charts, 2), -np.inf)
-    np.minimum.at(low, labels, plane[faces].min(axis=1))
-    np.maximum.at(high, labels, plane[faces].max(axis=1))
+    owner = vertex_charts(faces, labels, len(plane))
+    low, high = chart_boxes(plane[:, 0], plane[:, 1], owner, charts)
     # Bounded from below, since charts without area have an extent all the same.
-    cell = max(float(np.sqrt(total / (3 * len(faces) + 16384))), float((high - low).max()) / 2048, 1e-12)
+    samples = min(3 * len(faces), _MOST_SAMPLES) + 16384
+    cell = max(float(np.sqrt(total / samples)), float((high - low).max()) / 2048, 1e-12)
     size = np.ceil((high - low) / cell).astype(np.int64) + 1
     base = np.concatenate([[0], np.cumsum(size[:, 0] * size[:, 1])[:-1]])
     local = (plane[faces] - low[labels][:, None]) / cell
@@ -182,11 +187,29 @@ def _not_overlapping(plane: Floats, faces: Ints, labels: Ints, charts: int) -> n
     return repeated <= _OVERLAP_SHARE * np.bincount(chart, minlength=charts)
 
 
+def vertex_charts(faces: Ints, labels: Ints, count: int) -> Ints:
+    """The chart [count] of each vertex; charts share none. 0 for a vertex without a face."""
+    owner = np.zeros(count, dtype=np.int64)
+    for k in range(3):
+        owner[faces[:, k]] = labels
+    return owner
+
+
+def chart_boxes(x: Floats, y: Floats, owner: Ints, charts: int) -> tuple[Floats, Floats]:
+    """Lowest and highest corner [charts, 2] of the vertices x [W], y [W] of each chart."""
+    low, high = np.full((2, charts), np.inf), np.full((2, charts), -np.inf)
+    for axis, values in enumerate((x, y)):
+        np.minimum.at(low[axis], owner, values)
+        np.maximum.at(high[axis], owner, values)
+    return low.T, high.T
+
+
 def covered_cells(triangles: Floats) -> tuple[Ints, Ints, Ints]:
     """(face, column, row) of every unit cell whose centre lies inside a triangle [F, 3, 2] of cell
     coordinates."""
-    low = np.ceil(triangles.min(axis=1) - 0.5).astype(np.int64)
-    high = np.floor(triangles.max(axis=1) - 0.5).astype(np.int64)
+    first, second, third = triangles[:, 0], triangles[:, 1], triangles[:, 2]
+    low = np.ceil(np.minimum(np.minimum(first, second), third) - 0.5).astype(np.int64)
+    high = np.floor(np.maximum(np.maximum(first, second), third) - 0.5).astype(np.int64)
     size = np.maximum(high - low + 1, 0)
     counts = size[:, 0] * size[:, 1]
     face = np.repeat(np.arange(len(triangles)), counts)

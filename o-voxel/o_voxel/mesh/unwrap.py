@@ -22,7 +22,7 @@ from .charts import (
     smooth_borders,
     split_along,
 )
-from .flatten import FlatCharts, flatten_charts
+from .flatten import FlatCharts, chart_boxes, flatten_charts, signed_areas, vertex_charts
 from .packing import pack_charts
 from .validation import check_mesh
 
@@ -107,20 +107,14 @@ def _flat_charts(points: Floats, faces: Ints, cone_half_angle: float, smooth_ite
 def _box_fill(flat: FlatCharts) -> Floats:
     """Share [charts] of its tightest upright box that a chart covers; 1 for charts too small to matter."""
     charts = len(flat.valid)
-    corners = flat.plane[flat.faces]
-    a, b = corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]
-    area = np.bincount(flat.labels, 0.5 * np.abs(a[:, 0] * b[:, 1] - a[:, 1] * b[:, 0]), charts)
+    area = np.bincount(flat.labels, np.abs(signed_areas(flat.plane, flat.faces)), charts)
+    owner = vertex_charts(flat.faces, flat.labels, len(flat.plane))
+    x, y = np.ascontiguousarray(flat.plane.T)
     fill = np.zeros(charts)
     for angle in np.arange(6) * (np.pi / 12):
-        x = corners[..., 0] * np.cos(angle) - corners[..., 1] * np.sin(angle)
-        y = corners[..., 0] * np.sin(angle) + corners[..., 1] * np.cos(angle)
-        size = []
-        for value in (x, y):
-            low, high = np.full(charts, np.inf), np.full(charts, -np.inf)
-            np.minimum.at(low, flat.labels, value.min(axis=1))
-            np.maximum.at(high, flat.labels, value.max(axis=1))
-            size.append(high - low)
-        fill = np.maximum(fill, area / np.maximum(size[0] * size[1], 1e-30))
+        turned_x, turned_y = np.cos(angle) * x - np.sin(angle) * y, np.sin(angle) * x + np.cos(angle) * y
+        low, high = chart_boxes(turned_x, turned_y, owner, charts)
+        fill = np.maximum(fill, area / np.maximum((high - low).prod(axis=1), 1e-30))
     return np.where(area > 1e-3 * area.sum(), fill, 1.0)
 
 
