@@ -12,7 +12,7 @@ from pathlib import Path
 from types import FrameType
 
 import uvicorn
-from uvicorn.protocols.http.auto import AutoHTTPProtocol
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from .app import create_app
 from .auth import KeyFile, keys_path, local_admin
@@ -52,10 +52,13 @@ def configure_logging(as_json: bool = False, level: str = "INFO") -> None:
     logging.basicConfig(level=level, handlers=[handler], force=True)
 
 
-class TimedConnection(AutoHTTPProtocol):  # type: ignore[misc, valid-type]
-    """A connection that is closed when no whole request head came within `HEAD_TIMEOUT`."""
+class TimedConnection(H11Protocol):
+    """A connection that is closed when no whole request head came within `HEAD_TIMEOUT`.
 
-    def connection_made(self, transport: asyncio.Transport) -> None:
+    Always h11, whatever else is installed: it bounds the head and takes nothing that is not quite HTTP.
+    """
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         self._head_timer = asyncio.get_running_loop().call_later(HEAD_TIMEOUT, self._give_up)
 
@@ -90,6 +93,7 @@ def make_server(
         app,
         host=host,
         http=TimedConnection,
+        loop="asyncio",
         log_config=None,
         access_log=False,
         server_header=False,
