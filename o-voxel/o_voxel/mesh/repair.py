@@ -46,11 +46,25 @@ def _repeats(rows: torch.Tensor) -> torch.Tensor:
     repeats = torch.zeros(len(rows), dtype=torch.bool, device=rows.device)
     if len(rows) < 2:
         return repeats
-    columns = rows.cpu().numpy()
-    order = torch.from_numpy(np.lexsort((columns[:, 2], columns[:, 1], columns[:, 0]))).to(rows.device)
-    ordered = rows[order]  # equal rows keep their order: lexsort is stable
+    ordered = rows[(order := row_order(rows))]  # equal rows keep their order
     repeats[order[1:]] = (ordered[1:] == ordered[:-1]).all(dim=1)
     return repeats
+
+
+def row_order(rows: torch.Tensor) -> torch.Tensor:
+    """Stable permutation [N] that sorts rows [N, 3] by columns 0, 1, 2, without leaving their device."""
+    if rows.device.type == "cpu":
+        columns = rows.numpy()
+        return torch.from_numpy(np.lexsort((columns[:, 2], columns[:, 1], columns[:, 0])))
+    return row_order_by_sorts(rows)
+
+
+def row_order_by_sorts(rows: torch.Tensor) -> torch.Tensor:
+    """`row_order` by stable sorts of one column after another; suits GPUs."""
+    order = torch.argsort(rows[:, 2], stable=True)
+    for column in (1, 0):
+        order = order[torch.argsort(rows[order, column], stable=True)]
+    return order
 
 
 def remove_degenerate_faces(
@@ -137,10 +151,9 @@ def weld_vertices(vertices: torch.Tensor, faces: torch.Tensor, tolerance: float 
 
 def _same_position(vertices: torch.Tensor) -> torch.Tensor:
     """Label [V] that vertices share exactly when their coordinates are equal (0 and -0 are)."""
-    columns = (vertices + 0.0).cpu().numpy()
-    order = np.lexsort((columns[:, 2], columns[:, 1], columns[:, 0]))
-    ordered = columns[order]
-    new = np.concatenate([[0], (ordered[1:] != ordered[:-1]).any(axis=1)]).astype(np.int64)
-    labels = np.empty(len(columns), dtype=np.int64)
-    labels[order] = np.cumsum(new)
-    return torch.from_numpy(labels).to(vertices.device)
+    places = vertices + 0.0
+    order = row_order(places)
+    ordered = places[order]
+    new = torch.zeros(len(places), dtype=torch.int64, device=places.device)
+    new[1:] = (ordered[1:] != ordered[:-1]).any(dim=1)
+    return torch.empty_like(new).index_copy_(0, order, new.cumsum(0))

@@ -190,3 +190,9 @@ def test_bad_arrays_are_named(vertices: torch.Tensor, faces: torch.Tensor, messa
 def test_numpy_arrays_are_refused_with_the_way_out() -> None:
     with pytest.raises(MeshError, match="as_tensor"):
         check_mesh(np.zeros((3, 3)), np.zeros((1, 3)))  # type: ignore[arg-type]
+
+
+@given(st.lists(st.tuples(*[st.integers(0, 3)] * 3), min_size=1, max_size=40))
+def test_both_row_orders_are_the_same(rows: list[tuple[int, int, int]]) -> None:
+    given_rows = torch.tensor(rows)
+    assert torch.equal(repair.row_order(given_rows), repair.row_order_by_sorts(given_rows))
