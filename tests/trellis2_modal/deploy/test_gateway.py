@@ -336,6 +336,7 @@ def test_a_running_job_is_cancelled_and_its_container_goes_on(deploy: Deploy, bo
         assert client.delete(f"/jobs/{job}").json()["status"] == "cancelled"
         wait_for_call(deployed.modal, deployed.modal.spawned[0])
         assert HostedFake.freed == freed + 1
+        assert "cancelled" in repr(deployed.modal.calls[deployed.modal.spawned[0]].error)
         kinds = [kind for _, kind, _ in events(client.get(f"/jobs/{job}/events").text)]
         assert kinds[-1] == "cancelled"
         assert finished(client, submit(client, body)["id"])["status"] == "finished"

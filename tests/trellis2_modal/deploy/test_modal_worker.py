@@ -158,6 +158,14 @@ def test_restored_containers_draw_different_numbers() -> None:
     assert all(len({d[i] for d in drawn}) == 3 for i in range(3))
 
 
+def test_a_restored_container_reseeds_before_it_takes_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    seeded: list[bool] = []
+    monkeypatch.setattr(modal_worker, "reseed", lambda: seeded.append(True))
+    host = hosted()
+    host.to_device()
+    assert seeded == [True]
+
+
 def test_stages_over_their_budget_are_warned_of(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     clock = StartClock()
