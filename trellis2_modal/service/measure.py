@@ -114,14 +114,17 @@ def cold_figures(deployment: Deployment, clock: Callable[[], float] = time.monot
     total = clock() - start
     stages = dict(health["cold_start"])
     age = stages.pop("since_load", 0.0)
-    inside = ("to_device",) if age > total else ("import", "load", "to_device")
+    restored = age > total
+    inside = ["to_device"] if restored else ["import", "load", "to_device"]
+    if restored and health["loading"] == "stream":
+        inside.append("load")
     figures = [Figure("cold start", total, TARGET, f"loading={health['loading']}, image={health['image']}")]
     figures += [
         Figure(f"  {name}", seconds, BUDGET.get(name), "" if name in inside else "in the snapshot")
         for name, seconds in stages.items()
     ]
     outside = total - sum(stages.get(name, 0.0) for name in inside)
-    note = "scheduling, image and restore" if age > total else "no snapshot was used: run again"
+    note = "scheduling, image and restore" if restored else "no snapshot was used: run again"
     return [*figures, Figure("  before our code", outside, BUDGET["restore"], note)]
 
 

@@ -97,9 +97,10 @@ class ModelHost:
                 "TRELLIS2_LOADING=stream"
             )
         reseed()
-        with self.clock.stage("to_device"):
-            if self.settings.loading == "stream":
+        if self.settings.loading == "stream":
+            with self.clock.stage("load"):
                 self.generator.load_model_cpu()
+        with self.clock.stage("to_device"):
             if self.device != "cpu":
                 self.generator.move_model_gpu(self.device)
                 torch.cuda.synchronize()

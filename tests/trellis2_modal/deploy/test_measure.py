@@ -21,6 +21,7 @@ class Played:
         self.now = 0.0
         self.running = containers
         self.since_load = since_load
+        self.loading = "snapshot"
         self.failing = False
         self.asked: list[dict[str, Any]] = []
 
@@ -36,7 +37,7 @@ class Played:
     def health(self) -> dict[str, Any]:
         self.now += 20.0
         stages = {"import": 3.0, "load": 12.0, "to_device": 5.0, "since_load": self.since_load}
-        return {"cold_start": stages, "loading": "snapshot", "image": "full"}
+        return {"cold_start": stages, "loading": self.loading, "image": "full"}
 
     def generate(self, picture: bytes, settings: dict[str, Any]) -> dict[str, Any]:
         self.asked.append(settings)
@@ -54,6 +55,15 @@ def test_a_cold_start_by_stage() -> None:
     assert figures["before our code"].seconds == 15.0
     assert "MISSED" in figures["before our code"].line()
     assert figures["load"].note == "in the snapshot"
+
+
+def test_streamed_weights_belong_to_the_start() -> None:
+    played = Played([0])
+    played.loading = "stream"
+    figures = {f.name.strip(): f for f in cold_figures(played, played.clock)}
+    assert figures["before our code"].seconds == 3.0
+    assert figures["load"].note == ""
+    assert figures["import"].note == "in the snapshot"
 
 
 def test_a_start_that_used_no_snapshot_is_said() -> None:
