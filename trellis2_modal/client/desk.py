@@ -446,7 +446,7 @@ class Desk:
             return
         if not isinstance(error, (ServiceError, OSError)):
             logger.exception("task failed", exc_info=error)
-        reason = explain(error).to_dict()
+        reason = explain(error, made=task.job is not None).to_dict()
         self._poke.set()
         if task.kind == "extract":
             task.settings |= suggested_settings(error)

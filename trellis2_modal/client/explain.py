@@ -42,10 +42,13 @@ NOTHING_FOUND = Explanation(
 )
 
 
-def explain(error: BaseException) -> Explanation:
-    """What to tell a person about an error of the client, the service or the disk."""
+def explain(error: BaseException, made: bool = False) -> Explanation:
+    """What to tell a person about an error of the client, the service or the disk.
+
+    `made`: the service has made what could not be kept here.
+    """
     if isinstance(error, OSError):
-        return _disk(error)
+        return _disk(error, made)
     if not isinstance(error, ServiceError):
         return Explanation("Something went wrong in the app", f"{type(error).__name__}: {error}")
     if isinstance(error, errors.InvalidImageError) and NO_SUBJECT in error.detail:
@@ -68,15 +71,16 @@ def suggested_settings(error: BaseException) -> dict[str, Any]:
     return dict(hints) if isinstance(hints, dict) else {}
 
 
-def _disk(error: OSError) -> Explanation:
+def _disk(error: OSError, made: bool) -> Explanation:
+    safe = " What was made waits on the service: it is only fetched, not made a second time." if made else ""
     if error.errno == errno.ENOSPC:
         return Explanation(
             "Your disk is full",
-            "The asset is made and waits on the service. Free some space (or delete old entries under "
-            "History), then try again: it is only fetched, not made a second time.",
+            f"Free some space, or delete old entries under History, then try again.{safe}",
         )
     return Explanation(
-        "A file could not be written", f"{error.strerror or error} ({error.filename or 'history folder'})."
+        "A file could not be written",
+        f"{error.strerror or error} ({error.filename or 'history folder'}).{safe}",
     )
 
 

@@ -246,6 +246,8 @@ def problem(found: Mapping[str, str], retry: str, target: str) -> str:
     action: Any = found.get("action", "retry")
     label = ACTION_LABELS.get(action, "")
     step = button(label, retry if action == "retry" else action, target, "main") if label else ""
+    if action == "settings":
+        step += button(ACTION_LABELS["retry"], retry, target)  # for when they are put right
     return (
         f'<div class="card bad" role="alert"><h3>{text(found.get("title", ""))}</h3>'
         f'<p>{text(found.get("detail", ""))}</p><div class="row">{step}</div></div>'

@@ -27,6 +27,7 @@ from tests.trellis2_modal.client.service import (
 from trellis2_modal.client import desk as desk_module
 from trellis2_modal.client import history as history_module
 from trellis2_modal.client.desk import GB, LIGHT_SETTINGS, Desk
+from trellis2_modal.client.explain import explain
 from trellis2_modal.client.history import COVER, LIGHT, STATE, VIDEO, Entry
 from trellis2_modal.client.settings import ClientSettings, load_settings
 from trellis2_modal.protocol.errors import NotFoundError, UnauthenticatedError
@@ -137,6 +138,7 @@ def test_a_disk_full_from_the_start_is_told_at_once(desk: Desk, monkeypatch: pyt
         desk.generate(photo(), "disc.png", {})
     assert not desk.tasks()
     assert not desk.history.entries()
+    assert "waits on the service" not in explain(OSError(errno.ENOSPC, "x")).detail, "nothing was sent"
 
 
 def test_the_limit_holds_and_spares_what_was_just_made(desk: Desk) -> None:

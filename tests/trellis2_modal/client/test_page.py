@@ -189,6 +189,20 @@ def test_a_long_history_is_sent_in_pages(actions: Any, desk: Desk) -> None:
     assert seen["history"].count('class="item"') == 70
 
 
+def test_a_wrong_key_leads_to_the_settings_and_back(actions: Any, desk: Desk, service: Service) -> None:
+    until(lambda: desk.service.ready, "the service")
+    service.faults += answers(problem("unauthenticated"))
+    entry = desk.generate(photo(), "disc.png", {})
+    idle(desk)
+    *_, seen = actions.look(entry.id, "turntable", {})
+    assert 'class="main" data-action="settings"' in seen["video"]
+    assert f'class="plain" data-action="retry" data-target="{entry.id}"' in seen["video"]
+    assert actions.act(entry.id, 60, press("settings"))[2]["selected"] == "settings"
+    actions.act(entry.id, 60, press("retry", entry.id))
+    idle(desk)
+    assert entry.status == "finished"
+
+
 def test_an_example_is_taken_by_name(desk: Desk, actions: Any, picture: Path) -> None:
     from trellis2_modal.client import views
 
