@@ -8,7 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..models.sparse_blocks import SparseResBlockC2S3d, SparseResBlockS2C3d
 from ..sparse import SparseSpatial2Channel, SparseTensor
+from ..sparse.resample import CHILDREN
 from .config import MiniConfig
 from .data import TableBank, VoxelPool, Voxels
 from .loop import Recipe
@@ -32,22 +34,35 @@ def start_quiet(projection: nn.Linear | nn.Conv3d) -> None:
         projection.bias[latent:] = _QUIET_LOG_VARIANCE
 
 
-# A surface voxel has about nine of 27 neighbours, and SiLU halves what it passes on.
-_GAIN = 2.5
+# How loud the constructed part of a young block is, and how much of the usual random start is mixed in.
+_PROJECTED, _MERGED, _COPIED, _RANDOM = 2.0, 0.7, 4.0, 0.3
 
 
-def open_residuals(network: nn.Module) -> None:
-    """Give the blocks' second convolutions their usual start in place of zeros.
+@torch.no_grad()
+def let_information_through(network: nn.Module) -> None:
+    """Start the blocks that change the resolution so that a voxel's features survive all of them.
 
-    With narrow levels the way around them repeats a few channels until the last norm sees a constant, so that
-    zeros would cut off the input altogether.
+    As they are born their second convolutions are zero, and the way around them averages or repeats a few
+    channels: at these narrow widths nothing of the input is left after two levels, and nothing is learnt for
+    long. Here a down block passes on the mean of its children's features and an up block copies the parent's
+    to every child, both through a random orthogonal projection, with some of the usual noise.
     """
-    for module in network.modules():
-        if hasattr(module, "conv2"):
-            module.conv2.reset_parameters()  # type: ignore[operator, union-attr]
-            with torch.no_grad():
-                for conv in (module.conv1, module.conv2):
-                    conv.weight *= _GAIN  # type: ignore[operator, union-attr]
+    for block in network.modules():
+        if not isinstance(block, (SparseResBlockC2S3d, SparseResBlockS2C3d)):
+            continue
+        block.conv2.reset_parameters()
+        for conv in (block.conv1, block.conv2):
+            conv.weight.mul_(_RANDOM)
+        first, second = block.conv1.weight[:, 1, 1, 1], block.conv2.weight[:, 1, 1, 1]  # the voxel itself
+        if isinstance(block, SparseResBlockS2C3d):
+            first.add_(nn.init.orthogonal_(torch.empty_like(first)), alpha=_PROJECTED)
+            share = block.out_channels // CHILDREN
+            mixed = nn.init.orthogonal_(first.new_empty(block.out_channels, share)) * CHILDREN**0.5
+            second.add_(mixed @ torch.eye(share).repeat(1, CHILDREN), alpha=_MERGED)
+        else:
+            projection = nn.init.orthogonal_(first.new_empty(block.out_channels, block.channels))
+            first.add_(projection.repeat(CHILDREN, 1), alpha=_PROJECTED)
+            second.add_(torch.eye(block.out_channels), alpha=_COPIED)
 
 
 class SparseStructureVae:
@@ -60,7 +75,7 @@ class SparseStructureVae:
     name = "ss_vae"
     recipe = Recipe(lr=1.5e-3)
 
-    def __init__(self, config: MiniConfig, bank: TableBank, runtime: Runtime, batch: int = 48) -> None:
+    def __init__(self, config: MiniConfig, bank: TableBank, runtime: Runtime, batch: int = 16) -> None:
         self.runtime, self.bank, self.batch = runtime, bank, batch
         self.encoder, self.decoder = config.build("ss_enc"), config.build("ss_dec")
         start_quiet(self.encoder.out_layer[-1])
@@ -130,7 +145,7 @@ class VoxelVaes:
         names = ("shape_enc", "shape_dec", "tex_enc", "tex_dec")
         self.networks: dict[str, nn.Module] = {name: config.build(name) for name in names}
         for name, network in self.networks.items():
-            open_residuals(network)
+            let_information_through(network)
             if name.endswith("enc"):
                 start_quiet(network.to_latent)  # type: ignore[arg-type]
         self.heads = nn.ModuleList(nn.Linear(w, 6) for w in (config.latent, *config.decoder_widths[1:-1]))

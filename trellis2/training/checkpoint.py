@@ -45,7 +45,8 @@ def load_weights(folder: Path, network: str, module: nn.Module) -> bool:
     path = weights_path(folder, network)
     if not path.exists():
         return False
-    module.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
+    fixed = {k: v for k, v in module.state_dict().items() if v.is_complex()}  # tables, which do not travel
+    module.load_state_dict({**fixed, **torch.load(path, map_location="cpu", weights_only=True)})
     return True
 
 

@@ -91,6 +91,7 @@ def structure_latents(bank: TableBank, encoder: nn.Module, batch: int = 64) -> T
     """Sparse-structure latents (means) of the whole bank `[N, C, g, g, g]` float16 on the bank's device."""
     from .voxelize import occupancy
 
+    encoder = encoder.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
     parts = []
     for tables in bank.tables.split(batch):
         with torch.autocast(tables.device.type, torch.bfloat16, enabled=tables.is_cuda):
