@@ -132,15 +132,22 @@ class GenerateSettings(Strict):
     tex_slat_rescale_t: float = _rescale_t(TEXTURE, 3.0)
 
     def sampler_params(self) -> dict[str, dict[str, float]]:
-        """The three `*_sampler_params` arguments of `Trellis2ImageTo3DPipeline.run`."""
+        """The three `*_sampler_params` arguments of `Trellis2ImageTo3DPipeline.run`.
+
+        A field at its default is left out, so that the weights' own setting holds: the published weights have
+        these very numbers in their pipeline.json, and smaller ones were tuned to others.
+        """
         names = {
             "sampling_steps": "steps",
             "guidance_strength": "guidance_strength",
             "guidance_rescale": "guidance_rescale",
             "rescale_t": "rescale_t",
         }
+        asked = {k: v for k, v in self if v != type(self).model_fields[k].default}
         return {
-            argument: {ours: getattr(self, f"{prefix}_{field}") for field, ours in names.items()}
+            argument: {
+                ours: asked[name] for field, ours in names.items() if (name := f"{prefix}_{field}") in asked
+            }
             for prefix, argument in SAMPLER_STAGES.items()
         }
 

@@ -22,29 +22,35 @@ from trellis2_modal.protocol.requests import (
 def test_defaults_are_those_of_the_published_model() -> None:
     settings = GenerateSettings()
     assert settings.seed == 42
-    assert settings.sampler_params() == {
-        "sparse_structure_sampler_params": {
-            "steps": 12,
-            "guidance_strength": 7.5,
-            "guidance_rescale": 0.7,
-            "rescale_t": 5.0,
-        },
-        "shape_slat_sampler_params": {
-            "steps": 12,
-            "guidance_strength": 7.5,
-            "guidance_rescale": 0.5,
-            "rescale_t": 3.0,
-        },
-        "tex_slat_sampler_params": {
-            "steps": 12,
-            "guidance_strength": 1.0,
-            "guidance_rescale": 0.0,
-            "rescale_t": 3.0,
-        },
+    given = {
+        prefix: tuple(
+            getattr(settings, f"{prefix}_{field}")
+            for field in ("sampling_steps", "guidance_strength", "guidance_rescale", "rescale_t")
+        )
+        for prefix in ("ss", "shape_slat", "tex_slat")
+    }
+    assert given == {
+        "ss": (12, 7.5, 0.7, 5.0),
+        "shape_slat": (12, 7.5, 0.5, 3.0),
+        "tex_slat": (12, 1.0, 0.0, 3.0),
     }
     extract = ExtractSettings()
     assert (extract.decimation_target, extract.texture_size) == (500_000, 2048)
     assert (extract.remesh, extract.remesh_band, extract.remesh_project) == (True, 1.0, 0.0)
+
+
+def test_sampler_fields_at_their_default_leave_the_choice_to_the_weights() -> None:
+    untouched: dict[str, dict[str, float]] = {
+        "sparse_structure_sampler_params": {},
+        "shape_slat_sampler_params": {},
+        "tex_slat_sampler_params": {},
+    }
+    assert GenerateSettings().sampler_params() == untouched
+    asked = GenerateSettings(ss_sampling_steps=5, tex_slat_guidance_strength=2.0, shape_slat_rescale_t=3.0)
+    assert asked.sampler_params() == untouched | {
+        "sparse_structure_sampler_params": {"steps": 5},
+        "tex_slat_sampler_params": {"guidance_strength": 2.0},
+    }
 
 
 def test_unknown_fields_are_refused_by_name() -> None:
