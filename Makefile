@@ -43,11 +43,11 @@ parity: $(STAMP) ## compare with the reference's golden files (GOLDEN=folder)
 bench: $(STAMP) ## CPU benchmarks; writes benchmarks/RESULTS.md
 	$(PY) -m benchmarks
 
-bench-gpu: $(STAMP) ## GPU benchmarks at full model size; skips without CUDA
-	$(PY) -m benchmarks --gpu
+bench-gpu: $(STAMP) ## GPU benchmarks at full model size; skips without CUDA (BENCH_ARGS="--sections flows --budget 300")
+	$(PY) -m benchmarks.gpu $(BENCH_ARGS)
 
 gpu-test: $(STAMP) ## the numerical tests on CUDA; skips without CUDA
-	$(PY) -m pytest -m gpu
+	$(PY) -m pytest -m gpu tests/o_voxel tests/trellis2
 
 clean: ## remove the environment, caches and what the demo wrote
 	rm -rf $(VENV) .pytest_cache .ruff_cache .mypy_cache .hypothesis demo artifacts

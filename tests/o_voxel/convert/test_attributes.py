@@ -8,13 +8,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-import trimesh
 from o_voxel.convert import mesh_to_flexible_dual_grid, textured_mesh_to_volumetric_attr
 from o_voxel.convert.textures import Texture, square_power_of_two
 from o_voxel.errors import ArgumentError, MeshError
 from PIL import Image
 
 from .shapes import QUAD_UV, UNIT_BOX, quad, sphere
+
+trimesh = pytest.importorskip("trimesh")
 
 
 def quad_mesh(material: Any, side: float = 0.6) -> trimesh.Trimesh:

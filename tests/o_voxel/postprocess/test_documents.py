@@ -8,7 +8,8 @@ import sys
 from pathlib import Path
 
 import pytest
-import trimesh
+
+trimesh = pytest.importorskip("trimesh")
 
 ROOT = Path(__file__).parents[3] / "o-voxel"
 

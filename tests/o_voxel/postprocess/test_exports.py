@@ -10,10 +10,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import trimesh
 from o_voxel.errors import ArgumentError
 from o_voxel.postprocess import GlbAsset, topology
 from PIL import Image
+
+trimesh = pytest.importorskip("trimesh")
 
 
 def chunks(data: bytes) -> tuple[dict, bytes]:

@@ -7,11 +7,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-import trimesh
 from o_voxel.postprocess import GlbAsset, to_glb
 from o_voxel.postprocess.translucency import drawing_order
 
-from .test_exports import chunks
+trimesh = pytest.importorskip("trimesh")
+
+from .test_exports import chunks  # noqa: E402  (itself skipped without trimesh)
 
 SMALL: dict[str, Any] = {"decimation_target": 3000, "texture_size": 256}
 
