@@ -34,6 +34,20 @@ def start_quiet(projection: nn.Linear | nn.Conv3d) -> None:
         projection.bias[latent:] = _QUIET_LOG_VARIANCE
 
 
+@torch.no_grad()
+def whiten(projection: nn.Linear, features: Tensor) -> None:
+    """Start the latent's mean at the strongest principal components of `features` `[N, C]`, centred and of
+    unit variance: one direction holds most of the variance, and gradients would follow it alone.
+    """
+    latent = projection.out_features // 2
+    features = features.float()
+    mean = features.mean(0)
+    values, vectors = torch.linalg.eigh(torch.cov((features - mean).T))  # ascending
+    rows = vectors[:, -latent:].T / values[-latent:, None].clamp(min=1e-6).sqrt()
+    projection.weight[:latent] = rows
+    projection.bias[:latent] = -rows @ mean
+
+
 # How loud the constructed part of a young block is, and how much of the usual random start is mixed in.
 _PROJECTED, _MERGED, _COPIED, _RANDOM = 2.0, 0.7, 4.0, 0.3
 
@@ -137,9 +151,10 @@ class VoxelVaes:
         bank: TableBank,
         runtime: Runtime,
         budget: int = 700_000,
-        schedule: Sequence[tuple[float, int]] = SCHEDULE,
+        young: bool = True,
     ) -> None:
-        self.runtime, self.bank, self.budget, self.schedule = runtime, bank, budget, schedule
+        self.runtime, self.bank, self.budget, self.young = runtime, bank, budget, young
+        self.schedule: Sequence[tuple[float, int]] = SCHEDULE if young else ((1.0, 1),)
         self.resolution = config.resolution
         self.pools: dict[int, VoxelPool] = {}
         names = ("shape_enc", "shape_dec", "tex_enc", "tex_dec")
@@ -163,7 +178,23 @@ class VoxelVaes:
 
     def losses(self, progress: float) -> dict[str, Tensor]:
         voxels = self._batch(progress)
+        if self.young:
+            self.young = False
+            self._whiten(voxels)
         return {**self._shape(voxels), **self._texture(voxels.attributes)}
+
+    def _whiten(self, voxels: Voxels) -> None:
+        inputs = {"shape_enc": (voxels.vertices, voxels.intersected), "tex_enc": (voxels.attributes,)}
+        for name, arguments in inputs.items():
+            encoder = self.networks[name]
+            projection: nn.Linear = encoder.to_latent  # type: ignore[assignment]
+            seen: list[Tensor] = []
+            hook = projection.register_forward_pre_hook(lambda _m, given, seen=seen: seen.append(given[0]))
+            with torch.no_grad():
+                encoder(*arguments)
+            hook.remove()
+            whiten(projection, seen[0])
+            self.runtime.broadcast([p.data for p in projection.parameters()])
 
     def _shape(self, voxels: Voxels) -> dict[str, Tensor]:
         z, mean, logvar = self.networks["shape_enc"](

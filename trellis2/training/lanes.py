@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ..errors import InvalidArgumentError
 from . import checkpoint
-from .autoencoders import SCHEDULE, SparseStructureVae, VoxelVaes
+from .autoencoders import SparseStructureVae, VoxelVaes
 from .conditioning import Conditioning, structure_latents
 from .config import CONFIGS, MiniConfig
 from .data import TableBank, load_or_make_bank
@@ -121,7 +121,7 @@ def _make_stage(
         return SparseStructureVae(config, bank, runtime, **batch)
     if name == "vaes":
         begun = checkpoint.weights_path(folder, "shape_enc").exists()
-        return VoxelVaes(config, bank, runtime, schedule=((1.0, 1),) if begun else SCHEDULE, **budget)
+        return VoxelVaes(config, bank, runtime, young=not begun, **budget)
     if name == "encoder":
         return Conditioning(config, bank, runtime, None, **batch)
     if name in ("ss_joint", "ss_flow"):

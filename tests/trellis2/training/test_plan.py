@@ -1,0 +1,126 @@
+"""The whole training in miniature: every stage, resumed, exported and loaded by the pipeline."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from trellis2.errors import CheckpointError, InvalidArgumentError
+from trellis2.models import from_pretrained
+from trellis2.pipelines import Trellis2ImageTo3DPipeline
+from trellis2.training.checkpoint import export_slim, import_slim, load_weights, need_network
+from trellis2.training.config import SHIPPED, TINY
+from trellis2.training.evaluate import card_table, summarise
+from trellis2.training.export import export_package
+from trellis2.training.lanes import Settings, run_lane
+from trellis2.training.optim import AdaptiveGradClipper, learning_rate
+from trellis2.training.plan import lanes_of
+
+EVERY_STAGE = [
+    "vaes:9",
+    "ss_vae:9",
+    "ss_joint:9",
+    "latents:5",
+    "views:9",
+    "shape_flow:9",
+    "tex_flow:9",
+    "ss_flow:9",
+]
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("run")
+    run_lane(EVERY_STAGE, _settings(folder))
+    return folder
+
+
+def _settings(folder: Path) -> Settings:
+    return Settings(
+        folder, "tiny", "cpu", objects=6, latent_objects=2, views=1, max_steps=1, batch=1, decay=False
+    )
+
+
+def test_stages_go_on_where_they_stopped(trained: Path) -> None:
+    before = torch.load(trained / "state" / "shape_flow.0.pt", weights_only=True)["step"]
+    run_lane(["shape_flow:9"], _settings(trained))
+    after = torch.load(trained / "state" / "shape_flow.0.pt", weights_only=True)["step"]
+    assert after > before
+    lines = [json.loads(line) for line in (trained / "train.log").read_text().splitlines()]
+    assert {line["stage"] for line in lines} == {
+        "vaes",
+        "ss_vae",
+        "ss_joint",
+        "shape_flow",
+        "tex_flow",
+        "ss_flow",
+    }
+
+
+def test_the_package_loads_and_offers_512_alone(trained: Path, tmp_path: Path) -> None:
+    size = export_package(TINY, trained, tmp_path / "package")
+    assert size == sum(p.stat().st_size for p in (tmp_path / "package" / "ckpts").iterdir())
+    pipeline = Trellis2ImageTo3DPipeline.from_pretrained(tmp_path / "package", skip=("rembg_model",))
+    assert pipeline.default_pipeline_type == "512"
+    assert set(pipeline.models) == {name for name in pipeline.models if "1024" not in name}
+    stored = from_pretrained(tmp_path / "package" / "ckpts" / SHIPPED["tex_dec"])
+    kept = need_network(trained, TINY, "tex_dec", torch.device("cpu"))
+    for name, parameter in stored.named_parameters():
+        torch.testing.assert_close(parameter.float(), kept.get_parameter(name).half().float())
+
+
+def test_slim_weights_travel(trained: Path, tmp_path: Path) -> None:
+    export_slim(trained, tmp_path / "slim")
+    found = import_slim(tmp_path / "slim", tmp_path / "new")
+    assert {"ss_flow", "encoder", "shape_dec", "tex_enc", "shape stats"} <= set(found)
+    network = TINY.build("ss_flow")
+    assert load_weights(tmp_path / "new", "ss_flow", network)
+    assert import_slim(tmp_path / "slim", tmp_path / "new") == [], "what is there stays"
+
+
+def test_a_stage_names_what_it_lacks(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="shape_enc"):
+        run_lane(["latents:1"], _settings(tmp_path))
+    with pytest.raises(InvalidArgumentError, match="nothing_known"):
+        run_lane(["nothing_known:1"], _settings(tmp_path))
+
+
+def test_plans_fill_their_time(tmp_path: Path) -> None:
+    for number in (0, 1, 2):
+        for lane in lanes_of(number, 600, tmp_path):
+            seconds = [float(entry.split(":")[1]) for entry in lane if not entry.startswith("wait")]
+            assert 300 < sum(seconds) <= 600
+
+
+def test_the_learning_rate_warms_up_and_decays() -> None:
+    assert learning_rate(1.0, 0, 0.0, 10, decay=True) == pytest.approx(0.1)
+    assert learning_rate(1.0, 100, 0.0, 10, decay=True) == pytest.approx(1.0)
+    assert learning_rate(1.0, 100, 1.0, 10, decay=True) == pytest.approx(0.05)
+    assert learning_rate(1.0, 100, 1.0, 10, decay=False) == 1.0
+
+
+def test_gradients_are_clipped_to_what_is_usual() -> None:
+    clipper = AdaptiveGradClipper(window=4)
+    parameter = torch.nn.Parameter(torch.zeros(1))
+    for norm in (0.5, 0.1, 0.1, 0.1):
+        parameter.grad = torch.tensor([norm])
+        clipper.clip([parameter])
+    parameter.grad = torch.tensor([5.0])
+    assert clipper.clip([parameter]) == pytest.approx(5.0)
+    assert float(parameter.grad) <= 0.5
+    parameter.grad = torch.tensor([float("nan")])
+    clipper.clip([parameter])
+    assert clipper.threshold <= 1.0, "a gradient that is not finite is not remembered"
+
+
+def test_results_are_means_over_what_was_measured() -> None:
+    rows = [
+        {"family": "mug", "f_002": 1.0, "f_005": 1.0, "one_piece": 1.0, "ae_f_1_256": 0.9},
+        {"family": "mug", "f_002": 0.5, "f_005": 0.5, "one_piece": 0.0},
+    ]
+    summary = summarise(rows)
+    assert (summary["f_002"], summary["ae_f_1_256"], summary["f_002_by_family"]) == (0.75, 0.9, {"mug": 0.75})
+    assert "| image to 3D, F-score at 0.02 | >= 0.70 | 0.750 |" in card_table(summary)
