@@ -40,9 +40,8 @@ def neighbor_patterns(table: torch.Tensor) -> torch.Tensor:
 
     Neighbours in this order differ in few bits, which is what makes their tiles alike.
     """
-    pattern = torch.zeros(table.shape[0], dtype=torch.int32, device=table.device)
-    for tap in range(KERNEL_VOLUME):
-        pattern |= (table[:, tap] < table.shape[0]).int() << tap
+    bits = 1 << torch.arange(KERNEL_VOLUME, dtype=torch.int32, device=table.device)
+    pattern = torch.where(table < table.shape[0], bits, 0).sum(dim=1, dtype=torch.int32)
     for shift in (1, 2, 4, 8, 16):
         pattern ^= pattern >> shift
     return pattern

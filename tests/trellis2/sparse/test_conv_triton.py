@@ -7,7 +7,7 @@ import torch
 
 from tests.trellis2.interpreter import interpret_triton
 from trellis2.sparse import SparseConv3d, neighbor_table
-from trellis2.sparse.conv_plan import TILE, conv_plan
+from trellis2.sparse.conv_plan import TILE, conv_plan, neighbor_patterns
 from trellis2.sparse.conv_torch import submanifold_conv
 
 from .voxels import random_coords, random_voxels
@@ -41,6 +41,12 @@ def test_a_plan_holds_every_row_once_and_every_neighbour() -> None:
         needed = plan.taps[tile, : plan.counts[tile]]
         here = (found[tile * TILE : (tile + 1) * TILE] < rows).any(0).nonzero().flatten()
         assert torch.equal(needed, here.int())
+
+
+def test_patterns_are_gray_code_ranks() -> None:
+    table = neighbor_table(random_coords([300, 211], size=8))
+    for row, rank in zip((table < len(table)).tolist(), neighbor_patterns(table).tolist(), strict=True):
+        assert rank ^ (rank >> 1) == sum(here << tap for tap, here in enumerate(row))
 
 
 def test_sorting_spares_taps() -> None:
