@@ -62,7 +62,8 @@ def sparse_conv3d(x: SparseTensor, weight: torch.Tensor, bias: torch.Tensor | No
         x = x.type(dtype)
         weight, bias = weight.to(dtype), None if bias is None else bias.to(dtype)
     needs_grad = torch.is_grad_enabled() and (x.feats.requires_grad or weight.requires_grad)
-    backend = sparse_conv_backend(x.device, x.dtype, needs_grad).backend
+    channels = weight.shape[-1], weight.shape[0]
+    backend = sparse_conv_backend(x.device, x.dtype, needs_grad, channels).backend
     if backend == "flex_gemm":
         from .conv_flex_gemm import submanifold_conv3d as by_flex_gemm
 
