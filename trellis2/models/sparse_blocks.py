@@ -87,7 +87,7 @@ class SparseResBlockC2S3d(_SparseResBlock):
 
     def _forward(self, x: SparseTensor, subdiv: SparseTensor | None) -> Any:
         logits = x.replace(self.to_subdiv(x.feats)) if self.pred_subdiv else subdiv
-        expansion = Expansion.of(x, None if logits is None else logits.feats > 0)
+        expansion = Expansion.following(x, logits)
         h = self.conv1(x.replace(self.norm1(x.feats, silu=True)))
         h = expansion.apply(h.feats)
         h = self.conv2(h.replace(self.norm2(h.feats, silu=True)))

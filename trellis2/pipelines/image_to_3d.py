@@ -392,6 +392,7 @@ class Trellis2ImageTo3DPipeline(TexturePipeline):
             meshes, subs = self.decode_shape_slat(shape_slat, resolution)
         with self._stage("decode_texture", monitor):
             attributes = self.decode_tex_slat(tex_slat, subs)
+        del subs  # they hold the neighbour tables of every level
         with self._stage("mesh", monitor):
             return [
                 self._asset(mesh, voxels, resolution) for mesh, voxels in zip(meshes, attributes, strict=True)

@@ -123,6 +123,30 @@ class Expansion:
         slots = parent * CHILDREN + child
         return cls(SparseTensor(slots, coords, x.batch_size, scale=fine_scale), slots)
 
+    @classmethod
+    def following(cls, x: SparseTensor, logits: SparseTensor | None) -> Expansion:
+        """From logits `[N, 8]` (above 0: the child exists) on the same voxels; memory goes first, as in `of`.
+
+        The logits keep the result, so that whoever follows them too gets the same finer voxels together with
+        the neighbour tables made meanwhile. It lives as long as the logits, not as long as `x`.
+        """
+        mask = None if logits is None else logits.feats > 0
+        if logits is None or mask is None or x.scale_cache.merge is not None or torch.is_grad_enabled():
+            return cls.of(x, mask)
+        known: Expansion | None = logits.expansion
+        if known is None or not (known._fits(x, mask) and torch.equal(logits.coords, x.coords)):
+            logits.expansion = known = cls.of(x, mask)
+        return known
+
+    def _fits(self, x: SparseTensor, mask: torch.Tensor) -> bool:
+        """Whether this is what `of` would make for voxels with the same coords as when it was made."""
+        same = self.template.scale == x.scale / 2 and self.template.batch_size == x.batch_size
+        return (
+            same
+            and self.slots.device == x.device
+            and torch.equal(self.slots, mask.flatten().nonzero().squeeze(1))
+        )
+
     def apply(self, feats: torch.Tensor) -> SparseTensor:
         """Features `[N, 8C]` of the coarse voxels as `[T, C]` on the fine ones."""
         if feats.shape[1] % CHILDREN:

@@ -61,6 +61,8 @@ class SparseTensor:
         self.scale = scale
         self._cache: dict[Fraction, ScaleCache] = {} if cache is None else cache
         self._batch_size = batch_size
+        self.expansion: Any = None
+        """Of subdivision logits: the finer voxels they led to (`resample.Expansion`). Not inherited."""
 
     # ---- what it is ----------------------------------------------------------------------------------------
 

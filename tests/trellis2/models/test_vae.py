@@ -83,6 +83,26 @@ def test_free_decoding_follows_the_logits_and_guides_the_texture() -> None:
 
 
 @torch.no_grad()
+def test_the_texture_decoder_shares_the_shape_decoders_voxels() -> None:
+    z = free(randomised("FlexiDualGridVaeEncoder")(*dual_grid()))
+    decoder, texture = randomised("FlexiDualGridVaeDecoder"), randomised("SparseUnetVaeDecoder")
+    h, _, subs = decoder.decode(z)
+    bare = [sub.replace(sub.feats) for sub in subs]
+    shared, alone = texture(free(z), guide_subs=subs), texture(free(z), guide_subs=bare)
+    assert torch.equal(shared.coords, alone.coords)
+    assert torch.equal(shared.feats, alone.feats)
+    assert shared.scale == alone.scale
+    assert shared.scale_cache is h.scale_cache
+    # Changed by hand, or other voxels: what they led to before no longer counts.
+    subs[1].feats = -subs[1].feats
+    turned = texture(free(z), guide_subs=subs)
+    assert torch.equal(turned.feats, texture(free(z), guide_subs=[s.replace(s.feats) for s in subs]).feats)
+    assert len(turned.coords) == int((subs[1].feats > 0).sum())
+    moved = SparseTensor(z.feats, z.coords + torch.tensor([0, 1, 0, 0], dtype=torch.int32), scale=z.scale)
+    assert not torch.equal(texture(moved, guide_subs=bare[:1] + subs[1:]).coords, turned.coords)
+
+
+@torch.no_grad()
 def test_meshes_lie_in_the_unit_cube_and_follow_set_resolution() -> None:
     z = free(randomised("FlexiDualGridVaeEncoder")(*dual_grid()))
     decoder: FlexiDualGridVaeDecoder = randomised("FlexiDualGridVaeDecoder")
