@@ -29,7 +29,8 @@ def test_closest_point_of_any_soup_equals_brute_force(
     queries = random_points(200, seed)
     found = TriangleBVH(points, corners).closest(queries)
     expected = shapes.brute_closest(queries, points, corners)
-    torch.testing.assert_close(found.distance.double(), expected, atol=2e-6, rtol=1e-5)
+    # float32 against float64: a sliver's edges cost a few units in the last place of the coordinates
+    torch.testing.assert_close(found.distance.double(), expected, atol=1e-5, rtol=1e-5)
     assert bool((found.barycentric >= -1e-5).all())
     torch.testing.assert_close(found.barycentric.sum(dim=1), torch.ones(200))
     at = (points[corners[found.face].long()] * found.barycentric[:, :, None]).sum(dim=1)

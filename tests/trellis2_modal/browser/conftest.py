@@ -14,7 +14,7 @@ BUNDLED_WEIGHTS = ROOT / "assets" / "weights" / "trellis2-mini"
 SHOTS = ROOT / "artifacts" / "browser"
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def browser() -> Iterator[Any]:
     sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
     chromium = find_chromium()
@@ -26,7 +26,7 @@ def browser() -> Iterator[Any]:
         browser.close()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The bundled weights, or random ones of the same layout."""
     from tests.trellis2.pipelines.tiny_checkpoint import write_checkpoint
@@ -36,7 +36,7 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_checkpoint(tmp_path_factory.mktemp("weights"))
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def app(tmp_path_factory: pytest.TempPathFactory, weights: Path, browser: Any) -> Iterator[AppProcess]:
     app = AppProcess(tmp_path_factory.mktemp("home"), "--weights", str(weights), "--device", "cpu")
     app.start()
@@ -44,7 +44,7 @@ def app(tmp_path_factory: pytest.TempPathFactory, weights: Path, browser: Any) -
     app.stop()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def photo(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A shaded ball on a plain ground."""
     import numpy as np
@@ -60,7 +60,7 @@ def photo(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def shots() -> Path:
     """Where pictures of the page are kept; git ignores it, CI uploads it."""
     SHOTS.mkdir(parents=True, exist_ok=True)

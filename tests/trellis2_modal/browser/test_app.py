@@ -229,8 +229,9 @@ def test_every_width_and_shade(
 
 def test_it_can_be_used_with_the_keyboard(browser: Any, app: AppProcess) -> None:
     with watched_page(browser, app.address, DESKTOP) as (page, _):
+        page.wait_for_selector("#extract", state="visible", timeout=30_000)
         reached: set[str] = set()
-        for _ in range(60):
+        for _ in range(120):  # every example and every kept asset is a stop
             page.keyboard.press("Tab")
             reached.add(page.evaluate(
                 "(() => { const e = document.activeElement; const named = e.closest('[id]');"
