@@ -21,6 +21,7 @@ from ..samplers.flow import require_finite
 from ..sparse import SparseTensor
 from .config import load_parts, read_pipeline_config
 from .latents import Normalization, cascade_coords, occupied_coords
+from .memory import MemoryProbe, fitting_tokens, free_memory
 from .texture_stage import Statistics, TexturePipeline, merged
 
 log = logging.getLogger(__name__)
@@ -182,6 +183,9 @@ class Trellis2ImageTo3DPipeline(TexturePipeline):
             )
         return PIPELINE_TYPES[name]
 
+    memory_probe: MemoryProbe = staticmethod(free_memory)
+    """Bytes free on a device, None where they set no limit; asked before the fine pass of a cascade."""
+
     # ---- the whole way
     # ------------------------------------------------------------------------------------------
 
@@ -338,16 +342,19 @@ class Trellis2ImageTo3DPipeline(TexturePipeline):
         """The shape latent by a coarse pass and a fine one, and the final resolution.
 
         The fine pass samples afresh on the voxels that the coarse latent decodes to. With too many of them
-        the resolution falls in steps of 128, at most to 1024.
+        the resolution falls in steps of 128, at most to 1024: more than `max_num_tokens`, or than the
+        device's free memory allows.
         """
         slat = self.sample_shape_slat(
             lr_cond, flow_model_lr, coords, sampler_params, generator=generator, monitor=monitor
         )
         with self._in_use(self._model("shape_slat_decoder")) as decoder:
             hr_coords = decoder.upsample(slat, upsample_times=UPSAMPLE_TIMES)
-        fine, final = cascade_coords(hr_coords, lr_resolution, resolution, max_num_tokens)
+        limit = fitting_tokens(max_num_tokens, self.memory_probe(self.device), self.low_vram)
+        fine, final = cascade_coords(hr_coords, lr_resolution, resolution, limit)
         if final != resolution:
-            message = f"resolution reduced from {resolution} to {final}: the limit is {max_num_tokens} tokens"
+            reason = "the limit is" if limit == max_num_tokens else "free memory allows"
+            message = f"resolution reduced from {resolution} to {final}: {reason} {limit} tokens"
             log.info(message, extra={"stage": "shape_fine", "tokens": len(fine)})
             (monitor or Monitor()).report("shape_fine", 0, 1, message)
         fine_slat = self.sample_shape_slat(

@@ -24,6 +24,13 @@ from trellis2.errors import (
     UnsupportedPipelineError,
 )
 from trellis2.pipelines import Trellis2ImageTo3DPipeline
+from trellis2.pipelines.memory import (
+    LOADED_BYTES,
+    STAGED_BYTES,
+    TOKEN_BYTES,
+    fitting_tokens,
+    free_memory,
+)
 from trellis2.progress import Progress
 from trellis2.representations import MeshWithVoxel
 from trellis2.sparse import SparseTensor
@@ -154,6 +161,49 @@ def test_cascade_lowers_the_resolution(pipeline: Trellis2ImageTo3DPipeline, pict
     assert resolution == 1024 or len(slat.coords) < 500
     assert meshes[0].voxel_size == 1 / resolution
     assert any(f"to {resolution}" in p.message for p in seen)
+
+
+def test_cascade_fits_its_resolution_into_free_memory(
+    pipeline: Trellis2ImageTo3DPipeline, picture: Image.Image, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[torch.device] = []
+    seen: list[Progress] = []
+
+    def run(free: int | None) -> tuple[SparseTensor, int]:
+        def probe(device: torch.device) -> int | None:
+            asked.append(device)
+            return free
+
+        monkeypatch.setattr(pipeline, "memory_probe", probe)
+        seen.clear()
+        _, (slat, _, resolution) = pipeline.run(
+            picture, pipeline_type="1536_cascade", return_latent=True, progress=seen.append
+        )
+        return slat, resolution
+
+    unlimited, full = run(None)
+    assert full == 1536
+    beside = STAGED_BYTES if pipeline.low_vram else LOADED_BYTES
+    same_slat, same_resolution = run(beside + (len(unlimited.coords) + 1) * TOKEN_BYTES)
+    assert same_resolution == 1536
+    assert torch.equal(same_slat.feats, unlimited.feats)
+    fewer, lower = run(beside + len(unlimited.coords) * TOKEN_BYTES)
+    assert 1024 <= lower < 1536
+    assert len(fewer.coords) < len(unlimited.coords)
+    assert any("free memory allows" in p.message for p in seen)
+    assert run(0)[1] == 1024
+    assert asked == [pipeline.device] * 4
+
+
+def test_tokens_that_fit() -> None:
+    gigabyte = 10**9
+    assert fitting_tokens(49152, None, True) == 49152
+    assert fitting_tokens(49152, 70 * gigabyte, False) == 49152
+    assert fitting_tokens(49152, 24 * gigabyte, True) == 49152
+    assert 26_712 < fitting_tokens(49152, 16 * gigabyte, True) < 49152
+    assert fitting_tokens(49152, 2 * gigabyte, True) == 1
+    assert fitting_tokens(100, 70 * gigabyte, True) == 100
+    assert free_memory(torch.device("cpu")) is None
 
 
 def test_encoded_images_are_taken(pipeline: Trellis2ImageTo3DPipeline, picture: Image.Image) -> None:
