@@ -19,7 +19,7 @@ def interpret_triton(module: str, device: str) -> ModuleType:
         pytest.skip("needs a CUDA device")
     if device == "cpu" and torch.cuda.is_available():
         pytest.skip("kernels are compiled in this process; the interpreter is for machines without CUDA")
-    pytest.importorskip("triton")
     if device == "cpu":
-        os.environ.setdefault("TRITON_INTERPRET", "1")
+        os.environ.setdefault("TRITON_INTERPRET", "1")  # before Triton defines its own library's functions
+    pytest.importorskip("triton")
     return importlib.import_module(module)
