@@ -26,21 +26,9 @@ from trellis2.models.loading import build
 from trellis2.models.loading import from_pretrained as load_model
 from trellis2.pipelines.config import PARALLEL_LOADS
 
+from .gpu.networks import FLOW
 from .record import Record, peak_memory_gb
 
-FLOW: dict[str, Any] = {
-    "model_channels": 1536,
-    "cond_channels": 1024,
-    "num_blocks": 30,
-    "num_heads": 12,
-    "mlp_ratio": 5.3334,
-    "pe_mode": "rope",
-    "share_mod": True,
-    "initialization": "scaled",
-    "qk_rms_norm": True,
-    "qk_rms_norm_cross": True,
-    "dtype": "bfloat16",
-}
 MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     "structure": (
         "SparseStructureFlowModel",

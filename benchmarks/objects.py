@@ -59,3 +59,20 @@ def benchmark_object(resolution: int = 512) -> dict[str, Any]:
         "attrs": attributes_at((surface.cells.float() + 0.5) / resolution - 0.5),
         "resolution": resolution,
     }
+
+
+def asset_of(made: dict[str, Any]) -> Any:
+    """The `MeshWithVoxel` of a `benchmark_object`, on its device."""
+    from trellis2.representations import PBR_ATTR_LAYOUT, MeshWithVoxel
+
+    cells = made["resolution"]
+    return MeshWithVoxel(
+        made["vertices"],
+        made["faces"],
+        [-0.5] * 3,
+        1.0 / cells,
+        made["coords"],
+        made["attrs"],
+        torch.Size((1, 6, cells, cells, cells)),
+        PBR_ATTR_LAYOUT,
+    )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from .objects import benchmark_object
+from .objects import asset_of, benchmark_object
 from .record import Record, median_seconds, peak_memory_gb
 
 FRAMES = 60
@@ -17,23 +17,12 @@ def run() -> list[Record]:
 
     from trellis2.renderers import EnvMap, studio
     from trellis2.renderers.projection import intrinsics_to_projection, transform_points
-    from trellis2.representations import PBR_ATTR_LAYOUT, MeshWithVoxel
     from trellis2.utils.cameras import orbit_camera
     from trellis2.utils.render_utils import encode_mp4, render_video
 
     made = benchmark_object(512)
     before = peak_memory_gb()
-    cells = made["resolution"]
-    mesh = MeshWithVoxel(
-        made["vertices"],
-        made["faces"],
-        [-0.5] * 3,
-        1.0 / cells,
-        made["coords"],
-        made["attrs"],
-        (1, 6, cells, cells, cells),
-        PBR_ATTR_LAYOUT,
-    )
+    mesh = asset_of(made)
     # compiles the kernels, or loads them from their cache
     small = EnvMap(studio(32), cube_size=32)
     render_video(mesh, RESOLUTION, num_frames=1, envmap=small, keys=["shaded"])

@@ -63,21 +63,11 @@ def _glb(bench: Session, made: dict[str, Any]) -> None:
 
 
 def _preview(bench: Session, made: dict[str, Any]) -> None:
+    from benchmarks.objects import asset_of
     from trellis2.renderers import EnvMap, studio
-    from trellis2.representations import PBR_ATTR_LAYOUT, MeshWithVoxel
     from trellis2.utils.render_utils import render_video
 
-    cells = made["resolution"]
-    mesh = MeshWithVoxel(
-        made["vertices"],
-        made["faces"],
-        [-0.5] * 3,
-        1.0 / cells,
-        made["coords"],
-        made["attrs"],
-        torch.Size((1, 6, cells, cells, cells)),
-        PBR_ATTR_LAYOUT,
-    )
+    mesh = asset_of(made)
     light = EnvMap(studio())
     _ = light.prepared
     render_video(mesh, 512, num_frames=1, envmap=light, keys=["shaded"])

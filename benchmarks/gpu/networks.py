@@ -11,7 +11,7 @@ from torch import nn
 from trellis2.models import FlowTransformer, Model
 from trellis2.models.loading import build
 
-_FLOW: dict[str, Any] = {
+FLOW: dict[str, Any] = {
     "model_channels": 1536,
     "cond_channels": 1024,
     "num_blocks": 30,
@@ -36,15 +36,15 @@ _DECODER: dict[str, Any] = {
 CONFIGS: dict[str, dict[str, Any]] = {
     "structure flow": {
         "name": "SparseStructureFlowModel",
-        "args": {**_FLOW, "resolution": 16, "in_channels": 8, "out_channels": 8},
+        "args": {**FLOW, "resolution": 16, "in_channels": 8, "out_channels": 8},
     },
     "shape flow": {
         "name": "SLatFlowModel",
-        "args": {**_FLOW, "resolution": 64, "in_channels": 32, "out_channels": 32},
+        "args": {**FLOW, "resolution": 64, "in_channels": 32, "out_channels": 32},
     },
     "texture flow": {
         "name": "SLatFlowModel",
-        "args": {**_FLOW, "resolution": 64, "in_channels": 64, "out_channels": 32},
+        "args": {**FLOW, "resolution": 64, "in_channels": 64, "out_channels": 32},
     },
     "structure decoder": {
         "name": "SparseStructureDecoder",
