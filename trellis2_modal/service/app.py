@@ -22,7 +22,7 @@ from .guard import Guard
 from .matte import Matter
 from .metrics import Metrics
 from .rate import RateLimiter
-from .transport import Transport
+from .transport import BodyMemory, Transport
 
 DESCRIPTION = """
 A photo goes in, a textured 3D asset comes out.
@@ -74,6 +74,7 @@ def create_app(
     app.state.settings = settings
     app.state.matter = matter
     app.state.metrics = metrics
+    app.state.body_memory = BodyMemory(settings.body_memory)
     app.state.guard = Guard(
         KeyRing(keys, settings.keys_ttl), limiter, settings.reads_per_minute, settings.mattes_per_minute
     )
@@ -97,7 +98,7 @@ def create_app(
             intake.body_ceiling,
             settings.body_idle_timeout,
             settings.body_min_rate,
-            settings.body_memory,
+            app.state.body_memory,
             metrics.observe,
         )
 

@@ -45,14 +45,14 @@ class Transport:
         ceiling: Callable[[str, str], int],
         idle_timeout: float,
         min_rate: float,
-        memory: int,
+        memory: BodyMemory,
         observe: Observer,
     ) -> None:
         self._app = app
         self._ceiling = ceiling
         self._idle_timeout = idle_timeout
         self._min_rate = min_rate
-        self._memory = BodyMemory(memory)
+        self._memory = memory
         self._observe = observe
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -135,16 +135,16 @@ class BodyMemory:
 
     def __init__(self, ceiling: int) -> None:
         self._ceiling = ceiling
-        self._used = 0
+        self.used = 0
 
     def take(self, size: int) -> None:
         """Raises `UnavailableError`; what is taken has to be given back in either case."""
-        self._used += size
-        if self._used > self._ceiling:
+        self.used += size
+        if self.used > self._ceiling:
             raise UnavailableError("too many large requests at once; try again", retry_after=5)
 
     def give_back(self, size: int) -> None:
-        self._used -= size
+        self.used -= size
 
 
 class _PacedBody:

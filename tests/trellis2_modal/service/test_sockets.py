@@ -6,6 +6,7 @@ import json
 import socket
 import threading
 import time
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -118,34 +119,25 @@ def test_many_watchers_of_one_job(server: Running, body: dict[str, Any]) -> None
 
 def test_many_large_bodies_do_not_fill_the_memory(tmp_path: Path, body: dict[str, Any]) -> None:
     text = json.dumps({"kind": "generate", **body}).encode()
-    limit = 3 * len(text)
-    with running(tmp_path, body_memory=limit) as server:
+    with running(tmp_path, body_memory=3 * len(text)) as server, ExitStack() as stack:
+        assert server.server is not None
+        memory = server.server.config.app.state.body_memory
         held = []
         for _ in range(3):  # each all but the last byte: held by the server until it comes
-            connection = socket.create_connection(address(server), timeout=10)
+            connection = stack.enter_context(socket.create_connection(address(server), timeout=10))
             head = request_head(server.key).replace("/generate", "/jobs")
             connection.sendall(f"{head}Content-Length: {len(text)}\r\n\r\n".encode() + text[:-1])
             held.append(connection)
+        wait_for(lambda: memory.used == 3 * (len(text) - 1), "the bodies' arrival")
         with server.client() as client:
-            refused = wait_for(lambda: _refusal(client, text), "the refusal of a fourth body")
+            refused = client.post("/jobs", content=text, headers={"Content-Type": "application/json"})
             problem(refused, 503, "unavailable")
             assert "retry-after" in refused.headers
             for connection in held:
                 connection.sendall(text[-1:])
                 assert b"202" in connection.recv(65536).splitlines()[0]
-                connection.close()
-            assert _post_again(client, text).status_code == 202
-
-
-def _post_again(client: httpx.Client, text: bytes) -> httpx.Response:
-    """One job, however often: the first ones may come before the held bodies have been read."""
-    headers = {"Content-Type": "application/json", "Idempotency-Key": "fourth"}
-    return client.post("/jobs", content=text, headers=headers)
-
-
-def _refusal(client: httpx.Client, text: bytes) -> httpx.Response | None:
-    reply = _post_again(client, text)
-    return reply if reply.status_code == 503 else None
+            wait_for(lambda: memory.used == 0, "the release of the bodies")
+            submit(client, body)
 
 
 def test_one_idempotency_key_from_many_callers_at_once(server: Running, body: dict[str, Any]) -> None:
