@@ -1,0 +1,35 @@
+"""Grouped sums, extremes and orders, against one group after the other."""
+
+from __future__ import annotations
+
+import torch
+from o_voxel.mesh.groups import group_lowest, group_sizes, group_sums, marked, sorting
+
+
+def test_groups(device: torch.device) -> None:
+    generator = torch.Generator().manual_seed(0)
+    group = torch.randint(0, 50, (1000,), generator=generator).to(device)
+    group[group == 7] = 8
+    values = torch.rand(1000, generator=generator, dtype=torch.float64).to(device)
+    start = torch.full((50,), 0.02, dtype=torch.float64, device=device)
+    sums, sizes, lowest = (
+        group_sums(group, values, 50),
+        group_sizes(group, 50),
+        group_lowest(group, values, start),
+    )
+    for k in range(50):
+        inside = values[group == k]
+        torch.testing.assert_close(sums[k], inside.sum())
+        assert int(sizes[k]) == len(inside)
+        assert float(lowest[k]) == min([0.02, *inside.tolist()])
+    assert bool((start == 0.02).all())
+    assert sizes.dtype == torch.int64
+
+
+def test_orders(device: torch.device) -> None:
+    keys = torch.randint(0, 90, (1000,), generator=torch.Generator().manual_seed(0)).to(device)
+    order = sorting(keys)
+    assert torch.equal(order.sort().values, torch.arange(1000, device=device))
+    assert bool((keys[order].diff() >= 0).all())
+    assert torch.equal(marked(keys == 4), (keys == 4).nonzero()[:, 0])
+    assert len(marked(keys > 99)) == 0
