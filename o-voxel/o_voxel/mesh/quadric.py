@@ -7,12 +7,21 @@ import threading
 import numpy as np
 import torch
 
+from .edges import boundary_edges
+
 # How hard each attempt tries; every attempt starts from the last result. Low values first: they place
-# vertices well but may stop early. Borders are kept until only the last, desperate attempts can reach the
-# budget.
+# vertices well but may stop early.
 AGGRESSIVENESS = (3.0, 3.0, 3.0, 4.0, 5.0, 7.0, 7.0)
-LAST_RESORT = (5.0, 7.0, 9.0)
+LAST_RESORT = (3.0, 5.0, 7.0, 9.0)
+"""Without keeping borders, where the budget cannot be reached with them."""
+
 CLOSE_ENOUGH = 1.01
+
+MOST_BORDER = 0.5
+"""Border edges for each face of the budget from which borders cannot be kept: each of them needs a face."""
+
+STALLED = 0.1
+"""Share of the surplus: an attempt that takes off less has met the borders, and so would all that follow."""
 
 _one_at_a_time = threading.Lock()
 
@@ -20,10 +29,16 @@ _one_at_a_time = threading.Lock()
 def quadric_collapse(
     vertices: torch.Tensor, faces: torch.Tensor, target_faces: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Collapse until 1.01 * target faces remain or no attempt gets further (Garland & Heckbert 1997)."""
+    """Collapse until 1.01 * target faces remain or no attempt gets further (Garland & Heckbert 1997).
+
+    Borders stay where they are as long as that leaves room for the budget. On a mesh frayed into thousands of
+    open pieces it does not, and each attempt to keep them would search all of the mesh for nothing.
+    """
+    rim, _ = boundary_edges(faces, len(vertices))
+    keep_borders = len(rim) <= MOST_BORDER * target_faces
     # The library keeps its mesh in process-wide variables.
     with _one_at_a_time:
-        points, triangles = _collapse(vertices.cpu().numpy(), faces.cpu().numpy(), target_faces)
+        points, triangles = _collapse(vertices.cpu().numpy(), faces.cpu().numpy(), target_faces, keep_borders)
     device = vertices.device
     return (
         torch.from_numpy(points.astype(np.float32)).to(device),
@@ -31,18 +46,23 @@ def quadric_collapse(
     )
 
 
-def _collapse(points: np.ndarray, triangles: np.ndarray, target: int) -> tuple[np.ndarray, np.ndarray]:
+def _collapse(
+    points: np.ndarray, triangles: np.ndarray, target: int, keep_borders: bool
+) -> tuple[np.ndarray, np.ndarray]:
     import fast_simplification
 
     attempts = [(aggressiveness, True) for aggressiveness in AGGRESSIVENESS]
     attempts += [(aggressiveness, False) for aggressiveness in LAST_RESORT]
-    for aggressiveness, keep_border in attempts:
+    for aggressiveness, keeping in attempts:
         if len(triangles) <= CLOSE_ENOUGH * target:
             break
+        if keeping and not keep_borders:
+            continue
         fewer_points, fewer = fast_simplification.simplify(
-            points, triangles, target_count=target, agg=aggressiveness, preserve_border=keep_border
+            points, triangles, target_count=target, agg=aggressiveness, preserve_border=keeping
         )
         if len(fewer) == 0 or not np.isfinite(fewer_points).all():
             continue  # an attempt that destroys the mesh is not an answer; a gentler one came before
+        keep_borders = len(triangles) - len(fewer) >= STALLED * (len(triangles) - target)
         points, triangles = fewer_points, fewer
     return points, triangles

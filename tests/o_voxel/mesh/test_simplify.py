@@ -99,6 +99,42 @@ def test_parallel_collapse_keeps_an_open_border_in_place() -> None:
     torch.testing.assert_close(high - low, torch.tensor([1.0, 1.0, 0.0]), atol=0.2, rtol=0)
 
 
+@pytest.fixture
+def attempts(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
+    """Whether each call of the library kept borders, as calls are made."""
+    import fast_simplification
+
+    made: list[bool] = []
+    genuine = fast_simplification.simplify
+
+    def counted(
+        *arrays: np.ndarray, preserve_border: bool, **options: float
+    ) -> tuple[np.ndarray, np.ndarray]:
+        made.append(preserve_border)
+        points, faces = genuine(*arrays, preserve_border=preserve_border, **options)
+        return points, faces
+
+    monkeypatch.setattr(fast_simplification, "simplify", counted)
+    return made
+
+
+@pytest.mark.parametrize("lost", [0.05, 0.4])
+def test_a_frayed_mesh_takes_few_attempts(attempts: list[bool], lost: float) -> None:
+    points, faces = shapes.sphere(80)
+    frayed = faces[torch.rand(len(faces), generator=torch.Generator().manual_seed(0)) >= lost]
+    fewer_points, fewer = simplify(points, frayed, 2000)
+    assert 1000 <= len(fewer) <= 2020
+    assert len(attempts) <= 3
+    assert not attempts[-1]  # at the end borders had to move
+    away = TriangleBVH(points, frayed).closest(fewer_points).distance
+    assert float(away.mean()) < 0.02
+
+
+def test_a_sound_mesh_takes_one_attempt_and_keeps_its_border(attempts: list[bool]) -> None:
+    simplify(*shapes.sheet(40), 800)
+    assert attempts == [True]
+
+
 def test_calls_from_several_threads_do_not_mix() -> None:
     meshes = [shapes.sphere(r) for r in (16, 20, 24, 28)]
     alone = [simplify(*m, 300) for m in meshes]
