@@ -2,36 +2,19 @@
 
 from __future__ import annotations
 
-import numpy as np
 import torch
 
 from .edges import edge_table
+from .graph import connected_labels
 from .normals import face_areas
 from .repair import keep_faces
 from .validation import check_mesh
 
 
-def label_graph(count: int, pairs: torch.Tensor) -> torch.Tensor:
-    """Component label [count] of graph nodes joined by pairs [P, 2], numbered by smallest node."""
-    from scipy.sparse import coo_array
-    from scipy.sparse.csgraph import connected_components
-
-    ends = pairs.cpu().numpy()
-    graph = coo_array((np.ones(len(ends), dtype=np.int8), (ends[:, 0], ends[:, 1])), (count, count))
-    _, labels = connected_components(graph.tocsr(), directed=False)
-    found = torch.from_numpy(labels).long().to(pairs.device)
-    size = int(found.max()) + 1 if count else 0
-    smallest = torch.full((size,), count, dtype=torch.int64, device=pairs.device)
-    smallest.scatter_reduce_(0, found, torch.arange(count, device=pairs.device), "amin")
-    rank = torch.empty_like(smallest)
-    rank[smallest.argsort()] = torch.arange(size, device=pairs.device)
-    return rank[found]
-
-
 def face_components(faces: torch.Tensor, vertex_count: int) -> torch.Tensor:
     """Label [F] of each face's component, numbered by smallest face; only edges of multiplicity 2 connect."""
     table = edge_table(faces, vertex_count)
-    return label_graph(len(faces), torch.div(table.manifold_pairs, 3, rounding_mode="floor"))
+    return connected_labels(len(faces), torch.div(table.manifold_pairs, 3, rounding_mode="floor"))
 
 
 def remove_small_components(

@@ -9,8 +9,8 @@ import math
 
 import torch
 
-from .components import label_graph
 from .edges import edge_table
+from .graph import connected_labels
 from .normals import face_normals
 
 CREASE_ANGLE = math.radians(65)
@@ -51,7 +51,7 @@ def split_creases(
         ]
     )
     joined = place[joined[creased[corner_vertex[joined[:, 0]]]]]
-    labels = label_graph(len(corners), joined)
+    labels = connected_labels(len(corners), joined)
 
     split = corner_vertex.clone()
     split[corners] = count + labels

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 
 from . import cumesh_backend
-from .components import label_graph
 from .edges import boundary_edges
+from .graph import connected_labels
 from .validation import check_mesh
 
 
@@ -59,7 +59,7 @@ def _chains(rim: torch.Tensor, crowded: torch.Tensor) -> torch.Tensor:
     vertex, edge = vertex[order], edge[order]
     usable = (degree[vertex] == 2) & ~crowded[vertex]
     joined = (vertex[1:] == vertex[:-1]) & usable[1:]
-    return label_graph(len(rim), torch.stack([edge[:-1][joined], edge[1:][joined]], dim=1))
+    return connected_labels(len(rim), torch.stack([edge[:-1][joined], edge[1:][joined]], dim=1))
 
 
 def _is_loop(rim: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import numpy as np
 import torch
 
-from .components import label_graph
 from .edges import edge_table
+from .graph import connected_labels
+from .groups import group_lowest, marked
 from .normals import face_areas, face_normals
 from .validation import check_mesh
 
@@ -43,7 +43,7 @@ def orient_outward(vertices: torch.Tensor, faces: torch.Tensor) -> tuple[torch.T
     if len(faces) == 0:
         return vertices, faces
     pairs = torch.div(edge_table(faces, len(vertices)).manifold_pairs, 3, rounding_mode="floor")
-    return vertices, _outward(vertices, faces, label_graph(len(faces), pairs))
+    return vertices, _outward(vertices, faces, connected_labels(len(faces), pairs))
 
 
 def _flipped(faces: torch.Tensor, flips: torch.Tensor) -> torch.Tensor:
@@ -51,40 +51,62 @@ def _flipped(faces: torch.Tensor, flips: torch.Tensor) -> torch.Tensor:
 
 
 def _disagreements(faces: torch.Tensor, vertex_count: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Faces to flip [F] bool and component labels [F], from a breadth-first tree over manifold edges."""
-    from scipy.sparse import coo_array
-    from scipy.sparse.csgraph import breadth_first_order
-
-    device = faces.device
-    count = len(faces)
+    """Faces to flip [F] bool, and component labels [F] numbered by smallest face."""
     halves = edge_table(faces, vertex_count).manifold_pairs
     starts = faces.reshape(-1).long()
-    against = (starts[halves[:, 0]] == starts[halves[:, 1]]).cpu().numpy()  # both run the same way
-    neighbours = torch.div(halves, 3, rounding_mode="floor")
-    labels = label_graph(count, neighbours)
-    pairs = neighbours.cpu().numpy()
-    roots = np.unique(labels.cpu().numpy(), return_index=True)[1]
-    # A virtual face `count` joins the smallest face of every component, so that one search visits all.
-    a = np.concatenate([pairs[:, 0], np.full(len(roots), count)])
-    b = np.concatenate([pairs[:, 1], roots])
-    graph = coo_array((np.ones(len(a), dtype=np.int8), (a, b)), (count + 1, count + 1)).tocsr()
-    _, parent = breadth_first_order(graph, count, directed=False)
-    parent[count] = count
+    against = starts[halves[:, 0]] == starts[halves[:, 1]]  # both run the same way
+    return spanning_parities(len(faces), torch.div(halves, 3, rounding_mode="floor"), against)
 
-    low, high = np.minimum(pairs[:, 0], pairs[:, 1]), np.maximum(pairs[:, 0], pairs[:, 1])
-    keys = low.astype(np.int64) * (count + 1) + high
-    order = np.argsort(keys, kind="stable")
-    child = np.arange(count + 1)
-    tree = np.minimum(child, parent).astype(np.int64) * (count + 1) + np.maximum(child, parent)
-    odd = np.zeros(count + 1, dtype=bool)
-    inner = parent < count
-    if len(keys):
-        odd[inner] = against[order[np.searchsorted(keys[order], tree[inner])]]
-    # Pointer jumping: after k rounds a face knows its parity relative to its 2^k-th ancestor.
-    while bool((parent != count).any()):
-        odd ^= odd[parent]
-        parent = parent[parent]
-    return torch.from_numpy(odd[:count]).to(device), labels
+
+def spanning_parities(
+    count: int, pairs: torch.Tensor, odd_pairs: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Parity [count] bool of each node to its component's smallest, and component labels [count].
+
+    A node's parity counts the pairs [P, 2] marked in `odd_pairs` [P] on its way through a spanning forest.
+    Borůvka's rounds: every cluster joins the one across the first pair that leaves it, all at once, until no
+    pair leaves a cluster.
+    """
+    (a, b), odd, clusters = pairs.long().unbind(dim=1), odd_pairs, count
+    levels: list[tuple[torch.Tensor, torch.Tensor]] = []
+    while len(outer := marked(a != b)):
+        a, b, odd = a.index_select(0, outer), b.index_select(0, outer), odd.index_select(0, outer)
+        root, turn = _joined(a, b, odd, clusters)
+        rank = (root == torch.arange(clusters, device=root.device)).cumsum(0) - 1
+        levels.append((rank.index_select(0, root), turn))
+        odd = odd ^ turn.index_select(0, a) ^ turn.index_select(0, b)
+        a, b = levels[-1][0].index_select(0, a), levels[-1][0].index_select(0, b)
+        clusters = int(rank[-1]) + 1
+    label = torch.arange(clusters, device=pairs.device)
+    parity = torch.zeros(clusters, dtype=torch.bool, device=pairs.device)
+    for joins, turn in reversed(levels):
+        label, parity = label.index_select(0, joins), turn ^ parity.index_select(0, joins)
+    nodes = torch.arange(count, device=pairs.device)
+    smallest = group_lowest(label, nodes, nodes.new_full((clusters,), count)).index_select(0, label)
+    number = (smallest == nodes).cumsum(0) - 1
+    return parity ^ parity.index_select(0, smallest), number.index_select(0, smallest)
+
+
+def _joined(
+    a: torch.Tensor, b: torch.Tensor, odd: torch.Tensor, clusters: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Root [clusters] above each cluster once all have joined over their first pair, and parity to it."""
+    own = torch.arange(clusters, device=a.device)
+    place, none = torch.arange(len(a), device=a.device), len(a)
+    first = group_lowest(b, place, group_lowest(a, place, own.new_full((clusters,), none)))
+    pair = first.clamp(max=none - 1)
+    other = a.index_select(0, pair) + b.index_select(0, pair) - own
+    other = torch.where(first < none, other, own)
+    # Pairs have an order, so the only circle of choices is that of two clusters that chose the same pair.
+    stays = (first.index_select(0, other) == first) & (own <= other)
+    parent = torch.where(stays, own, other)
+    turn = odd.index_select(0, pair) & ~stays
+    while True:
+        above = parent.index_select(0, parent)
+        if torch.equal(above, parent):
+            return parent, turn
+        turn = turn ^ turn.index_select(0, parent)
+        parent = above
 
 
 def _outward(vertices: torch.Tensor, faces: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:

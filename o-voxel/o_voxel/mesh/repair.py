@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from .edges import edge_table
+from .graph import connected_labels
 from .normals import face_crosses
 from .validation import check_mesh
 
@@ -86,8 +87,6 @@ def repair_non_manifold_edges(vertices: torch.Tensor, faces: torch.Tensor) -> Ar
     Nothing moves and no face goes: corners that manifold edges connect share one vertex, all others get their
     own copy, numbered by smallest corner. Cuts are new boundaries.
     """
-    from .components import label_graph
-
     vertices, faces = check_mesh(vertices, faces, allow_empty=True)
     if len(faces) == 0:
         return remove_unreferenced_vertices(vertices, faces)
@@ -104,7 +103,7 @@ def repair_non_manifold_edges(vertices: torch.Tensor, faces: torch.Tensor) -> Ar
             torch.stack([first_end, torch.where(opposite, second, second_end)], dim=1),
         ]
     )
-    labels = label_graph(3 * len(faces), joined)
+    labels = connected_labels(3 * len(faces), joined)
     source = torch.empty(int(labels.max()) + 1, dtype=torch.int64, device=faces.device)
     source[labels] = corner_vertex
     return vertices[source], labels.reshape(-1, 3).int()
@@ -130,8 +129,6 @@ def weld_vertices(vertices: torch.Tensor, faces: torch.Tensor, tolerance: float 
     Each group keeps the position of its first vertex. Faces that lose a corner by this are dropped, unused
     vertices too.
     """
-    from .components import label_graph
-
     vertices, faces = check_mesh(vertices, faces, allow_empty=True)
     if len(vertices) == 0:
         return vertices, faces
@@ -139,9 +136,9 @@ def weld_vertices(vertices: torch.Tensor, faces: torch.Tensor, tolerance: float 
         from scipy.spatial import cKDTree
 
         close = cKDTree(vertices.cpu().numpy()).query_pairs(tolerance, output_type="ndarray")
-        labels = label_graph(len(vertices), torch.from_numpy(close).long().to(vertices.device))
+        labels = connected_labels(len(vertices), torch.from_numpy(close).long().to(vertices.device))
     else:
-        labels = _same_position(vertices)
+        labels = same_position(vertices)
     first = torch.full((int(labels.max()) + 1,), len(vertices), dtype=torch.int64, device=vertices.device)
     first.scatter_reduce_(0, labels, torch.arange(len(vertices), device=vertices.device), "amin")
     merged = first[labels][faces.long()].int()
@@ -149,7 +146,7 @@ def weld_vertices(vertices: torch.Tensor, faces: torch.Tensor, tolerance: float 
     return keep_faces(vertices, merged, ~collapsed)
 
 
-def _same_position(vertices: torch.Tensor) -> torch.Tensor:
+def same_position(vertices: torch.Tensor) -> torch.Tensor:
     """Label [V] that vertices share exactly when their coordinates are equal (0 and -0 are)."""
     places = vertices + 0.0
     order = row_order(places)

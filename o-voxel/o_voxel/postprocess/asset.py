@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
 
 from ..errors import ArgumentError
 from .export_glb import write_glb
@@ -123,7 +124,7 @@ class GlbAsset:
         return files[f"{stem}.obj"]
 
     def _welded_faces(self) -> np.ndarray:
-        faces = weld(self.vertices)[self.faces]
+        faces = weld(torch.from_numpy(self.vertices)).numpy()[self.faces]
         return faces[(faces != np.roll(faces, -1, axis=1)).all(axis=1)]
 
     def _ply(self) -> bytes:

@@ -48,7 +48,7 @@ def _fill_true_holes(mesh: Mesh) -> Mesh:
     known, before = len(mesh[0]), len(mesh[1])
     if len(faces) == before:
         return mesh
-    place = torch.from_numpy(weld(mesh[0].cpu().numpy())).to(faces.device)
+    place = weld(mesh[0])
     welded = place[mesh[1].long()]
     edges, uses = torch.unique(_edge_keys(welded, known), return_counts=True)
     fans = faces[before:].long()

@@ -9,6 +9,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from .. import kernels
+
 
 def nearest_covered(mask: Tensor) -> Tensor:
     """Flat index [H, W] int64 of the nearest covered texel of `mask` [H, W] bool; all -1 where none is
@@ -30,41 +32,22 @@ def nearest_by_transform(mask: Tensor) -> Tensor:
 def nearest_by_flooding(mask: Tensor) -> Tensor:
     """Jump flooding with a last round of step 1; any device."""
     height, width = mask.shape
-    rows = torch.arange(height, device=mask.device)[:, None]
-    columns = torch.arange(width, device=mask.device)[None, :]
-    seed = torch.where(mask, rows * width + columns, -1)
+    seed = torch.arange(height * width, dtype=torch.int32, device=mask.device)
+    seed.masked_fill_(~mask.reshape(-1), -1)
     step = 1 << max(max(height, width) - 1, 1).bit_length() - 1
-    steps = [step >> k for k in range(step.bit_length())] + [1]
-    for jump in steps:
-        best = _distance(seed, rows, columns)
-        current = seed
-        for dy in (-jump, 0, jump):
-            for dx in (-jump, 0, jump):
-                if not (dx or dy):
-                    continue
-                offered = _shifted(current, dy, dx)
-                distance = _distance(offered, rows, columns)
-                closer = distance < best
-                seed = torch.where(closer, offered, seed)
-                best = torch.where(closer, distance, best)
-    return seed
+    for jump in [*(step >> k for k in range(step.bit_length())), 1]:
+        seed = _jumped(seed, jump, height, width)
+    return seed.long().reshape(height, width)
 
 
-def _distance(seed: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
-    width = columns.shape[1]
-    squared = (seed // width - rows) ** 2 + (seed % width - columns) ** 2
-    return torch.where(seed >= 0, squared, torch.iinfo(torch.int64).max)
+def _jumped(seed: Tensor, jump: int, height: int, width: int) -> Tensor:
+    """The nearest of the seeds [H * W] int32 (-1: none) that a texel and the eight at `jump` know of."""
+    from .gutter_kernels import jump_kernel
 
-
-def _shifted(image: Tensor, dy: int, dx: int) -> Tensor:
-    """`image` moved by (dy, dx), -1 where nothing moved in."""
-    moved = torch.full_like(image, -1)
-    height, width = image.shape
-    if abs(dy) < height and abs(dx) < width:
-        moved[max(dy, 0) : height + min(dy, 0), max(dx, 0) : width + min(dx, 0)] = image[
-            max(-dy, 0) : height + min(-dy, 0), max(-dx, 0) : width + min(-dx, 0)
-        ]
-    return moved
+    nearer = torch.empty_like(seed)
+    inputs = [jump, height, width, kernels.as_warp(seed), kernels.as_warp(nearer)]
+    kernels.launch(jump_kernel, len(seed), inputs, seed.device)
+    return nearer
 
 
 def fill(texture: Tensor, nearest: Tensor) -> Tensor:

@@ -157,12 +157,12 @@ def _material(
     notes = [note] if note else []
     if not bool(textures.covered.any()):
         notes.append("no voxel lies near the surface; the textures are black")
-    pixels = attributes.cpu().numpy()
-    orm = np.zeros_like(pixels[..., :3])
-    orm[..., 1], orm[..., 2] = pixels[..., 4], pixels[..., 3]
+    metallic, roughness, alpha = attributes[..., 3:].unbind(dim=2)
+    base_color = torch.cat([attributes[..., :3], alpha[..., None]], dim=2)
+    orm = torch.stack([torch.zeros_like(alpha), roughness, metallic], dim=2)
     material = Material(
-        base_color=pixels[..., [0, 1, 2, 5]],
-        orm=orm,
+        base_color=base_color.cpu().numpy(),
+        orm=orm.cpu().numpy(),
         normal=None if textures.normal is None else textures.normal.cpu().numpy(),
         alpha_mode=mode,
         double_sided=not remesh if double_sided is None else double_sided,
@@ -186,7 +186,7 @@ def _asset(
     if layout.tangents is not None:
         frame = layout.tangents.cpu().numpy()
         tangents = np.concatenate([to_y_up(frame[:, :3]), frame[:, 3:]], axis=1)
-    shape = topology(vertices, faces)
+    shape = topology(layout.vertices, layout.faces)
     low, high = vertices.min(axis=0).tolist(), vertices.max(axis=0).tolist()
     report = MeshReport(
         faces=len(faces),

@@ -10,6 +10,12 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
+
+from ..mesh.edges import edge_table
+from ..mesh.graph import connected_labels
+from ..mesh.groups import group_lowest
+from ..mesh.repair import same_position
 
 Progress = Callable[[str, int, int], None]
 
@@ -85,31 +91,24 @@ def _count(number: int, noun: str) -> str:
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
-def topology(vertices: np.ndarray, faces: np.ndarray) -> Topology:
+def topology(vertices: Tensor | np.ndarray, faces: Tensor | np.ndarray) -> Topology:
     """Components, borders and closedness of vertices [V, 3], faces [F, 3] after welding equal positions."""
-    from scipy.sparse import coo_matrix
-    from scipy.sparse.csgraph import connected_components
-
-    welded = weld(vertices)[faces]  # [F, 3]
-    welded = welded[(welded != np.roll(welded, -1, axis=1)).all(axis=1)]
+    points = torch.as_tensor(vertices)
+    welded = weld(points)[torch.as_tensor(faces).long()]  # [F, 3]
+    welded = welded[(welded != welded.roll(1, dims=1)).all(dim=1)]
     if not len(welded):
         return Topology(components=0, boundary_edges=0, non_manifold_edges=0, watertight=False)
-    starts, ends = welded.ravel(), np.roll(welded, -1, axis=1).ravel()
-    keys = np.minimum(starts, ends) * len(vertices) + np.maximum(starts, ends)
-    edges, uses = np.unique(keys, return_counts=True)
-    links = (np.ones(len(edges), dtype=bool), (edges // len(vertices), edges % len(vertices)))
-    graph = coo_matrix(links, shape=(len(vertices), len(vertices)))
-    labels = connected_components(graph, directed=False)[1]
-    boundary, crowded = int((uses == 1).sum()), int((uses > 2).sum())
-    return Topology(len(np.unique(labels[welded[:, 0]])), boundary, crowded, boundary == 0 and crowded == 0)
+    table = edge_table(welded, len(points))
+    components = len(torch.unique(connected_labels(len(points), table.edges)[welded[:, 0]]))
+    boundary, crowded = int((table.counts == 1).sum()), int((table.counts > 2).sum())
+    return Topology(components, boundary, crowded, boundary == 0 and crowded == 0)
 
 
-def weld(vertices: np.ndarray) -> np.ndarray:
-    """For each vertex [V], the smallest index of a vertex at exactly its position."""
-    exact = np.ascontiguousarray(vertices, dtype=np.float32) + np.float32(0)  # -0 becomes 0
-    rows = exact.view([("x", np.float32), ("y", np.float32), ("z", np.float32)]).reshape(-1)
-    _, first, inverse = np.unique(rows, return_index=True, return_inverse=True)
-    return first[inverse.reshape(-1)].astype(np.int64)
+def weld(vertices: Tensor) -> Tensor:
+    """For each vertex [V], the smallest index of a vertex at exactly its position; int64."""
+    place = same_position(vertices.float())
+    index = torch.arange(len(vertices), device=vertices.device)
+    return group_lowest(place, index, torch.full_like(index, len(vertices))).index_select(0, place)
 
 
 class StepTimes:

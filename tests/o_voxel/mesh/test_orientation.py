@@ -1,0 +1,46 @@
+"""Parities over a spanning forest, which orientation rests on."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from o_voxel.mesh.edges import edge_table
+from o_voxel.mesh.orientation import spanning_parities, unify_orientations
+
+
+@given(seed=st.integers(0, 10**6), nodes=st.integers(1, 60), links=st.integers(0, 120))
+@settings(max_examples=60, deadline=None)
+def test_consistent_parities_are_found_again(seed: int, nodes: int, links: int) -> None:
+    random = np.random.default_rng(seed)
+    truth = torch.from_numpy(random.random(nodes) < 0.5)
+    pairs = torch.from_numpy(random.integers(0, nodes, (links, 2)))
+    parity, labels = spanning_parities(nodes, pairs, truth[pairs[:, 0]] ^ truth[pairs[:, 1]])
+    for label in range(int(labels.max()) + 1):
+        members = (labels == label).nonzero()[:, 0]
+        assert torch.equal(parity[members], truth[members] ^ truth[members[0]])
+    assert torch.equal(labels[pairs[:, 0]], labels[pairs[:, 1]])
+    smallest = [int((labels == label).nonzero()[0]) for label in range(int(labels.max()) + 1)]
+    assert smallest == sorted(smallest)
+
+
+def test_a_one_sided_band_keeps_a_short_seam() -> None:
+    """A Möbius strip cannot be consistent, but all of it except for a cut across can."""
+    around, across = 40, 3
+    column = torch.arange(around)[:, None].expand(around, across)
+    row = torch.arange(across).expand(around, across)
+    here, up = column * (across + 1) + row, column * (across + 1) + row + 1
+    last = column == around - 1
+    there = torch.where(last, across - row, here + across + 1)
+    there_up = torch.where(last, across - row - 1, up + across + 1)
+    faces = torch.cat([torch.stack([here, there, up], 2), torch.stack([up, there, there_up], 2)]).reshape(
+        -1, 3
+    )
+    flipped = torch.rand(len(faces), generator=torch.Generator().manual_seed(0)) < 0.5
+    mixed = torch.where(flipped[:, None], faces[:, [0, 2, 1]], faces).int()
+    _, unified = unify_orientations(torch.rand((around * (across + 1), 3)), mixed)
+    pairs = edge_table(unified, around * (across + 1)).manifold_pairs
+    start = unified.reshape(-1)
+    seam = int((start[pairs[:, 0]] == start[pairs[:, 1]]).sum())
+    assert across <= seam <= 5 * across
