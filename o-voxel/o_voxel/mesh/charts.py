@@ -1,260 +1,285 @@
 """Charts: groups of neighbouring faces that look roughly the same way, so that each can be laid flat.
 
 Clusters grow by parallel merging: in every round each pair of neighbours that are each other's cheapest
-partner is joined, until no pair's merged normal cone fits the threshold. A handful of rounds over shrinking
-arrays, no per-face loop, hence seconds for a million faces.
+partner is joined, until no pair's merged normal cone fits the threshold. Some fifty rounds over shrinking
+arrays, no per-face loop, and two or three transfers a round from a GPU.
+
+Vertices are [3, V] float64 and faces [3, F] int64 (see `vectors`), on any device.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
-import numpy as np
-from numpy.typing import NDArray
+import torch
+from torch import Tensor
 
 from ..errors import ArgumentError
-
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
+from .graph import connected_labels
+from .groups import compact, group_lowest, group_sizes, group_sums, marked, runs, sorting
+from .vectors import dot, length, take, triangle_cross, unit
 
 AREA_WEIGHT = 0.1
 PERIMETER_WEIGHT = 1e-4
-_MAX_ROUNDS = 1000
+_STEEPEST = math.radians(80.0)  # between a face's normal and its chart's axis, or between two axes
+_NOBODY = torch.iinfo(torch.int64).max
+_ROW = 2**32 - 1
 
 
 @dataclass(frozen=True)
 class FaceGraph:
     """Faces that share a manifold edge.
 
-    `pairs` [E, 2] are face ids, `lengths` [E] the shared edge's length, `normals` [F, 3] unit (0 for a face
-    without area) and `areas` [F].
+    `pairs` [2, E] are face ids, `lengths` [E] the shared edge's length, `neighbours` [3, F] the faces across
+    each edge (itself where there is none), `normals` [3, F] unit (0 for a face without area), `areas` [F].
     """
 
-    pairs: Ints
-    lengths: Floats
-    normals: Floats
-    areas: Floats
+    pairs: Tensor
+    lengths: Tensor
+    neighbours: Tensor
+    normals: Tensor
+    areas: Tensor
 
 
-def face_graph(vertices: Floats, faces: Ints) -> FaceGraph:
+def face_graph(vertices: Tensor, faces: Tensor) -> FaceGraph:
     """Adjacency over edges that belong to exactly two faces; other edges separate charts."""
-    corners = vertices[faces]  # [F, 3, 3]
-    cross = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
-    doubled = np.linalg.norm(cross, axis=1)
-    normals = cross / np.where(doubled > 0, doubled, 1.0)[:, None]
+    normals = triangle_cross(vertices, faces)
+    doubled = length(normals)
+    count = faces.shape[1]
 
-    starts, ends = faces.ravel(), np.roll(faces, -1, axis=1).ravel()  # [3F]
-    low, high = np.minimum(starts, ends), np.maximum(starts, ends)
-    order = np.argsort(low * (len(vertices) + 1) + high, kind="stable")
-    low, high = low[order], high[order]
-    owner = order // 3
-    opens = np.ones(len(order), dtype=bool)
-    opens[1:] = (low[1:] != low[:-1]) | (high[1:] != high[:-1])
-    first = np.flatnonzero(opens)
-    first = first[np.diff(np.append(first, len(order))) == 2]
-    pairs = np.stack([owner[first], owner[first + 1]], axis=1)
-    lengths = np.linalg.norm(vertices[low[first]] - vertices[high[first]], axis=1)
-    proper = (pairs[:, 0] != pairs[:, 1]) & (low[first] != high[first])
-    return FaceGraph(pairs[proper], lengths[proper], normals, 0.5 * doubled)
+    starts, ends = faces.reshape(-1), faces.roll(-1, dims=0).reshape(-1)  # [3 F], half-edge k F + f of face f
+    keys = torch.minimum(starts, ends) * vertices.shape[1] + torch.maximum(starts, ends)
+    order = sorting(keys)
+    opens = runs(keys.index_select(0, order))
+    closes = opens.new_ones(len(order) + 2)  # whether another edge follows
+    closes[: len(order)] = opens
+    first = marked(closes[:-2] & ~closes[1:-1] & closes[2:])
+    one, two = order.index_select(0, first), order.index_select(0, first + 1)
+    a, b = one % count, two % count
+    low, high = starts.index_select(0, one), ends.index_select(0, one)
+    proper = marked((a != b) & (low != high))
+    one, two, a, b, low, high = (values.index_select(0, proper) for values in (one, two, a, b, low, high))
+
+    neighbours = torch.arange(count, device=faces.device).repeat(3)
+    neighbours.index_copy_(0, one, b)
+    neighbours.index_copy_(0, two, a)
+    return FaceGraph(
+        pairs=torch.stack([torch.minimum(a, b), torch.maximum(a, b)]),
+        lengths=length(take(vertices, low) - take(vertices, high)),
+        neighbours=neighbours.reshape(3, count),
+        normals=normals / torch.where(doubled > 0, doubled, 1.0),
+        areas=0.5 * doubled,
+    )
 
 
-def smooth_normals(graph: FaceGraph, iterations: int) -> Floats:
-    """Face normals averaged with neighbours that look a similar way.
+def smooth_normals(graph: FaceGraph, iterations: int) -> Tensor:
+    """Face normals [3, F] averaged with neighbours that look a similar way.
 
     Noise must not break up charts, nor may sharp edges blur: weights are area times the squared cosine.
     """
     normals = graph.normals
-    a, b = graph.pairs.T
+    own = torch.arange(len(graph.areas), device=normals.device)
+    areas = [graph.areas.index_select(0, other) * (other != own) for other in graph.neighbours]
     for _ in range(iterations):
-        alike = np.clip(np.einsum("ij,ij->i", normals[a], normals[b]), 0.0, 1.0) ** 2  # [E]
-        total = normals * graph.areas[:, None]
-        for axis in range(3):
-            total[:, axis] += np.bincount(a, alike * graph.areas[b] * normals[b, axis], len(normals))
-            total[:, axis] += np.bincount(b, alike * graph.areas[a] * normals[a, axis], len(normals))
-        length = np.linalg.norm(total, axis=1, keepdims=True)
-        normals = np.where(length > 1e-20, total / np.maximum(length, 1e-20), normals)
+        total = normals * graph.areas
+        for other, area in zip(graph.neighbours, areas, strict=True):
+            theirs = take(normals, other)
+            total += theirs * (dot(normals, theirs).clamp_(0.0, 1.0).square_() * area)
+        size = length(total)
+        normals = torch.where(size > 1e-20, total / size.clamp_min(1e-20), normals)
     return normals
 
 
 def cluster_faces(
-    vertices: Floats,
-    faces: Ints,
+    graph: FaceGraph,
     cone_half_angle: float,
     *,
     smoothing: int = 0,
     area_weight: float = AREA_WEIGHT,
     perimeter_weight: float = PERIMETER_WEIGHT,
-) -> Ints:
+) -> Tensor:
     """Chart id of every face [F], 0..charts-1; charts are edge-connected.
 
     The cost of a merge is the half angle of the merged normal cone (radians) plus `area_weight` times the
     joint area plus `perimeter_weight` * perimeter^2 / area; only merges that cost at most `cone_half_angle`
     happen. `smoothing` rounds of normal averaging come first.
     """
-    if not 0 < cone_half_angle <= np.pi:
+    if not 0 < cone_half_angle <= math.pi:
         raise ArgumentError(f"cone_half_angle must lie in (0, pi], got {cone_half_angle}")
-    graph = face_graph(vertices, faces)
     normals = smooth_normals(graph, smoothing)
     return _merge(graph, normals, cone_half_angle, area_weight, perimeter_weight)
 
 
 def _merge(
-    graph: FaceGraph, normals: Floats, limit: float, area_weight: float, perimeter_weight: float
-) -> Ints:
-    count = len(normals)
-    labels = np.arange(count)
+    graph: FaceGraph, normals: Tensor, limit: float, area_weight: float, perimeter_weight: float
+) -> Tensor:
+    count = normals.shape[1]
+    labels = torch.arange(count, device=normals.device)
     pairs, shared = graph.pairs, graph.lengths
-    sums, areas = normals.copy(), graph.areas.copy()
-    half = np.zeros(count)
-    for _ in range(_MAX_ROUNDS):
+    sums, areas = normals, graph.areas  # of each cluster
+    lowest = torch.ones_like(areas)  # cosine between a cluster's axis and a face's normal
+    while True:
         pairs, shared = _join_parallel(pairs, shared, count)
-        if not len(pairs):
-            break
-        cost = _merge_cost(pairs, shared, sums, areas, half, area_weight, perimeter_weight)
-        affordable = np.flatnonzero(cost <= limit)
-        first, second = _mutual_cheapest(pairs[affordable], cost[affordable], count).T
-        if not len(first):
-            break
-        target = np.arange(count)
-        target[second] = first
-        kept = target == np.arange(count)
-        renumber = np.cumsum(kept) - 1
-        sums[first] += sums[second]
-        areas[first] += areas[second]
-        sums, areas = sums[kept], areas[kept]
-        target = renumber[target]
-        labels, pairs = target[labels], target[pairs]
-        count = len(sums)
-        half = _cone_half_angles(labels, normals, sums)
-    return labels
+        if not len(shared):
+            return labels
+        cost = _merge_cost(pairs, shared, sums, areas, lowest, area_weight, perimeter_weight)
+        target = _mutual_cheapest(pairs, torch.where(cost <= limit, cost, torch.inf), count)
+        nodes = torch.arange(count, device=target.device)
+        rank, count = compact(target == nodes)
+        if count == len(nodes):
+            return labels
+        changed = rank.index_select(0, target.index_select(0, marked(target != nodes)))
+        target = rank.index_select(0, target)
+        labels, pairs = target.index_select(0, labels), take(target[None], pairs.reshape(-1)).reshape(2, -1)
+        sums = torch.stack([group_sums(target, axis, count) for axis in sums])
+        areas = group_sums(target, areas, count)
+        lowest = lowest.new_ones(count).index_copy_(0, target, lowest).index_fill_(0, changed, 1.0)
+        lowest = _lowest_cosines(labels, normals, sums, changed, lowest)
 
 
-def _join_parallel(pairs: Ints, shared: Floats, count: int) -> tuple[Ints, Floats]:
+def _join_parallel(pairs: Tensor, shared: Tensor, count: int) -> tuple[Tensor, Tensor]:
     """Drop pairs inside one cluster and add up the lengths of repeated ones."""
-    outer = pairs[:, 0] != pairs[:, 1]
-    a, b = pairs[outer].T
-    keys = np.minimum(a, b) * count + np.maximum(a, b)
-    order = np.argsort(keys, kind="stable")
-    keys = keys[order]
-    if not len(keys):
-        return np.empty((0, 2), dtype=np.int64), np.empty(0)
-    starts = np.flatnonzero(np.append(True, keys[1:] != keys[:-1]))
-    joined = np.stack([keys[starts] // count, keys[starts] % count], axis=1)
-    return joined, np.add.reduceat(shared[outer][order], starts)
+    outer = marked(pairs[0] != pairs[1])
+    a, b, shared = (values.index_select(0, outer) for values in (*pairs, shared))
+    keys = torch.minimum(a, b) * count + torch.maximum(a, b)
+    order = sorting(keys)
+    keys = keys.index_select(0, order)
+    opens = runs(keys)
+    starts = marked(opens)
+    lengths = group_sums(opens.cumsum(0) - 1, shared.index_select(0, order), len(starts))
+    keys = keys.index_select(0, starts)
+    low = torch.div(keys, count, rounding_mode="floor")
+    return torch.stack([low, keys - low * count]), lengths
 
 
 def _merge_cost(
-    pairs: Ints,
-    shared: Floats,
-    sums: Floats,
-    areas: Floats,
-    half: Floats,
+    pairs: Tensor,
+    shared: Tensor,
+    sums: Tensor,
+    areas: Tensor,
+    lowest: Tensor,
     area_weight: float,
     perimeter_weight: float,
-) -> Floats:
-    a, b = pairs.T
-    axes = sums / np.maximum(np.linalg.norm(sums, axis=1, keepdims=True), 1e-20)
-    between = np.arccos(np.clip(np.einsum("ij,ij->i", axes[a], axes[b]), -1.0, 1.0))
-    low = np.minimum(-half[a], between - half[b])
-    high = np.maximum(half[a], between + half[b])
+) -> Tensor:
+    count = len(areas)
     # Only edges to other clusters count, so an open border costs nothing.
-    perimeter = np.bincount(a, shared, len(areas)) + np.bincount(b, shared, len(areas))
-    area = areas[a] + areas[b]
-    border = perimeter[a] + perimeter[b] - 2.0 * shared
-    return 0.5 * (high - low) + area_weight * area + perimeter_weight * border**2 / np.maximum(area, 1e-20)
+    perimeters = group_sums(pairs[0], shared, count) + group_sums(pairs[1], shared, count)
+    traits = torch.stack([*unit(sums), torch.arccos(lowest.clamp(-1.0, 1.0)), areas, perimeters])
+    a, b = (take(traits, end) for end in pairs)
+    between = torch.arccos(dot(a[:3], b[:3]).clamp_(-1.0, 1.0))
+    low = torch.minimum(-a[3], between - b[3])
+    high = torch.maximum(a[3], between + b[3])
+    area = a[4] + b[4]
+    border = a[5] + b[5] - 2.0 * shared
+    return 0.5 * (high - low) + area_weight * area + perimeter_weight * border**2 / area.clamp_min(1e-20)
 
 
-def _mutual_cheapest(pairs: Ints, cost: Floats, count: int) -> Ints:
-    """The pairs whose two ends each have no cheaper partner; ties go to the earlier pair."""
-    dearest_first = np.argsort(cost, kind="stable")[::-1]
-    best = np.full(count, -1)
-    best[pairs[dearest_first].ravel()] = np.repeat(dearest_first, 2)  # the last write, the cheapest, stays
-    index = np.arange(len(pairs))
-    return pairs[(best[pairs[:, 0]] == index) & (best[pairs[:, 1]] == index)]
+def _mutual_cheapest(pairs: Tensor, cost: Tensor, count: int) -> Tensor:
+    """For both ends of a pair that each have no cheaper partner, the smaller end; else the node [count]
+    itself. Pairs that cost inf are out of the question."""
+    row = torch.arange(len(cost), device=cost.device).repeat(2)
+    best = _cheapest(pairs.reshape(-1), cost.repeat(2), row, count)
+    nodes = torch.arange(count, device=best.device)
+    partner = take(pairs, torch.where(best == _NOBODY, 0, best & _ROW)).sum(dim=0) - nodes
+    partner = torch.where(best == _NOBODY, nodes, partner)
+    return torch.where(best.index_select(0, partner) == best, torch.minimum(nodes, partner), nodes)
 
 
-def _cone_half_angles(labels: Ints, normals: Floats, sums: Floats) -> Floats:
-    """Largest angle [K] between a cluster's mean normal and its faces' normals."""
-    axes = sums / np.maximum(np.linalg.norm(sums, axis=1, keepdims=True), 1e-20)
-    cosine = np.einsum("ij,ij->i", axes[labels], normals)
-    lowest = np.ones(len(sums))
-    np.minimum.at(lowest, labels, cosine)
-    return np.arccos(np.clip(lowest, -1.0, 1.0))
+def _cheapest(nodes: Tensor, cost: Tensor, row: Tensor, count: int) -> Tensor:
+    """Row [count] of each node's lowest finite cost >= 0, in the bits of _ROW; _NOBODY without one.
+
+    A cost as a float32 above its row is one integer, and the lowest wins: of equal costs, the first row.
+    """
+    keys = (cost.float().view(torch.int32).long() << 32) | row
+    keys = torch.where(cost < torch.inf, keys, _NOBODY)
+    return group_lowest(nodes, keys, torch.full((count,), _NOBODY, device=cost.device))
 
 
-def smooth_borders(graph: FaceGraph, labels: Ints, cone_half_angle: float, rounds: int = 8) -> Ints:
+def _lowest_cosines(labels: Tensor, normals: Tensor, sums: Tensor, changed: Tensor, known: Tensor) -> Tensor:
+    """Cosine [K] of the largest angle between a cluster's mean normal and its faces' normals; `known` but
+    for the changed clusters."""
+    fresh = torch.zeros_like(known, dtype=torch.bool).index_fill_(0, changed, True)
+    faces = marked(fresh.index_select(0, labels))
+    cluster = labels.index_select(0, faces)
+    return group_lowest(cluster, dot(take(unit(sums), cluster), take(normals, faces)), known)
+
+
+def smooth_borders(graph: FaceGraph, labels: Tensor, cone_half_angle: float, rounds: int = 8) -> Tensor:
     """Straighten chart borders: a face surrounded on two sides by one other chart joins it.
 
     Only where the face's normal lies within `cone_half_angle` (and 80 degrees) of that chart's axis. Charts
     stay in one piece: whatever a move cuts off becomes a chart of its own, and pieces of a few faces are
     absorbed again.
     """
-    floor = np.cos(min(cone_half_angle, np.radians(80.0)))
-    a, b = graph.pairs.T
-    face = np.concatenate([a, b])
-    other = np.concatenate([b, a])
+    floor = math.cos(min(cone_half_angle, _STEEPEST))
+    charts = int(labels.max()) + 1
+    # Half of the faces a round: two neighbours that trade places would never settle.
+    half = (torch.arange(len(labels), device=labels.device) * 2654435761 >> 7) % 2
     for turn in range(rounds):
-        charts = int(labels.max()) + 1
-        sums = np.stack([np.bincount(labels, graph.normals[:, k], charts) for k in range(3)], axis=1)
-        axes = sums / np.maximum(np.linalg.norm(sums, axis=1, keepdims=True), 1e-20)
-        foreign = labels[face] != labels[other]
-        wanted, votes = np.unique(face[foreign] * charts + labels[other[foreign]], return_counts=True)
-        moving, target = wanted[votes >= 2] // charts, wanted[votes >= 2] % charts
-        fits = np.einsum("ij,ij->i", graph.normals[moving], axes[target]) >= floor
-        # Half of the faces a round: two neighbours that trade places would never settle.
-        fits &= (moving * 2654435761 >> 7) % 2 == turn % 2
-        labels = labels.copy()
-        labels[moving[fits]] = target[fits]
+        axes = _axes(graph, labels, charts)
+        first, second, third = (labels.index_select(0, other) for other in graph.neighbours)
+        wanted = torch.where((first == second) | (first == third), first, labels)
+        wanted = torch.where(second == third, second, wanted)
+        fits = dot(graph.normals, take(axes, wanted)) >= floor
+        labels = torch.where(fits & (half == turn % 2), wanted, labels)
     return connected_charts(graph, labels)
 
 
-def connected_charts(graph: FaceGraph, labels: Ints) -> Ints:
+def _axes(graph: FaceGraph, labels: Tensor, charts: int) -> Tensor:
+    """Unit mean normal [3, charts] of each chart's faces."""
+    return unit(torch.stack([group_sums(labels, axis, charts) for axis in graph.normals]))
+
+
+def connected_charts(graph: FaceGraph, labels: Tensor) -> Tensor:
     """Split charts into edge-connected pieces and number them 0..charts-1."""
-    from scipy.sparse import coo_matrix
-    from scipy.sparse.csgraph import connected_components
-
-    inner = graph.pairs[labels[graph.pairs[:, 0]] == labels[graph.pairs[:, 1]]]
-    ones = np.ones(len(inner), dtype=bool)
-    links = coo_matrix((ones, (inner[:, 0], inner[:, 1])), shape=(len(labels), len(labels)))
-    return connected_components(links, directed=False)[1].astype(np.int64)
+    ends = take(labels[None], graph.pairs.reshape(-1)).reshape(2, -1)
+    return connected_labels(len(labels), take(graph.pairs, marked(ends[0] == ends[1])).T)
 
 
-def absorb_small_charts(graph: FaceGraph, labels: Ints, smallest: int) -> Ints:
+def absorb_small_charts(graph: FaceGraph, labels: Tensor, smallest: int) -> Tensor:
     """Give each chart of fewer than `smallest` faces to the neighbour it shares most border with.
 
     Only to one whose axis lies within 80 degrees of its own.
     """
+    charts = int(labels.max()) + 1
     for _ in range(4):
-        charts = int(labels.max()) + 1
-        counts = np.bincount(labels, minlength=charts)
-        sums = np.stack([np.bincount(labels, graph.normals[:, k], charts) for k in range(3)], axis=1)
-        axes = sums / np.maximum(np.linalg.norm(sums, axis=1, keepdims=True), 1e-20)
-        pairs, shared = _join_parallel(labels[graph.pairs], graph.lengths, charts)
-        pairs = np.concatenate([pairs, pairs[:, ::-1]])
-        shared = np.concatenate([shared, shared])
-        # Only small into not-small, so that no two charts swap.
-        fits = (counts[pairs[:, 0]] < smallest) & (counts[pairs[:, 1]] >= smallest)
-        fits &= np.einsum("ij,ij->i", axes[pairs[:, 0]], axes[pairs[:, 1]]) > np.cos(np.radians(80.0))
-        if not fits.any():
+        small = group_sizes(labels, charts) < smallest
+        axes = _axes(graph, labels, charts)
+        ends = take(labels[None], graph.pairs.reshape(-1)).reshape(2, -1)
+        pairs, shared = _join_parallel(ends, graph.lengths, charts)
+        if not len(shared):
             break
-        order = np.argsort(shared[fits], kind="stable")
-        target = np.arange(charts)
-        target[pairs[fits][order, 0]] = pairs[fits][order, 1]
-        labels = np.unique(target[labels], return_inverse=True)[1].reshape(-1)
+        pairs, shared = torch.cat([pairs, pairs.flip(0)], dim=1), shared.repeat(2)
+        # Only small into not-small, so that no two charts swap.
+        fits = small.index_select(0, pairs[0]) & ~small.index_select(0, pairs[1])
+        fits &= dot(take(axes, pairs[0]), take(axes, pairs[1])) > math.cos(_STEEPEST)
+        row = torch.arange(len(shared), device=shared.device)
+        best = _cheapest(pairs[0], torch.where(fits, shared.max() - shared, torch.inf), row, charts)
+        nodes = torch.arange(charts, device=best.device)
+        chosen = pairs[1].index_select(0, torch.where(best == _NOBODY, 0, best & _ROW))
+        target = torch.where(best == _NOBODY, nodes, chosen)
+        rank, charts = compact(target == nodes)
+        if charts == len(nodes):
+            break
+        labels = rank.index_select(0, target).index_select(0, labels)
     return labels
 
 
-def split_along(positions: Floats, labels: Ints, chosen: NDArray[np.bool_]) -> Ints:
-    """Cut each chosen chart [charts] in two across its longest direction; `positions` [F, k] of faces."""
-    charts = int(labels.max()) + 1
-    count = np.maximum(np.bincount(labels, minlength=charts), 1)
-    size = positions.shape[1]
-    centre = np.stack([np.bincount(labels, positions[:, k], charts) / count for k in range(size)], axis=1)
-    offset = positions - centre[labels]
-    spread = np.empty((charts, size, size))
-    for i in range(size):
-        for j in range(size):
-            spread[:, i, j] = np.bincount(labels, offset[:, i] * offset[:, j], charts)
-    axis = np.linalg.eigh(spread)[1][:, :, -1]
-    far = np.einsum("ij,ij->i", offset, axis[labels]) > 0
-    return np.where(chosen[labels] & far, labels + charts, labels)
+def split_along(positions: Tensor, labels: Tensor, chosen: Tensor) -> Tensor:
+    """Cut each chosen chart [charts] in two across its longest direction; `positions` [2, F] of its faces."""
+    charts = len(chosen)
+    offset, angle = principal_angles(positions, labels, charts)
+    along = take(torch.stack([angle.cos(), angle.sin()]), labels)
+    far = chosen.index_select(0, labels) & (dot(offset, along) > 0)
+    return labels + charts * far
+
+
+def principal_angles(points: Tensor, group: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """Offsets [2, N] of plane points from their group's mean, and the direction [count] (radians from +x) in
+    which each group spreads most."""
+    members = group_sizes(group, count).clamp_min_(1)
+    centre = torch.stack([group_sums(group, axis, count) / members for axis in points])
+    x, y = offset = points - take(centre, group)
+    xx, yy, xy = (group_sums(group, value, count) for value in (x * x, y * y, x * y))
+    return offset, 0.5 * torch.atan2(2 * xy, xx - yy)

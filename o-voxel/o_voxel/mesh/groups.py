@@ -47,3 +47,16 @@ def sorting(keys: Tensor) -> Tensor:
     if keys.device.type == "cpu":
         return torch.from_numpy(np.argsort(keys.numpy()))
     return torch.argsort(keys, stable=True)
+
+
+def runs(keys: Tensor) -> Tensor:
+    """Whether each of some sorted keys [N] is the first of its kind."""
+    first = torch.ones(len(keys), dtype=torch.bool, device=keys.device)
+    first[1:] = keys[1:] != keys[:-1]
+    return first
+
+
+def compact(used: Tensor) -> tuple[Tensor, int]:
+    """New numbers [N] for those that are used [N], in their order from 0, and how many there are."""
+    rank = used.cumsum(0) - 1
+    return rank, int(rank[-1]) + 1 if len(rank) else 0

@@ -2,7 +2,7 @@
 
 Source for the horizon: Levy, Petitjean, Ray, Maillot, "Least Squares Conformal Maps" (SIGGRAPH 2002),
 section 4. Ours tries eight turns a chart, scores the area lost underneath, and searches for the
-largest common scale.
+largest common scale. Only the charts' outlines go to the CPU for that, and their places come back.
 """
 
 from __future__ import annotations
@@ -11,11 +11,18 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
+import torch
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
+from torch import Tensor
 
-from .charts import Floats, Ints
-from .flatten import signed_areas
+from .charts import principal_angles
+from .flatten import FlatCharts, chart_boxes, signed_areas
+from .groups import marked, runs, sorting
+from .vectors import length, take
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
 
 TURNS = 8
 _MANY_CHARTS = 200  # from here on quarter turns do; small charts fill the gaps anyway
@@ -26,9 +33,9 @@ _FIRST_FILL = 0.66
 
 @dataclass(frozen=True)
 class Packing:
-    """`uvs` [W, 2] in [0, 1]; `utilisation` is the charts' area over the atlas' (1)."""
+    """`uvs` [2, W] in [0, 1]; `utilisation` is the charts' area over the atlas' (1)."""
 
-    uvs: Floats
+    uvs: Tensor
     utilisation: float
 
 
@@ -44,24 +51,32 @@ class _Silhouette:
         return int(self.top.max())
 
 
-def pack_charts(plane: Floats, faces: Ints, labels: Ints, cells: int = 512) -> Packing:
-    """Place charts (labels [F]; plane [W, 2]) in the unit square at one common scale, at least 1/cells apart.
+@dataclass(frozen=True)
+class _Outline:
+    """`points` [2, N] along the borders of the charts `owner` [N], ascending; `first` [charts] of each."""
+
+    points: Floats
+    owner: Ints
+    first: Ints
+
+
+def pack_charts(flat: FlatCharts, cells: int = 512) -> Packing:
+    """Place charts in the unit square at one common scale, at least 1/cells apart.
 
     Texels are isotropic and of equal size on every chart; charts are turned, never mirrored.
     """
-    charts = int(labels.max()) + 1
-    owner = np.zeros(len(plane), dtype=np.int64)
-    owner[faces] = labels[:, None]
-    upright = _upright(plane, owner, charts)
-    outline, outline_owner = _outline(upright, faces, owner, spacing=float(upright.max()) / (2 * cells))
-    area = float(np.abs(signed_areas(plane, faces)).sum())
-    limit = (cells - 3) / max(float(upright.max()), 1e-30)  # the longest chart must fit
+    charts = len(flat.valid)
+    upright = _upright(flat.plane, flat.owner, charts)
+    longest = float(upright.max())
+    outline = _outline(upright, flat, spacing=longest / (2 * cells))
+    area = float(signed_areas(flat.plane, flat.faces).abs().sum())
+    limit = (cells - 3) / max(longest, 1e-30)  # the longest chart must fit
 
     scale = min(limit, cells * float(np.sqrt(_FIRST_FILL / max(area, 1e-30))))
     fitting, too_large = 0.0, np.inf
-    turns, corners = np.zeros(charts, dtype=np.int64), np.zeros((charts, 2))
+    turns, corners = np.zeros(charts, dtype=np.int64), np.zeros((2, charts))
     for attempt in range(_SHRINK_LIMIT):
-        tried_turns, tried_corners, height = _drop(outline * scale, outline_owner, charts, cells)
+        tried_turns, tried_corners, height = _drop(outline, scale, cells)
         if height <= cells:
             fitting, turns, corners = scale, tried_turns, tried_corners
         else:
@@ -74,80 +89,87 @@ def pack_charts(plane: Floats, faces: Ints, labels: Ints, cells: int = 512) -> P
             scale *= min(float(np.sqrt(cells / height)), 0.97)
         else:
             scale = float(np.sqrt(fitting * too_large))
-    turned = _turn(upright * fitting, turns[owner])
-    low = _lowest(turned, owner, charts)
-    uvs = (turned - low[owner] + corners[owner] + 0.5) / cells
-    return Packing(np.clip(uvs, 0.0, 1.0), area * fitting**2 / cells**2)
+    angle = torch.from_numpy(turns * (2 * np.pi / TURNS)).to(upright.device)
+    turned = _turn(upright * fitting, angle, flat.owner)
+    shift = torch.from_numpy(corners).to(upright.device) - chart_boxes(turned, flat.owner, charts)[0] + 0.5
+    uvs = (turned + take(shift, flat.owner)) / cells
+    return Packing(uvs.clamp_(0.0, 1.0), area * fitting**2 / cells**2)
 
 
-def _upright(plane: Floats, owner: Ints, charts: int) -> Floats:
+def _upright(plane: Tensor, owner: Tensor, charts: int) -> Tensor:
     """Turn each chart so that its principal axis is vertical, the lower-left of its box at the origin."""
-    count = np.maximum(np.bincount(owner, minlength=charts), 1)
-    centre = np.stack([np.bincount(owner, plane[:, k], charts) / count for k in range(2)], axis=1)
-    x, y = (plane - centre[owner]).T
-    xx, yy, xy = (np.bincount(owner, value, charts) for value in (x * x, y * y, x * y))
-    angle = (np.pi / 2 - 0.5 * np.arctan2(2 * xy, xx - yy))[owner]
-    turned = np.stack([np.cos(angle) * x - np.sin(angle) * y, np.sin(angle) * x + np.cos(angle) * y], axis=1)
-    return turned - _lowest(turned, owner, charts)[owner]
+    offset, angle = principal_angles(plane, owner, charts)
+    turned = _turn(offset, np.pi / 2 - angle, owner)
+    return turned - take(chart_boxes(turned, owner, charts)[0], owner)
 
 
-def _lowest(points: Floats, owner: Ints, charts: int) -> Floats:
-    low = np.full((charts, 2), np.inf)
-    np.minimum.at(low, owner, points)
-    return low
+def _turn(points: Tensor, angle: Tensor, owner: Tensor) -> Tensor:
+    """Turn points [2, N] by the angle [charts] (radians, counter-clockwise) of their chart."""
+    (x, y), (cosine, sine) = points, take(torch.stack([angle.cos(), angle.sin()]), owner)
+    return torch.stack([cosine * x - sine * y, sine * x + cosine * y])
 
 
-def _turn(points: Floats, turns: Ints) -> Floats:
-    """Eighth turns counter-clockwise about the origin."""
-    x, y = points.T
-    angle = turns * (2 * np.pi / TURNS)
-    cosine, sine = np.cos(angle), np.sin(angle)
-    return np.stack([cosine * x - sine * y, sine * x + cosine * y], axis=1)
+def _outline(plane: Tensor, flat: FlatCharts, spacing: float) -> _Outline:
+    """Points along the borders of all charts, chart by chart; the rest lies between them."""
+    starts, ends = flat.faces.reshape(-1), flat.faces.roll(-1, dims=0).reshape(-1)
+    keys = torch.minimum(starts, ends) * plane.shape[1] + torch.maximum(starts, ends)
+    order = sorting(keys)
+    opens = marked(runs(keys.index_select(0, order)))
+    counts = torch.diff(opens, append=opens.new_tensor([len(order)]))
+    edges = order.index_select(0, opens)
+    chart = flat.owner.index_select(0, starts.index_select(0, edges))
+    single = counts != 2
+    bounded = torch.zeros_like(flat.valid).index_fill_(0, chart.index_select(0, marked(single)), True)
+    border = marked(single | ~bounded.index_select(0, chart))  # all edges of a chart that is folded shut
+    edges, chart = edges.index_select(0, border), chart.index_select(0, border)
+    a, b = (take(plane, points.index_select(0, edges)) for points in (starts, ends))
+    steps = (length(b - a) / max(spacing, 1e-30)).ceil().long() + 1
+    edge = torch.repeat_interleave(torch.arange(len(steps), device=steps.device), steps)
+    step = torch.arange(len(edge), device=edge.device) - (steps.cumsum(0) - steps).index_select(0, edge)
+    points = take(a, edge) + take(b - a, edge) * (step / steps.index_select(0, edge))
+    owner = chart.index_select(0, edge)
+    order = sorting(owner)
+    first = marked(runs(owner.index_select(0, order)))
+    return _Outline(
+        take(points, order).cpu().numpy(), owner.index_select(0, order).cpu().numpy(), first.cpu().numpy()
+    )
 
 
-def _outline(plane: Floats, faces: Ints, owner: Ints, spacing: float) -> tuple[Floats, Ints]:
-    """Points along the borders of all charts and the chart of each; the rest lies between them."""
-    starts, ends = faces.ravel(), np.roll(faces, -1, axis=1).ravel()
-    keys = np.minimum(starts, ends) * len(plane) + np.maximum(starts, ends)
-    _, first, counts = np.unique(keys, return_index=True, return_counts=True)
-    chart = owner[starts[first]]
-    bounded = np.zeros(len(plane), dtype=bool)
-    bounded[chart[counts != 2]] = True
-    border = first[(counts != 2) | ~bounded[chart]]  # all edges of a chart that is folded shut
-    a, b = plane[starts[border]], plane[ends[border]]
-    steps = np.ceil(np.linalg.norm(b - a, axis=1) / max(spacing, 1e-30)).astype(np.int64) + 1
-    edge = np.repeat(np.arange(len(border)), steps)
-    step = np.arange(len(edge)) - np.repeat(np.cumsum(steps) - steps, steps)
-    t = (step / steps[edge])[:, None]
-    return a[edge] * (1 - t) + b[edge] * t, owner[starts[border]][edge]
-
-
-def _silhouettes(points: Floats, owner: Ints, charts: int) -> list[_Silhouette]:
-    cells = np.floor(points - _lowest(points, owner, charts)[owner]).astype(np.int32)
-    width = np.zeros(charts, dtype=np.int64)
-    np.maximum.at(width, owner, cells[:, 0] + 2)
-    start = np.concatenate([[0], np.cumsum(width)])
-    place = start[owner] + cells[:, 0]
-    bottom = np.full(start[-1], np.iinfo(np.int32).max, dtype=np.int32)
-    top = np.zeros(start[-1], dtype=np.int32)
-    for column in (place, place + 1):  # each point also keeps the column to its right free
-        np.minimum.at(bottom, column, cells[:, 1])
-        np.maximum.at(top, column, cells[:, 1] + 1)
-    ends = start[1:-1]
+def _silhouettes(outline: _Outline, scale: float, turn: int) -> list[_Silhouette]:
+    """Each chart's cells after an eighth turn or several, counter-clockwise."""
+    cosine, sine = (scale * f(turn * (2 * np.pi / TURNS)) for f in (np.cos, np.sin))
+    (x, y), first = outline.points, outline.first
+    column, row = (_cells(along, outline) for along in (cosine * x - sine * y, sine * x + cosine * y))
+    width = np.maximum.reduceat(column, first) + 2
+    ends = np.cumsum(width)
+    place = column + (ends - width)[outline.owner]
+    bottom = np.full(ends[-1], np.iinfo(np.int32).max, dtype=np.int32)
+    top = np.zeros(ends[-1], dtype=np.int32)
+    np.minimum.at(bottom, place, row)
+    np.maximum.at(top, place, row + 1)
+    # Each point also keeps the column to its right free; the last column of a chart holds no points.
+    bottom[1:] = np.minimum(bottom[1:], bottom[:-1])
+    top[1:] = np.maximum(top[1:], top[:-1])
+    ends = ends[:-1]
     return [
         _Silhouette(low, high) for low, high in zip(np.split(bottom, ends), np.split(top, ends), strict=True)
     ]
 
 
-def _drop(outline: Floats, owner: Ints, charts: int, cells: int) -> tuple[Ints, Floats, int]:
-    """Turns [charts], lower-left corners [charts, 2] in cells, and the height that the packing needs."""
+def _cells(along: Floats, outline: _Outline) -> NDArray[np.int32]:
+    """Whole cells from each chart's lowest point."""
+    return (along - np.minimum.reduceat(along, outline.first)[outline.owner]).astype(np.int32)
+
+
+def _drop(outline: _Outline, scale: float, cells: int) -> tuple[Ints, Floats, int]:
+    """Turns [charts], lower-left corners [2, charts] in cells, and the height that the packing needs."""
+    charts = len(outline.first)
     tried = range(0, TURNS, 1 if charts < _MANY_CHARTS else 2)
-    every = np.ones(len(outline), dtype=np.int64)
-    by_turn = {turn: _silhouettes(_turn(outline, turn * every), owner, charts) for turn in tried}
+    by_turn = {turn: _silhouettes(outline, scale, turn) for turn in tried}
     largest_first = np.argsort([-max(len(s.top), s.height) for s in by_turn[0]], kind="stable")
     skyline = np.zeros(cells, dtype=np.int32)  # 32 bits: twice the lanes
     turns = np.zeros(charts, dtype=np.int64)
-    corners = np.zeros((charts, 2))
+    corners = np.zeros((2, charts))
     for chart in largest_first:
         best: tuple[float, int, int, int] | None = None
         for turn in tried:
@@ -167,5 +189,5 @@ def _drop(outline: Floats, owner: Ints, charts: int, cells: int) -> tuple[Ints, 
         _, turn, place, rest_at = best
         shape = by_turn[turn][chart]
         skyline[place : place + len(shape.top)] = shape.top + rest_at
-        turns[chart], corners[chart] = turn, (place, rest_at)
+        turns[chart], corners[:, chart] = turn, (place, rest_at)
     return turns, corners, int(skyline.max())

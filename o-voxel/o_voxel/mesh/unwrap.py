@@ -4,17 +4,14 @@ atlas."""
 from __future__ import annotations
 
 import logging
+import math
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from ..errors import ArgumentError
 from .charts import (
-    FaceGraph,
-    Floats,
-    Ints,
     absorb_small_charts,
     cluster_faces,
     connected_charts,
@@ -22,9 +19,12 @@ from .charts import (
     smooth_borders,
     split_along,
 )
-from .flatten import FlatCharts, chart_boxes, flatten_charts, signed_areas, vertex_charts
+from .flatten import FlatCharts, chart_boxes, flatten_charts, signed_areas
+from .groups import compact, group_sizes, group_sums, marked
 from .packing import pack_charts
+from .threads import on_one_thread
 from .validation import check_mesh
+from .vectors import take
 
 log = logging.getLogger(__name__)
 
@@ -56,7 +56,7 @@ def unwrap(
     faces: Tensor,
     *,
     texture_size: int = 1024,
-    cone_half_angle: float = np.pi / 2,
+    cone_half_angle: float = math.pi / 2,
     smooth_iterations: int = 8,
 ) -> Unwrapped:
     """Texture coordinates for a mesh (vertices [V, 3] float, faces [F, 3] integer; F >= 1) of any topology.
@@ -70,90 +70,101 @@ def unwrap(
     if texture_size < 16:
         raise ArgumentError(f"texture_size must be at least 16, got {texture_size}")
     vertices, faces = check_mesh(vertices, faces)
-    points = vertices.cpu().numpy().astype(np.float64)
-    triangles = faces.cpu().numpy().astype(np.int64)
-    span = float(np.ptp(points, axis=0).max())
-    points = (points - points.min(axis=0)) / (span if span > 0 else 1.0)
+    if vertices.device.type == "cpu":
+        return on_one_thread(
+            lambda: _unwrap(vertices, faces, texture_size, cone_half_angle, smooth_iterations)
+        )
+    return _unwrap(vertices, faces, texture_size, cone_half_angle, smooth_iterations)
 
-    flat = _flat_charts(points, triangles, cone_half_angle, smooth_iterations)
-    packing = pack_charts(flat.plane, flat.faces, flat.labels, cells=min(512, texture_size // 2))
-    device = vertices.device
-    vmap = torch.from_numpy(flat.vmap).to(device)
+
+def _unwrap(
+    vertices: Tensor, faces: Tensor, texture_size: int, cone_half_angle: float, smooth_iterations: int
+) -> Unwrapped:
+    points = vertices.T.double()
+    points = points - points.min(dim=1, keepdim=True).values
+    span = points.max()
+    points = points / torch.where(span > 0, span, 1.0)
+
+    flat = _flat_charts(points, faces.T.long().contiguous(), cone_half_angle, smooth_iterations)
+    packing = pack_charts(flat, cells=min(512, texture_size // 2))
     return Unwrapped(
-        vertices=vertices[vmap],
-        faces=torch.from_numpy(flat.faces.astype(np.int32)).to(device),
-        uvs=torch.from_numpy(packing.uvs.astype(np.float32)).to(device),
-        vmap=vmap,
-        chart_ids=torch.from_numpy(flat.labels.astype(np.int32)).to(device),
-        num_charts=int(flat.labels.max()) + 1,
+        vertices=vertices.index_select(0, flat.vmap),
+        faces=flat.faces.T.int().contiguous(),
+        uvs=packing.uvs.T.float().contiguous(),
+        vmap=flat.vmap,
+        chart_ids=flat.labels.int(),
+        num_charts=len(flat.valid),
         utilisation=packing.utilisation,
     )
 
 
-def _flat_charts(points: Floats, faces: Ints, cone_half_angle: float, smooth_iterations: int) -> FlatCharts:
+def _flat_charts(points: Tensor, faces: Tensor, cone_half_angle: float, smooth_iterations: int) -> FlatCharts:
     graph = face_graph(points, faces)
-    labels = cluster_faces(points, faces, cone_half_angle, smoothing=2)
+    labels = cluster_faces(graph, cone_half_angle, smoothing=2)
     labels = smooth_borders(graph, labels, cone_half_angle, smooth_iterations)
     labels = absorb_small_charts(graph, labels, _SMALLEST_CHART)
     flat = flatten_charts(points, faces, labels)
     for _ in range(_SPLIT_ROUNDS):
-        wasteful = flat.valid & (_box_fill(flat) < _LEAST_FILL)
-        if flat.valid.all() and not wasteful.any():
+        chosen = ~flat.valid | (_box_fill(flat) < _LEAST_FILL)
+        if not bool(chosen.any()):
             return flat
-        flat = _divide(points, faces, graph, flat, ~flat.valid | wasteful)
+        pieces = split_along(
+            take(flat.plane, flat.faces.reshape(-1)).reshape(2, 3, -1).mean(dim=1), flat.labels, chosen
+        )
+        flat = _flatten_again(points, faces, flat, connected_charts(graph, pieces), chosen)
     return _divide_to_faces(points, faces, flat)
 
 
-def _box_fill(flat: FlatCharts) -> Floats:
+def _box_fill(flat: FlatCharts) -> Tensor:
     """Share [charts] of its tightest upright box that a chart covers; 1 for charts too small to matter."""
     charts = len(flat.valid)
-    area = np.bincount(flat.labels, np.abs(signed_areas(flat.plane, flat.faces)), charts)
-    owner = vertex_charts(flat.faces, flat.labels, len(flat.plane))
-    x, y = np.ascontiguousarray(flat.plane.T)
-    fill = np.zeros(charts)
-    for angle in np.arange(6) * (np.pi / 12):
-        turned_x, turned_y = np.cos(angle) * x - np.sin(angle) * y, np.sin(angle) * x + np.cos(angle) * y
-        low, high = chart_boxes(turned_x, turned_y, owner, charts)
-        fill = np.maximum(fill, area / np.maximum((high - low).prod(axis=1), 1e-30))
-    return np.where(area > 1e-3 * area.sum(), fill, 1.0)
-
-
-def _divide(
-    points: Floats, faces: Ints, graph: FaceGraph, flat: FlatCharts, chosen: np.ndarray
-) -> FlatCharts:
-    """Cut the chosen charts in two and lay only those flat again."""
-    pieces = split_along(flat.plane[flat.faces].mean(axis=1), flat.labels, chosen)
-    return _flatten_again(points, faces, flat, connected_charts(graph, pieces), chosen)
+    area = group_sums(flat.labels, signed_areas(flat.plane, flat.faces).abs(), charts)
+    x, y = flat.plane
+    fill = torch.zeros_like(area)
+    for turn in range(6):
+        cosine, sine = math.cos(turn * math.pi / 12), math.sin(turn * math.pi / 12)
+        low, high = chart_boxes(
+            torch.stack([cosine * x - sine * y, sine * x + cosine * y]), flat.owner, charts
+        )
+        fill = torch.maximum(fill, area / (high - low).prod(dim=0).clamp_min(1e-30))
+    return torch.where(area > 1e-3 * area.sum(), fill, 1.0)
 
 
 def _flatten_again(
-    points: Floats, faces: Ints, flat: FlatCharts, pieces: Ints, chosen: np.ndarray
+    points: Tensor, faces: Tensor, flat: FlatCharts, pieces: Tensor, chosen: Tensor
 ) -> FlatCharts:
     """Replace the chosen charts by what `pieces` [F] divides them into; the others keep their plane
     positions."""
-    redo = chosen[flat.labels]
-    new_labels = np.unique(pieces[redo], return_inverse=True)[1].reshape(-1)
-    fresh = flatten_charts(points, faces[redo], new_labels)
-    kept_vertices, kept_faces = np.unique(flat.faces[~redo], return_inverse=True)
-    kept_charts, kept_labels = np.unique(flat.labels[~redo], return_inverse=True)
-    joined = np.empty_like(flat.faces)
-    joined[~redo] = kept_faces.reshape(-1, 3)
-    joined[redo] = fresh.faces + len(kept_vertices)
-    labels = np.empty_like(flat.labels)
-    labels[~redo] = kept_labels.reshape(-1)
-    labels[redo] = fresh.labels + len(kept_charts)
+    again = chosen.index_select(0, flat.labels)
+    redo, kept = marked(again), marked(~again)
+    kept_vertex = ~chosen.index_select(0, flat.owner)
+    vertex_rank, kept_vertices = compact(kept_vertex)
+    chart_rank, kept_charts = compact(~chosen)
+
+    pieces = pieces.index_select(0, redo)
+    piece_rank, _ = compact(group_sizes(pieces, int(pieces.max()) + 1) > 0)
+    fresh = flatten_charts(points, take(faces, redo), piece_rank.index_select(0, pieces))
+    joined, labels = torch.empty_like(flat.faces), torch.empty_like(flat.labels)
+    joined[:, redo] = fresh.faces + kept_vertices
+    joined[:, kept] = vertex_rank[flat.faces[:, kept]]
+    labels[redo] = fresh.labels + kept_charts
+    labels[kept] = chart_rank[flat.labels[kept]]
+    vertices = marked(kept_vertex)
     return FlatCharts(
         faces=joined,
-        vmap=np.concatenate([flat.vmap[kept_vertices], fresh.vmap]),
-        plane=np.concatenate([flat.plane[kept_vertices], fresh.plane]),
+        vmap=torch.cat([flat.vmap[vertices], fresh.vmap]),
+        plane=torch.cat([take(flat.plane, vertices), fresh.plane], dim=1),
         labels=labels,
-        valid=np.concatenate([flat.valid[kept_charts], fresh.valid]),
+        owner=torch.cat([chart_rank[flat.owner[vertices]], fresh.owner + kept_charts]),
+        valid=torch.cat([flat.valid[marked(~chosen)], fresh.valid]),
     )
 
 
-def _divide_to_faces(points: Floats, faces: Ints, flat: FlatCharts) -> FlatCharts:
+def _divide_to_faces(points: Tensor, faces: Tensor, flat: FlatCharts) -> FlatCharts:
     """The last resort for charts that never passed: a chart for each of their faces."""
-    if flat.valid.all():
+    if bool(flat.valid.all()):
         return flat
-    log.info("unwrap: %d faces become charts of their own", int((~flat.valid[flat.labels]).sum()))
-    return _flatten_again(points, faces, flat, np.arange(len(faces)), ~flat.valid)
+    count = int((~flat.valid).index_select(0, flat.labels).sum())
+    log.info("unwrap: %d faces become charts of their own", count)
+    each = torch.arange(faces.shape[1], device=faces.device)
+    return _flatten_again(points, faces, flat, each, ~flat.valid)

@@ -1,0 +1,48 @@
+"""Packing: charts side by side in the square, none on another."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from o_voxel.mesh.flatten import FlatCharts, covered_cells
+from o_voxel.mesh.packing import pack_charts
+
+from .measures import triangles
+
+
+def flat_charts(
+    plane: torch.Tensor, faces: torch.Tensor, labels: torch.Tensor, device: torch.device
+) -> FlatCharts:
+    owner = torch.zeros(len(plane), dtype=torch.int64)
+    owner[faces] = labels[:, None]
+    return FlatCharts(
+        faces=faces.T.contiguous().to(device),
+        vmap=torch.arange(len(plane), device=device),
+        plane=plane.double().T.contiguous().to(device),
+        labels=labels.to(device),
+        owner=owner.to(device),
+        valid=torch.ones(int(labels.max()) + 1, dtype=torch.bool, device=device),
+    )
+
+
+def test_more_charts_than_a_row_holds(device: torch.device) -> None:
+    """Hundreds of separate triangles still fit the square."""
+    plane = torch.rand((1200, 2), generator=torch.Generator().manual_seed(0)) * 0.1
+    faces = torch.arange(1200).reshape(-1, 3)
+    packing = pack_charts(flat_charts(plane, faces, torch.arange(400), device), cells=256)
+    assert float(packing.uvs.min()) >= 0
+    assert float(packing.uvs.max()) <= 1
+    assert packing.utilisation > 0.1
+    _, column, row = covered_cells(triangles(packing.uvs.T.cpu(), faces) * 1024)
+    assert len((row * 1024 + column).unique()) == len(row)
+
+
+def test_a_chart_without_a_border_has_its_place_too(device: torch.device) -> None:
+    """Two faces back to back, as simplifying leaves of a small closed part."""
+    plane = torch.tensor([[0.0, 0.0], [2.0, 0.0], [0.0, 1.0], [0.0, 0.0], [3.0, 0.0], [0.0, 3.0]])
+    faces = torch.tensor([[0, 1, 2], [0, 2, 1], [3, 4, 5]])
+    packing = pack_charts(flat_charts(plane, faces, torch.tensor([0, 0, 1]), device), cells=64)
+    assert float(packing.uvs.min()) >= 0
+    assert float(packing.uvs.max()) <= 1
+    size = (packing.uvs[:, [1, 4]] - packing.uvs[:, [0, 3]]).norm(dim=0)
+    assert float(size[0]) == pytest.approx(float(size[1]) * 2 / 3)
