@@ -74,10 +74,10 @@ def run() -> list[Record]:
     from .objects import benchmark_object
 
     warm = benchmark_object(64)
-    to_glb(**_arguments(warm), decimation_target=2_000, texture_size=128, normal_map=True)
-    to_glb(**_arguments(warm), decimation_target=2_000, texture_size=128, remesh=True)
+    to_glb(**arguments(warm), decimation_target=2_000, texture_size=128, normal_map=True)
+    to_glb(**arguments(warm), decimation_target=2_000, texture_size=128, remesh=True)
 
-    dense = _arguments(benchmark_object(512))
+    dense = arguments(benchmark_object(512))
     size = f"{len(dense['vertices']):,} vertices, {len(dense['faces']):,} faces"
     records = []
     for remesh, limit in ((False, 8.0), (True, 20.0)):
@@ -100,7 +100,7 @@ def run() -> list[Record]:
     return records + _unwrap_times(dense) + _round_trip()
 
 
-def _arguments(found: dict[str, Any]) -> dict[str, Any]:
+def arguments(found: dict[str, Any]) -> dict[str, Any]:
     """A benchmark object as arguments of to_glb."""
     return {
         "vertices": found["vertices"],
@@ -148,7 +148,7 @@ def _round_trip(resolution: int = 256) -> list[Record]:
         "attrs": attributes_at((coords.float() + 0.5) / resolution - 0.5),
         "resolution": resolution,
     }
-    asset = to_glb(**_arguments(decoded), decimation_target=50_000, texture_size=1024)
+    asset = to_glb(**arguments(decoded), decimation_target=50_000, texture_size=1024)
     before = (truth["vertices"].numpy(), truth["faces"].numpy())
     chamfer = symmetric_chamfer(before, (z_up(asset.vertices), asset.faces), 100_000)
     points, shown = baked_colours(asset, 100_000)

@@ -36,26 +36,15 @@ def _object(resolution: int) -> dict[str, Any]:
 def _glb(bench: Session, made: dict[str, Any]) -> None:
     from o_voxel.postprocess import to_glb
 
-    from benchmarks.glb import BOX, LAYOUT
+    from benchmarks.glb import arguments
 
-    arguments = {
-        "vertices": made["vertices"],
-        "faces": made["faces"],
-        "attr_volume": made["attrs"],
-        "coords": made["coords"],
-        "attr_layout": LAYOUT,
-        "aabb": BOX,
-        "grid_size": made["resolution"],
-        "decimation_target": 500_000,
-        "texture_size": 2048,
-    }
-    first = wall_ms(lambda: to_glb(**arguments))
     asset: Any = None
 
     def call() -> None:
         nonlocal asset
-        asset = to_glb(**arguments)
+        asset = to_glb(**arguments(made), decimation_target=500_000, texture_size=2048)
 
+    first = wall_ms(call)
     ms = wall_ms(call)
     steps = ", ".join(f"{name} {value:.2f}" for name, value in asset.report.seconds.items())
     note = f"{len(made['vertices'])} vertices; first {first / 1e3:.1f} s; {steps}"

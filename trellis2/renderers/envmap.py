@@ -41,16 +41,20 @@ class EnvMap:
         if self.cube_size < 16 or self.cube_size & (self.cube_size - 1):
             raise InvalidArgumentError(f"cube_size must be a power of two from 16, got {self.cube_size}")
         self._prepared: PreparedLight | None = None
+        self._elsewhere: dict[torch.device, EnvMap] = {}
 
     @property
     def device(self) -> torch.device:
         return self.image.device
 
     def to(self, device: torch.device | str) -> EnvMap:
-        """The same environment on `device`."""
-        if torch.device(device) == self.device:
+        """The same environment on `device`; the same object each time, so that it is prepared once there."""
+        device = torch.device(device)
+        if device == self.device:
             return self
-        return EnvMap(self.image.to(device), self.reference_quirks, self.cube_size)
+        if device not in self._elsewhere:
+            self._elsewhere[device] = EnvMap(self.image.to(device), self.reference_quirks, self.cube_size)
+        return self._elsewhere[device]
 
     @property
     def prepared(self) -> PreparedLight:
@@ -62,7 +66,7 @@ class EnvMap:
                 cube=CubeMap(cube),
                 diffuse=CubeMap(irradiance(coarse, self.reference_quirks)),
                 specular=tuple(CubeMap(x) for x in specular_levels(cube, self.reference_quirks)),
-                fg=fg_table().to(self.device),
+                fg=fg_table(self.device),
             )
         return self._prepared
 

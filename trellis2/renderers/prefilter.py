@@ -100,12 +100,11 @@ def _filter(cube: torch.Tensor, roughness: float, cutoff: float, reference_quirk
     return result.reshape(cube.shape)
 
 
-@lru_cache(maxsize=1)
-def fg_table() -> torch.Tensor:
-    """Scale and bias of F0 in the split-sum integral, [256, 256, 2] on the CPU (row roughness, column
-    cosine).
+@lru_cache(maxsize=4)
+def fg_table(device: torch.device | str = "cpu") -> torch.Tensor:
+    """Scale and bias of F0 in the split-sum integral, [256, 256, 2] (row roughness, column cosine).
 
-    GGX with alpha = roughness^2, height-correlated Smith, at (i + 0.5) / 256; made once a process.
+    GGX with alpha = roughness^2, height-correlated Smith, at (i + 0.5) / 256; made once a process and device.
     """
     from o_voxel.kernels import as_warp, launch, warp_module
 
@@ -113,13 +112,13 @@ def fg_table() -> torch.Tensor:
     from trellis2.renderers import prefilter_kernels
 
     nodes, weights = np.polynomial.legendre.leggauss(FG_NODES)
-    table = torch.empty((FG_SIZE * FG_SIZE, 2))
+    table = torch.empty((FG_SIZE * FG_SIZE, 2), device=device)
     inputs = [
         FG_SIZE,
         FG_NODES,
-        as_warp(torch.from_numpy((nodes + 1.0) / 2.0).float(), wp.float32),
-        as_warp(torch.from_numpy(weights / 2.0).float(), wp.float32),
+        as_warp(torch.from_numpy((nodes + 1.0) / 2.0).to(table), wp.float32),
+        as_warp(torch.from_numpy(weights / 2.0).to(table), wp.float32),
         as_warp(table, wp.vec2),
     ]
-    launch(prefilter_kernels.integrate_fg, table.shape[0], inputs, "cpu")
+    launch(prefilter_kernels.integrate_fg, table.shape[0], inputs, device)
     return table.reshape(FG_SIZE, FG_SIZE, 2)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import zlib
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from io import BytesIO
 
@@ -51,16 +53,19 @@ class Material:
         """(format, bytes) of each picture. Alpha that the material uses is never dropped: jpeg then
         becomes png."""
         check_texture_format(texture_format)
-        result = {}
-        for name, image in self.pictures().items():
-            kind = texture_format
-            if image.shape[2] == 4 and (self.alpha_mode == "OPAQUE" or bool((image[..., 3] == 255).all())):
-                # glTF ignores alpha of an opaque material; other programs may not.
-                image = image[..., :3]
-            if image.shape[2] == 4 and kind == "jpeg":
-                kind = "png"
-            result[name] = (kind, encode_image(image, kind))
-        return result
+        pictures = self.pictures()
+        # The encoders release the interpreter's lock.
+        with ThreadPoolExecutor(len(pictures)) as pool:
+            found = pool.map(lambda image: self._encoded(image, texture_format), pictures.values())
+            return dict(zip(pictures, found, strict=True))
+
+    def _encoded(self, image: np.ndarray, kind: str) -> tuple[str, bytes]:
+        if image.shape[2] == 4 and (self.alpha_mode == "OPAQUE" or bool((image[..., 3] == 255).all())):
+            # glTF ignores alpha of an opaque material; other programs may not.
+            image = image[..., :3]
+        if image.shape[2] == 4 and kind == "jpeg":
+            kind = "png"
+        return kind, encode_image(image, kind)
 
 
 def check_texture_format(texture_format: str) -> None:
@@ -75,7 +80,8 @@ def encode_image(image: np.ndarray, kind: str) -> bytes:
     target = BytesIO()
     picture = Image.fromarray(np.ascontiguousarray(image))
     if kind == "png":
-        picture.save(target, "PNG", compress_level=6)
+        # Runs only: baked textures hold few other repetitions, and looking for them takes four times as long.
+        picture.save(target, "PNG", compress_level=6, compress_type=zlib.Z_RLE)
     elif kind == "webp":
         picture.save(target, "WEBP", quality=_WEBP_QUALITY, method=4)
     else:

@@ -1,0 +1,199 @@
+"""A CUDA device that is not there: tensors that say they are on one, computed on the CPU.
+
+Inside `SimulatedCuda` every torch call is watched. Tensors made with a CUDA device keep their data on the CPU
+but answer `device` with cuda:0, so that the code under test takes the ways that it takes on a GPU. What a GPU
+would refuse is refused: operands on two devices, `numpy()` without `cpu()`, a kernel launched over memory of
+the other device. What a GPU would do slowly is counted: bytes brought to the CPU, and waits for a result. It
+shows neither speed nor what the real kernels round to; `tests/o_voxel/postprocess/test_cuda.py` needs a GPU.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+from o_voxel import kernels
+from torch.overrides import TorchFunctionMode, resolve_name
+
+CUDA = torch.device("cuda", 0)
+TARGET = "simulated cuda"
+"""What stands for the Warp device."""
+
+TO_NUMPY = {"numpy", "__array__"}
+WAITS = {
+    "item",
+    "tolist",
+    "__bool__",
+    "__int__",
+    "__float__",
+    "__index__",
+    "equal",
+    "nonzero",
+    "unique",
+    "bincount",
+}
+NEW_HOME = {"to", "cpu", "cuda"}
+
+
+class OnGpu(torch.Tensor):
+    """Data on the CPU that passes for CUDA memory."""
+
+
+class DeviceError(RuntimeError):
+    """Something that a real GPU would refuse."""
+
+
+class SimulatedCuda(TorchFunctionMode):
+    """Watches torch calls: `copied` counts the bytes that each function brought to the CPU, `waits` the calls
+    that wait for the GPU."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.copied: Counter[str] = Counter()
+        self.waits = 0
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = dict(kwargs or {})
+        name = _name(func)
+        tensors = list(_tensors((args, kwargs)))
+        there = [t for t in tensors if isinstance(t, OnGpu)]
+        if func == torch.Tensor.device.__get__ and there:
+            return CUDA
+        if func == torch.Tensor.is_cuda.__get__ and there:
+            return True
+        if name == "as_subclass":
+            return _plainly(func, args, kwargs)
+        if name in NEW_HOME and isinstance(args[0], torch.Tensor):
+            return self._moved(func, name, args, kwargs)
+        if name in TO_NUMPY and there:
+            raise DeviceError(f"{name} of a tensor on the GPU: call cpu() first")
+        target = kwargs.get("device")
+        on_gpu = bool(there) if target is None else torch.device(target).type == "cuda"
+        if on_gpu and target is not None:
+            kwargs["device"] = "cpu"
+        strays = [t for t in tensors if not isinstance(t, OnGpu) and t.ndim > 0]
+        if there and strays:
+            raise DeviceError(f"{name}: {len(there)} tensors on the GPU and {len(strays)} on the CPU")
+        if there:
+            self.waits += name in WAITS or (name == "__getitem__" and _has_mask(args[1]))
+        result = _plainly(func, args, kwargs)
+        return _as_gpu(result) if on_gpu else result
+
+    def _moved(self, func: Any, name: str, args: Any, kwargs: Any) -> torch.Tensor:
+        """`to`, `cpu` and `cuda`: the data stay where they are, what they pass for changes."""
+        source = args[0]
+        to_gpu = isinstance(source, OnGpu) if name == "to" else name == "cuda"
+        rest = []
+        for value in (*args[1:], *kwargs.values()):
+            if isinstance(value, torch.Tensor):
+                to_gpu = isinstance(value, OnGpu)
+                rest.append(value.dtype)
+            elif isinstance(value, (torch.device, str)):
+                to_gpu = torch.device(value).type == "cuda"
+            elif isinstance(value, torch.dtype):
+                rest.append(value)
+        moved = _plainly(torch.Tensor.to, (source, *rest), {}) if rest else source
+        if isinstance(source, OnGpu) and not to_gpu:
+            self.copied[_caller()] += moved.numel() * moved.element_size()
+            self.waits += 1
+        return _as_gpu(moved) if to_gpu else moved.as_subclass(torch.Tensor)
+
+
+def _name(func: Any) -> str:
+    return str(getattr(func, "__name__", resolve_name(func)))
+
+
+def _plainly(func: Any, args: Any, kwargs: Any) -> Any:
+    with torch._C.DisableTorchFunctionSubclass():
+        return func(*args, **kwargs)
+
+
+def _tensors(value: Any) -> Iterator[torch.Tensor]:
+    if isinstance(value, torch.Tensor):
+        yield value
+    elif isinstance(value, (list, tuple)):
+        for part in value:
+            yield from _tensors(part)
+    elif isinstance(value, dict):
+        yield from _tensors(list(value.values()))
+
+
+def _as_gpu(value: Any) -> Any:
+    if isinstance(value, torch.Tensor):
+        return value if isinstance(value, OnGpu) else value.as_subclass(OnGpu)
+    if isinstance(value, (list, tuple)) and any(isinstance(v, torch.Tensor) for v in value):
+        parts = [_as_gpu(v) for v in value]
+        return type(value)(parts)  # torch's named tuples take one list, too
+    return value
+
+
+def _has_mask(index: Any) -> bool:
+    return any(t.dtype == torch.bool for t in _tensors(index))
+
+
+def _caller() -> str:
+    """The file of this project that asked for a copy."""
+    import inspect
+
+    for frame in inspect.stack()[2:]:
+        if "o_voxel/" in frame.filename or "trellis2/" in frame.filename:
+            return frame.filename.rsplit("/", 1)[1].removesuffix(".py") + "." + frame.function
+    return "?"
+
+
+@contextlib.contextmanager
+def simulated_cuda() -> Iterator[SimulatedCuda]:
+    """Torch and Warp as they behave with tensors on CUDA."""
+    wp: Any = kernels.warp_module()
+    genuine = {
+        name: getattr(wp, name) for name in ("from_torch", "launch", "load_module", "device_from_torch")
+    }
+
+    def from_torch(tensor: torch.Tensor, **options: Any) -> Any:
+        array = genuine["from_torch"](tensor.as_subclass(torch.Tensor), **options)
+        array.passes_for_gpu = isinstance(tensor, OnGpu)
+        return array
+
+    def launch(kernel: Any, dim: int, inputs: Any, device: Any) -> None:
+        for value in inputs:
+            for array in _arrays(value, wp):
+                if array.passes_for_gpu != (device == TARGET):
+                    raise DeviceError(f"{kernel.key} on {device} got an array of the other device")
+        genuine["launch"](kernel, dim=dim, inputs=inputs, device="cpu")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(wp, "from_torch", from_torch)
+        patch.setattr(wp, "launch", launch)
+        patch.setattr(wp, "load_module", lambda module, device: genuine["load_module"](module, device="cpu"))
+        patch.setattr(
+            wp,
+            "device_from_torch",
+            lambda device: (
+                TARGET if torch.device(device).type == "cuda" else genuine["device_from_torch"](device)
+            ),
+        )
+        patch.setattr(wp, "stream_from_torch", lambda stream: stream)
+        patch.setattr(wp, "ScopedStream", contextlib.nullcontext)
+        patch.setattr(torch.cuda, "current_stream", lambda device=None: None)
+        patch.setattr(torch.cuda, "synchronize", lambda device=None: None)
+        with SimulatedCuda() as watch:
+            yield watch
+
+
+def _arrays(value: Any, wp: Any) -> Iterator[Any]:
+    if isinstance(value, wp.array):
+        yield value
+    elif hasattr(value, "_cls"):  # a struct
+        for name in value._cls.vars:
+            yield from _arrays(getattr(value, name), wp)
+
+
+def on_gpu(value: Any) -> Any:
+    """Tensors of a dict, list or tensor as if on the GPU."""
+    if isinstance(value, dict):
+        return {name: on_gpu(part) for name, part in value.items()}
+    return value.as_subclass(OnGpu) if isinstance(value, torch.Tensor) else value
