@@ -11,19 +11,21 @@ import numpy as np
 import torch
 from torch import Tensor
 
+_LANES = 32
+
 
 def group_sums(group: Tensor, values: Tensor, count: int) -> Tensor:
     """Sums [count] of values [N] float64 by their group [N]."""
     if values.device.type == "cpu":
         return torch.from_numpy(np.bincount(group.numpy(), values.numpy(), count))
-    return values.new_zeros(count).index_add_(0, group, values)
+    return scattered_sums(group, values, count)
 
 
 def group_sizes(group: Tensor, count: int) -> Tensor:
     """Members [count] int64 of each group."""
     if group.device.type == "cpu":
         return torch.from_numpy(np.bincount(group.numpy(), minlength=count))
-    return group.new_zeros(count).index_add_(0, group, torch.ones_like(group))
+    return scattered_sums(group, torch.ones_like(group), count)
 
 
 def group_lowest(group: Tensor, values: Tensor, start: Tensor) -> Tensor:
@@ -32,7 +34,34 @@ def group_lowest(group: Tensor, values: Tensor, start: Tensor) -> Tensor:
         lowest = start.numpy().copy()
         np.minimum.at(lowest, group.numpy(), values.numpy())
         return torch.from_numpy(lowest)
-    return start.scatter_reduce(0, group, values, "amin")
+    return scattered_lowest(group, values, start)
+
+
+def scattered_sums(group: Tensor, values: Tensor, count: int) -> Tensor:
+    """`group_sums` by atomic additions, of any dtype."""
+    place, places = _places(group, count)
+    sums = values.new_zeros(count * places).index_add_(0, place, values)
+    return sums if places == 1 else sums.reshape(count, places).sum(dim=1)
+
+
+def scattered_lowest(group: Tensor, values: Tensor, start: Tensor) -> Tensor:
+    """`group_lowest` by atomic minima."""
+    place, places = _places(group, len(start))
+    if places == 1:
+        return start.scatter_reduce(0, place, values, "amin")
+    lowest = start[:, None].repeat(1, places).reshape(-1).scatter_reduce_(0, place, values, "amin")
+    return lowest.reshape(len(start), places).amin(dim=1)
+
+
+def _places(group: Tensor, count: int) -> tuple[Tensor, int]:
+    """Where each member adds up and how many places a group has.
+
+    Members of few large groups take their group's places in turn, so that the lanes of a GPU do not queue for
+    one address.
+    """
+    if len(group) < _LANES * _LANES * count or not count:
+        return group, 1
+    return group * _LANES + torch.arange(len(group), device=group.device) % _LANES, _LANES
 
 
 def marked(mask: Tensor) -> Tensor:

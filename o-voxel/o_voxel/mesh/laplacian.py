@@ -96,7 +96,7 @@ class ConjugateGradients:
         weights = total.index_select(0, (opens.cumsum(0) - 1).index_select(0, entry))
         keys = keys.index_select(0, entry)
         row = torch.div(keys, count, rounding_mode="floor")
-        self._columns, self._weights = keys - row * count, weights[:, None]
+        self._columns, self._pulls = keys - row * count, -weights[:, None]
         self._offsets = torch.cat([row.new_zeros(1), group_sizes(row, count).cumsum(0)])
         self._diagonal = group_sums(row, weights, count)[:, None]
         self._inverse = torch.where(self._diagonal > 0, 1.0 / self._diagonal.clamp_min(1e-30), 0.0)
@@ -110,7 +110,7 @@ class ConjugateGradients:
         coarse = self._diagonal.new_zeros((count + 1) ** 2)
         columns = patch.index_select(0, self._columns)
         row = patch.index_select(0, row)
-        coarse += group_sums(row * (count + 1) + columns, -self._weights[:, 0], len(coarse))
+        coarse += group_sums(row * (count + 1) + columns, self._pulls[:, 0], len(coarse))
         coarse += group_sums(patch * (count + 2), self._diagonal[:, 0], len(coarse))
         coarse = coarse.reshape(count + 1, count + 1)
         inner = coarse[:count, :count]
@@ -126,9 +126,9 @@ class ConjugateGradients:
 
     def _times(self, x: Tensor) -> Tensor:
         """L x of columns x [W, 2]."""
-        pulls = x.index_select(0, self._columns) * self._weights
+        pulls = x.index_select(0, self._columns) * self._pulls
         pulled = torch.segment_reduce(pulls, "sum", offsets=self._offsets, axis=0, unsafe=True, initial=0.0)
-        return torch.addcmul(-pulled, self._diagonal, x)
+        return torch.addcmul(pulled, self._diagonal, x)
 
     def _precondition(self, residual: Tensor) -> Tensor:
         shares = residual.new_zeros(len(self._coarse), 2).index_add_(0, self._patch, residual)

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from .charts import principal_angles
 from .flatten import FlatCharts, chart_boxes, signed_areas
-from .groups import marked, runs, sorting
+from .groups import group_sizes, marked, runs, sorting
 from .vectors import length, take
 
 Floats = NDArray[np.float64]
@@ -53,11 +53,19 @@ class _Silhouette:
 
 @dataclass(frozen=True)
 class _Outline:
-    """`points` [2, N] along the borders of the charts `owner` [N], ascending; `first` [charts] of each."""
+    """`points` [2, N] along the borders of the charts, chart by chart, and how many `counts` [charts] each
+    has, at least one."""
 
     points: Floats
-    owner: Ints
-    first: Ints
+    counts: Ints
+
+    @cached_property
+    def owner(self) -> Ints:
+        return np.repeat(np.arange(len(self.counts)), self.counts)
+
+    @cached_property
+    def first(self) -> Ints:
+        return np.cumsum(self.counts) - self.counts
 
 
 def pack_charts(flat: FlatCharts, cells: int = 512) -> Packing:
@@ -128,11 +136,8 @@ def _outline(plane: Tensor, flat: FlatCharts, spacing: float) -> _Outline:
     step = torch.arange(len(edge), device=edge.device) - (steps.cumsum(0) - steps).index_select(0, edge)
     points = take(a, edge) + take(b - a, edge) * (step / steps.index_select(0, edge))
     owner = chart.index_select(0, edge)
-    order = sorting(owner)
-    first = marked(runs(owner.index_select(0, order)))
-    return _Outline(
-        take(points, order).cpu().numpy(), owner.index_select(0, order).cpu().numpy(), first.cpu().numpy()
-    )
+    sizes = group_sizes(owner, len(flat.valid))
+    return _Outline(take(points, sorting(owner)).cpu().numpy(), sizes.cpu().numpy())
 
 
 def _silhouettes(outline: _Outline, scale: float, turn: int) -> list[_Silhouette]:
@@ -163,7 +168,7 @@ def _cells(along: Floats, outline: _Outline) -> NDArray[np.int32]:
 
 def _drop(outline: _Outline, scale: float, cells: int) -> tuple[Ints, Floats, int]:
     """Turns [charts], lower-left corners [2, charts] in cells, and the height that the packing needs."""
-    charts = len(outline.first)
+    charts = len(outline.counts)
     tried = range(0, TURNS, 1 if charts < _MANY_CHARTS else 2)
     by_turn = {turn: _silhouettes(outline, scale, turn) for turn in tried}
     largest_first = np.argsort([-max(len(s.top), s.height) for s in by_turn[0]], kind="stable")

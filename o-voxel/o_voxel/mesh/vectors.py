@@ -11,6 +11,8 @@ from torch import Tensor
 
 def take(vectors: Tensor, index: Tensor) -> Tensor:
     """Columns [K, M] of vectors [K, N] by index [M]."""
+    if vectors.device.type != "cpu":
+        return vectors.index_select(1, index)
     return torch.stack([axis.index_select(0, index) for axis in vectors])
 
 

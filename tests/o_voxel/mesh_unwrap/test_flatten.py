@@ -75,6 +75,7 @@ CASES = {
         *((vertices * 10.0**-k, faces) for k, (vertices, faces) in enumerate([sheet(20, 20)] * 6)),
         *((vertices * 1e-3, faces) for vertices, faces in [sheet(1, 1)] * 400),
     ),
+    "crumbs": joined(*[sheet(1, 1)] * 1100),
     "without area": joined(sheet(10, 10), point(), slivers(), point()),
     "a ball": ball(),
 }

@@ -2,8 +2,17 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
-from o_voxel.mesh.groups import group_lowest, group_sizes, group_sums, marked, sorting
+from o_voxel.mesh.groups import (
+    group_lowest,
+    group_sizes,
+    group_sums,
+    marked,
+    scattered_lowest,
+    scattered_sums,
+    sorting,
+)
 
 
 def test_groups(device: torch.device) -> None:
@@ -24,6 +33,20 @@ def test_groups(device: torch.device) -> None:
         assert float(lowest[k]) == min([0.02, *inside.tolist()])
     assert bool((start == 0.02).all())
     assert sizes.dtype == torch.int64
+
+
+@pytest.mark.parametrize("members", [3000, 40_000])
+def test_atomic_forms_agree(device: torch.device, members: int) -> None:
+    """What a GPU uses, with few members a group and with so many that they share places."""
+    generator = torch.Generator().manual_seed(0)
+    group = torch.randint(0, 20, (members,), generator=generator)
+    values = torch.rand(members, generator=generator, dtype=torch.float64)
+    start = torch.full((20,), 1e-3, dtype=torch.float64)
+    sums = scattered_sums(group.to(device), values.to(device), 20)
+    lowest = scattered_lowest(group.to(device), values.to(device), start.to(device))
+    torch.testing.assert_close(sums.cpu(), group_sums(group, values, 20))
+    assert torch.equal(lowest.cpu(), group_lowest(group, values, start))
+    assert len(scattered_sums(group[:0].to(device), values[:0].to(device), 0)) == 0
 
 
 def test_orders(device: torch.device) -> None:
