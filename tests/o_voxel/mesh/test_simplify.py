@@ -9,6 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from o_voxel.errors import ArgumentError
+from o_voxel.mesh import quadric
 from o_voxel.mesh.bvh import TriangleBVH
 from o_voxel.mesh.simplify import Method, simplify
 
@@ -128,6 +129,18 @@ def test_a_frayed_mesh_takes_few_attempts(attempts: list[bool], lost: float) -> 
     assert not attempts[-1]  # at the end borders had to move
     away = TriangleBVH(points, frayed).closest(fewer_points).distance
     assert float(away.mean()) < 0.02
+
+
+@pytest.mark.parametrize("counted", [1 << 17, 1000])
+def test_border_edges_of_large_meshes_are_estimated(monkeypatch: pytest.MonkeyPatch, counted: int) -> None:
+    monkeypatch.setattr(quadric, "COUNTED", counted)
+    faces = shapes.sphere(80)[1]
+    frayed = faces[torch.rand(len(faces), generator=torch.Generator().manual_seed(0)) >= 0.2]
+    exact = list(shapes.edge_counts(frayed).values()).count(1)
+    assert quadric.border_edges(frayed.numpy()) == pytest.approx(
+        exact, rel=0 if counted > len(frayed) else 0.1
+    )
+    assert quadric.border_edges(faces.numpy()) == 0
 
 
 def test_a_sound_mesh_takes_one_attempt_and_keeps_its_border(attempts: list[bool]) -> None:
