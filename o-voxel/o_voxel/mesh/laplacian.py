@@ -75,7 +75,8 @@ class ConjugateGradients:
     The fine level is the diagonal. The coarse one gives each chart's patches (what of it lies in one cell of
     a grid in space) one unknown each and solves for those exactly by a dense inverse, which spares the many
     iterations that a change takes to cross a large chart. Charts are scaled to edges about 1 long, so that
-    each of them counts by its vertices, whatever its size.
+    each of them counts by its vertices, whatever its size. What `most_iterations` leave is left: flattening
+    checks each chart anyway.
     """
 
     tolerance = 1e-3  # root mean square error of the edges, of their length
@@ -116,9 +117,8 @@ class ConjugateGradients:
         inner = coarse[:count, :count]
         chart = system.owner.new_zeros(count + 1).index_copy_(0, patch, system.owner)[:count]
         typical = inner.diagonal().mean().clamp_min(1e-9)
-        inner += (
-            chart[:, None] == chart
-        ) * typical  # what a chart's translation costs: the system is singular
+        # The system is singular: give each chart's translation a cost, which changes no other solution.
+        inner += (chart[:, None] == chart) * typical
         inner.diagonal().add_(1e-9 * typical)
         whole = torch.zeros_like(coarse)
         whole[:count, :count] = torch.cholesky_inverse(torch.linalg.cholesky(inner))

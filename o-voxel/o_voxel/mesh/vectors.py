@@ -17,6 +17,7 @@ def take(vectors: Tensor, index: Tensor) -> Tensor:
 
 
 def dot(a: Tensor, b: Tensor) -> Tensor:
+    """Scalar products [N] of vectors [K, N]."""
     total = a[0] * b[0]
     for axis in range(1, len(a)):
         total = total.addcmul_(a[axis], b[axis])
@@ -24,12 +25,14 @@ def dot(a: Tensor, b: Tensor) -> Tensor:
 
 
 def cross(a: Tensor, b: Tensor) -> Tensor:
+    """Vector products [3, N] of vectors [3, N]."""
     return torch.stack(
         [a[1] * b[2] - a[2] * b[1], a[2] * b[0] - a[0] * b[2], a[0] * b[1] - a[1] * b[0]],
     )
 
 
 def length(a: Tensor) -> Tensor:
+    """Lengths [N] of vectors [K, N]."""
     return dot(a, a).sqrt_()
 
 
