@@ -22,20 +22,20 @@ def distance_to_object(points: torch.Tensor) -> torch.Tensor:
     small = torch.full_like(x, math.inf)
     for k in range(8):
         angle = math.pi / 4 * k
-        centre = torch.tensor([0.34 * math.cos(angle), 0.34 * math.sin(angle), 0.3 if k % 2 else -0.3])
+        centre = points.new_tensor([0.34 * math.cos(angle), 0.34 * math.sin(angle), 0.3 if k % 2 else -0.3])
         small = torch.minimum(small, (points - centre).norm(dim=1) - 0.045)
     return torch.minimum(torch.minimum(sphere, torus), small)
 
 
 def attributes_at(points: torch.Tensor) -> torch.Tensor:
     """Base colour, metallic, roughness and alpha [Q, 6] in [0, 1], smooth over the object."""
-    colour = 0.5 + 0.45 * torch.sin(points * 12.0 + torch.tensor([0.0, 1.0, 2.0]))
+    colour = 0.5 + 0.45 * torch.sin(points * 12.0 + points.new_tensor([0.0, 1.0, 2.0]))
     metallic = (points[:, :1] > 0).float()
     roughness = 0.5 + 0.4 * torch.cos(points[:, 2:] * 9.0)
     return torch.cat([colour, metallic, roughness, torch.ones_like(metallic)], dim=1)
 
 
-def benchmark_object(resolution: int = 512) -> dict[str, Any]:
+def benchmark_object(resolution: int = 512, device: torch.device | str = "cpu") -> dict[str, Any]:
     """A mesh such as the shape decoder makes, one vertex a surface voxel, and an attribute row for each.
 
     At 512: 0.75 M vertices and 1.5 M faces. Returns `vertices` [V, 3] float32 in [-0.5, 0.5]^3, `faces` [F,
@@ -47,11 +47,11 @@ def benchmark_object(resolution: int = 512) -> dict[str, Any]:
     def field(points: torch.Tensor, limit: float) -> torch.Tensor:
         return distance_to_object(points / resolution - 0.5) * resolution
 
-    surface = isosurface(field, resolution)
+    surface = isosurface(field, resolution, device=device)
     vertices = surface.vertices / resolution - 0.5
     # A fixed jitter of a few hundredths of a voxel, as decoded vertices have.
     noise = torch.rand(vertices.shape, generator=torch.Generator().manual_seed(0)) - 0.5
-    vertices = vertices + noise * (0.06 / resolution)
+    vertices = vertices + noise.to(vertices) * (0.06 / resolution)
     return {
         "vertices": vertices,
         "faces": surface.faces,
