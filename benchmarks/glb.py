@@ -97,7 +97,7 @@ def run() -> list[Record]:
             webp = len(asset.export(texture_format="webp"))
             records.append(Record("GLB with webp", webp / 1e6, "MB", 2.0))
     records.append(Record("peak memory of to_glb", peak_memory_gb(), "GB", 2.5, "object included"))
-    return records + _unwrap_times(dense) + _round_trip()
+    return records + _unwrap_times(dense) + _frayed() + _round_trip()
 
 
 def arguments(found: dict[str, Any]) -> dict[str, Any]:
@@ -127,6 +127,22 @@ def _unwrap_times(dense: dict[str, Any]) -> list[Record]:
         note = f"{found.num_charts} charts, {found.utilisation:.0%} of the atlas"
         records.append(Record(f"unwrap {target // 1000} k faces", seconds, "s", None, note))
     return records
+
+
+def _frayed() -> list[Record]:
+    """Weights that are still rough decode to thousands of open pieces."""
+    from o_voxel.mesh.simplify import simplify
+
+    from .objects import benchmark_object
+
+    made = benchmark_object(256)
+    faces = made["faces"]
+    faces = faces[torch.rand(len(faces), generator=torch.Generator().manual_seed(0)) > 0.3]
+    start = time.perf_counter()
+    fewer = simplify(made["vertices"], faces, 50_000)[1]
+    seconds = time.perf_counter() - start
+    note = f"{len(faces):,} faces, three tenths lost at random, to {len(fewer):,}"
+    return [Record("simplify a frayed mesh", seconds, "s", 2.0, note)]
 
 
 def _round_trip(resolution: int = 256) -> list[Record]:
