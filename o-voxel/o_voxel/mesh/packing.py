@@ -12,7 +12,6 @@ from functools import cached_property
 
 import numpy as np
 import torch
-from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -49,6 +48,10 @@ class _Silhouette:
     @cached_property
     def height(self) -> int:
         return int(self.top.max())
+
+    @cached_property
+    def area_below(self) -> int:
+        return int(self.bottom.sum())
 
 
 @dataclass(frozen=True)
@@ -176,16 +179,18 @@ def _drop(outline: _Outline, scale: float, cells: int) -> tuple[Ints, Floats, in
     turns = np.zeros(charts, dtype=np.int64)
     corners = np.zeros((2, charts))
     for chart in largest_first:
+        filled = np.concatenate([[0], np.cumsum(skyline)])
         best: tuple[float, int, int, int] | None = None
         for turn in tried:
             shape = by_turn[turn][chart]
             width = len(shape.top)
             if width > cells:
                 continue
-            gaps = sliding_window_view(skyline, width) - shape.bottom  # [places, width]
-            rest = gaps.max(axis=1)
+            windows = np.ndarray((width, cells + 1 - width), np.int32, skyline, strides=2 * skyline.strides)
+            rest = (windows - shape.bottom[:, None]).max(axis=0)  # [places]
             # Area lost below, in cells of height over the chart's width, weighed with how high it reaches.
-            score = 2 * rest - gaps.sum(axis=1) / width + shape.height
+            below = filled[width:] - filled[:-width] - shape.area_below
+            score = 2 * rest - below / width + shape.height
             place = int(score.argmin())
             if best is None or score[place] < best[0]:
                 best = (float(score[place]), turn, place, int(rest[place]))
