@@ -6,6 +6,7 @@ import torch
 
 from .edges import edge_table
 from .graph import connected_labels
+from .groups import group_sums
 from .normals import face_areas
 from .repair import keep_faces
 from .validation import check_mesh
@@ -40,5 +41,4 @@ def keep_largest_component(vertices: torch.Tensor, faces: torch.Tensor) -> tuple
 
 def component_areas(vertices: torch.Tensor, faces: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     """Total area of each component, float64 [components]."""
-    areas = torch.zeros(int(labels.max()) + 1, dtype=torch.float64, device=faces.device)
-    return areas.index_add_(0, labels, face_areas(vertices, faces).double())
+    return group_sums(labels, face_areas(vertices, faces).double(), int(labels.max()) + 1)

@@ -6,7 +6,7 @@ import torch
 
 from .edges import edge_table
 from .graph import connected_labels
-from .groups import group_lowest, marked
+from .groups import group_lowest, group_sizes, group_sums, marked
 from .normals import face_areas, face_normals
 from .validation import check_mesh
 
@@ -116,7 +116,7 @@ def _outward(vertices: torch.Tensor, faces: torch.Tensor, labels: torch.Tensor) 
     areas = face_areas(vertices, faces)
     order = torch.argsort(areas, descending=True, stable=True)
     order = order[torch.argsort(labels[order], stable=True)]  # by component, large faces first
-    sizes = torch.bincount(labels, minlength=count)
+    sizes = group_sizes(labels, count)
     rank = torch.arange(len(faces), device=faces.device) - (sizes.cumsum(0) - sizes)[labels[order]]
     voters = order[(rank < SAMPLES) & (areas[order] > 0)]
     normals = face_normals(vertices, faces)[voters]
@@ -134,8 +134,7 @@ def _outward(vertices: torch.Tensor, faces: torch.Tensor, labels: torch.Tensor) 
 def _volumes(vertices: torch.Tensor, faces: torch.Tensor, labels: torch.Tensor, count: int) -> torch.Tensor:
     """Six times the signed volume of each component about its own mean, float64 [count]."""
     corners = vertices.double()[faces.long()]  # [F, 3, 3]
-    size = torch.bincount(labels, minlength=count)[:, None]
-    mean = corners.new_zeros((count, 3)).index_add_(0, labels, corners.mean(dim=1)) / size
+    sums = [group_sums(labels, along, count) for along in corners.mean(dim=1).unbind(dim=1)]
+    mean = torch.stack(sums, dim=1) / group_sizes(labels, count)[:, None]
     a, b, c = (corners - mean[labels][:, None]).unbind(dim=1)
-    signed = (a * torch.linalg.cross(b, c)).sum(dim=1)
-    return signed.new_zeros(count).index_add_(0, labels, signed)
+    return group_sums(labels, (a * torch.linalg.cross(b, c)).sum(dim=1), count)
