@@ -79,11 +79,12 @@ def pack_charts(flat: FlatCharts, cells: int = 512) -> Packing:
     charts = len(flat.valid)
     upright = _upright(flat.plane, flat.owner, charts)
     longest = float(upright.max())
-    outline = _outline(upright, flat, spacing=longest / (2 * cells))
     area = float(signed_areas(flat.plane, flat.faces).abs().sum())
-    limit = (cells - 3) / max(longest, 1e-30)  # the longest chart must fit
+    full = cells / max(area, 1e-30) ** 0.5  # the scale at which the charts' area is the atlas'
+    limit = min((cells - 3) / max(longest, 1e-30), full)  # the longest chart must fit
+    outline = _outline(upright, flat, spacing=0.25 / limit)
 
-    scale = min(limit, cells * float(np.sqrt(_FIRST_FILL / max(area, 1e-30))))
+    scale = min(limit, full * float(np.sqrt(_FIRST_FILL)))
     fitting, too_large = 0.0, np.inf
     turns, corners = np.zeros(charts, dtype=np.int64), np.zeros((2, charts))
     for attempt in range(_SHRINK_LIMIT):
