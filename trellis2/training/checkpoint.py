@@ -15,7 +15,7 @@ from .config import MiniConfig
 SLIM_FILES = {
     "front": ("ss_enc", "ss_dec", "ss_heads", "encoder", "dense_head"),
     "shape": ("shape_enc", "shape_dec"),
-    "tex": ("tex_enc", "tex_dec", "tex_heads"),
+    "tex": ("tex_enc", "tex_dec"),
     "ss_flow": ("ss_flow",),
     "shape_flow": ("shape_flow",),
     "tex_flow": ("tex_flow",),

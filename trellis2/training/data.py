@@ -65,12 +65,17 @@ class Voxels:
     attributes: SparseTensor  # [T, 6] in -1..1
 
 
-def collate(objects: list[VoxelObject]) -> Voxels:
-    """Stack objects with a batch column, and build what every layer will ask of the coordinates."""
-    columns = [torch.full_like(o.coords[:, :1], i) for i, o in enumerate(objects)]
-    coords = torch.cat([torch.cat([c, o.coords], 1) for c, o in zip(columns, objects, strict=True)])
+def collate(objects: list[VoxelObject], side: int | None = None) -> Voxels:
+    """Stack objects with a batch column, and build what every layer will ask of the coordinates.
+
+    With `side` the objects are blocks of that size, and coordinates count from their block's corner.
+    """
+    coords = torch.cat([o.coords for o in objects])
+    sizes = torch.tensor([len(o.coords) for o in objects]).to(coords.device)
+    column = torch.repeat_interleave(sizes.int(), output_size=len(coords))
+    coords = torch.cat([column[:, None].int(), coords if side is None else coords % side], 1)
     vertices = SparseTensor(torch.cat([o.vertices for o in objects]), coords, len(objects))
-    prepare_cache(vertices, objects[0].resolution)
+    prepare_cache(vertices, side or objects[0].resolution)
     attributes = vertices.replace(torch.cat([o.attributes for o in objects]) * 2 - 1)
     return Voxels(vertices, vertices.replace(torch.cat([o.intersected for o in objects])), attributes)
 
@@ -104,42 +109,78 @@ def dense_neighbor_table(coords: Tensor, batch: int, resolution: int) -> Tensor:
 
 
 class VoxelPool:
-    """Voxelised objects to draw batches from: every batch brings one new object in, older ones fill it up.
+    """Blocks of voxelised objects to draw batches from; every batch brings one new object in.
 
-    An object takes many small launches to voxelise, so that most of a batch comes from the pool, recoloured.
+    An object takes many small launches to voxelise, and at full resolution it alone would fill a batch:
+    blocks of many objects, recoloured, teach more.
     """
 
-    def __init__(self, bank: TableBank, resolution: int, most_voxels: int = 300_000_000) -> None:
-        self.bank, self.resolution, self.most = bank, resolution, most_voxels
-        self.objects: list[VoxelObject] = []
+    def __init__(
+        self, bank: TableBank, resolution: int, most_voxels: int = 200_000_000, least_objects: int = 24
+    ) -> None:
+        self.bank, self.resolution, self.most, self.least = bank, resolution, most_voxels, least_objects
+        self.side = resolution
+        self.objects: list[list[VoxelObject]] = []  # each in blocks
         self.total = 0
 
-    def batch(self, budget: int, limit: int) -> Voxels:
-        """Distinct objects until their voxels come near `budget` or there are `limit`; one at least."""
-        newest = self._grow()
-        chosen, total = [newest], newest.coords.shape[0]
-        for i in torch.randperm(len(self.objects) - 1, generator=self.bank.generator).tolist():
-            made = self.objects[i]
-            if len(chosen) == limit or total + made.coords.shape[0] > budget:
-                break
-            chosen.append(self._recoloured(made))
-            total += made.coords.shape[0]
-        while len(self.objects) == len(chosen) and len(chosen) < limit and total < 0.7 * budget:
-            chosen.append(self._grow())  # a young pool
-            total += chosen[-1].coords.shape[0]
-        return collate(chosen)
+    def cut_into(self, side: int) -> None:
+        """Make blocks of `side` voxels a side (a power of two), at most the whole grid."""
+        side = min(side, self.resolution)
+        if side != self.side:
+            self.objects = [blocks_of(joined(blocks), side) for blocks in self.objects]
+            self.side = side
 
-    def _grow(self) -> VoxelObject:
+    def batch(self, budget: int) -> Voxels:
+        """Random blocks until their voxels come near `budget`; one at least."""
+        self._grow()
+        while len(self.objects) < self.least:
+            self._grow()
+        blocks = [block for made in self.objects for block in made]
+        chosen: list[VoxelObject] = []
+        total = 0
+        for i in torch.randperm(len(blocks), generator=self.bank.generator).tolist():
+            total += blocks[i].coords.shape[0]
+            if chosen and total > budget:
+                break
+            chosen.append(blocks[i])
+        voxels = collate(chosen, self.side)
+        return replace(voxels, attributes=self._recoloured(voxels.attributes))
+
+    def _grow(self) -> None:
         made = voxelize(self.bank.draw(1)[1][0], self.resolution)
         self.total += made.coords.shape[0]
         while self.objects and self.total > self.most:
-            self.total -= self.objects.pop(0).coords.shape[0]
-        self.objects.append(made)
-        return made
+            self.total -= sum(block.coords.shape[0] for block in self.objects.pop(0))
+        self.objects.append(blocks_of(made, self.side))
 
-    def _recoloured(self, made: VoxelObject) -> VoxelObject:
-        order = torch.randperm(3, generator=self.bank.generator).tolist()
-        return replace(made, attributes=made.attributes[:, [*order, 3, 4, 5]])
+    def _recoloured(self, attributes: SparseTensor) -> SparseTensor:
+        """Every block with its colour channels in an order of its own."""
+        order = torch.rand((attributes.batch_size, 3), generator=self.bank.generator).argsort(1)
+        order = torch.cat([order, torch.tensor([[3, 4, 5]]).expand(len(order), 3)], 1).to(attributes.device)
+        rows = order[attributes.coords[:, 0].long()]
+        return attributes.replace(attributes.feats.gather(1, rows))
+
+
+def blocks_of(made: VoxelObject, side: int) -> list[VoxelObject]:
+    """Cut an object along a grid of blocks; coordinates stay those of the whole."""
+    across = -(-made.resolution // side)
+    block, within = made.coords.long() // side, made.coords.long() % side
+    numbers = [(x[:, 0] * n + x[:, 1]) * n + x[:, 2] for x, n in ((block, across), (within, side))]
+    order = (numbers[0] * side**3 + numbers[1]).argsort()
+    counts = torch.unique_consecutive(numbers[0][order], return_counts=True)[1].tolist()
+    parts = [x[order].split(counts) for x in (made.coords, made.vertices, made.intersected, made.attributes)]
+    return [VoxelObject(c, v, i, a, made.resolution) for c, v, i, a in zip(*parts, strict=True)]
+
+
+def joined(blocks: list[VoxelObject]) -> VoxelObject:
+    """The object that blocks were cut from, its rows in their order."""
+    return VoxelObject(
+        torch.cat([b.coords for b in blocks]),
+        torch.cat([b.vertices for b in blocks]),
+        torch.cat([b.intersected for b in blocks]),
+        torch.cat([b.attributes for b in blocks]),
+        blocks[0].resolution,
+    )
 
 
 def picture_batch(bank: TableBank, tables: Tensor, size: int, shadows: bool = True) -> rd.Picture:

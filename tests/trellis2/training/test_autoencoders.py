@@ -3,58 +3,50 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from trellis2.training.autoencoders import (
-    VoxelVaes,
-    coarse_means,
-    let_information_through,
-    start_quiet,
-    whiten,
-)
+from trellis2.training.autoencoders import VoxelVaes, surface_by_level
 from trellis2.training.config import MINI, MiniConfig
-from trellis2.training.data import TableBank, VoxelPool
+from trellis2.training.data import TableBank, VoxelPool, blocks_of, joined
 from trellis2.training.runtime import Runtime
+from trellis2.training.starts import means_by_level, start_decoder, start_encoder, start_quiet
+from trellis2.training.voxelize import voxelize
 
 
-def explained(features: Tensor, targets: Tensor) -> float:
-    """Share of the targets' variance that a linear readout of the features explains."""
-    known = torch.cat([features, torch.ones_like(features[:, :1])], 1).double()
-    targets = targets.double()
-    weights = torch.linalg.lstsq(known, targets, driver="gelsd").solution
-    left = (targets - known @ weights).square().sum()
-    return 1 - float(left / (targets - targets.mean(0)).square().sum())
-
-
-def latents(encoder: nn.Module, voxels: object) -> tuple[Tensor, Tensor]:
-    seen: list[Tensor] = []
-    projection: nn.Linear = encoder.to_latent  # type: ignore[assignment]
-    hook = projection.register_forward_pre_hook(lambda _m, given: seen.append(given[0]))
-    with torch.no_grad():
-        out = encoder(voxels)
-    hook.remove()
-    return seen[0], out.feats
-
-
-def test_a_young_encoder_keeps_the_mean_colour(bank: TableBank) -> None:
+def test_a_young_texture_autoencoder_already_tells_colours(bank: TableBank) -> None:
+    """As it is born it tells none; fitted, it explains most of their variance before the first step."""
     torch.manual_seed(0)
-    truth = VoxelPool(bank, 64).batch(120_000, 12).attributes
-    colours = coarse_means(truth, 4)[-1][:, :3]
-    plain, opened = MINI.build("tex_enc"), MINI.build("tex_enc")
-    let_information_through(opened)
-    assert explained(latents(opened, truth)[0], colours) > explained(latents(plain, truth)[0], colours) + 0.15
+    pool = VoxelPool(bank, 128, least_objects=6)
+    pool.cut_into(32)
+    truth = pool.batch(60_000).attributes
+    encoder, decoder = MINI.build("tex_enc"), MINI.build("tex_dec")
+
+    def unexplained() -> float:
+        with torch.no_grad():
+            gap = decoder(encoder(truth)).feats[:, :3] - truth.feats[:, :3]
+        return float(gap.square().mean() / truth.feats[:, :3].var())
+
+    assert unexplained() > 0.9
+    contents = means_by_level(truth, 4)
+    z = start_encoder(encoder, truth, contents)
+    torch.testing.assert_close(torch.cov(z.feats.T), torch.eye(16), atol=2e-2, rtol=0)
+    torch.testing.assert_close(z.feats.mean(0), torch.zeros(16), atol=1e-2, rtol=0)
+    start_decoder(decoder, z, contents, truth.feats)
+    assert unexplained() < 0.4
 
 
-def test_whitened_latents_are_centred_and_even(bank: TableBank) -> None:
-    torch.manual_seed(0)
-    truth = VoxelPool(bank, 64).batch(120_000, 12).attributes
-    encoder = MINI.build("tex_enc")
-    let_information_through(encoder)
-    features, _ = latents(encoder, truth)
-    whiten(encoder.to_latent, features)
-    _, made = latents(encoder, truth)
-    torch.testing.assert_close(made.mean(0), torch.zeros(16), atol=1e-2, rtol=0)
-    torch.testing.assert_close(torch.cov(made.T), torch.eye(16), atol=2e-2, rtol=0)
+def test_surfaces_by_level_tell_place_and_turn(bank: TableBank) -> None:
+    voxels = VoxelPool(bank, 32, least_objects=2).batch(20_000)
+    flags = voxels.intersected.feats.float()
+    levels = surface_by_level(voxels.vertices, flags, 2)
+    torch.testing.assert_close(levels[0][:, :3], voxels.vertices.feats - 0.5, atol=2e-3, rtol=0)
+    coords = voxels.vertices.coords
+    parents, rows = torch.unique(
+        torch.cat([coords[:, :1], coords[:, 1:] >> 1], 1), dim=0, return_inverse=True
+    )
+    mine = rows == 5
+    place = (coords[mine, 1:] + voxels.vertices.feats[mine]).mean(0) / 2 - parents[5, 1:] - 0.5
+    torch.testing.assert_close(levels[1][5], torch.cat([place, flags[mine].mean(0)]), atol=2e-3, rtol=0)
 
 
 def test_a_quiet_start_has_little_noise() -> None:
@@ -65,9 +57,9 @@ def test_a_quiet_start_has_little_noise() -> None:
         assert bool((projection.bias[6:] == -6).all())
 
 
-def test_coarse_means_are_means_over_blocks(bank: TableBank) -> None:
-    x = VoxelPool(bank, 32).batch(20_000, 4).attributes
-    for halvings, means in enumerate(coarse_means(x, 3), start=1):
+def test_means_by_level_are_means_over_blocks(bank: TableBank) -> None:
+    x = VoxelPool(bank, 32, least_objects=4).batch(20_000).attributes
+    for halvings, means in enumerate(means_by_level(x, 3)):
         blocks = torch.cat([x.coords[:, :1], x.coords[:, 1:] >> halvings], 1)
         unique, rows = torch.unique(blocks, dim=0, return_inverse=True)  # sorted as parents are
         expected = torch.stack([x.feats[rows == i].mean(0) for i in range(len(unique))])
@@ -75,15 +67,36 @@ def test_coarse_means_are_means_over_blocks(bank: TableBank) -> None:
 
 
 def test_the_pool_brings_one_new_object_a_batch(bank: TableBank) -> None:
-    pool = VoxelPool(bank, 32)
-    assert pool.batch(budget=10**9, limit=4).vertices.batch_size == len(pool.objects) == 4, "a young pool"
-    assert pool.batch(budget=10**9, limit=3).vertices.batch_size == 3
+    pool = VoxelPool(bank, 32, least_objects=4)
+    assert pool.batch(budget=10**9).vertices.batch_size == len(pool.objects) == 4, "a young pool, whole"
+    pool.batch(budget=10**9)
     assert len(pool.objects) == 5
-    assert pool.batch(budget=1, limit=3).vertices.batch_size == 1, "one at least, however large"
-    small = VoxelPool(bank, 32, most_voxels=1)
+    assert pool.batch(budget=1).vertices.batch_size == 1, "one block at least, however large"
+    small = VoxelPool(bank, 32, most_voxels=1, least_objects=1)
     for _ in range(3):
-        small.batch(budget=1, limit=1)
+        small.batch(budget=1)
     assert len(small.objects) == 1, "the oldest leave when there are too many voxels"
+
+
+def test_blocks_hold_every_voxel_once(bank: TableBank) -> None:
+    whole = voxelize(bank.tables[0], 64)
+    blocks = blocks_of(whole, 16)
+    assert len(blocks) > 1
+    for block in blocks:
+        assert len(torch.unique(block.coords // 16, dim=0)) == 1
+    again = blocks_of(joined(blocks), 64)
+    assert len(again) == 1
+    for name in ("coords", "vertices", "intersected", "attributes"):
+        assert torch.equal(getattr(again[0], name), getattr(whole, name))
+
+
+def test_batches_of_blocks_count_from_their_corners(bank: TableBank) -> None:
+    pool = VoxelPool(bank, 64, least_objects=3)
+    pool.cut_into(16)
+    voxels = pool.batch(5_000)
+    assert int(voxels.vertices.coords[:, 1:].max()) < 16
+    assert voxels.vertices.batch_size == int(voxels.vertices.coords[-1, 0]) + 1 > 3
+    assert bool((voxels.attributes.feats[:, 5] == 1).all()), "only colours change their order"
 
 
 def test_both_autoencoders_learn_from_one_batch(
@@ -91,11 +104,9 @@ def test_both_autoencoders_learn_from_one_batch(
 ) -> None:
     torch.manual_seed(0)
     stage = VoxelVaes(config, bank, runtime, budget=3_000)
-    stage.schedule = ((1.0, 2),)
     parameters = [p for network in stage.networks.values() for p in network.parameters()]
     optimizer = torch.optim.AdamW(parameters, lr=3e-3)
     batch = stage._batch(0.0)
-    stage._whiten(batch)
     history = []
     for _ in range(25):
         terms = {**stage._shape(batch), **stage._texture(batch.attributes)}
