@@ -155,7 +155,7 @@ def _silhouettes(outline: _Outline, scale: float, turn: int) -> list[_Silhouette
     bottom = np.full(ends[-1], np.iinfo(np.int32).max, dtype=np.int32)
     top = np.zeros(ends[-1], dtype=np.int32)
     np.minimum.at(bottom, place, row)
-    np.maximum.at(top, place, row + 1)
+    np.maximum.at(top, place, row + 2)
     # Each point also keeps the column to its right free; the last column of a chart holds no points.
     bottom[1:] = np.minimum(bottom[1:], bottom[:-1])
     top[1:] = np.maximum(top[1:], top[:-1])
