@@ -2,9 +2,10 @@
 
 Inside `SimulatedCuda` every torch call is watched. Tensors made with a CUDA device keep their data on the CPU
 but answer `device` with cuda:0, so that the code under test takes the ways that it takes on a GPU. What a GPU
-would refuse is refused: operands on two devices, `numpy()` without `cpu()`, a kernel launched over memory of
-the other device. What a GPU would do slowly is counted: bytes brought to the CPU, and waits for a result. It
-shows neither speed nor what the real kernels round to; `tests/o_voxel/postprocess/test_cuda.py` needs a GPU.
+would refuse is refused: operands on two devices, `numpy()` without `cpu()`, a kernel over memory of the
+other device or beside torch's stream. What a GPU would do slowly is counted: bytes brought to the CPU, and
+waits for a result. It shows neither speed nor what the real kernels round to; for these,
+`tests/o_voxel/postprocess/test_cuda.py` needs a GPU.
 """
 
 from __future__ import annotations
@@ -149,25 +150,45 @@ def _caller() -> str:
 def simulated_cuda() -> Iterator[SimulatedCuda]:
     """Torch and Warp as they behave with tensors on CUDA."""
     wp: Any = kernels.warp_module()
-    genuine = {
-        name: getattr(wp, name) for name in ("from_torch", "launch", "load_module", "device_from_torch")
-    }
+    names = ("from_torch", "launch", "load_module", "device_from_torch", "Mesh", "Bvh")
+    genuine = {name: getattr(wp, name) for name in names}
 
     def from_torch(tensor: torch.Tensor, **options: Any) -> Any:
         array = genuine["from_torch"](tensor.as_subclass(torch.Tensor), **options)
         array.passes_for_gpu = isinstance(tensor, OnGpu)
         return array
 
+    streams: list[Any] = []
+
+    @contextlib.contextmanager
+    def on_stream(stream: Any) -> Iterator[None]:
+        streams.append(stream)
+        yield
+        streams.pop()
+
+    def check(what: str, values: Any, on_gpu: bool) -> None:
+        if any(array.passes_for_gpu != on_gpu for value in values for array in _arrays(value, wp)):
+            raise DeviceError(f"{what} got an array of the other device")
+        if on_gpu and not streams:
+            raise DeviceError(f"{what} does not run on torch's stream")
+
     def launch(kernel: Any, dim: int, inputs: Any, device: Any) -> None:
-        for value in inputs:
-            for array in _arrays(value, wp):
-                if array.passes_for_gpu != (device == TARGET):
-                    raise DeviceError(f"{kernel.key} on {device} got an array of the other device")
+        check(kernel.key, inputs, device == TARGET)
         genuine["launch"](kernel, dim=dim, inputs=inputs, device="cpu")
+
+    def built(kind: str) -> Any:
+        def build(*arrays: Any, **options: Any) -> Any:
+            given = [a for a in (*arrays, *options.values()) if isinstance(a, wp.array)]
+            check(kind, given, given[0].passes_for_gpu)
+            return genuine[kind](*arrays, **options)
+
+        return build
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(wp, "from_torch", from_torch)
         patch.setattr(wp, "launch", launch)
+        patch.setattr(wp, "Mesh", built("Mesh"))
+        patch.setattr(wp, "Bvh", built("Bvh"))
         patch.setattr(wp, "load_module", lambda module, device: genuine["load_module"](module, device="cpu"))
         patch.setattr(
             wp,
@@ -177,7 +198,7 @@ def simulated_cuda() -> Iterator[SimulatedCuda]:
             ),
         )
         patch.setattr(wp, "stream_from_torch", lambda stream: stream)
-        patch.setattr(wp, "ScopedStream", contextlib.nullcontext)
+        patch.setattr(wp, "ScopedStream", on_stream)
         patch.setattr(torch.cuda, "current_stream", lambda device=None: None)
         patch.setattr(torch.cuda, "synchronize", lambda device=None: None)
         with SimulatedCuda() as watch:

@@ -21,6 +21,7 @@ from o_voxel.postprocess import to_glb
 from benchmarks.glb import arguments, baked_colours, psnr
 from benchmarks.objects import asset_of, attributes_at, benchmark_object
 from trellis2.renderers import EnvMap, studio
+from trellis2.representations import PBR_ATTR_LAYOUT, Mesh, Voxel
 from trellis2.utils.render_utils import render_snapshot, render_video
 
 from .simulated_cuda import CUDA, DeviceError, OnGpu, on_gpu, simulated_cuda
@@ -90,6 +91,22 @@ def test_pictures_are_made_on_the_gpu(
     assert gpu.waits < 100 + 30 * views
 
 
+@pytest.mark.parametrize("kind", ["plain mesh", "voxels"])
+def test_maps_without_light_are_made_on_the_gpu(made: dict[str, Any], kind: str) -> None:
+    def sample(values: dict[str, Any]) -> Mesh | Voxel:
+        if kind == "plain mesh":
+            return Mesh(values["vertices"], values["faces"])
+        return Voxel([-0.5] * 3, 1 / made["resolution"], values["coords"], values["attrs"], PBR_ATTR_LAYOUT)
+
+    here = render_video(sample(made), 64, num_frames=2)
+    with simulated_cuda() as gpu:
+        there = render_video(sample(on_gpu(made)), 64, num_frames=2)
+    assert set(there) == set(here)
+    for name, pictures in here.items():
+        np.testing.assert_allclose(np.stack(pictures), np.stack(there[name]), atol=1)
+    assert set(gpu.copied) == {"render_utils.to_uint8"}
+
+
 def test_winding_is_unified_without_a_detour(made: dict[str, Any]) -> None:
     flipped = torch.rand(len(made["faces"]), generator=torch.Generator().manual_seed(0)) < 0.5
     mixed = torch.where(flipped[:, None], made["faces"][:, [0, 2, 1]], made["faces"])
@@ -102,7 +119,7 @@ def test_winding_is_unified_without_a_detour(made: dict[str, Any]) -> None:
 
 
 def test_the_simulation_refuses_what_a_gpu_refuses() -> None:
-    kernels.warp_module()
+    wp: Any = kernels.warp_module()
     from o_voxel.postprocess.gutter_kernels import jump_kernel
 
     with simulated_cuda():
@@ -120,5 +137,8 @@ def test_the_simulation_refuses_what_a_gpu_refuses() -> None:
         with pytest.raises(DeviceError, match="on the GPU"):
             tree.points_at(on_gpu(torch.tensor([0])), on_gpu(torch.ones((1, 3))))
         seeds = [kernels.as_warp(torch.zeros(4, dtype=torch.int32, device=d)) for d in ("cuda", "cpu")]
+        corners = [kernels.as_warp(on_gpu(torch.eye(3)), wp.vec3) for _ in range(2)]
+        with pytest.raises(DeviceError, match="torch's stream"):
+            wp.Bvh(*corners)
         with pytest.raises(DeviceError, match="the other device"):
             kernels.launch(jump_kernel, 4, [1, 2, 2, *seeds], CUDA)

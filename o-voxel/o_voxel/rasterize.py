@@ -117,14 +117,15 @@ def first_hits(
     voxel = torch.full((len(rays),), -1, dtype=torch.int32, device=device)
     depth = torch.zeros(len(rays), device=device)
     if len(centres) and len(rays):
-        from .kernels import as_warp, launch, warp_module
+        from .kernels import as_warp, current_stream, launch, warp_module
 
         wp = warp_module()
         from .rasterize_kernels import nearest_cube
 
         half = torch.as_tensor(voxel_size, dtype=torch.float32, device=device).expand(3) / 2
         low, high = as_warp(centres - half, wp.vec3), as_warp(centres + half, wp.vec3)
-        tree = wp.Bvh(low, high)
+        with current_stream(device):
+            tree = wp.Bvh(low, high)
         arrays = [low, high, as_warp(rays, wp.vec3), as_warp(voxel), as_warp(depth)]
         launch(nearest_cube, len(rays), [tree.id, wp.vec3(*origin.tolist()), *arrays], device)
     return voxel.long(), depth
