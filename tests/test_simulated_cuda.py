@@ -15,10 +15,11 @@ import numpy as np
 import pytest
 import torch
 from o_voxel import kernels
+from o_voxel.convert import flexible_dual_grid_to_mesh, mesh_to_flexible_dual_grid
 from o_voxel.mesh import TriangleBVH, unify_orientations
 from o_voxel.postprocess import to_glb
 
-from benchmarks.glb import arguments, baked_colours, psnr
+from benchmarks.glb import BOX, arguments, baked_colours, psnr
 from benchmarks.objects import asset_of, attributes_at, benchmark_object
 from trellis2.renderers import EnvMap, studio
 from trellis2.representations import PBR_ATTR_LAYOUT, Mesh, Voxel
@@ -105,6 +106,20 @@ def test_maps_without_light_are_made_on_the_gpu(made: dict[str, Any], kind: str)
     for name, pictures in here.items():
         np.testing.assert_allclose(np.stack(pictures), np.stack(there[name]), atol=1)
     assert set(gpu.copied) == {"render_utils.to_uint8"}
+
+
+def test_dual_grids_are_made_and_read_on_the_gpu(made: dict[str, Any]) -> None:
+    def there_and_back(vertices: torch.Tensor, faces: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        coords, dual, flags = mesh_to_flexible_dual_grid(vertices, faces, grid_size=48, aabb=BOX)
+        local = dual * 48 - coords
+        return coords, *flexible_dual_grid_to_mesh(coords, local, flags, None, BOX, grid_size=48)
+
+    here = there_and_back(made["vertices"], made["faces"])
+    with simulated_cuda() as gpu:
+        there = there_and_back(on_gpu(made["vertices"]), on_gpu(made["faces"]))
+        assert not gpu.copied
+        for expected, found in zip(here, there, strict=True):
+            torch.testing.assert_close(found.cpu(), expected)
 
 
 def test_winding_is_unified_without_a_detour(made: dict[str, Any]) -> None:
