@@ -134,26 +134,36 @@ class VoxelVaes:
         z, mean, logvar = self.networks["shape_enc"](
             voxels.vertices, voxels.intersected, sample_posterior=True, return_raw=True
         )
-        _, vertices, logits, truths, subs = self.networks["shape_dec"](z)
-        flags = voxels.intersected.feats
-        terms = shape_terms(voxels.vertices.feats, flags, vertices.feats, logits.feats, truths, subs)
         return {
-            **terms,
+            **shape_losses(self.networks["shape_dec"], z, voxels),
             "shape_kl": LATENT_KL * kl(mean.float(), logvar.float()),
-            "_flag_error": ((logits.feats > 0) != flags).float().mean(),
-            "_child_error": ((subs[-1].feats > 0) != truths[-1]).float().mean(),
             "_shape_std": mean.float().std(),
         }
 
     def _texture(self, truth: SparseTensor) -> dict[str, Tensor]:
         z, mean, logvar = self.networks["tex_enc"](truth, sample_posterior=True, return_raw=True)
-        gap = (self.networks["tex_dec"](z).feats.float() - truth.feats).abs()
         return {
-            "l1": gap.mean(),
+            **texture_losses(self.networks["tex_dec"], z, truth),
             "tex_kl": LATENT_KL * kl(mean.float(), logvar.float()),
-            "_base_color_mae": gap[:, :3].mean() / 2,
             "_tex_std": mean.float().std(),
         }
+
+
+def shape_losses(decoder: nn.Module, z: SparseTensor, voxels: Voxels) -> dict[str, Tensor]:
+    """What the shape's decoder makes of latents that remember their voxels, against the truth."""
+    _, vertices, logits, truths, subs = decoder(z)
+    flags = voxels.intersected.feats
+    return {
+        **shape_terms(voxels.vertices.feats, flags, vertices.feats, logits.feats, truths, subs),
+        "_flag_error": ((logits.feats > 0) != flags).float().mean(),
+        "_child_error": ((subs[-1].feats > 0) != truths[-1]).float().mean(),
+    }
+
+
+def texture_losses(decoder: nn.Module, z: SparseTensor, truth: SparseTensor) -> dict[str, Tensor]:
+    """The same of the texture's decoder."""
+    gap = (decoder(z).feats.float() - truth.feats).abs()
+    return {"l1": gap.mean(), "_base_color_mae": gap[:, :3].mean() / 2}
 
 
 def surface_by_level(vertices: SparseTensor, flags: Tensor, levels: int) -> list[Tensor]:

@@ -30,6 +30,7 @@ def _settings_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--no-decay", action="store_true", help="keep the learning rate: another slice follows"
     )
+    parser.add_argument("--profile", action="store_true", help="write where the time of a step goes")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -122,6 +123,7 @@ def _train(options: argparse.Namespace) -> int:
         views=options.views,
         workers=options.workers,
         decay=not options.no_decay,
+        profile=options.profile,
         max_steps=options.max_steps,
         batch=options.batch,
     )

@@ -17,6 +17,7 @@ from .autoencoders import SparseStructureVae, VoxelVaes
 from .conditioning import Conditioning, structure_latents
 from .config import CONFIGS, MiniConfig
 from .data import TableBank, load_or_make_bank
+from .decoders import Decoders, Flows
 from .latents import encode_objects, encode_views, load_latents, save_latents
 from .loop import Stage, train
 from .runtime import Runtime, start
@@ -34,6 +35,7 @@ STAGES = (
     "views",
     "shape_flow",
     "tex_flow",
+    "decoders",
 )
 WAITS = "wait"  # "wait:SECONDS:FILE" holds a lane until another one has written FILE
 DONE = "done"  # the folder in which a stage leaves a file of its name when it has ended
@@ -53,6 +55,7 @@ class Settings:
     workers: int = 1
     decay: bool = True
     max_steps: int | None = None  # a stage ends at whichever comes first; for dry runs
+    profile: bool = False
     batch: int | None = None  # replaces the batch sizes and voxel or token budgets' multiples; for dry runs
 
 
@@ -107,7 +110,7 @@ def _run_stage(
         return
     stage = _make_stage(name, config, bank, settings, runtime)
     left = seconds - (time.perf_counter() - started)
-    steps = train(stage, folder, max(left, 1.0), settings.max_steps, settings.decay)
+    steps = train(stage, folder, max(left, 1.0), settings.max_steps, settings.decay, profile=settings.profile)
     log.info("%s: %d steps in total", name, steps)
 
 
@@ -133,6 +136,14 @@ def _make_stage(
     tokens = torch.load(folder / "tokens.pt", map_location=runtime.device, weights_only=True)
     statistics = torch.load(folder / "weights" / "shape_stats.pt", weights_only=True)
     latents = load_latents(folder, runtime.device)
+    if name == "decoders":
+        shape, colour = (
+            checkpoint.need_network(folder, config, n, runtime.device) for n in ("shape_flow", "tex_flow")
+        )
+        objects = {} if settings.batch is None else {"objects": settings.batch}
+        return Decoders(
+            config, latents, tokens, statistics, Flows(shape, colour), runtime, seed=settings.seed, **objects
+        )
     texture = name == "tex_flow"
     return StructuredLatentFlow(
         config, latents, tokens, statistics, runtime, texture, seed=settings.seed, **budget

@@ -69,6 +69,12 @@ def encode_objects(
     return LatentSet(coords, shapes, textures, sizes.cumsum(0), tables[kept])
 
 
+def standardised(feats: Tensor, name: str, statistics: dict[str, Tensor]) -> Tensor:
+    """Latents `[T, C]` ("shape" or "texture") of mean 0 and spread 1, float32."""
+    mean, std = (statistics[f"{name}_{part}"].to(feats.device) for part in ("mean", "std"))
+    return (feats.float() - mean) / std
+
+
 def save_latents(latents: LatentSet, folder: Path) -> None:
     """Write the set for the flow stages, and the statistics for export."""
     values = {k: v.cpu() for k, v in vars(latents).items()}

@@ -50,11 +50,13 @@ def train(
     max_steps: int | None = None,
     decay: bool = True,
     save_every: float = 120.0,
+    profile: bool = False,
 ) -> int:
     """Train until the budget is spent; writes full state and averaged weights; returns the total steps so
     far.
 
-    Goes on from the folder's full state when there is one, else from its weights, else from scratch.
+    Goes on from the folder's full state when there is one, else from its weights, else from scratch. With
+    `profile` a few early steps are traced, and `profile_NAME.log` tells where their time goes.
     """
     runtime = stage.runtime
     for name, network in stage.networks.items():
@@ -73,6 +75,7 @@ def train(
     started = saved = time.perf_counter()
     first, skipped = step, 0
     sums: dict[str, Tensor] = {}
+    tracer = _tracer(folder / f"profile_{stage.name}.log", runtime) if profile else None
     progress = 0.0
     while progress < 1.0:
         spent = time.perf_counter() - started
@@ -106,11 +109,29 @@ def train(
                 skipped=skipped,
             )
             sums = {}
+        if tracer is not None:
+            tracer.step()
         if time.perf_counter() - saved > save_every:
             _save(state_path, folder, stage, optimizer, ema, step)
             saved = time.perf_counter()
+    if tracer is not None:
+        tracer.stop()
     _save(state_path, folder, stage, optimizer, ema, step)
     return step
+
+
+def _tracer(path: Path, runtime: Runtime) -> torch.profiler.profile:
+    """A running profiler that writes a table of five steps, once the first ones have warmed up."""
+    order = "self_cuda_time_total" if runtime.device.type == "cuda" else "self_cpu_time_total"
+
+    def write(made: torch.profiler.profile) -> None:
+        path.write_text(made.key_averages().table(sort_by=order, row_limit=40), encoding="utf-8")
+
+    tracer = torch.profiler.profile(
+        schedule=torch.profiler.schedule(wait=20, warmup=2, active=5, repeat=1), on_trace_ready=write
+    )
+    tracer.start()
+    return tracer
 
 
 def _milestone(steps: int) -> bool:

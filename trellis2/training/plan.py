@@ -1,9 +1,9 @@
 """The whole training as slices of wall-clock time: which lanes run side by side on one GPU, and for how long.
 
 Slice 0 makes everything once, roughly. Slice 1 trains the autoencoders and the image encoder, slice 2 (as
-often as wanted) the flows on top of them. Lanes are processes: small networks leave a large GPU idle between
-launches, and a lane that fails takes no other with it. A slice picks up whatever the working folder or the
-imported slim weights hold.
+often as wanted) the flows on top of them, and the decoders on what the flows make. Lanes are processes: small
+networks leave a large GPU idle between launches, and a lane that fails takes no other with it. A slice picks
+up whatever the working folder or the imported slim weights hold.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def lanes_of(slice_number: int, seconds: float, folder: Path) -> list[list[str]]
         return f"{name}:{share * s:.0f}"
 
     structure = [stage("ss_vae", 0.14), stage("ss_joint", 0.46), stage("ss_flow", 0.38)]
-    flows = ["views:60", stage("shape_flow", 0.2), stage("tex_flow", 0.12)]
+    flows = ["views:60", stage("shape_flow", 0.16), stage("tex_flow", 0.1), stage("decoders", 0.06)]
     if slice_number == 0:
         encoded = f"{WAITS}:{s:.0f}:{DONE}/ss_joint"
         return [[stage("vaes", 0.4), stage("latents", 0.14), encoded, *flows], structure]
@@ -46,8 +46,9 @@ def lanes_of(slice_number: int, seconds: float, folder: Path) -> list[list[str]]
     latents = [] if (folder / "latents.pt").exists() else [stage("latents", 0.2)]
     views = [] if (folder / "tokens.pt").exists() else ["views:60"]
     left = 0.98 - (0.2 if latents else 0) - (0.08 if views else 0)
+    shares = {"shape_flow": 0.48 * left, "tex_flow": 0.27 * left, "decoders": 0.25 * left}
     return [
-        [*latents, *views, stage("shape_flow", 0.62 * left), stage("tex_flow", 0.38 * left)],
+        [*latents, *views, *(stage(name, share) for name, share in shares.items())],
         [stage("ss_flow", 0.98)],
     ]
 
@@ -95,8 +96,9 @@ def _command(lane: Sequence[str], settings: Settings) -> list[str]:
         "--batch": settings.batch,
     }
     flags = [str(x) for k, v in options.items() if v is not None for x in (k, v)]
-    decay = [] if settings.decay else ["--no-decay"]
-    return [sys.executable, "-m", "trellis2.training", "lane", *lane, *flags, *decay]
+    flags += [] if settings.decay else ["--no-decay"]
+    flags += ["--profile"] if settings.profile else []
+    return [sys.executable, "-m", "trellis2.training", "lane", *lane, *flags]
 
 
 def _run_side_by_side(lanes: list[list[str]], settings: Settings, limit: float) -> bool:
@@ -138,9 +140,8 @@ def _run_side_by_side(lanes: list[list[str]], settings: Settings, limit: float) 
 
 def _pack_logs(folder: Path, export: Path) -> None:
     lines = [(folder / "train.log").read_text(encoding="utf-8")] if (folder / "train.log").exists() else []
-    lines += [
-        f"--- {p.name}\n{p.read_text(encoding='utf-8')[-20_000:]}" for p in sorted(folder.glob("lane*.log"))
-    ]
+    others = [*folder.glob("lane*.log"), *folder.glob("profile_*.log")]
+    lines += [f"--- {p.name}\n{p.read_text(encoding='utf-8')[-20_000:]}" for p in sorted(others)]
     (export / "train.log").write_text("\n".join(lines), encoding="utf-8")
 
 

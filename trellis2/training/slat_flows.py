@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from ..sparse import SparseTensor
 from .config import MiniConfig
-from .latents import LatentSet
+from .latents import LatentSet, standardised
 from .loop import Recipe
 from .losses import drop_condition, flow_pair
 from .runtime import Runtime
@@ -42,14 +42,8 @@ class StructuredLatentFlow:
         )
         self.flow = config.build(self.name)
         self.networks: dict[str, nn.Module] = {self.name: self.flow}
-        device = runtime.device
-
-        def normalised(name: str, feats: Tensor) -> Tensor:
-            mean, std = (statistics[f"{name}_{part}"].to(device) for part in ("mean", "std"))
-            return ((feats.float() - mean) / std).half()
-
-        self.shape = normalised("shape", latents.shape)
-        self.colour = normalised("texture", latents.texture) if texture else None
+        self.shape = standardised(latents.shape, "shape", statistics).half()
+        self.colour = standardised(latents.texture, "texture", statistics).half() if texture else None
         self.sizes = latents.offsets.diff()
         self.by_size = self.sizes.argsort()
         self.generator = torch.Generator().manual_seed(seed * 7919 + runtime.rank)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -11,13 +13,18 @@ import torch
 from trellis2.errors import CheckpointError, InvalidArgumentError
 from trellis2.models import from_pretrained
 from trellis2.pipelines import Trellis2ImageTo3DPipeline
+from trellis2.sparse import SparseSpatial2Channel
+from trellis2.training import decoders
 from trellis2.training.checkpoint import export_slim, import_slim, load_weights, need_network
 from trellis2.training.config import SHIPPED, TINY
+from trellis2.training.decoders import Decoders, Flows
 from trellis2.training.evaluate import card_table, summarise
 from trellis2.training.export import export_package
 from trellis2.training.lanes import Settings, run_lane
+from trellis2.training.latents import load_latents
 from trellis2.training.optim import AdaptiveGradClipper, learning_rate
 from trellis2.training.plan import lanes_of
+from trellis2.training.runtime import Runtime
 
 EVERY_STAGE = [
     "vaes:9",
@@ -28,6 +35,7 @@ EVERY_STAGE = [
     "shape_flow:9",
     "tex_flow:9",
     "ss_flow:9",
+    "decoders:9",
 ]
 
 
@@ -57,7 +65,42 @@ def test_stages_go_on_where_they_stopped(trained: Path) -> None:
         "shape_flow",
         "tex_flow",
         "ss_flow",
+        "decoders",
     }
+
+
+def test_decoders_learn_from_the_latents_of_their_own_block(
+    trained: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runtime = Runtime(torch.device("cpu"))
+    latents = load_latents(trained, runtime.device)
+    tokens = torch.load(trained / "tokens.pt", weights_only=True)
+    statistics = torch.load(trained / "weights" / "shape_stats.pt", weights_only=True)
+    flows = Flows(*(need_network(trained, TINY, n, runtime.device) for n in ("shape_flow", "tex_flow")))
+    stage = Decoders(TINY, latents, tokens, statistics, flows, runtime, objects=2, side=32)
+    monkeypatch.setattr(decoders, "_MOST_NOISE", 0.0)
+    coords, shape, texture = stage._made([1, 0])
+    rows = torch.arange(len(latents.coords))
+    order = torch.cat([rows[latents.offsets[1] :], rows[: latents.offsets[1]]])
+    for made, stored in (
+        (coords[:, 1:].short(), latents.coords),
+        (shape, latents.shape),
+        (texture, latents.texture),
+    ):
+        torch.testing.assert_close(made.float(), stored[order].float(), atol=1e-2, rtol=1e-2)
+    voxels, rows = stage._blocks([1, 0], coords)
+    merged = voxels.vertices
+    for _ in range(4):
+        merged = SparseSpatial2Channel()(merged.replace(merged.feats[:, :1]))
+    assert torch.equal(merged.coords[:, 0], coords[rows, 0])
+    assert torch.equal(merged.coords[:, 1:], coords[rows, 1:] % 2), "32 voxels are 2 latents a side"
+
+
+def test_a_profile_names_the_operations(trained: Path, tmp_path: Path) -> None:
+    shutil.copytree(trained, tmp_path / "run")
+    settings = dataclasses.replace(_settings(tmp_path / "run"), profile=True, max_steps=28)
+    run_lane(["tex_flow:99"], settings)
+    assert "aten::" in (tmp_path / "run" / "profile_tex_flow.log").read_text()
 
 
 def test_the_package_loads_and_offers_512_alone(trained: Path, tmp_path: Path) -> None:

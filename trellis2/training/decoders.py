@@ -1,0 +1,127 @@
+"""The decoders' last stage: the truth, taught from latents as the flows make them.
+
+A small flow's latents are not quite those of an encoder, and a decoder that has only seen the latter frays
+their surfaces. Here it sees what the flow, given a picture, makes of partly noised latents in one step.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import CheckpointError
+from ..sparse import SparseSpatial2Channel, SparseTensor
+from .autoencoders import shape_losses, texture_losses
+from .config import MiniConfig
+from .data import Voxels, blocks_of, collate
+from .latents import LatentSet, standardised
+from .loop import Recipe
+from .losses import flow_pair
+from .runtime import Runtime
+from .voxelize import VoxelObject, voxelize
+
+_MOST_NOISE = 0.85  # of the way to pure noise, from which a flow can only tell the mean
+
+
+@dataclass(frozen=True)
+class Flows:
+    """The trained flows, frozen."""
+
+    shape: nn.Module
+    texture: nn.Module
+
+
+class Decoders:
+    """Both decoders on a random block of each of a few objects."""
+
+    name = "decoders"
+    recipe = Recipe(lr=1e-4, warmup=20)
+
+    def __init__(
+        self,
+        config: MiniConfig,
+        latents: LatentSet,
+        tokens: Tensor,
+        statistics: dict[str, Tensor],
+        flows: Flows,
+        runtime: Runtime,
+        objects: int = 8,
+        side: int = 256,
+        seed: int = 0,
+    ) -> None:
+        self.runtime, self.latents, self.tokens, self.flows = runtime, latents, tokens, flows
+        self.objects, self.resolution = objects, config.resolution
+        self.side = min(side, config.resolution)
+        self.statistics = {k: v.to(runtime.device) for k, v in statistics.items()}
+        self.networks: dict[str, nn.Module] = {n: config.build(n) for n in ("shape_dec", "tex_dec")}
+        self.factor = 2 ** (len(config.decoder_widths) - 1)
+        self.generator = torch.Generator().manual_seed(seed * 6007 + runtime.rank)
+
+    def losses(self, progress: float) -> dict[str, Tensor]:
+        chosen = torch.randint(len(self.latents), (self.objects,), generator=self.generator).tolist()
+        with torch.no_grad():
+            coords, shape, texture = self._made(chosen)
+            voxels, rows = self._blocks(chosen, coords)
+            z = _coarsened(voxels.vertices, self.factor)
+        if z.coords.shape[0] != rows.shape[0]:
+            raise CheckpointError("latents.pt was not made from this world's objects; make it anew")
+        return {
+            **shape_losses(self.networks["shape_dec"], z.replace(shape[rows]), voxels),
+            **texture_losses(self.networks["tex_dec"], z.replace(texture[rows]), voxels.attributes),
+        }
+
+    def _made(self, chosen: list[int]) -> tuple[Tensor, Tensor, Tensor]:
+        """Coordinates with batch column `[T, 4]`, shape and texture latents `[T, C]` of the flows."""
+        device, offsets = self.runtime.device, self.latents.offsets
+        spans = [slice(int(offsets[i]), int(offsets[i + 1])) for i in chosen]
+        sizes = torch.tensor([s.stop - s.start for s in spans])
+        batch = torch.arange(len(chosen), dtype=torch.int32).repeat_interleave(sizes).to(device)
+        coords = torch.cat([self.latents.coords[s].int() for s in spans])
+        coords = torch.cat([batch[:, None], coords], 1)
+        t = _MOST_NOISE * torch.rand(len(chosen), generator=self.generator).to(device)
+        views = torch.randint(self.tokens.shape[1], (len(chosen),), generator=self.generator)
+        tokens = self.tokens[torch.tensor(chosen).to(device), views.to(device)].float()
+
+        def denoised(name: str, flow: nn.Module, concat: SparseTensor | None) -> Tensor:
+            truth = torch.cat([getattr(self.latents, name)[s] for s in spans])
+            x0 = standardised(truth, name, self.statistics)
+            times = t[batch.long()][:, None]
+            x_t, _ = flow_pair(x0, torch.randn_like(x0), times)
+            noisy = SparseTensor(x_t, coords, len(chosen))
+            given = None if concat is None else noisy.replace(concat.feats)
+            return x_t - times * flow(noisy, 1000 * t, tokens, concat_cond=given).feats.float()
+
+        shape = denoised("shape", self.flows.shape, None)
+        texture = denoised("texture", self.flows.texture, SparseTensor(shape, coords, len(chosen)))
+        restored = [
+            x * self.statistics[f"{name}_std"] + self.statistics[f"{name}_mean"]
+            for name, x in (("shape", shape), ("texture", texture))
+        ]
+        return coords, restored[0], restored[1]
+
+    def _blocks(self, chosen: list[int], coords: Tensor) -> tuple[Voxels, Tensor]:
+        """A block of each object, large ones more often, and the rows of its latents among `coords`."""
+        blocks: list[VoxelObject] = []
+        rows = []
+        for number, i in enumerate(chosen):
+            pieces = blocks_of(voxelize(self.latents.tables[i], self.resolution), self.side)
+            weights = torch.tensor([float(len(b.coords)) for b in pieces])
+            block = pieces[int(torch.multinomial(weights, 1, generator=self.generator))]
+            corner = block.coords[0] // self.side
+            inside = (coords[:, 1:] // (self.side // self.factor) == corner).all(1) & (coords[:, 0] == number)
+            blocks.append(block)
+            rows.append(inside.nonzero()[:, 0])
+        return collate(blocks, self.side), torch.cat(rows)
+
+
+def _coarsened(x: SparseTensor, factor: int) -> SparseTensor:
+    """The coarse voxels of `x`, which remember the fine ones, with features of no meaning."""
+    merge = SparseSpatial2Channel()
+    x = x.replace(x.feats[:, :1])
+    while factor > 1:
+        coarse = merge(x)
+        x = coarse.replace(coarse.feats[:, :1])
+        factor //= 2
+    return x
