@@ -29,7 +29,7 @@ class StructuredLatentFlow:
         statistics: dict[str, Tensor],
         runtime: Runtime,
         texture: bool,
-        budget: int = 24_000,
+        budget: int = 48_000,
         seed: int = 0,
     ) -> None:
         self.name = "tex_flow" if texture else "shape_flow"
