@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 import torch
 from o_voxel import kernels
+from torch.nn import Parameter
 from torch.overrides import TorchFunctionMode, resolve_name
 
 CUDA = torch.device("cuda", 0)
@@ -38,6 +39,7 @@ WAITS = {
     "bincount",
 }
 NEW_HOME = {"to", "cpu", "cuda"}
+ACROSS = {"copy_"}
 
 
 class OnGpu(torch.Tensor):
@@ -50,10 +52,11 @@ class DeviceError(RuntimeError):
 
 class SimulatedCuda(TorchFunctionMode):
     """Watches torch calls: `copied` counts the bytes that each function brought to the CPU, `waits` the calls
-    that wait for the GPU."""
+    that wait for the GPU. With `networks`, parameters of networks pass for CUDA memory, too."""
 
-    def __init__(self) -> None:
+    def __init__(self, networks: bool = False) -> None:
         super().__init__()
+        self.networks = networks
         self.copied: Counter[str] = Counter()
         self.waits = 0
 
@@ -61,7 +64,7 @@ class SimulatedCuda(TorchFunctionMode):
         kwargs = dict(kwargs or {})
         name = _name(func)
         tensors = list(_tensors((args, kwargs)))
-        there = [t for t in tensors if isinstance(t, OnGpu)]
+        there = [t for t in tensors if self._is_there(t)]
         if func == torch.Tensor.device.__get__ and there:
             return CUDA
         if func == torch.Tensor.is_cuda.__get__ and there:
@@ -76,18 +79,21 @@ class SimulatedCuda(TorchFunctionMode):
         on_gpu = bool(there) if target is None else torch.device(target).type == "cuda"
         if on_gpu and target is not None:
             kwargs["device"] = "cpu"
-        strays = [t for t in tensors if not isinstance(t, OnGpu) and t.ndim > 0]
-        if there and strays:
+        strays = [t for t in tensors if not self._is_there(t) and t.ndim > 0]
+        if there and strays and name not in ACROSS:
             raise DeviceError(f"{name}: {len(there)} tensors on the GPU and {len(strays)} on the CPU")
         if there:
             self.waits += name in WAITS or (name == "__getitem__" and _has_mask(args[1]))
         result = _plainly(func, args, kwargs)
-        return _as_gpu(result) if on_gpu else result
+        return _as_gpu(result) if on_gpu and not isinstance(result, Parameter) else result
+
+    def _is_there(self, tensor: torch.Tensor) -> bool:
+        return isinstance(tensor, OnGpu) or (self.networks and isinstance(tensor, Parameter))
 
     def _moved(self, func: Any, name: str, args: Any, kwargs: Any) -> torch.Tensor:
         """`to`, `cpu` and `cuda`: the data stay where they are, what they pass for changes."""
         source = args[0]
-        to_gpu = isinstance(source, OnGpu) if name == "to" else name == "cuda"
+        to_gpu = self._is_there(source) if name == "to" else name == "cuda"
         rest = []
         for value in (*args[1:], *kwargs.values()):
             if isinstance(value, torch.Tensor):
@@ -98,7 +104,7 @@ class SimulatedCuda(TorchFunctionMode):
             elif isinstance(value, torch.dtype):
                 rest.append(value)
         moved = _plainly(torch.Tensor.to, (source, *rest), {}) if rest else source
-        if isinstance(source, OnGpu) and not to_gpu:
+        if self._is_there(source) and not to_gpu:
             self.copied[_caller()] += moved.numel() * moved.element_size()
             self.waits += 1
         return _as_gpu(moved) if to_gpu else moved.as_subclass(torch.Tensor)
@@ -147,8 +153,8 @@ def _caller() -> str:
 
 
 @contextlib.contextmanager
-def simulated_cuda() -> Iterator[SimulatedCuda]:
-    """Torch and Warp as they behave with tensors on CUDA."""
+def simulated_cuda(networks: bool = False) -> Iterator[SimulatedCuda]:
+    """Torch and Warp as they behave with tensors on CUDA; with `networks`, with networks there, too."""
     wp: Any = kernels.warp_module()
     names = ("from_torch", "launch", "load_module", "device_from_torch", "Mesh", "Bvh")
     genuine = {name: getattr(wp, name) for name in names}
@@ -201,7 +207,9 @@ def simulated_cuda() -> Iterator[SimulatedCuda]:
         patch.setattr(wp, "ScopedStream", on_stream)
         patch.setattr(torch.cuda, "current_stream", lambda device=None: None)
         patch.setattr(torch.cuda, "synchronize", lambda device=None: None)
-        with SimulatedCuda() as watch:
+        if networks:
+            patch.setattr(torch.nn.Module, "to", lambda module, *_, **__: module)
+        with SimulatedCuda(networks) as watch:
             yield watch
 
 

@@ -95,10 +95,11 @@ class VoxelVaes:
         runtime: Runtime,
         budget: int = 700_000,
         young: bool = True,
+        objects: int = 24,
     ) -> None:
         self.runtime, self.budget = runtime, budget
         self.schedule: Sequence[tuple[float, int]] = SCHEDULE if young else SCHEDULE[-2:]
-        self.pool = VoxelPool(bank, config.resolution)
+        self.pool = VoxelPool(bank, config.resolution, least_objects=objects)
         names = ("shape_enc", "shape_dec", "tex_enc", "tex_dec")
         self.networks: dict[str, nn.Module] = {name: config.build(name) for name in names}
         if young:

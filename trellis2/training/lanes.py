@@ -124,7 +124,8 @@ def _make_stage(
         return SparseStructureVae(config, bank, runtime, **batch)
     if name == "vaes":
         begun = checkpoint.weights_path(folder, "shape_enc").exists()
-        return VoxelVaes(config, bank, runtime, young=not begun, **budget)
+        objects = {} if settings.batch is None else {"objects": 2 * settings.batch}
+        return VoxelVaes(config, bank, runtime, young=not begun, **budget, **objects)
     if name == "encoder":
         return Conditioning(config, bank, runtime, None, **batch)
     if name in ("ss_joint", "ss_flow"):

@@ -1,0 +1,65 @@
+"""Every stage's step with data on a simulated GPU: a stray tensor would cost a real one its time."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from tests.simulated_cuda import CUDA, simulated_cuda
+from trellis2.training import world
+from trellis2.training.autoencoders import SparseStructureVae, VoxelVaes
+from trellis2.training.checkpoint import save_weights
+from trellis2.training.conditioning import Conditioning, structure_latents
+from trellis2.training.config import TINY
+from trellis2.training.data import TableBank
+from trellis2.training.decoders import Decoders, Flows
+from trellis2.training.latents import encode_objects, encode_views
+from trellis2.training.loop import Stage
+from trellis2.training.runtime import Runtime
+from trellis2.training.slat_flows import StructuredLatentFlow
+
+
+@pytest.fixture(autouse=True)
+def as_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What CUDA would add (reduced precision, compiled blocks, Triton) needs a real one."""
+    monkeypatch.setattr(Runtime, "autocast", lambda _: contextlib.nullcontext())
+    monkeypatch.setattr(Conditioning, "_compile", lambda _: None)
+    monkeypatch.setattr(torch, "autocast", lambda *_, **__: contextlib.nullcontext())
+    monkeypatch.setenv("WORLD_BACKEND", "torch")
+    monkeypatch.setenv("SPARSE_CONV_BACKEND", "torch")
+
+
+def step(stage: Stage, folder: Path, progress: float = 0.0) -> dict[str, Tensor]:
+    terms = stage.losses(progress)
+    torch.stack([value for name, value in terms.items() if not name.startswith("_")]).sum().backward()
+    for name, network in stage.networks.items():
+        save_weights(folder, name, network)
+    return terms
+
+
+def test_every_stage_steps_on_the_gpu(tmp_path: Path) -> None:
+    tables = world.table_bank(0, 8, 1)
+    with simulated_cuda(networks=True):
+        runtime, bank = Runtime(CUDA), TableBank(tables, CUDA, 0)
+        voxels = VoxelVaes(TINY, bank, runtime, budget=8_000, objects=2)
+        for progress in (0.0, 0.5, 0.95):
+            step(voxels, tmp_path, progress)
+        structure = SparseStructureVae(TINY, bank, runtime, batch=2)
+        step(structure, tmp_path)
+        joint = Conditioning(TINY, bank, runtime, structure_latents(bank, structure.encoder), batch=2)
+        step(joint, tmp_path)
+        latents = encode_objects(TINY, bank, tmp_path, runtime, 99.0, 3)
+        tokens = encode_views(TINY, latents, tmp_path, runtime, 2, 0)
+        statistics = latents.statistics()
+        made = []
+        for texture in (False, True):
+            flow = StructuredLatentFlow(TINY, latents, tokens, statistics, runtime, texture, budget=200)
+            step(flow, tmp_path)
+            made.append(flow.flow)
+        decoders = Decoders(TINY, latents, tokens, statistics, Flows(*made), runtime, objects=2, side=32)
+        terms = step(decoders, tmp_path)
+    assert all(bool(value.detach().isfinite()) for value in terms.values())
