@@ -47,43 +47,105 @@ class Conditioning:
         runtime: Runtime,
         latents: Tensor | None,
         batch: int = 96,
-        frozen: nn.Module | None = None,
     ) -> None:
         self.runtime, self.bank, self.batch, self.latents = runtime, bank, batch, latents
         self.size = config.encoder.image_size
-        self.name = "encoder" if latents is None else "ss_flow" if frozen is not None else "ss_joint"
-        self.encoder = frozen if frozen is not None else config.build("encoder")
-        self.head = None if frozen is not None else DenseHead(config.cond)
-        self.flow = None if latents is None else config.build("ss_flow")
-        self.networks: dict[str, nn.Module] = {}
-        if self.head is not None:
-            self.networks |= {"encoder": self.encoder, "dense_head": self.head}
-        if self.flow is not None:
-            self.networks["ss_flow"] = self.flow
+        self.name = "encoder" if latents is None else "ss_joint"
+        self.encoder, self.head = config.build("encoder"), DenseHead(config.cond)
+        self.networks: dict[str, nn.Module] = {"encoder": self.encoder, "dense_head": self.head}
+        if latents is not None:
+            self.networks["ss_flow"] = config.build("ss_flow")
         if runtime.device.type == "cuda":
-            self._compile()
-
-    def _compile(self) -> None:
-        """Fuse the blocks' element-wise work, which is most of a step at this width; all share one graph."""
-        blocks = [*self.encoder.blocks, *([] if self.flow is None else self.flow.blocks)]  # type: ignore[misc]
-        for block in blocks:
-            block.compile(dynamic=False)
+            compile_blocks(self.networks["encoder"], self.networks.get("ss_flow"))
 
     def losses(self, progress: float) -> dict[str, Tensor]:
         rows, tables = self.bank.draw(self.batch)
         with torch.no_grad(), torch.autocast(self.runtime.device.type, enabled=False):
             picture = picture_batch(self.bank, tables, self.size)
             pixels = as_photographed(picture, self.bank.generator)
-        with torch.set_grad_enabled(self.head is not None):
-            tokens = self.encoder(pixels)
-        terms = {} if self.head is None else dense_terms(self.head(tokens), picture)
-        if self.flow is None or self.latents is None:
+        tokens = self.encoder(pixels)
+        terms = dense_terms(self.head(tokens), picture)
+        if self.latents is None:
             return terms
         x0 = self.latents[rows].to(self.runtime.device).float()
-        t = logit_normal(len(x0), 1.0, 1.0, x0.device)
-        x_t, target = flow_pair(x0, torch.randn_like(x0), t.view(-1, 1, 1, 1, 1))
-        velocity = self.flow(x_t, 1000 * t, drop_condition(tokens))
-        return {**terms, "flow": (velocity.float() - target).square().mean()}
+        return {**terms, "flow": structure_loss(self.networks["ss_flow"], x0, tokens)}
+
+
+class StructureFlow:
+    """The sparse-structure flow alone, on tokens of a frozen encoder.
+
+    A picture and its tokens cost more than a step on them: tokens are kept and drawn from again and again,
+    while a new batch of pictures joins them, or takes the place of the oldest, every few steps.
+    """
+
+    name = "ss_flow"
+    recipe = Conditioning.recipe
+
+    def __init__(
+        self,
+        config: MiniConfig,
+        bank: TableBank,
+        runtime: Runtime,
+        latents: Tensor,
+        encoder: nn.Module,
+        batch: int = 128,
+        most: int = 24_576,
+        every: int = 4,
+        first: int = 16,
+    ) -> None:
+        self.runtime, self.bank, self.latents, self.encoder = runtime, bank, latents, encoder
+        self.batch, self.most, self.every = batch, max(most // batch, 1) * batch, every
+        self.first = first  # batches of pictures to begin with
+        self.size = config.encoder.image_size
+        self.flow = config.build("ss_flow")
+        self.networks: dict[str, nn.Module] = {"ss_flow": self.flow}
+        self.rows = torch.empty(0, dtype=torch.int64)
+        self.tokens = torch.empty(0)
+        self.oldest = self.steps = 0
+        if runtime.device.type == "cuda":
+            compile_blocks(encoder, self.flow)
+
+    def losses(self, progress: float) -> dict[str, Tensor]:
+        if self.steps % self.every == 0:
+            self._see()
+        while len(self.rows) < min(self.first * self.batch, self.most):
+            self._see()
+        self.steps += 1
+        chosen = torch.randint(len(self.rows), (self.batch,), generator=self.bank.generator)
+        chosen = chosen.to(self.rows.device)
+        x0 = self.latents[self.rows[chosen]].to(self.runtime.device).float()
+        return {"flow": structure_loss(self.flow, x0, self.tokens[chosen].float())}
+
+    @torch.no_grad()
+    def _see(self) -> None:
+        """One batch of new pictures."""
+        rows, tables = self.bank.draw(self.batch)
+        with torch.autocast(self.runtime.device.type, enabled=False):
+            pixels = as_photographed(picture_batch(self.bank, tables, self.size), self.bank.generator)
+        tokens = self.encoder(pixels).half()
+        if not len(self.rows):
+            self.rows, self.tokens = rows, tokens
+        elif len(self.rows) < self.most:
+            self.rows, self.tokens = torch.cat([self.rows, rows]), torch.cat([self.tokens, tokens])
+        else:
+            places = slice(self.oldest, self.oldest + self.batch)
+            self.rows[places], self.tokens[places] = rows, tokens
+            self.oldest = (self.oldest + self.batch) % self.most
+
+
+def compile_blocks(*networks: nn.Module | None) -> None:
+    """Fuse the blocks' element-wise work, most of a step at these widths. A network's share a graph."""
+    for network in networks:
+        for block in [] if network is None else network.blocks:  # type: ignore[union-attr]
+            block.compile(dynamic=False)
+
+
+def structure_loss(flow: nn.Module, x0: Tensor, tokens: Tensor) -> Tensor:
+    """Squared error of the velocity at random times, for latents `[B, C, g, g, g]` and tokens `[B, L, C]`."""
+    t = logit_normal(len(x0), 1.0, 1.0, x0.device)
+    x_t, target = flow_pair(x0, torch.randn_like(x0), t.view(-1, 1, 1, 1, 1))
+    velocity: Tensor = flow(x_t, 1000 * t, drop_condition(tokens))
+    return (velocity.float() - target).square().mean()
 
 
 @torch.no_grad()

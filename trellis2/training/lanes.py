@@ -14,7 +14,7 @@ from torch import Tensor
 from ..errors import InvalidArgumentError
 from . import checkpoint
 from .autoencoders import SparseStructureVae, VoxelVaes
-from .conditioning import Conditioning, structure_latents
+from .conditioning import Conditioning, StructureFlow, structure_latents
 from .config import CONFIGS, MiniConfig
 from .data import TableBank, load_or_make_bank
 from .decoders import Decoders, Flows
@@ -130,10 +130,10 @@ def _make_stage(
         return Conditioning(config, bank, runtime, None, **batch)
     if name in ("ss_joint", "ss_flow"):
         structures = _structure_latents(config, bank, folder, runtime)
-        frozen = (
-            checkpoint.need_network(folder, config, "encoder", runtime.device) if name == "ss_flow" else None
-        )
-        return Conditioning(config, bank, runtime, structures, settings.batch or 96, frozen)
+        if name == "ss_joint":
+            return Conditioning(config, bank, runtime, structures, **batch)
+        encoder = checkpoint.need_network(folder, config, "encoder", runtime.device)
+        return StructureFlow(config, bank, runtime, structures, encoder, **batch)
     tokens = torch.load(folder / "tokens.pt", map_location=runtime.device, weights_only=True)
     statistics = torch.load(folder / "weights" / "shape_stats.pt", weights_only=True)
     latents = load_latents(folder, runtime.device)

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from tests.simulated_cuda import CUDA, simulated_cuda
-from trellis2.training import world
+from trellis2.training import conditioning, world
 from trellis2.training.autoencoders import SparseStructureVae, VoxelVaes
 from trellis2.training.checkpoint import save_weights
-from trellis2.training.conditioning import Conditioning, structure_latents
+from trellis2.training.conditioning import Conditioning, StructureFlow, structure_latents
 from trellis2.training.config import TINY
 from trellis2.training.data import TableBank
 from trellis2.training.decoders import Decoders, Flows
@@ -27,7 +27,7 @@ from trellis2.training.slat_flows import StructuredLatentFlow
 def as_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     """What CUDA would add (reduced precision, compiled blocks, Triton) needs a real one."""
     monkeypatch.setattr(Runtime, "autocast", lambda _: contextlib.nullcontext())
-    monkeypatch.setattr(Conditioning, "_compile", lambda _: None)
+    monkeypatch.setattr(conditioning, "compile_blocks", lambda *_: None)
     monkeypatch.setattr(torch, "autocast", lambda *_, **__: contextlib.nullcontext())
     monkeypatch.setenv("WORLD_BACKEND", "torch")
     monkeypatch.setenv("SPARSE_CONV_BACKEND", "torch")
@@ -50,8 +50,10 @@ def test_every_stage_steps_on_the_gpu(tmp_path: Path) -> None:
             step(voxels, tmp_path, progress)
         structure = SparseStructureVae(TINY, bank, runtime, batch=2)
         step(structure, tmp_path)
-        joint = Conditioning(TINY, bank, runtime, structure_latents(bank, structure.encoder), batch=2)
+        codes = structure_latents(bank, structure.encoder)
+        joint = Conditioning(TINY, bank, runtime, codes, batch=2)
         step(joint, tmp_path)
+        step(StructureFlow(TINY, bank, runtime, codes, joint.encoder, batch=2, most=4), tmp_path)
         latents = encode_objects(TINY, bank, tmp_path, runtime, 99.0, 3)
         tokens = encode_views(TINY, latents, tmp_path, runtime, 2, 0)
         statistics = latents.statistics()
