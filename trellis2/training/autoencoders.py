@@ -104,7 +104,7 @@ class VoxelVaes:
         self.networks: dict[str, nn.Module] = {name: config.build(name) for name in names}
         if young:
             for network in self.networks.values():
-                network.to(runtime.device).train()
+                network.to(runtime.device)
             self._start(self._batch(0.0))
 
     def _batch(self, progress: float) -> Voxels:

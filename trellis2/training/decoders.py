@@ -16,7 +16,7 @@ from ..sparse import SparseSpatial2Channel, SparseTensor
 from .autoencoders import shape_losses, texture_losses
 from .config import MiniConfig
 from .data import Voxels, blocks_of, collate
-from .latents import LatentSet, standardised
+from .latents import LatentSet, restored, standardised
 from .loop import Recipe
 from .losses import flow_pair
 from .runtime import Runtime
@@ -95,11 +95,11 @@ class Decoders:
 
         shape = denoised("shape", self.flows.shape, None)
         texture = denoised("texture", self.flows.texture, SparseTensor(shape, coords, len(chosen)))
-        restored = [
-            x * self.statistics[f"{name}_std"] + self.statistics[f"{name}_mean"]
-            for name, x in (("shape", shape), ("texture", texture))
-        ]
-        return coords, restored[0], restored[1]
+        return (
+            coords,
+            restored(shape, "shape", self.statistics),
+            restored(texture, "texture", self.statistics),
+        )
 
     def _blocks(self, chosen: list[int], coords: Tensor) -> tuple[Voxels, Tensor]:
         """A block of each object, large ones more often, and the rows of its latents among `coords`."""

@@ -117,23 +117,25 @@ def _run_stage(
 def _make_stage(
     name: str, config: MiniConfig, bank: TableBank, settings: Settings, runtime: Runtime
 ) -> Stage:
-    batch: dict[str, Any] = {} if settings.batch is None else {"batch": settings.batch}
-    budget = {} if settings.batch is None else {"budget": settings.batch * 4000}
     folder = settings.folder
+
+    def sized(**shares: int) -> dict[str, Any]:
+        """Sizes of a dry run, as multiples of its batch; a stage's own otherwise."""
+        return {} if settings.batch is None else {k: v * settings.batch for k, v in shares.items()}
+
     if name == "ss_vae":
-        return SparseStructureVae(config, bank, runtime, **batch)
+        return SparseStructureVae(config, bank, runtime, **sized(batch=1))
     if name == "vaes":
         begun = checkpoint.weights_path(folder, "shape_enc").exists()
-        objects = {} if settings.batch is None else {"objects": 2 * settings.batch}
-        return VoxelVaes(config, bank, runtime, young=not begun, **budget, **objects)
+        return VoxelVaes(config, bank, runtime, young=not begun, **sized(budget=4000, objects=2))
     if name == "encoder":
-        return Conditioning(config, bank, runtime, None, **batch)
+        return Conditioning(config, bank, runtime, None, **sized(batch=1))
     if name in ("ss_joint", "ss_flow"):
         structures = _structure_latents(config, bank, folder, runtime)
         if name == "ss_joint":
-            return Conditioning(config, bank, runtime, structures, **batch)
+            return Conditioning(config, bank, runtime, structures, **sized(batch=1))
         encoder = checkpoint.need_network(folder, config, "encoder", runtime.device)
-        return StructureFlow(config, bank, runtime, structures, encoder, **batch)
+        return StructureFlow(config, bank, runtime, structures, encoder, **sized(batch=1))
     tokens = torch.load(folder / "tokens.pt", map_location=runtime.device, weights_only=True)
     statistics = torch.load(folder / "weights" / "shape_stats.pt", weights_only=True)
     latents = load_latents(folder, runtime.device)
@@ -141,13 +143,13 @@ def _make_stage(
         shape, colour = (
             checkpoint.need_network(folder, config, n, runtime.device) for n in ("shape_flow", "tex_flow")
         )
-        objects = {} if settings.batch is None else {"objects": settings.batch}
+        flows = Flows(shape, colour)
         return Decoders(
-            config, latents, tokens, statistics, Flows(shape, colour), runtime, seed=settings.seed, **objects
+            config, latents, tokens, statistics, flows, runtime, seed=settings.seed, **sized(objects=1)
         )
     texture = name == "tex_flow"
     return StructuredLatentFlow(
-        config, latents, tokens, statistics, runtime, texture, seed=settings.seed, **budget
+        config, latents, tokens, statistics, runtime, texture, seed=settings.seed, **sized(budget=4000)
     )
 
 

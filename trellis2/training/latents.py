@@ -75,6 +75,12 @@ def standardised(feats: Tensor, name: str, statistics: dict[str, Tensor]) -> Ten
     return (feats.float() - mean) / std
 
 
+def restored(feats: Tensor, name: str, statistics: dict[str, Tensor]) -> Tensor:
+    """The way back from `standardised`."""
+    mean, std = (statistics[f"{name}_{part}"].to(feats.device) for part in ("mean", "std"))
+    return feats * std + mean
+
+
 def save_latents(latents: LatentSet, folder: Path) -> None:
     """Write the set for the flow stages, and the statistics for export."""
     values = {k: v.cpu() for k, v in vars(latents).items()}

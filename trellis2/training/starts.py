@@ -82,9 +82,10 @@ def start_encoder(encoder: SparseUnetVaeEncoder, x: SparseTensor, contents: Sequ
             else:
                 _hush(block)
             h = block(h)
-    whiten(encoder.to_latent, layer_norm(h.feats))
+    last = layer_norm(h.feats)
+    whiten(encoder.to_latent, last)
     start_quiet(encoder.to_latent)
-    return h.replace(encoder.to_latent(layer_norm(h.feats)).chunk(2, dim=1)[0])
+    return h.replace(encoder.to_latent(last).chunk(2, dim=1)[0])
 
 
 @torch.no_grad()

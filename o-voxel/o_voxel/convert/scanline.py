@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ..errors import MeshError
+from ..mesh.groups import unrolled
 from .frame import GridFrame
 
 
@@ -122,10 +123,8 @@ def _line(index: Tensor, size: Tensor) -> Tensor:
 
 def _ranges(start: Tensor, stop: Tensor) -> tuple[Tensor, Tensor]:
     """Every integer of every range `[start, stop)`: which range, and the integer."""
-    length = (stop - start).clamp(min=0)
-    which = torch.repeat_interleave(torch.arange(len(length), device=length.device), length)
-    begin = length.cumsum(0) - length
-    return which, torch.arange(len(which), device=length.device) - begin[which] + start[which]
+    which, step = unrolled((stop - start).clamp(min=0))
+    return which, start[which] + step
 
 
 def _interpolate(from_t: Tensor, to_t: Tensor, start: Tensor, end: Tensor, t: Tensor) -> Tensor:

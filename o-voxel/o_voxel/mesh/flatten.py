@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .groups import group_lowest, group_sizes, group_sums, marked, runs, sorting
+from .groups import group_lowest, group_sizes, group_sums, marked, runs, sorting, unrolled
 from .laplacian import Laplacian, Solver, chosen_solver
 from .vectors import cross, dot, length, take, triangle_cross
 
@@ -197,10 +197,7 @@ def covered_cells(triangles: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     low = (torch.minimum(torch.minimum(first, second), third) - 0.5).ceil().long()
     high = (torch.maximum(torch.maximum(first, second), third) - 0.5).floor().long()
     width, height = (high - low + 1).clamp_min(0)
-    counts = width * height
-    face = torch.repeat_interleave(torch.arange(len(counts), device=counts.device), counts)
-    before = (counts.cumsum(0) - counts).index_select(0, face)
-    step = torch.arange(len(face), device=face.device) - before
+    face, step = unrolled(width * height)
     wide = width.index_select(0, face)
     row = torch.div(step, wide, rounding_mode="floor")
     (left, bottom) = take(low, face)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .groups import group_lowest, marked
+from .groups import compact, group_lowest, marked
 
 
 def connected_labels(count: int, pairs: Tensor) -> Tensor:
@@ -22,10 +22,10 @@ def connected_labels(count: int, pairs: Tensor) -> Tensor:
         low, high = low.index_select(0, apart), high.index_select(0, apart)
         nodes = torch.arange(count, device=pairs.device)
         root = _flatten(group_lowest(high, low, nodes))
-        rank = (root == nodes).cumsum(0) - 1
+        rank, count = compact(root == nodes)
         levels.append(rank.index_select(0, root))
         a, b = levels[-1].index_select(0, low), levels[-1].index_select(0, high)
-        low, high, count = torch.minimum(a, b), torch.maximum(a, b), int(rank[-1]) + 1
+        low, high = torch.minimum(a, b), torch.maximum(a, b)
     labels = torch.arange(count, device=pairs.device)
     for level in reversed(levels):
         labels = labels.index_select(0, level)

@@ -37,6 +37,19 @@ def group_lowest(group: Tensor, values: Tensor, start: Tensor) -> Tensor:
     return scattered_lowest(group, values, start)
 
 
+def smallest_members(group: Tensor, count: int) -> Tensor:
+    """For each of [N], the smallest index that shares its group [N], one of 0..count-1."""
+    index = torch.arange(len(group), device=group.device)
+    return group_lowest(group, index, index.new_full((count,), len(group))).index_select(0, group)
+
+
+def unrolled(counts: Tensor) -> tuple[Tensor, Tensor]:
+    """As many entries as counts [N] add up to, in order: whose each is, and its place among those."""
+    owner = torch.repeat_interleave(torch.arange(len(counts), device=counts.device), counts)
+    before = (counts.cumsum(0) - counts).index_select(0, owner)
+    return owner, torch.arange(len(owner), device=owner.device) - before
+
+
 def scattered_sums(group: Tensor, values: Tensor, count: int) -> Tensor:
     """`group_sums` by atomic additions, of any dtype."""
     place, places = _places(group, count)

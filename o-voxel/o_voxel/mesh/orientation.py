@@ -6,7 +6,7 @@ import torch
 
 from .edges import edge_table
 from .graph import connected_labels
-from .groups import group_lowest, group_sizes, group_sums, marked
+from .groups import compact, group_lowest, group_sizes, group_sums, marked, smallest_members, unrolled
 from .normals import face_areas, face_normals
 from .validation import check_mesh
 
@@ -72,18 +72,16 @@ def spanning_parities(
     while len(outer := marked(a != b)):
         a, b, odd = a.index_select(0, outer), b.index_select(0, outer), odd.index_select(0, outer)
         root, turn = _joined(a, b, odd, clusters)
-        rank = (root == torch.arange(clusters, device=root.device)).cumsum(0) - 1
+        rank, clusters = compact(root == torch.arange(clusters, device=root.device))
         levels.append((rank.index_select(0, root), turn))
         odd = odd ^ turn.index_select(0, a) ^ turn.index_select(0, b)
         a, b = levels[-1][0].index_select(0, a), levels[-1][0].index_select(0, b)
-        clusters = int(rank[-1]) + 1
     label = torch.arange(clusters, device=pairs.device)
     parity = torch.zeros(clusters, dtype=torch.bool, device=pairs.device)
     for joins, turn in reversed(levels):
         label, parity = label.index_select(0, joins), turn ^ parity.index_select(0, joins)
-    nodes = torch.arange(count, device=pairs.device)
-    smallest = group_lowest(label, nodes, nodes.new_full((clusters,), count)).index_select(0, label)
-    number = (smallest == nodes).cumsum(0) - 1
+    smallest = smallest_members(label, clusters)
+    number, _ = compact(smallest == torch.arange(count, device=pairs.device))
     return parity ^ parity.index_select(0, smallest), number.index_select(0, smallest)
 
 
@@ -116,8 +114,7 @@ def _outward(vertices: torch.Tensor, faces: torch.Tensor, labels: torch.Tensor) 
     areas = face_areas(vertices, faces)
     order = torch.argsort(areas, descending=True, stable=True)
     order = order[torch.argsort(labels[order], stable=True)]  # by component, large faces first
-    sizes = group_sizes(labels, count)
-    rank = torch.arange(len(faces), device=faces.device) - (sizes.cumsum(0) - sizes)[labels[order]]
+    _, rank = unrolled(group_sizes(labels, count))
     voters = order[(rank < SAMPLES) & (areas[order] > 0)]
     normals = face_normals(vertices, faces)[voters]
     span = float((vertices.amax(dim=0) - vertices.amin(dim=0)).norm())

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from .charts import principal_angles
 from .flatten import FlatCharts, chart_boxes, signed_areas
-from .groups import group_sizes, marked, runs, sorting
+from .groups import group_sizes, marked, runs, sorting, unrolled
 from .vectors import length, take
 
 Floats = NDArray[np.float64]
@@ -136,8 +136,7 @@ def _outline(plane: Tensor, flat: FlatCharts, spacing: float) -> _Outline:
     edges, chart = edges.index_select(0, border), chart.index_select(0, border)
     a, b = (take(plane, points.index_select(0, edges)) for points in (starts, ends))
     steps = (length(b - a) / max(spacing, 1e-30)).ceil().long() + 1
-    edge = torch.repeat_interleave(torch.arange(len(steps), device=steps.device), steps)
-    step = torch.arange(len(edge), device=edge.device) - (steps.cumsum(0) - steps).index_select(0, edge)
+    edge, step = unrolled(steps)
     points = take(a, edge) + take(b - a, edge) * (step / steps.index_select(0, edge))
     owner = chart.index_select(0, edge)
     sizes = group_sizes(owner, len(flat.valid))

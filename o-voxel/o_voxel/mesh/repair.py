@@ -12,6 +12,7 @@ import torch
 
 from .edges import edge_table
 from .graph import connected_labels
+from .groups import smallest_members
 from .normals import face_crosses
 from .validation import check_mesh
 
@@ -139,9 +140,7 @@ def weld_vertices(vertices: torch.Tensor, faces: torch.Tensor, tolerance: float 
         labels = connected_labels(len(vertices), torch.from_numpy(close).long().to(vertices.device))
     else:
         labels = same_position(vertices)
-    first = torch.full((int(labels.max()) + 1,), len(vertices), dtype=torch.int64, device=vertices.device)
-    first.scatter_reduce_(0, labels, torch.arange(len(vertices), device=vertices.device), "amin")
-    merged = first[labels][faces.long()].int()
+    merged = smallest_members(labels, int(labels.max()) + 1)[faces.long()].int()
     collapsed = (merged == merged.roll(-1, dims=1)).any(dim=1)
     return keep_faces(vertices, merged, ~collapsed)
 

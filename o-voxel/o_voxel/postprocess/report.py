@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ..mesh.edges import edge_table
 from ..mesh.graph import connected_labels
-from ..mesh.groups import group_lowest
+from ..mesh.groups import smallest_members
 from ..mesh.repair import same_position
 
 Progress = Callable[[str, int, int], None]
@@ -107,8 +107,7 @@ def topology(vertices: Tensor | np.ndarray, faces: Tensor | np.ndarray) -> Topol
 def weld(vertices: Tensor) -> Tensor:
     """For each vertex [V], the smallest index of a vertex at exactly its position; int64."""
     place = same_position(vertices.float())
-    index = torch.arange(len(vertices), device=vertices.device)
-    return group_lowest(place, index, torch.full_like(index, len(vertices))).index_select(0, place)
+    return smallest_members(place, len(vertices))
 
 
 class StepTimes:
