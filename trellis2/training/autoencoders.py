@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..nn.layers import ChannelLayerNorm32
 from ..sparse import SparseTensor
 from .config import MiniConfig
 from .data import TableBank, VoxelPool, Voxels
@@ -45,6 +45,8 @@ class SparseStructureVae:
         }
         for network in self.networks.values():
             network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+            if runtime.device.type == "cuda":
+                compile_norms(network)
         self._inner: list[Tensor] = []
         ups = [b for b in self.decoder.blocks if hasattr(b, "conv")][:-1]
         for block in (self.decoder.middle_block, *ups):
@@ -77,16 +79,26 @@ class SparseStructureVae:
         }
 
 
+def compile_norms(network: nn.Module) -> None:
+    """Generate code for norms over few channels, which took most of a step: torch's own kernel gives every
+    row of 16 numbers a block of threads.
+    """
+    for module in network.modules():
+        if isinstance(module, ChannelLayerNorm32):
+            module.compile(dynamic=False)
+
+
 # Until this share of the budget, objects are cut into blocks of this many voxels a side: many pieces of many
 # objects a step first, wider surroundings later.
 SCHEDULE = ((0.4, 64), (0.9, 128), (1.0, 256))
 
 
-class VoxelVaes:
-    """The shape's and the texture's autoencoder, two networks apart, on the same blocks of voxels."""
+class VoxelVae:
+    """One of the two autoencoders over voxels, on blocks of many objects."""
 
-    name = "vaes"
+    name: str
     recipe = Recipe(lr=3e-4)
+    names: tuple[str, str]  # of its encoder and decoder
 
     def __init__(
         self,
@@ -100,53 +112,74 @@ class VoxelVaes:
         self.runtime, self.budget = runtime, budget
         self.schedule: Sequence[tuple[float, int]] = SCHEDULE if young else SCHEDULE[-2:]
         self.pool = VoxelPool(bank, config.resolution, least_objects=objects)
-        names = ("shape_enc", "shape_dec", "tex_enc", "tex_dec")
-        self.networks: dict[str, nn.Module] = {name: config.build(name) for name in names}
+        self.encoder, self.decoder = (config.build(name) for name in self.names)
+        self.networks: dict[str, nn.Module] = dict(zip(self.names, (self.encoder, self.decoder), strict=True))
         if young:
             for network in self.networks.values():
                 network.to(runtime.device)
-            self._start(self._batch(0.0))
+            self.begin(self.batch(0.0))
 
-    def _batch(self, progress: float) -> Voxels:
+    def batch(self, progress: float) -> Voxels:
+        """Blocks for this point of the budget."""
         self.pool.cut_into(next(block for until, block in self.schedule if progress <= until))
         return self.pool.batch(self.budget)
 
-    def _start(self, voxels: Voxels) -> None:
-        encoder: Any = self.networks["shape_enc"]
-        decoder: Any = self.networks["shape_dec"]
-        levels = len(decoder.blocks) - 1
-        flags = voxels.intersected.feats.float()
-        inputs = voxels.vertices.replace(torch.cat([voxels.vertices.feats, flags], 1) - 0.5)
-        contents = surface_by_level(voxels.vertices, flags, levels)
-        m = decoder.voxel_margin
-        inside = (voxels.vertices.feats + m) / (1 + 2 * m)
-        outputs = torch.cat([torch.logit(inside, 0.01), 4 * flags - 2], 1)
-        start_decoder(decoder, start_encoder(encoder, inputs, contents), contents, outputs)
-        colours = voxels.attributes
-        contents = means_by_level(colours, levels)
-        encoder, decoder = self.networks["tex_enc"], self.networks["tex_dec"]
-        start_decoder(decoder, start_encoder(encoder, colours, contents), contents, colours.feats)
+    def begin(self, voxels: Voxels) -> None:
+        """Fit the layers to one batch."""
+        raise NotImplementedError
+
+    def terms(self, voxels: Voxels) -> dict[str, Tensor]:
+        """Weighted terms of one batch."""
+        raise NotImplementedError
 
     def losses(self, progress: float) -> dict[str, Tensor]:
-        voxels = self._batch(progress)
-        return {**self._shape(voxels), **self._texture(voxels.attributes)}
+        return self.terms(self.batch(progress))
 
-    def _shape(self, voxels: Voxels) -> dict[str, Tensor]:
-        z, mean, logvar = self.networks["shape_enc"](
+
+class ShapeVae(VoxelVae):
+    """The shape's autoencoder."""
+
+    name = "shape_vae"
+    names = ("shape_enc", "shape_dec")
+
+    def begin(self, voxels: Voxels) -> None:
+        flags = voxels.intersected.feats.float()
+        inputs = voxels.vertices.replace(torch.cat([voxels.vertices.feats, flags], 1) - 0.5)
+        contents = surface_by_level(voxels.vertices, flags, len(self.decoder.blocks) - 1)
+        m = self.decoder.voxel_margin
+        inside = (voxels.vertices.feats + m) / (1 + 2 * m)
+        outputs = torch.cat([torch.logit(inside, 0.01), 4 * flags - 2], 1)
+        start_decoder(self.decoder, start_encoder(self.encoder, inputs, contents), contents, outputs)
+
+    def terms(self, voxels: Voxels) -> dict[str, Tensor]:
+        z, mean, logvar = self.encoder(
             voxels.vertices, voxels.intersected, sample_posterior=True, return_raw=True
         )
         return {
-            **shape_losses(self.networks["shape_dec"], z, voxels),
-            "shape_kl": LATENT_KL * kl(mean.float(), logvar.float()),
-            "_shape_std": mean.float().std(),
+            **shape_losses(self.decoder, z, voxels),
+            "kl": LATENT_KL * kl(mean.float(), logvar.float()),
+            "_std": mean.float().std(),
         }
 
-    def _texture(self, truth: SparseTensor) -> dict[str, Tensor]:
-        z, mean, logvar = self.networks["tex_enc"](truth, sample_posterior=True, return_raw=True)
+
+class TextureVae(VoxelVae):
+    """The texture's autoencoder."""
+
+    name = "tex_vae"
+    names = ("tex_enc", "tex_dec")
+
+    def begin(self, voxels: Voxels) -> None:
+        colours = voxels.attributes
+        contents = means_by_level(colours, len(self.decoder.blocks) - 1)
+        start_decoder(self.decoder, start_encoder(self.encoder, colours, contents), contents, colours.feats)
+
+    def terms(self, voxels: Voxels) -> dict[str, Tensor]:
+        truth = voxels.attributes
+        z, mean, logvar = self.encoder(truth, sample_posterior=True, return_raw=True)
         return {
-            **texture_losses(self.networks["tex_dec"], z, truth),
-            "tex_kl": LATENT_KL * kl(mean.float(), logvar.float()),
-            "_tex_std": mean.float().std(),
+            **texture_losses(self.decoder, z, truth),
+            "kl": LATENT_KL * kl(mean.float(), logvar.float()),
+            "_std": mean.float().std(),
         }
 
 

@@ -11,6 +11,7 @@ from .config import MiniConfig
 from .data import TableBank, as_photographed, picture_batch
 from .loop import Recipe
 from .losses import dense_terms, drop_condition, flow_pair, logit_normal
+from .replay import replayed
 from .runtime import Runtime
 
 _CELLS = 4  # a patch predicts 4 x 4 cells
@@ -51,10 +52,12 @@ class Conditioning:
         self.runtime, self.bank, self.batch, self.latents = runtime, bank, batch, latents
         self.size = config.encoder.image_size
         self.name = "encoder" if latents is None else "ss_joint"
+        self.patches, self.width = config.encoder.patches**2, config.cond
         self.encoder, self.head = config.build("encoder"), DenseHead(config.cond)
         self.networks: dict[str, nn.Module] = {"encoder": self.encoder, "dense_head": self.head}
         if latents is not None:
             self.networks["ss_flow"] = config.build("ss_flow")
+        self._steps: list[nn.Module] = []  # encoder and flow as called, from the first batch on
         if runtime.device.type == "cuda":
             compile_blocks(self.networks["encoder"], self.networks.get("ss_flow"))
 
@@ -63,12 +66,18 @@ class Conditioning:
         with torch.no_grad(), torch.autocast(self.runtime.device.type, enabled=False):
             picture = picture_batch(self.bank, tables, self.size)
             pixels = as_photographed(picture, self.bank.generator)
-        tokens = self.encoder(pixels)
-        terms = dense_terms(self.head(tokens), picture)
         if self.latents is None:
-            return terms
+            self._steps = self._steps or replayed([self.encoder], [(pixels,)])
+            return dense_terms(self.head(self._steps[0](pixels)), picture)
         x0 = self.latents[rows].to(self.runtime.device).float()
-        return {**terms, "flow": structure_loss(self.networks["ss_flow"], x0, tokens)}
+        if not self._steps:
+            tokens = pixels.new_zeros(len(x0), 1 + self.patches, self.width).requires_grad_()
+            flow = self.networks["ss_flow"]
+            self._steps = replayed([self.encoder, flow], [(pixels,), (x0, x0[:, 0, 0, 0, 0], tokens)])
+        encoder, flow = self._steps
+        tokens = encoder(pixels)
+        terms = dense_terms(self.head(tokens), picture)
+        return {**terms, "flow": structure_loss(flow, x0, tokens)}
 
 
 class StructureFlow:
@@ -99,6 +108,7 @@ class StructureFlow:
         self.size = config.encoder.image_size
         self.flow = config.build("ss_flow")
         self.networks: dict[str, nn.Module] = {"ss_flow": self.flow}
+        self._step: nn.Module | None = None  # the flow as called, from the first batch on
         self.rows = torch.empty(0, dtype=torch.int64)
         self.tokens = torch.empty(0)
         self.oldest = self.steps = 0
@@ -114,7 +124,10 @@ class StructureFlow:
         chosen = torch.randint(len(self.rows), (self.batch,), generator=self.bank.generator)
         chosen = chosen.to(self.rows.device)
         x0 = self.latents[self.rows[chosen]].to(self.runtime.device).float()
-        return {"flow": structure_loss(self.flow, x0, self.tokens[chosen].float())}
+        tokens = self.tokens[chosen].float()
+        if self._step is None:
+            (self._step,) = replayed([self.flow], [(x0, x0[:, 0, 0, 0, 0], tokens)])
+        return {"flow": structure_loss(self._step, x0, tokens)}
 
     @torch.no_grad()
     def _see(self) -> None:

@@ -131,7 +131,8 @@ def evaluate_package(plan: Plan, objects: int, out: Path, sheet: Path | None = N
     else:
         shares = [numbers[i :: plan.processes] for i in range(plan.processes)]
         with ProcessPoolExecutor(plan.processes, mp_context=get_context("spawn")) as pool:
-            results = [r for part in pool.map(_score_objects, [plan] * len(shares), shares) for r in part]
+            work = pool.map(_score_objects, [plan] * len(shares), shares, range(len(shares)))
+            results = [r for part in work for r in part]
     results.sort(key=lambda result: result[0]["number"])
     rows = [row for row, _ in results]
     summary = summarise(rows)
@@ -151,14 +152,21 @@ def _device(name: str) -> torch.device:
     return torch.device(("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name)
 
 
-def _score_objects(plan: Plan, numbers: list[int]) -> list[tuple[dict[str, Any], np.ndarray | None]]:
-    """Rows and tiles of some held-out objects; in a process of its own when there are several."""
+def _score_objects(
+    plan: Plan, numbers: list[int], process: int = 0
+) -> list[tuple[dict[str, Any], np.ndarray | None]]:
+    """Rows and tiles of some held-out objects; in a process of its own when there are several. Processes
+    take the GPUs in turn.
+    """
     from ..models import from_pretrained
     from ..pipelines import Trellis2ImageTo3DPipeline
 
     if plan.processes > 1:
         torch.set_num_threads(max((os.cpu_count() or 1) // plan.processes, 1))
     chosen = _device(plan.device)
+    if chosen.type == "cuda" and chosen.index is None:
+        chosen = torch.device("cuda", process % torch.cuda.device_count())
+        torch.cuda.set_device(chosen)
     pipeline = Trellis2ImageTo3DPipeline.from_pretrained(plan.weights, device=chosen, skip=("rembg_model",))
     overrides = {} if plan.structure_guidance is None else {"guidance_strength": plan.structure_guidance}
     parts: dict[str, Any] = {}

@@ -13,12 +13,12 @@ from torch import Tensor
 
 from ..errors import InvalidArgumentError
 from . import checkpoint
-from .autoencoders import SparseStructureVae, VoxelVaes
+from .autoencoders import ShapeVae, SparseStructureVae, TextureVae
 from .conditioning import Conditioning, StructureFlow, structure_latents
 from .config import CONFIGS, MiniConfig
 from .data import TableBank, load_or_make_bank
 from .decoders import Decoders, Flows
-from .latents import encode_objects, encode_views, load_latents, save_latents
+from .latents import WHOLE, Part, encode_objects, encode_views, gather, load_latents, save_part
 from .loop import Stage, train
 from .runtime import Runtime, start
 from .slat_flows import StructuredLatentFlow
@@ -27,7 +27,8 @@ log = logging.getLogger(__name__)
 
 STAGES = (
     "ss_vae",
-    "vaes",
+    "shape_vae",
+    "tex_vae",
     "encoder",
     "ss_joint",
     "ss_flow",
@@ -60,15 +61,16 @@ class Settings:
 
 
 def run_lane(stages: list[str], settings: Settings) -> None:
-    """Run `NAME:SECONDS` entries (or `wait:SECONDS:FILE`) in order."""
+    """Run `NAME:SECONDS` entries in order, also `latents:SECONDS:KofN` (one share of the objects) and
+    `wait:SECONDS:FILE`.
+    """
     runtime = start(settings.device, settings.seed)
     config = CONFIGS[settings.config]
     bank: TableBank | None = None
     for number, entry in enumerate(stages):
-        name, _, rest = entry.partition(":")
+        name, seconds, detail = (*entry.split(":"), "")[:3]
         if name == WAITS:
-            seconds, _, file = rest.partition(":")
-            _wait(settings.folder / file, float(seconds))
+            _wait(settings.folder / detail, float(seconds))
             continue
         if name not in STAGES:
             raise InvalidArgumentError(f"unknown stage {name!r}; known: {', '.join(STAGES)}, {WAITS}")
@@ -76,10 +78,14 @@ def run_lane(stages: list[str], settings: Settings) -> None:
             tables = load_or_make_bank(settings.folder / "world.pt", settings.objects, settings.workers)
             bank = TableBank(tables, runtime.device, settings.seed * 977 + 31 * number + runtime.rank)
         started = time.perf_counter()
-        _run_stage(name, float(rest), config, bank, settings, runtime)
+        if name == "latents":
+            part = Part.parse(detail) if detail else WHOLE
+            _make_latents(part, float(seconds), config, bank, settings, runtime)
+        else:
+            _run_stage(name, float(seconds), config, bank, settings, runtime)
         log.info("stage %s took %.0f s", name, time.perf_counter() - started)
         (settings.folder / DONE).mkdir(exist_ok=True)
-        (settings.folder / DONE / name).touch()
+        (settings.folder / DONE / (name + detail)).touch()
         if runtime.device.type == "cuda":
             torch.cuda.empty_cache()
 
@@ -94,15 +100,22 @@ def _wait(path: Path, seconds: float) -> None:
         time.sleep(1)
 
 
+def _make_latents(
+    part: Part, seconds: float, config: MiniConfig, bank: TableBank, settings: Settings, runtime: Runtime
+) -> None:
+    most, folder = settings.latent_objects, settings.folder
+    made = encode_objects(config, bank, folder, runtime, seconds, most, part)
+    log.info("latents %s: %d objects", part, len(made))
+    save_part(made, folder, part)
+
+
 def _run_stage(
     name: str, seconds: float, config: MiniConfig, bank: TableBank, settings: Settings, runtime: Runtime
 ) -> None:
     started = time.perf_counter()
     folder = settings.folder
-    if name == "latents":
-        save_latents(encode_objects(config, bank, folder, runtime, seconds, settings.latent_objects), folder)
-        return
     if name == "views":
+        gather(folder)
         latents = load_latents(folder, runtime.device)
         tokens = encode_views(config, latents, folder, runtime, settings.views, settings.seed + 5)
         torch.save(tokens.cpu(), folder / "tokens.partial")
@@ -125,9 +138,10 @@ def _make_stage(
 
     if name == "ss_vae":
         return SparseStructureVae(config, bank, runtime, **sized(batch=1))
-    if name == "vaes":
-        begun = checkpoint.weights_path(folder, "shape_enc").exists()
-        return VoxelVaes(config, bank, runtime, young=not begun, **sized(budget=4000, objects=2))
+    for kind in (ShapeVae, TextureVae):
+        if name == kind.name:
+            young = not checkpoint.weights_path(folder, kind.names[0]).exists()
+            return kind(config, bank, runtime, young=young, **sized(budget=4000, objects=2))
     if name == "encoder":
         return Conditioning(config, bank, runtime, None, **sized(batch=1))
     if name in ("ss_joint", "ss_flow"):

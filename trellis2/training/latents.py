@@ -11,12 +11,33 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from .checkpoint import need_network
 from .config import MiniConfig
 from .data import TableBank, as_photographed, collate, picture_batch
 from .runtime import Runtime
 from .voxelize import voxelize
+
+
+@dataclass(frozen=True)
+class Part:
+    """One of `of` shares of a set, which processes make side by side."""
+
+    number: int
+    of: int
+
+    def __str__(self) -> str:
+        return f"{self.number}of{self.of}"
+
+    @classmethod
+    def parse(cls, text: str) -> Part:
+        """The way back from `str`."""
+        number, of = map(int, text.split("of"))
+        return cls(number, of)
+
+
+WHOLE = Part(0, 1)
 
 
 @dataclass
@@ -45,9 +66,15 @@ class LatentSet:
 
 
 def encode_objects(
-    config: MiniConfig, bank: TableBank, folder: Path, runtime: Runtime, seconds: float, most: int
+    config: MiniConfig,
+    bank: TableBank,
+    folder: Path,
+    runtime: Runtime,
+    seconds: float,
+    most: int,
+    part: Part = WHOLE,
 ) -> LatentSet:
-    """Encode objects of the bank in order until time or number is up (at least one)."""
+    """Encode this part of the bank's first `most` objects, in order, until time is up (at least one)."""
     shape_encoder = need_network(folder, config, "shape_enc", runtime.device)
     texture_encoder = need_network(folder, config, "tex_enc", runtime.device)
     started = time.perf_counter()
@@ -55,7 +82,7 @@ def encode_objects(
     kept = []
     tables = bank.recoloured(bank.tables[:most])
     with torch.no_grad():
-        for i in range(min(most, len(tables))):
+        for i in range(part.number, len(tables), part.of):
             if parts and time.perf_counter() - started > seconds:
                 break
             voxels = collate([voxelize(tables[i], config.resolution)])
@@ -81,11 +108,25 @@ def restored(feats: Tensor, name: str, statistics: dict[str, Tensor]) -> Tensor:
     return feats * std + mean
 
 
-def save_latents(latents: LatentSet, folder: Path) -> None:
-    """Write the set for the flow stages, and the statistics for export."""
-    values = {k: v.cpu() for k, v in vars(latents).items()}
-    torch.save(values, folder / "latents.pt")
+def save_part(latents: LatentSet, folder: Path, part: Part) -> None:
+    """Write one part, for `gather`."""
+    torch.save({k: v.cpu() for k, v in vars(latents).items()}, folder / f"latents.{part}.pt")
+
+
+def gather(folder: Path) -> None:
+    """Join all parts into the set for the flow stages, and write the statistics for export."""
+    paths = sorted(folder.glob("latents.*of*.pt"))
+    if not paths:
+        return
+    parts = [LatentSet(**torch.load(p, map_location="cpu", weights_only=True)) for p in paths]
+    sizes = torch.cat([p.offsets.diff() for p in parts])
+    columns = {k: torch.cat([getattr(p, k) for p in parts]) for k in ("coords", "shape", "texture", "tables")}
+    latents = LatentSet(offsets=F.pad(sizes.cumsum(0), (1, 0)), **columns)
+    torch.save(vars(latents), folder / "latents.partial")
+    (folder / "latents.partial").replace(folder / "latents.pt")
     torch.save(latents.statistics(), folder / "weights" / "shape_stats.pt")
+    for path in paths:
+        path.unlink()
 
 
 def load_latents(folder: Path, device: torch.device) -> LatentSet:

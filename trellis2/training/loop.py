@@ -128,7 +128,7 @@ def _tracer(path: Path, runtime: Runtime) -> torch.profiler.profile:
         path.write_text(made.key_averages().table(sort_by=order, row_limit=40), encoding="utf-8")
 
     tracer = torch.profiler.profile(
-        schedule=torch.profiler.schedule(wait=20, warmup=2, active=5, repeat=1), on_trace_ready=write
+        schedule=torch.profiler.schedule(wait=60, warmup=2, active=5, repeat=1), on_trace_ready=write
     )
     tracer.start()
     return tracer

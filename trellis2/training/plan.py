@@ -1,9 +1,9 @@
-"""The whole training as slices of wall-clock time: which lanes run side by side on one GPU, and for how long.
+"""The whole training as slices of wall-clock time: which lanes run side by side, and for how long.
 
 Slice 0 makes everything once, roughly. Slice 1 trains the autoencoders and the image encoder, slice 2 (as
 often as wanted) the flows on top of them, and the decoders on what the flows make. Lanes are processes: small
-networks leave a large GPU idle between launches, and a lane that fails takes no other with it. A slice picks
-up whatever the working folder or the imported slim weights hold.
+networks leave a large GPU idle between launches, and a lane that fails takes no other with it. Lanes take the
+GPUs in turn. A slice picks up whatever the working folder or the imported slim weights hold.
 """
 
 from __future__ import annotations
@@ -18,9 +18,12 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+import torch
+
 from .checkpoint import export_slim, import_slim
 from .data import load_or_make_bank
 from .lanes import DONE, WAITS, Settings
+from .latents import Part
 
 log = logging.getLogger(__name__)
 
@@ -40,17 +43,36 @@ def lanes_of(slice_number: int, seconds: float, folder: Path) -> list[list[str]]
     flows = ["views:60", stage("shape_flow", 0.16), stage("tex_flow", 0.1), stage("decoders", 0.06)]
     if slice_number == 0:
         encoded = f"{WAITS}:{s:.0f}:{DONE}/ss_joint"
-        return [[stage("vaes", 0.4), stage("latents", 0.14), encoded, *flows], structure]
+        autoencoders = [stage("shape_vae", 0.24), stage("tex_vae", 0.16)]
+        return [[*autoencoders, stage("latents", 0.14), encoded, *flows], structure]
     if slice_number == 1:
-        return [[stage("vaes", 0.98)], [stage("ss_vae", 0.2), stage("ss_joint", 0.78)]]
-    latents = [] if (folder / "latents.pt").exists() else [stage("latents", 0.2)]
-    views = [] if (folder / "tokens.pt").exists() else ["views:60"]
-    left = 0.98 - (0.2 if latents else 0) - (0.08 if views else 0)
-    shares = {"shape_flow": 0.48 * left, "tex_flow": 0.27 * left, "decoders": 0.25 * left}
-    return [
-        [*latents, *views, *(stage(name, share) for name, share in shares.items())],
-        [stage("ss_flow", 0.98)],
-    ]
+        structure = [stage("ss_vae", 0.24), stage("ss_joint", 0.74)]
+        return [[stage("shape_vae", 0.98)], structure, [stage("tex_vae", 0.98)]]
+    return _flow_lanes(s, folder)
+
+
+def _flow_lanes(s: float, folder: Path) -> list[list[str]]:
+    """Of two GPUs the first one is for both structured flows, the second one for the structure's."""
+
+    def wait(stage: str) -> str:
+        return f"{WAITS}:{s:.0f}:{DONE}/{stage}"
+
+    lanes: list[list[str]] = [[], [], [], []]
+    left = 0.98 * s
+    if not (folder / "latents.pt").exists():
+        parts = [str(Part(i, len(lanes))) for i in range(len(lanes))]
+        lanes = [[f"latents:{0.2 * s:.0f}:{part}"] for part in parts]
+        lanes[0] += [wait(f"latents{part}") for part in parts[1:]]
+        left -= 0.2 * s
+    structure = left
+    if not (folder / "tokens.pt").exists():
+        lanes[0].append("views:60")
+        lanes[2].append(wait("views"))
+        left -= 0.06 * s
+    lanes[0] += [f"shape_flow:{0.72 * left:.0f}", wait("tex_flow"), f"decoders:{0.26 * left:.0f}"]
+    lanes[2].append(f"tex_flow:{0.7 * left:.0f}")
+    lanes[1].append(f"ss_flow:{structure:.0f}")
+    return [lane for lane in lanes if lane]
 
 
 def run_plan(
@@ -67,6 +89,7 @@ def run_plan(
     began = time.monotonic()
     folder = settings.folder
     folder.mkdir(parents=True, exist_ok=True)
+    shutil.rmtree(folder / DONE, ignore_errors=True)
     if resume is not None:
         log.info("imported %s", ", ".join(import_slim(resume, folder)) or "nothing new")
     load_or_make_bank(folder / "world.pt", settings.objects, settings.workers)
@@ -106,7 +129,10 @@ def _run_side_by_side(lanes: list[list[str]], settings: Settings, limit: float) 
     running = []
     # Several processes share the card: grow allocations in place of keeping fragments.
     environment = {"PYTORCH_CUDA_ALLOC_CONF": "expandable_segments:True", **os.environ}
+    cards = torch.cuda.device_count()
     for i, lane in enumerate(lanes):
+        if cards > 1:
+            environment["CUDA_VISIBLE_DEVICES"] = str(i % cards)
         path = settings.folder / f"lane{i}.log"
         output = path.open("a", encoding="utf-8")
         running.append(
@@ -114,7 +140,9 @@ def _run_side_by_side(lanes: list[list[str]], settings: Settings, limit: float) 
                 lane,
                 path,
                 output,
-                subprocess.Popen(_command(lane, settings), stdout=output, stderr=output, env=environment),
+                subprocess.Popen(
+                    _command(lane, settings), stdout=output, stderr=output, env=dict(environment)
+                ),
             )
         )
     good = True

@@ -12,11 +12,14 @@ from .loop import Recipe
 from .losses import drop_condition, flow_pair
 from .runtime import Runtime
 
+_STEP = 128  # voxels
+
 
 class StructuredLatentFlow:
     """Batches hold objects of similar size, cut to the smallest by leaving out a few random voxels.
 
     One length a batch means one attention call a layer; the cut is a few per cent and acts as augmentation.
+    Lengths and numbers of objects come from a small set: attention kernels are planned anew for every shape.
     """
 
     recipe = Recipe(lr=6e-4, weight_decay=0.01, betas=(0.9, 0.95), warmup=200)
@@ -54,9 +57,11 @@ class StructuredLatentFlow:
         window = max(count // 24, 1)
         first = int(torch.randint(max(count - window, 1), (), generator=self.generator))
         near = self.by_size[first : first + window]
-        batch = max(self.budget // int(self.sizes[near].float().mean().clamp(min=1)), 1)
-        chosen = near[torch.randint(len(near), (min(batch, 96),), generator=self.generator)]
-        return chosen, int(self.sizes[chosen].min())
+        usual = -(-int(self.sizes[near].float().mean()) // _STEP) * _STEP
+        batch = min(max(self.budget // max(usual, 1), 1), 96)
+        chosen = near[torch.randint(len(near), (batch,), generator=self.generator)]
+        least = int(self.sizes[chosen].min())
+        return chosen, max(least // _STEP * _STEP, min(least, _STEP))
 
     def losses(self, progress: float) -> dict[str, Tensor]:
         chosen, length = self._objects()

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from tests.simulated_cuda import CUDA, simulated_cuda
-from trellis2.training import conditioning, world
-from trellis2.training.autoencoders import SparseStructureVae, VoxelVaes
+from trellis2.training import autoencoders, conditioning, world
+from trellis2.training.autoencoders import ShapeVae, SparseStructureVae, TextureVae
 from trellis2.training.checkpoint import save_weights
 from trellis2.training.conditioning import Conditioning, StructureFlow, structure_latents
 from trellis2.training.config import TINY
@@ -28,6 +28,8 @@ def as_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     """What CUDA would add (reduced precision, compiled blocks, Triton) needs a real one."""
     monkeypatch.setattr(Runtime, "autocast", lambda _: contextlib.nullcontext())
     monkeypatch.setattr(conditioning, "compile_blocks", lambda *_: None)
+    monkeypatch.setattr(conditioning, "replayed", lambda networks, _: list(networks))
+    monkeypatch.setattr(autoencoders, "compile_norms", lambda *_: None)
     monkeypatch.setattr(torch, "autocast", lambda *_, **__: contextlib.nullcontext())
     monkeypatch.setenv("WORLD_BACKEND", "torch")
     monkeypatch.setenv("SPARSE_CONV_BACKEND", "torch")
@@ -45,9 +47,10 @@ def test_every_stage_steps_on_the_gpu(tmp_path: Path) -> None:
     tables = world.table_bank(0, 8, 1)
     with simulated_cuda(networks=True):
         runtime, bank = Runtime(CUDA), TableBank(tables, CUDA, 0)
-        voxels = VoxelVaes(TINY, bank, runtime, budget=8_000, objects=2)
-        for progress in (0.0, 0.5, 0.95):
-            step(voxels, tmp_path, progress)
+        for kind in (ShapeVae, TextureVae):
+            voxels = kind(TINY, bank, runtime, budget=8_000, objects=2)
+            for progress in (0.0, 0.5, 0.95):
+                step(voxels, tmp_path, progress)
         structure = SparseStructureVae(TINY, bank, runtime, batch=2)
         step(structure, tmp_path)
         codes = structure_latents(bank, structure.encoder)
