@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -29,9 +30,16 @@ def image_batch(images: torch.Tensor | Sequence[Image.Image], size: int) -> torc
 
 def normalize_imagenet(batch: torch.Tensor) -> torch.Tensor:
     """Subtract ImageNet's mean colour and divide by its spread."""
-    mean = torch.tensor(IMAGENET_MEAN, device=batch.device).view(1, 3, 1, 1)
-    std = torch.tensor(IMAGENET_STD, device=batch.device).view(1, 3, 1, 1)
+    mean, std = _statistics(batch.device)
     return (batch - mean) / std
+
+
+@lru_cache(maxsize=16)
+def _statistics(device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    """Kept on the device: a CUDA graph cannot record copies to it."""
+    with torch.inference_mode(False):
+        mean, std = (torch.tensor(x, device=device) for x in (IMAGENET_MEAN, IMAGENET_STD))
+        return mean.view(1, 3, 1, 1), std.view(1, 3, 1, 1)
 
 
 def normalize_tokens(tokens: torch.Tensor) -> torch.Tensor:

@@ -8,7 +8,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..nn.layers import ChannelLayerNorm32
 from ..sparse import SparseTensor
 from .config import MiniConfig
 from .data import TableBank, VoxelPool, Voxels
@@ -45,8 +44,6 @@ class SparseStructureVae:
         }
         for network in self.networks.values():
             network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
-            if runtime.device.type == "cuda":
-                compile_norms(network)
         self._inner: list[Tensor] = []
         ups = [b for b in self.decoder.blocks if hasattr(b, "conv")][:-1]
         for block in (self.decoder.middle_block, *ups):
@@ -77,15 +74,6 @@ class SparseStructureVae:
             "_iou": (predicted & actual).sum() / (predicted | actual).sum().clamp(min=1),
             "_std": mean.float().std(),
         }
-
-
-def compile_norms(network: nn.Module) -> None:
-    """Generate code for norms over few channels, which took most of a step: torch's own kernel gives every
-    row of 16 numbers a block of threads.
-    """
-    for module in network.modules():
-        if isinstance(module, ChannelLayerNorm32):
-            module.compile(dynamic=False)
 
 
 # Until this share of the budget, objects are cut into blocks of this many voxels a side: many pieces of many

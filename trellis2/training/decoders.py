@@ -1,4 +1,4 @@
-"""The decoders' last stage: the truth, taught from latents as the flows make them.
+"""The decoders' last stages: the truth, taught from latents as the flows make them.
 
 A small flow's latents are not quite those of an encoder, and a decoder that has only seen the latter frays
 their surfaces. Here it sees what the flow, given a picture, makes of partly noised latents in one step.
@@ -27,16 +27,18 @@ _MOST_NOISE = 0.85  # of the way to pure noise, from which a flow can only tell 
 
 @dataclass(frozen=True)
 class Flows:
-    """The trained flows, frozen."""
+    """The trained flows, frozen; the shape's decoder needs the first alone."""
 
     shape: nn.Module
-    texture: nn.Module
+    texture: nn.Module | None = None
 
 
-class Decoders:
-    """Both decoders on a random block of each of a few objects."""
+class DecoderOnFlows:
+    """A decoder, the texture's where the flows hold one, on a random block of each of a few objects.
 
-    name = "decoders"
+    Objects take longer to voxelise than a step on them: some are kept, and every step brings a new one in.
+    """
+
     recipe = Recipe(lr=1e-4, warmup=20)
 
     def __init__(
@@ -50,30 +52,46 @@ class Decoders:
         objects: int = 8,
         side: int = 256,
         seed: int = 0,
+        most: int = 96,
     ) -> None:
+        texture = flows.texture is not None
+        self.name = "tex_decoder" if texture else "shape_decoder"
         self.runtime, self.latents, self.tokens, self.flows = runtime, latents, tokens, flows
         self.objects, self.resolution = objects, config.resolution
         self.side = min(side, config.resolution)
         self.statistics = {k: v.to(runtime.device) for k, v in statistics.items()}
-        self.networks: dict[str, nn.Module] = {n: config.build(n) for n in ("shape_dec", "tex_dec")}
+        name = "tex_dec" if texture else "shape_dec"
+        self.decoder = config.build(name)
+        self.networks: dict[str, nn.Module] = {name: self.decoder}
+        self.most = max(most, objects)
+        self.kept: list[tuple[int, list[VoxelObject]]] = []  # rows of the latent set, blocks
         self.factor = 2 ** (len(config.decoder_widths) - 1)
         self.generator = torch.Generator().manual_seed(seed * 6007 + runtime.rank)
 
     def losses(self, progress: float) -> dict[str, Tensor]:
-        chosen = torch.randint(len(self.latents), (self.objects,), generator=self.generator).tolist()
+        self._bring()
+        while len(self.kept) < self.objects:
+            self._bring()
+        drawn = torch.randperm(len(self.kept), generator=self.generator)[: self.objects].tolist()
+        chosen = [self.kept[i][0] for i in drawn]
         with torch.no_grad():
-            coords, shape, texture = self._made(chosen)
-            voxels, rows = self._blocks(chosen, coords)
+            coords, made = self._made(chosen)
+            voxels, rows = self._blocks([self.kept[i][1] for i in drawn], coords)
             z = _coarsened(voxels.vertices, self.factor)
         if z.coords.shape[0] != rows.shape[0]:
             raise CheckpointError("latents.pt was not made from this world's objects; make it anew")
-        return {
-            **shape_losses(self.networks["shape_dec"], z.replace(shape[rows]), voxels),
-            **texture_losses(self.networks["tex_dec"], z.replace(texture[rows]), voxels.attributes),
-        }
+        if self.flows.texture is None:
+            return shape_losses(self.decoder, z.replace(made[rows]), voxels)
+        return texture_losses(self.decoder, z.replace(made[rows]), voxels.attributes)
 
-    def _made(self, chosen: list[int]) -> tuple[Tensor, Tensor, Tensor]:
-        """Coordinates with batch column `[T, 4]`, shape and texture latents `[T, C]` of the flows."""
+    def _bring(self) -> None:
+        """One more object, in place of the oldest if need be."""
+        row = int(torch.randint(len(self.latents), (), generator=self.generator))
+        blocks = blocks_of(voxelize(self.latents.tables[row], self.resolution), self.side)
+        self.kept = [*self.kept, (row, blocks)][-self.most :]
+
+    def _made(self, chosen: list[int]) -> tuple[Tensor, Tensor]:
+        """Coordinates with batch column `[T, 4]`, latents `[T, C]` as the last flow makes them."""
         device, offsets = self.runtime.device, self.latents.offsets
         spans = [slice(int(offsets[i]), int(offsets[i + 1])) for i in chosen]
         sizes = torch.tensor([s.stop - s.start for s in spans])
@@ -94,19 +112,16 @@ class Decoders:
             return x_t - times * flow(noisy, 1000 * t, tokens, concat_cond=given).feats.float()
 
         shape = denoised("shape", self.flows.shape, None)
+        if self.flows.texture is None:
+            return coords, restored(shape, "shape", self.statistics)
         texture = denoised("texture", self.flows.texture, SparseTensor(shape, coords, len(chosen)))
-        return (
-            coords,
-            restored(shape, "shape", self.statistics),
-            restored(texture, "texture", self.statistics),
-        )
+        return coords, restored(texture, "texture", self.statistics)
 
-    def _blocks(self, chosen: list[int], coords: Tensor) -> tuple[Voxels, Tensor]:
+    def _blocks(self, objects: list[list[VoxelObject]], coords: Tensor) -> tuple[Voxels, Tensor]:
         """A block of each object, large ones more often, and the rows of its latents among `coords`."""
         blocks: list[VoxelObject] = []
         rows = []
-        for number, i in enumerate(chosen):
-            pieces = blocks_of(voxelize(self.latents.tables[i], self.resolution), self.side)
+        for number, pieces in enumerate(objects):
             weights = torch.tensor([float(len(b.coords)) for b in pieces])
             block = pieces[int(torch.multinomial(weights, 1, generator=self.generator))]
             corner = block.coords[0] // self.side

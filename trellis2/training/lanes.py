@@ -17,7 +17,7 @@ from .autoencoders import ShapeVae, SparseStructureVae, TextureVae
 from .conditioning import Conditioning, StructureFlow, structure_latents
 from .config import CONFIGS, MiniConfig
 from .data import TableBank, load_or_make_bank
-from .decoders import Decoders, Flows
+from .decoders import DecoderOnFlows, Flows
 from .latents import WHOLE, Part, encode_objects, encode_views, gather, load_latents, save_part
 from .loop import Stage, train
 from .runtime import Runtime, start
@@ -36,7 +36,8 @@ STAGES = (
     "views",
     "shape_flow",
     "tex_flow",
-    "decoders",
+    "shape_decoder",
+    "tex_decoder",
 )
 WAITS = "wait"  # "wait:SECONDS:FILE" holds a lane until another one has written FILE
 DONE = "done"  # the folder in which a stage leaves a file of its name when it has ended
@@ -153,12 +154,10 @@ def _make_stage(
     tokens = torch.load(folder / "tokens.pt", map_location=runtime.device, weights_only=True)
     statistics = torch.load(folder / "weights" / "shape_stats.pt", weights_only=True)
     latents = load_latents(folder, runtime.device)
-    if name == "decoders":
-        shape, colour = (
-            checkpoint.need_network(folder, config, n, runtime.device) for n in ("shape_flow", "tex_flow")
-        )
-        flows = Flows(shape, colour)
-        return Decoders(
+    if name in ("shape_decoder", "tex_decoder"):
+        needed = ("shape_flow", "tex_flow") if name == "tex_decoder" else ("shape_flow",)
+        flows = Flows(*(checkpoint.need_network(folder, config, n, runtime.device) for n in needed))
+        return DecoderOnFlows(
             config, latents, tokens, statistics, flows, runtime, seed=settings.seed, **sized(objects=1)
         )
     texture = name == "tex_flow"

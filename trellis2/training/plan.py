@@ -40,13 +40,14 @@ def lanes_of(slice_number: int, seconds: float, folder: Path) -> list[list[str]]
         return f"{name}:{share * s:.0f}"
 
     structure = [stage("ss_vae", 0.14), stage("ss_joint", 0.46), stage("ss_flow", 0.38)]
-    flows = ["views:60", stage("shape_flow", 0.16), stage("tex_flow", 0.1), stage("decoders", 0.06)]
+    flows = ["views:60", stage("shape_flow", 0.14), stage("tex_flow", 0.1)]
+    flows += [stage("shape_decoder", 0.04), stage("tex_decoder", 0.04)]
     if slice_number == 0:
         encoded = f"{WAITS}:{s:.0f}:{DONE}/ss_joint"
         autoencoders = [stage("shape_vae", 0.24), stage("tex_vae", 0.16)]
         return [[*autoencoders, stage("latents", 0.14), encoded, *flows], structure]
     if slice_number == 1:
-        structure = [stage("ss_vae", 0.24), stage("ss_joint", 0.74)]
+        structure = [stage("ss_vae", 0.26), stage("ss_joint", 0.72)]
         return [[stage("shape_vae", 0.98)], structure, [stage("tex_vae", 0.98)]]
     return _flow_lanes(s, folder)
 
@@ -60,17 +61,22 @@ def _flow_lanes(s: float, folder: Path) -> list[list[str]]:
     lanes: list[list[str]] = [[], [], [], []]
     left = 0.98 * s
     if not (folder / "latents.pt").exists():
-        parts = [str(Part(i, len(lanes))) for i in range(len(lanes))]
-        lanes = [[f"latents:{0.2 * s:.0f}:{part}"] for part in parts]
+        parts = [str(Part(i, 3)) for i in range(3)]
+        makers = [lanes[0], lanes[2], lanes[3]]
+        for lane, part in zip(makers, parts, strict=True):
+            lane.append(f"latents:{0.2 * s:.0f}:{part}")
         lanes[0] += [wait(f"latents{part}") for part in parts[1:]]
+        lanes[1].append(f"ss_joint:{0.2 * s:.0f}")  # meanwhile; tokens and the flow alone come after it
+        lanes[0].append(wait("ss_joint"))
         left -= 0.2 * s
     structure = left
     if not (folder / "tokens.pt").exists():
         lanes[0].append("views:60")
         lanes[2].append(wait("views"))
         left -= 0.06 * s
-    lanes[0] += [f"shape_flow:{0.72 * left:.0f}", wait("tex_flow"), f"decoders:{0.26 * left:.0f}"]
-    lanes[2].append(f"tex_flow:{0.7 * left:.0f}")
+    flow, decoder = 0.74 * left, 0.24 * left
+    lanes[0] += [f"shape_flow:{flow:.0f}", f"shape_decoder:{decoder:.0f}"]
+    lanes[2] += [f"tex_flow:{flow:.0f}", wait("shape_flow"), f"tex_decoder:{decoder:.0f}"]
     lanes[1].append(f"ss_flow:{structure:.0f}")
     return [lane for lane in lanes if lane]
 

@@ -12,14 +12,15 @@ from .loop import Recipe
 from .losses import drop_condition, flow_pair
 from .runtime import Runtime
 
-_STEP = 128  # voxels
+_SHELVES = 32
 
 
 class StructuredLatentFlow:
     """Batches hold objects of similar size, cut to the smallest by leaving out a few random voxels.
 
     One length a batch means one attention call a layer; the cut is a few per cent and acts as augmentation.
-    Lengths and numbers of objects come from a small set: attention kernels are planned anew for every shape.
+    Objects are sorted into shelves by size, with one length and one number of objects each: attention
+    kernels are planned anew for every shape, which takes longer than a step.
     """
 
     recipe = Recipe(lr=6e-4, weight_decay=0.01, betas=(0.9, 0.95), warmup=200)
@@ -48,20 +49,15 @@ class StructuredLatentFlow:
         self.shape = standardised(latents.shape, "shape", statistics).half()
         self.colour = standardised(latents.texture, "texture", statistics).half() if texture else None
         self.sizes = latents.offsets.diff()
-        self.by_size = self.sizes.argsort()
+        self.shelves = self.sizes.argsort().tensor_split(min(_SHELVES, len(self.sizes)))
         self.generator = torch.Generator().manual_seed(seed * 7919 + runtime.rank)
 
     def _objects(self) -> tuple[Tensor, int]:
         """Objects of one batch and their common length."""
-        count = len(self.by_size)
-        window = max(count // 24, 1)
-        first = int(torch.randint(max(count - window, 1), (), generator=self.generator))
-        near = self.by_size[first : first + window]
-        usual = -(-int(self.sizes[near].float().mean()) // _STEP) * _STEP
-        batch = min(max(self.budget // max(usual, 1), 1), 96)
-        chosen = near[torch.randint(len(near), (batch,), generator=self.generator)]
-        least = int(self.sizes[chosen].min())
-        return chosen, max(least // _STEP * _STEP, min(least, _STEP))
+        shelf = self.shelves[int(torch.randint(len(self.shelves), (), generator=self.generator))]
+        length = int(self.sizes[shelf[0]])
+        batch = min(max(self.budget // length, 1), 96)
+        return shelf[torch.randint(len(shelf), (batch,), generator=self.generator)], length
 
     def losses(self, progress: float) -> dict[str, Tensor]:
         chosen, length = self._objects()

@@ -17,7 +17,8 @@ from trellis2.sparse import SparseSpatial2Channel
 from trellis2.training import decoders
 from trellis2.training.checkpoint import export_slim, import_slim, load_weights, need_network
 from trellis2.training.config import SHIPPED, TINY
-from trellis2.training.decoders import Decoders, Flows
+from trellis2.training.data import blocks_of
+from trellis2.training.decoders import DecoderOnFlows, Flows
 from trellis2.training.evaluate import card_table, summarise
 from trellis2.training.export import export_package
 from trellis2.training.lanes import Settings, run_lane
@@ -25,6 +26,7 @@ from trellis2.training.latents import load_latents
 from trellis2.training.optim import AdaptiveGradClipper, learning_rate
 from trellis2.training.plan import lanes_of
 from trellis2.training.runtime import Runtime
+from trellis2.training.voxelize import voxelize
 
 EVERY_STAGE = [
     "shape_vae:9",
@@ -36,7 +38,8 @@ EVERY_STAGE = [
     "shape_flow:9",
     "tex_flow:9",
     "ss_flow:9",
-    "decoders:9",
+    "shape_decoder:9",
+    "tex_decoder:9",
 ]
 
 
@@ -67,7 +70,8 @@ def test_stages_go_on_where_they_stopped(trained: Path) -> None:
         "shape_flow",
         "tex_flow",
         "ss_flow",
-        "decoders",
+        "shape_decoder",
+        "tex_decoder",
     }
 
 
@@ -78,19 +82,19 @@ def test_decoders_learn_from_the_latents_of_their_own_block(
     latents = load_latents(trained, runtime.device)
     tokens = torch.load(trained / "tokens.pt", weights_only=True)
     statistics = torch.load(trained / "weights" / "shape_stats.pt", weights_only=True)
-    flows = Flows(*(need_network(trained, TINY, n, runtime.device) for n in ("shape_flow", "tex_flow")))
-    stage = Decoders(TINY, latents, tokens, statistics, flows, runtime, objects=2, side=32)
+    networks = [need_network(trained, TINY, n, runtime.device) for n in ("shape_flow", "tex_flow")]
     monkeypatch.setattr(decoders, "_MOST_NOISE", 0.0)
-    coords, shape, texture = stage._made([1, 0])
     rows = torch.arange(len(latents.coords))
     order = torch.cat([rows[latents.offsets[1] :], rows[: latents.offsets[1]]])
-    for made, stored in (
-        (coords[:, 1:].short(), latents.coords),
-        (shape, latents.shape),
-        (texture, latents.texture),
-    ):
+    for flows, stored in ((Flows(networks[0]), latents.shape), (Flows(*networks), latents.texture)):
+        stage = DecoderOnFlows(TINY, latents, tokens, statistics, flows, runtime, objects=2, side=32)
+        coords, made = stage._made([1, 0])
+        torch.testing.assert_close(coords[:, 1:].short(), latents.coords[order])
         torch.testing.assert_close(made.float(), stored[order].float(), atol=1e-2, rtol=1e-2)
-    voxels, rows = stage._blocks([1, 0], coords)
+        assert all(bool(term.isfinite()) for term in stage.losses(0.0).values())
+    assert len(stage.kept) == 2
+    objects = [blocks_of(voxelize(latents.tables[i], 64), 32) for i in (1, 0)]
+    voxels, rows = stage._blocks(objects, coords)
     merged = voxels.vertices
     for _ in range(4):
         merged = SparseSpatial2Channel()(merged.replace(merged.feats[:, :1]))
