@@ -1,4 +1,4 @@
-"""`python -m trellis2.training`: train stages or slices, evaluate, export, draw example pictures."""
+"""`python -m trellis2.training`: train stages or slices, evaluate, export, draw examples and results."""
 
 from __future__ import annotations
 
@@ -68,6 +68,12 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--processes", type=int, default=1, help="processes that share the objects")
     evaluate.add_argument("--sheet", type=Path, help="write a contact sheet of inputs and results (PNG)")
 
+    sheet = commands.add_parser("sheet", help="contact sheet: example pictures and results from four sides")
+    sheet.add_argument("weights", type=Path)
+    sheet.add_argument("out", type=Path, help="picture to write (WebP, PNG, JPEG)")
+    sheet.add_argument("--pictures", type=Path, default=Path("assets/example_image"), help="folder")
+    sheet.add_argument("--size", type=int, default=144, help="side of a tile in pixels")
+
     examples = commands.add_parser("examples", help="draw held-out example pictures")
     examples.add_argument("folder", type=Path)
     examples.add_argument("--size", type=int, default=512)
@@ -102,6 +108,10 @@ def main(arguments: list[str] | None = None) -> int:
             processes=options.processes,
         )
         evaluate_package(plan, options.objects, options.out, options.sheet)
+    elif options.command == "sheet":
+        from .sheet import write_sheet
+
+        write_sheet(options.weights, sorted(options.pictures.glob("*.png")), options.out, options.size)
     else:
         from .examples import draw_examples
 

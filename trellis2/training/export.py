@@ -16,6 +16,9 @@ from .config import SHIPPED, MiniConfig
 log = logging.getLogger(__name__)
 
 ENCODER_STEM = "ckpts/image_encoder"
+# Added to the structure decoder's logits: wavering thin parts are kept, and of eight objects that no evaluation
+# uses all came in one piece, not seven, at the same F-score.
+OCCUPANCY_BIAS = 1.0
 SAMPLER = {"name": "FlowEulerGuidanceIntervalSampler", "args": {"sigma_min": 1e-5}}
 
 
@@ -83,6 +86,8 @@ def export_package(config: MiniConfig, folder: Path, target: Path) -> int:
     (target / "ckpts").mkdir(parents=True, exist_ok=True)
     for network, stem in SHIPPED.items():
         model = need_network(folder, config, network, cpu)
+        if network == "ss_dec":
+            model.out_layer[-1].bias.add_(OCCUPANCY_BIAS)
         path = target / "ckpts" / stem
         args = config.models[network]
         path.with_suffix(".json").write_text(

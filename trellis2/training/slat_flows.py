@@ -9,7 +9,7 @@ from ..sparse import SparseTensor
 from .config import MiniConfig
 from .latents import LatentSet, standardised
 from .loop import Recipe
-from .losses import drop_condition, flow_pair
+from .losses import drop_condition, flow_pair, shifted_times
 from .runtime import Runtime
 
 _SHELVES = 32
@@ -74,7 +74,7 @@ class StructuredLatentFlow:
         coords = torch.cat([column, self.latents.coords[rows].int()], 1)
         shape = self.shape[rows].float()
         x0 = shape if self.colour is None else self.colour[rows].float()
-        t = torch.rand(batch, device=device)
+        t = shifted_times(batch, device)
         x_t, target = flow_pair(x0, torch.randn_like(x0), t.repeat_interleave(length)[:, None])
         noisy = SparseTensor(x_t, coords, batch)
         concat = noisy.replace(shape) if self.texture else None
