@@ -16,8 +16,8 @@ from .config import SHIPPED, MiniConfig
 log = logging.getLogger(__name__)
 
 ENCODER_STEM = "ckpts/image_encoder"
-# Added to the structure decoder's logits: wavering thin parts are kept, and of eight objects that no evaluation
-# uses all came in one piece, not seven, at the same F-score.
+# Added to the logits of structures: wavering thin parts are kept. Of eight objects that no evaluation uses
+# all came in one piece, not seven, at the same F-score.
 OCCUPANCY_BIAS = 1.0
 SAMPLER = {"name": "FlowEulerGuidanceIntervalSampler", "args": {"sigma_min": 1e-5}}
 
