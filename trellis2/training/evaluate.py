@@ -162,6 +162,7 @@ def _score_objects(
     from ..pipelines import Trellis2ImageTo3DPipeline
 
     if plan.processes > 1:
+        logging.basicConfig(level=logging.INFO, format="%(message)s")
         torch.set_num_threads(max((os.cpu_count() or 1) // plan.processes, 1))
     chosen = _device(plan.device)
     if chosen.type == "cuda" and chosen.index is None:
