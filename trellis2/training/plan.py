@@ -146,9 +146,7 @@ def _run_side_by_side(lanes: list[list[str]], settings: Settings, limit: float) 
                 lane,
                 path,
                 output,
-                subprocess.Popen(
-                    _command(lane, settings), stdout=output, stderr=output, env=dict(environment)
-                ),
+                subprocess.Popen(_command(lane, settings), stdout=output, stderr=output, env=environment),
             )
         )
     good = True

@@ -35,9 +35,7 @@ def replayed(networks: Sequence[nn.Module], inputs: Sequence[tuple[Tensor, ...]]
     """
     if not inputs[0][0].is_cuda:
         return list(networks)
-    samples = tuple(
-        tuple(x.detach().clone().requires_grad_(x.requires_grad) for x in given) for given in inputs
-    )
+    samples = tuple(tuple(map(_alike, given)) for given in inputs)
     wrapped = tuple(_InAutocast(network) for network in networks)
     try:
         with torch.autocast("cuda", enabled=False):
