@@ -318,5 +318,6 @@ class SLatFlowModel(FlowTransformer):
             name = f"rope {self.head_dim} {self.rope_freq}"
             phases = x.cached(name, lambda: rope_phases(x.coords[:, 1:], self.head_dim, self.rope_freq))
         else:
-            positions = sincos_positions(x.coords[:, 1:], self.model_channels)
+            name = f"sincos {self.model_channels}"
+            positions = x.cached(name, lambda: sincos_positions(x.coords[:, 1:], self.model_channels))
         return x.replace(self.velocity(feats, layout, t, cond, phases, positions))

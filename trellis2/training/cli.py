@@ -45,7 +45,7 @@ def _parser() -> argparse.ArgumentParser:
     plan.add_argument("--slice", type=int, choices=(0, 1, 2), required=True)
     plan.add_argument("--seconds", type=float, required=True, help="wall clock of this command")
     plan.add_argument("--export", type=Path, help="folder for slim weights and the log")
-    plan.add_argument("--import", dest="resume", type=Path, help="slim weights of an earlier slice")
+    plan.add_argument("--import", dest="resume", type=Path, help="slim weights of an earlier slice, or a package")
     plan.add_argument("--evaluate", type=int, default=0, help="held-out objects to evaluate at the end")
     _settings_options(plan)
 
@@ -89,11 +89,10 @@ def main(arguments: list[str] | None = None) -> int:
     if options.command in ("lane", "plan"):
         return _train(options)
     if options.command == "export":
-        from .checkpoint import import_slim
-        from .export import export_package
+        from .export import export_package, import_weights
 
         if options.resume is not None:
-            import_slim(options.resume, options.workdir)
+            import_weights(options.resume, options.workdir)
         export_package(CONFIGS[options.config], options.workdir, options.target)
     elif options.command == "evaluate":
         from .evaluate import Plan, evaluate_package

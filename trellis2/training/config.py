@@ -47,7 +47,9 @@ class MiniConfig:
     texture_flow_blocks: int = 4
     encoder: SmallVitConfig = field(default_factory=SmallVitConfig)
 
-    def _flow(self, name: str, resolution: int, inputs: int, outputs: int, blocks: int) -> ModelConfig:
+    def _flow(
+        self, name: str, resolution: int, inputs: int, outputs: int, blocks: int, positions: str = "rope"
+    ) -> ModelConfig:
         args = {
             "resolution": resolution,
             "in_channels": inputs,
@@ -57,7 +59,7 @@ class MiniConfig:
             "num_blocks": blocks,
             "num_heads": self.flow_heads,
             "mlp_ratio": 3,
-            "pe_mode": "rope",
+            "pe_mode": positions,
             "share_mod": True,
             "initialization": "scaled",
             "qk_rms_norm": True,
@@ -102,7 +104,8 @@ class MiniConfig:
                 "SparseStructureFlowModel", c.ss_grid, c.ss_latent, c.ss_latent, c.ss_flow_blocks
             ),
             "shape_flow": c._flow("SLatFlowModel", 32, c.latent, c.latent, c.shape_flow_blocks),
-            "tex_flow": c._flow("SLatFlowModel", 32, 2 * c.latent, c.latent, c.texture_flow_blocks),
+            # Relative positions alone do not tell a shallow network which part of the picture is a voxel's.
+            "tex_flow": c._flow("SLatFlowModel", 32, 2 * c.latent, c.latent, c.texture_flow_blocks, "ape"),
         }
 
     def build(self, name: str) -> Any:

@@ -9,8 +9,9 @@ from typing import Any
 
 import torch
 
-from ..conditioning.small_encoder import save_small_vit
-from .checkpoint import need_network
+from ..conditioning.small_encoder import load_small_vit, save_small_vit
+from ..models import from_pretrained
+from .checkpoint import import_slim, load_statistics, need_network, save_statistics, save_weights, weights_path
 from .config import SHIPPED, MiniConfig
 
 log = logging.getLogger(__name__)
@@ -96,10 +97,40 @@ def export_package(config: MiniConfig, folder: Path, target: Path) -> int:
         tensors = {k: p.detach().half().contiguous() for k, p in model.named_parameters()}
         save_file(tensors, path.with_suffix(".safetensors"))
     save_small_vit(need_network(folder, config, "encoder", cpu), target / ENCODER_STEM)
-    statistics = torch.load(folder / "weights" / "shape_stats.pt", weights_only=True)
+    statistics = load_statistics(folder)
     pipeline = pipeline_config(statistics)
     for name, content in (("pipeline", pipeline), ("texturing_pipeline", texturing_config(pipeline["args"]))):
         (target / f"{name}.json").write_text(json.dumps(content, indent=4) + "\n", encoding="utf-8")
     total = sum(p.stat().st_size for p in (target / "ckpts").iterdir())
     log.info("%s: %.2f MB of checkpoints", target, total / 1e6)
     return total
+
+
+def import_weights(source: Path, folder: Path) -> list[str]:
+    """Slim weights or a package into a working folder; what is there stays. Returns what was found."""
+    return (import_package if (source / "pipeline.json").exists() else import_slim)(source, folder)
+
+
+def import_package(package: Path, folder: Path) -> list[str]:
+    """The way back: a pipeline folder's networks and statistics into a working folder that lacks them.
+
+    Returns the networks found. What only training needs (the structure's encoder and the heads) is not in it.
+    """
+    found = []
+    for network in (*SHIPPED, "encoder"):
+        if weights_path(folder, network).exists():
+            continue
+        if network == "encoder":
+            model = load_small_vit(package / ENCODER_STEM)
+        else:
+            model = from_pretrained(package / "ckpts" / SHIPPED[network])
+        if network == "ss_dec":
+            model.out_layer[-1].bias.data.sub_(OCCUPANCY_BIAS)
+        save_weights(folder, network, model.float())
+        found.append(network)
+    args = json.loads((package / "pipeline.json").read_text(encoding="utf-8"))["args"]
+    parts = {"shape": args["shape_slat_normalization"], "texture": args["tex_slat_normalization"]}
+    save_statistics(
+        folder, {f"{k}_{part}": torch.tensor(v[part]) for k, v in parts.items() for part in ("mean", "std")}
+    )
+    return found

@@ -152,7 +152,7 @@ def _make_stage(
         encoder = checkpoint.need_network(folder, config, "encoder", runtime.device)
         return StructureFlow(config, bank, runtime, structures, encoder, **sized(batch=1))
     tokens = torch.load(folder / "tokens.pt", map_location=runtime.device, weights_only=True)
-    statistics = torch.load(folder / "weights" / "shape_stats.pt", weights_only=True)
+    statistics = checkpoint.load_statistics(folder)
     latents = load_latents(folder, runtime.device)
     if name in ("shape_decoder", "tex_decoder"):
         needed = ("shape_flow", "tex_flow") if name == "tex_decoder" else ("shape_flow",)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from .checkpoint import need_network
+from .checkpoint import need_network, save_statistics
 from .config import MiniConfig
 from .data import TableBank, as_photographed, collate, picture_batch
 from .runtime import Runtime
@@ -124,7 +124,7 @@ def gather(folder: Path) -> None:
     latents = LatentSet(offsets=F.pad(sizes.cumsum(0), (1, 0)), **columns)
     torch.save(vars(latents), folder / "latents.partial")
     (folder / "latents.partial").replace(folder / "latents.pt")
-    torch.save(latents.statistics(), folder / "weights" / "shape_stats.pt")
+    save_statistics(folder, latents.statistics())
     for path in paths:
         path.unlink()
 

@@ -20,8 +20,9 @@ from pathlib import Path
 
 import torch
 
-from .checkpoint import export_slim, import_slim
+from .checkpoint import export_slim, weights_path
 from .data import load_or_make_bank
+from .export import import_weights
 from .lanes import DONE, WAITS, Settings
 from .latents import Part
 
@@ -53,31 +54,39 @@ def lanes_of(slice_number: int, seconds: float, folder: Path) -> list[list[str]]
 
 
 def _flow_lanes(s: float, folder: Path) -> list[list[str]]:
-    """Of two GPUs the first one is for both structured flows, the second one for the structure's."""
+    """Of two GPUs the first one is for both structured flows, the second one for the structure's. Where the
+    structure's encoder is missing (a package lacks it) each structured flow has a GPU of its own.
+    """
 
     def wait(stage: str) -> str:
         return f"{WAITS}:{s:.0f}:{DONE}/{stage}"
 
-    lanes: list[list[str]] = [[], [], [], []]
+    shape: list[str] = []
+    texture: list[str] = []
+    structure: list[str] = []
+    helpers: list[list[str]] = [[], []]  # make latents, and end
+    with_structure = weights_path(folder, "ss_enc").exists()
+    lanes = [shape, structure, texture, helpers[0]] if with_structure else [shape, texture, *helpers]
     left = 0.98 * s
     if not (folder / "latents.pt").exists():
-        parts = [str(Part(i, 3)) for i in range(3)]
-        makers = [lanes[0], lanes[2], lanes[3]]
+        makers = [lane for lane in lanes if lane is not structure]
+        parts = [str(Part(i, len(makers))) for i in range(len(makers))]
         for lane, part in zip(makers, parts, strict=True):
             lane.append(f"latents:{0.2 * s:.0f}:{part}")
-        lanes[0] += [wait(f"latents{part}") for part in parts[1:]]
-        lanes[1].append(f"ss_joint:{0.2 * s:.0f}")  # meanwhile; tokens and the flow alone come after it
-        lanes[0].append(wait("ss_joint"))
+        shape += [wait(f"latents{part}") for part in parts[1:]]
+        if with_structure:  # tokens and the flow alone come after it
+            structure.append(f"ss_joint:{0.2 * s:.0f}")
+            shape.append(wait("ss_joint"))
         left -= 0.2 * s
-    structure = left
+    if with_structure:
+        structure.append(f"ss_flow:{left:.0f}")
     if not (folder / "tokens.pt").exists():
-        lanes[0].append("views:60")
-        lanes[2].append(wait("views"))
+        shape.append("views:60")
+        texture.append(wait("views"))
         left -= 0.06 * s
     flow, decoder = 0.74 * left, 0.24 * left
-    lanes[0] += [f"shape_flow:{flow:.0f}", f"shape_decoder:{decoder:.0f}"]
-    lanes[2] += [f"tex_flow:{flow:.0f}", wait("shape_flow"), f"tex_decoder:{decoder:.0f}"]
-    lanes[1].append(f"ss_flow:{structure:.0f}")
+    shape += [f"shape_flow:{flow:.0f}", f"shape_decoder:{decoder:.0f}"]
+    texture += [f"tex_flow:{flow:.0f}", wait("shape_flow"), f"tex_decoder:{decoder:.0f}"]
     return [lane for lane in lanes if lane]
 
 
@@ -97,7 +106,7 @@ def run_plan(
     folder.mkdir(parents=True, exist_ok=True)
     shutil.rmtree(folder / DONE, ignore_errors=True)
     if resume is not None:
-        log.info("imported %s", ", ".join(import_slim(resume, folder)) or "nothing new")
+        log.info("imported %s", ", ".join(import_weights(resume, folder)) or "nothing new")
     load_or_make_bank(folder / "world.pt", settings.objects, settings.workers)
     log.info("bank ready after %.0f s", time.monotonic() - began)
     left = seconds - (time.monotonic() - began) - _FINISH - (0.3 * evaluate + 35 if evaluate else 0)

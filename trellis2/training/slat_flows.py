@@ -13,6 +13,7 @@ from .losses import drop_condition, flow_pair, shifted_times
 from .runtime import Runtime
 
 _SHELVES = 32
+_STRONGEST = 0.4  # of the texture's times: whether its first step finds the colours is what counts most
 
 
 class StructuredLatentFlow:
@@ -74,7 +75,7 @@ class StructuredLatentFlow:
         coords = torch.cat([column, self.latents.coords[rows].int()], 1)
         shape = self.shape[rows].float()
         x0 = shape if self.colour is None else self.colour[rows].float()
-        t = shifted_times(batch, device)
+        t = shifted_times(batch, device, strongest=_STRONGEST if self.texture else 0.0)
         x_t, target = flow_pair(x0, torch.randn_like(x0), t.repeat_interleave(length)[:, None])
         noisy = SparseTensor(x_t, coords, batch)
         concat = noisy.replace(shape) if self.texture else None

@@ -15,12 +15,18 @@ from trellis2.models import from_pretrained
 from trellis2.pipelines import Trellis2ImageTo3DPipeline
 from trellis2.sparse import SparseSpatial2Channel
 from trellis2.training import decoders
-from trellis2.training.checkpoint import export_slim, import_slim, load_weights, need_network
+from trellis2.training.checkpoint import (
+    export_slim,
+    import_slim,
+    load_statistics,
+    load_weights,
+    need_network,
+)
 from trellis2.training.config import SHIPPED, TINY
 from trellis2.training.data import blocks_of
 from trellis2.training.decoders import DecoderOnFlows, Flows
 from trellis2.training.evaluate import card_table, summarise
-from trellis2.training.export import export_package
+from trellis2.training.export import export_package, import_weights
 from trellis2.training.lanes import Settings, run_lane
 from trellis2.training.latents import load_latents
 from trellis2.training.optim import AdaptiveGradClipper, learning_rate
@@ -81,7 +87,7 @@ def test_decoders_learn_from_the_latents_of_their_own_block(
     runtime = Runtime(torch.device("cpu"))
     latents = load_latents(trained, runtime.device)
     tokens = torch.load(trained / "tokens.pt", weights_only=True)
-    statistics = torch.load(trained / "weights" / "shape_stats.pt", weights_only=True)
+    statistics = load_statistics(trained)
     networks = [need_network(trained, TINY, n, runtime.device) for n in ("shape_flow", "tex_flow")]
     monkeypatch.setattr(decoders, "_MOST_NOISE", 0.0)
     rows = torch.arange(len(latents.coords))
@@ -119,6 +125,23 @@ def test_the_package_loads_and_offers_512_alone(trained: Path, tmp_path: Path) -
     kept = need_network(trained, TINY, "tex_dec", torch.device("cpu"))
     for name, parameter in stored.named_parameters():
         torch.testing.assert_close(parameter.float(), kept.get_parameter(name).half().float())
+
+
+def test_training_goes_on_from_a_package(trained: Path, tmp_path: Path) -> None:
+    export_package(TINY, trained, tmp_path / "package")
+    found = import_weights(tmp_path / "package", tmp_path / "run")
+    assert set(found) == {*SHIPPED, "encoder"}
+    cpu = torch.device("cpu")
+    for name in found:
+        old, new = (need_network(folder, TINY, name, cpu) for folder in (trained, tmp_path / "run"))
+        for key, parameter in old.named_parameters():
+            torch.testing.assert_close(new.get_parameter(key), parameter, atol=2e-3, rtol=1e-3)
+    kept = load_statistics(tmp_path / "run")
+    for key, value in load_statistics(trained).items():
+        torch.testing.assert_close(kept[key], value, atol=1e-5, rtol=0)
+    assert import_weights(tmp_path / "package", tmp_path / "run") == [], "what is there stays"
+    lanes = lanes_of(2, 600, tmp_path / "run")
+    assert not any(stage.startswith("ss_") for lane in lanes for stage in lane), "its encoder is not there"
 
 
 def test_slim_weights_travel(trained: Path, tmp_path: Path) -> None:
