@@ -29,6 +29,7 @@ SECTIONS = (
     "sampling",
     "profile",
     "geometry",
+    "memory",
 )
 RESULTS = Path(__file__).parents[1] / "results" / "gpu.json"
 

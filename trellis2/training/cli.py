@@ -45,7 +45,9 @@ def _parser() -> argparse.ArgumentParser:
     plan.add_argument("--slice", type=int, choices=(0, 1, 2), required=True)
     plan.add_argument("--seconds", type=float, required=True, help="wall clock of this command")
     plan.add_argument("--export", type=Path, help="folder for slim weights and the log")
-    plan.add_argument("--import", dest="resume", type=Path, help="slim weights of an earlier slice, or a package")
+    plan.add_argument(
+        "--import", dest="resume", type=Path, help="slim weights of an earlier slice, or a package"
+    )
     plan.add_argument("--evaluate", type=int, default=0, help="held-out objects to evaluate at the end")
     _settings_options(plan)
 

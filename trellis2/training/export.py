@@ -11,7 +11,14 @@ import torch
 
 from ..conditioning.small_encoder import load_small_vit, save_small_vit
 from ..models import from_pretrained
-from .checkpoint import import_slim, load_statistics, need_network, save_statistics, save_weights, weights_path
+from .checkpoint import (
+    import_slim,
+    load_statistics,
+    need_network,
+    save_statistics,
+    save_weights,
+    weights_path,
+)
 from .config import SHIPPED, MiniConfig
 
 log = logging.getLogger(__name__)
@@ -120,6 +127,7 @@ def import_package(package: Path, folder: Path) -> list[str]:
     for network in (*SHIPPED, "encoder"):
         if weights_path(folder, network).exists():
             continue
+        model: Any
         if network == "encoder":
             model = load_small_vit(package / ENCODER_STEM)
         else:

@@ -56,9 +56,7 @@ def logit_normal(count: int, mean: float, std: float, device: torch.device) -> T
     return torch.sigmoid(mean + std * torch.randn(count, device=device))
 
 
-def shifted_times(
-    count: int, device: torch.device, shift: float = 3.0, strongest: float = 0.0
-) -> Tensor:
+def shifted_times(count: int, device: torch.device, shift: float = 3.0, strongest: float = 0.0) -> Tensor:
     """Uniform times moved towards noise, as samplers with `rescale_t = shift` space their steps; a share
     `strongest` of them lies in the last twentieth.
 
