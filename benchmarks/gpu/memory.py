@@ -34,9 +34,10 @@ PARTS = {
 def run(bench: Session) -> None:
     low = pyramid(512)
     models = {name: network(kind).cpu() for name, kind in PARTS.items()}
+    unit = {"mean": [0.0] * 32, "std": [1.0] * 32}
     sampler = FlowEulerGuidanceIntervalSampler(1e-5)
     pipeline = Trellis2ImageTo3DPipeline(
-        models, sampler, sampler, sampler, STRUCTURE, SHAPE, TEXTURE, low_vram=True
+        models, sampler, sampler, sampler, STRUCTURE, SHAPE, TEXTURE, unit, unit, low_vram=True
     ).to("cuda")
     for resolution, cap in CAPS.items():
         shape = pyramid(resolution)
@@ -70,9 +71,9 @@ def _cascade(
     colours = models["tex_slat_flow_model_1024"]
     texture = step("texture", pipeline.sample_tex_slat, many, colours, latent)
     remembering = shape.remembering_latent(32).replace(latent.feats)
-    _, guides = step("shape decode", pipeline.decode_shape_slat, remembering, resolution)
+    step("shape decode", pipeline.decode_shape_slat, remembering, resolution)
     del remembering
-    step("texture decode", pipeline.decode_tex_slat, texture, guides)
+    step("texture decode", pipeline.decode_tex_slat, texture, shape.guides())
     seconds = time.perf_counter() - started
     peaks = ", ".join(f"{name} {gb:.1f}" for name, gb in step.allocated.items())
     note = f"{shape.tokens} tokens, {shape.voxels} voxels, {seconds:.1f} s; allocated: {peaks}"

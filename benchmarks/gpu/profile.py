@@ -20,15 +20,16 @@ SHOWN = 14
 @torch.no_grad()
 def run(bench: Session) -> None:
     shape = pyramid(1024)
-    bench.attempt("profile flow", partial(_flow, bench, shape))
+    bench.attempt("profile flow 512", partial(_flow, bench, pyramid(512), 1029))
+    bench.attempt("profile flow 1024", partial(_flow, bench, shape, 4101))
     bench.attempt("profile decode", partial(_decode, bench, shape))
 
 
-def _flow(bench: Session, shape: Any) -> None:
+def _flow(bench: Session, shape: Any, length: int) -> None:
     model = network("shape flow")
     model.cuda_graphs = False
     t = torch.full((1,), 500.0, device="cuda")
-    context = model.prepare_cond(torch.randn(1, 4101, 1024, device="cuda"))
+    context = model.prepare_cond(torch.randn(1, length, 1024, device="cuda"))
     x = shape.latent(32)
     _kernels(bench, f"forward {shape.tokens} tokens", lambda: model(x, t, context))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import statistics
 from functools import partial
 from typing import Any
@@ -122,8 +123,14 @@ def _agreement(bench: Session, flow: Any, noise: Any, cond: torch.Tensor, params
     with plain_torch():
         plain = _run(flow, noise, cond, params)
     flow.cuda_graphs = True
-    recorded = float((ours - unrecorded).norm() / plain.norm())
-    distance = float((ours - plain).norm() / plain.norm())
+
+    def apart(a: torch.Tensor, b: torch.Tensor) -> float:
+        return float((a - b).norm() / plain.norm())
+
+    distance = apart(ours, plain)
     dtype = str(flow.dtype).removeprefix("torch.")
-    note = f"recording alone {recorded:.2g}; result's deviation {float(plain.std()):.2g}"
+    note = f"recording alone {apart(ours, unrecorded):.2g}; result's deviation {float(plain.std()):.2g}"
+    if flow.dtype != torch.float32:
+        exact = _run(copy.deepcopy(flow).convert_to(torch.float32), noise, cond, params)
+        note += f"; from float32: fused {apart(ours, exact):.2g}, torch {apart(plain, exact):.2g}"
     bench.add(f"sampling, fused against torch, {dtype}: relative L2", distance, "", limit, note)

@@ -6,6 +6,7 @@ import inspect
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -198,21 +199,22 @@ class FlowTransformer(Model):
             raise InvalidArgumentError(
                 f"t has shape {list(t.shape)}, expected [{layout.batch_size}], a time an item"
             )
+        kept = isinstance(cond, ContextCache)  # by a caller who has more steps to make with it
         context = cond if isinstance(cond, ContextCache) else self.prepare_cond(cond)
         if context.layout.batch_size != layout.batch_size:
             raise InvalidArgumentError(
                 f"cond holds {context.layout.batch_size} items, x {layout.batch_size}; repeat the cond"
             )
-        graphs = context.graphs if self.cuda_graphs and not self.training else None
+
+        def step(tokens: torch.Tensor, t: torch.Tensor, blocks: int | None = None) -> torch.Tensor:
+            return self._velocity(tokens, t, layout, context, phases, positions, blocks)
+
+        graphs = context.graphs if kept and self.cuda_graphs and not self.training else None
         if graphs is None or not graphs.serve(tokens):
-            return self._velocity(tokens, t, layout, context, phases, positions)
+            return step(tokens, t)
         constants = [x for x in (phases, positions) if x is not None]
-        return graphs.run(
-            lambda tokens, t: self._velocity(tokens, t, layout, context, phases, positions),
-            (tokens, t),
-            (layout.lengths, *(x.data_ptr() for x in (*constants, *self.parameters()))),
-            constants,
-        )
+        key = (layout.lengths, *(x.data_ptr() for x in (*constants, *self.parameters())))
+        return graphs.run(step, (tokens, t), key, constants, warm_up=partial(step, blocks=1))
 
     def _velocity(
         self,
@@ -222,7 +224,9 @@ class FlowTransformer(Model):
         context: ContextCache,
         phases: torch.Tensor | None,
         positions: torch.Tensor | None,
+        blocks: int | None = None,
     ) -> torch.Tensor:
+        """The pass itself, through the first `blocks` of its blocks (None: all)."""
         h = self._to_torso(self.input_layer(tokens))
         mod = self.t_embedder(t)
         if self.share_mod:
@@ -230,7 +234,7 @@ class FlowTransformer(Model):
         mod = self._to_torso(mod)
         if positions is not None:
             h = h + self._to_torso(positions)
-        for block, key_value in zip(self.blocks, context.blocks, strict=True):
+        for block, key_value in list(zip(self.blocks, context.blocks, strict=True))[:blocks]:
             inputs = (h, layout, mod, key_value, context.layout, phases)
             if self.use_checkpoint and self.training and torch.is_grad_enabled():
                 h = checkpoint(block, *inputs, use_reentrant=False)

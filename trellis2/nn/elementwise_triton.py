@@ -186,6 +186,7 @@ def residual_norm(
         BLOCK_ROWS=block_rows,
         BLOCK_CHANNELS=block_channels,
         num_warps=min(16, max(4, block_channels // 512)),
+        enable_fp_fusion=False,  # it would fuse a product and a sum of 16 bits, and skip the rounding between
     )
     return total, out
 
@@ -213,5 +214,6 @@ def norm_rotate_(
             DIM=dim,
             BLOCK_HEADS=triton.next_power_of_2(heads),
             num_warps=4,
+            enable_fp_fusion=False,
         )
     return x

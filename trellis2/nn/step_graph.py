@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import logging
 import os
+import threading
 from collections.abc import Callable, Sequence
+from functools import cache
 from typing import Any
 
 import torch
@@ -24,6 +26,20 @@ VARIABLE = "TRELLIS2_CUDA_GRAPHS"
 MOST_TOKENS = 16384
 MOST_GRAPHS = 2
 
+_recording = threading.Lock()  # recordings of a device share a stream
+
+
+@cache
+def _stream(device: torch.device) -> torch.cuda.Stream:
+    return torch.cuda.Stream(device)
+
+
+def _take_workspaces(device: torch.device) -> None:
+    """Let cuBLAS take the workspaces that it keeps for a stream; taken in a recording they would outlive it."""
+    x = torch.ones(16, 16, device=device, dtype=torch.bfloat16)
+    torch.addmm(x[0], x, x)
+    torch.mm(x, x)
+
 
 class StepGraph:
     """One recorded call: inputs are copied in, the kernels replayed, the output copied out."""
@@ -31,17 +47,18 @@ class StepGraph:
     def __init__(
         self, call: Callable[..., torch.Tensor], inputs: Sequence[torch.Tensor], keep: Sequence[torch.Tensor]
     ) -> None:
-        """Record `call(*inputs)`, which must have run before on these shapes. `keep`: what it reads besides,
-        kept alive.
+        """Record `call(*inputs)`, whose kernels must have run before on these shapes. `keep`: what it reads
+        besides, kept alive.
         """
         self._inputs = [x.clone() for x in inputs]
         self._keep = list(keep)
         self._graph = torch.cuda.CUDAGraph()
-        here = torch.cuda.current_stream()
-        aside = torch.cuda.Stream()
-        aside.wait_stream(here)
+        device = inputs[0].device
+        here, aside = torch.cuda.current_stream(device), _stream(device)
         # Not torch.cuda.graph(), which empties the allocator's cache and collects garbage first.
-        with torch.cuda.stream(aside):
+        with _recording, torch.cuda.stream(aside):
+            aside.wait_stream(here)
+            _take_workspaces(device)
             self._graph.capture_begin(capture_error_mode="thread_local")
             try:
                 self._output = call(*self._inputs)
@@ -57,14 +74,13 @@ class StepGraph:
 
 
 class StepGraphs:
-    """The recordings of one sampling run's context.
+    """The recordings of one sampling run's context, made at the first call with a key.
 
-    The first call with a key runs as it is (which warms everything up), the second is recorded. At most
-    `MOST_GRAPHS` are kept. A recording that fails is logged, and this run goes on without.
+    At most `MOST_GRAPHS` are kept. A recording that fails is logged, and this run goes on without.
     """
 
     def __init__(self) -> None:
-        self._seen: dict[Any, StepGraph | None] = {}
+        self._seen: dict[Any, StepGraph] = {}
         self._failed = False
 
     def serve(self, tokens: torch.Tensor) -> bool:
@@ -87,21 +103,23 @@ class StepGraphs:
         inputs: Sequence[torch.Tensor],
         key: tuple[Any, ...],
         keep: Sequence[torch.Tensor] = (),
+        warm_up: Callable[..., object] | None = None,
     ) -> torch.Tensor:
-        """`call(*inputs)`, replayed where `key` (all that decides what the call reads) is known."""
+        """`call(*inputs)`, recorded where `key` (all that decides what the call reads) is new, and replayed.
+
+        `warm_up(*inputs)` runs before a recording: it must launch whatever kernels the call does, on the same
+        shapes, which is `call` itself unless a shorter one is given.
+        """
         key = (*((x.shape, x.dtype) for x in inputs), *key)
         if key not in self._seen:
+            (warm_up or call)(*inputs)
             while len(self._seen) >= MOST_GRAPHS:
                 del self._seen[next(iter(self._seen))]
-            self._seen[key] = None
-            return call(*inputs)
-        graph = self._seen[key]
-        if graph is None:
             try:
-                graph = self._seen[key] = StepGraph(call, inputs, keep)
+                self._seen[key] = StepGraph(call, inputs, keep)
             except RuntimeError as error:
                 log.warning("a forward pass cannot be recorded as a CUDA graph", extra={"fault": repr(error)})
                 self._failed = True
                 self._seen.clear()
                 return call(*inputs)
-        return graph(*inputs)
+        return self._seen[key](*inputs)

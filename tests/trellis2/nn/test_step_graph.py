@@ -32,12 +32,14 @@ def recordings(monkeypatch: pytest.MonkeyPatch) -> list[Recording]:
     return Recording.made
 
 
-def test_the_second_call_records_and_later_ones_replay(recordings: list[Recording]) -> None:
-    graphs = StepGraphs()
-    results = [graphs.run(torch.neg, [torch.full((3,), float(i))], ("weights",)) for i in range(4)]
+def test_the_first_call_records_and_all_replay(recordings: list[Recording]) -> None:
+    graphs, warmed = StepGraphs(), []
+    results = [
+        graphs.run(torch.neg, [torch.full((3,), float(i))], ("weights",), warm_up=warmed.append)
+        for i in range(4)
+    ]
     assert [float(r[0]) for r in results] == [0, -1, -2, -3]
-    assert len(recordings) == 1
-    assert recordings[0].replays == 3
+    assert [len(warmed), len(recordings), recordings[0].replays] == [1, 1, 4]
 
 
 def test_other_shapes_and_keys_are_other_recordings(recordings: list[Recording]) -> None:
@@ -46,7 +48,7 @@ def test_other_shapes_and_keys_are_other_recordings(recordings: list[Recording])
         graphs.run(torch.neg, [torch.ones(rows)], (key,))
     assert len(recordings) == 3
     graphs.run(torch.neg, [torch.ones(3)], ("b",))
-    assert recordings[-1].replays == 2
+    assert recordings[-1].replays == 3
 
 
 def test_only_a_few_are_kept(recordings: list[Recording]) -> None:
