@@ -24,6 +24,9 @@ STALLED = 0.1
 COUNTED = 1 << 17
 """Faces from which border edges are counted at every second, third, ... vertex only."""
 
+SPACING = 0.5
+"""Of the edges that a mesh of the budget would have: how close vertices are merged when all attempts fail."""
+
 _one_at_a_time = threading.Lock()
 
 
@@ -62,11 +65,17 @@ def _collapse(
 ) -> tuple[np.ndarray, np.ndarray]:
     import fast_simplification
 
-    attempts = [(aggressiveness, True) for aggressiveness in AGGRESSIVENESS]
+    attempts: list[tuple[float, bool] | None] = [(aggressiveness, True) for aggressiveness in AGGRESSIVENESS]
     attempts += [(aggressiveness, False) for aggressiveness in LAST_RESORT]
-    for aggressiveness, keeping in attempts:
+    # Edges of three faces and more, which no collapse may touch, hold up a frayed mesh; merging undoes them.
+    attempts += [None, *((aggressiveness, False) for aggressiveness in LAST_RESORT)]
+    for attempt in attempts:
         if len(triangles) <= CLOSE_ENOUGH * target:
             break
+        if attempt is None:
+            points, triangles = _merged(points, triangles, target)
+            continue
+        aggressiveness, keeping = attempt
         if keeping and not keep_borders:
             continue
         fewer_points, fewer = fast_simplification.simplify(
@@ -77,3 +86,20 @@ def _collapse(
         keep_borders = len(triangles) - len(fewer) >= STALLED * (len(triangles) - target)
         points, triangles = fewer_points, fewer
     return points, triangles
+
+
+def _merged(points: np.ndarray, triangles: np.ndarray, target: int) -> tuple[np.ndarray, np.ndarray]:
+    """Vertices of a grid's cell as one, in their middle; the mesh as it was where that leaves nothing."""
+    corners = points[triangles].astype(np.float64)
+    crosses = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
+    edge = np.sqrt(2 / np.sqrt(3) * np.linalg.norm(crosses, axis=1).sum() / target)
+    cells = np.floor(points / (SPACING * edge)).astype(np.int64)
+    _, cell, counts = np.unique(cells, axis=0, return_inverse=True, return_counts=True)
+    cell = cell.reshape(-1)
+    middles = np.stack([np.bincount(cell, axis) for axis in points.T], axis=1) / counts[:, None]
+    merged = cell[triangles]
+    merged = merged[(merged != np.roll(merged, -1, axis=1)).all(axis=1)]
+    _, first = np.unique(np.sort(merged, axis=1), axis=0, return_index=True)
+    if not len(first):
+        return points, triangles
+    return middles.astype(points.dtype), merged[np.sort(first)].astype(triangles.dtype)

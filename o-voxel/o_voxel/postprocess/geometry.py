@@ -23,6 +23,8 @@ from .source import Source
 
 HOLE_PERIMETER = 3e-2
 SMALLEST_COMPONENT = 1e-5  # area
+CLOSE_ENOUGH = 1.01
+_CORRECTIONS = 3
 
 Mesh = tuple[Tensor, Tensor]
 
@@ -31,15 +33,28 @@ def clean_and_simplify(mesh: Mesh, target: int) -> Mesh:
     """Down to `target` faces in two stages, cleaned after each; normals then point outwards.
 
     Edges of three and more faces are cut only at the end: cut earlier, the copies would simplify apart.
-    Cutting makes loops of open chains that end at such edges, so holes are looked for once more.
+    Cutting makes loops of open chains that end at such edges, so holes are looked for once more. What fills
+    them on a frayed mesh can be a tenth of its faces: the budget is then lowered by as much.
     """
-    for budget in (3 * target, target):
-        mesh = simplify(*mesh, budget)
-        mesh = _without_flaps(remove_degenerate_faces(*remove_duplicate_faces(*mesh)))
-        mesh = _without_crumbs(mesh)
-        mesh = fill_holes(*mesh, HOLE_PERIMETER)
-    mesh = _fill_true_holes(repair_non_manifold_edges(*mesh))
-    return unify_orientations(*mesh, outward=True)
+    mesh = _simplified(_simplified(mesh, 3 * target), target)
+    finished, budget = _finished(mesh), target
+    for _ in range(_CORRECTIONS):
+        if len(finished[1]) <= CLOSE_ENOUGH * target:
+            break
+        budget = budget * target // len(finished[1])
+        mesh = _simplified(mesh, max(budget, 1))
+        finished = min(finished, _finished(mesh), key=lambda made: len(made[1]))
+    return unify_orientations(*finished, outward=True)
+
+
+def _simplified(mesh: Mesh, budget: int) -> Mesh:
+    mesh = simplify(*mesh, budget)
+    mesh = _without_flaps(remove_degenerate_faces(*remove_duplicate_faces(*mesh)))
+    return fill_holes(*_without_crumbs(mesh), HOLE_PERIMETER)
+
+
+def _finished(mesh: Mesh) -> Mesh:
+    return _fill_true_holes(repair_non_manifold_edges(*mesh))
 
 
 def _fill_true_holes(mesh: Mesh) -> Mesh:

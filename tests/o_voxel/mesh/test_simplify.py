@@ -162,3 +162,22 @@ def test_bad_arguments() -> None:
         simplify(*shapes.cube(), 0)
     with pytest.raises(ArgumentError, match="unknown method"):
         simplify(*shapes.cube(), 5, method="magic")  # type: ignore[arg-type]
+
+
+def test_merged_vertices_stay_near_and_leave_a_sound_mesh() -> None:
+    points, faces = shapes.sphere(48)
+    target = len(faces) // 8
+    fewer_points, fewer = quadric._merged(points.numpy(), faces.numpy(), target)
+    assert target < len(fewer) < len(faces)
+    assert (fewer != np.roll(fewer, -1, axis=1)).all()
+    assert len(np.unique(np.sort(fewer, axis=1), axis=0)) == len(fewer)
+    area = 4 * np.pi * 0.4**2
+    edge = (4 / 3**0.5 * area / target) ** 0.5
+    away = TriangleBVH(points, faces).closest(torch.from_numpy(fewer_points)).distance
+    assert float(away.max()) < quadric.SPACING * edge
+
+
+def test_merging_everything_leaves_the_mesh_alone() -> None:
+    points, faces = (x.numpy() for x in shapes.sphere(8))
+    points = points + 10.0  # within one cell
+    assert quadric._merged(points, faces, 1)[1] is faces

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
+from o_voxel.convert import flexible_dual_grid_to_mesh
 from o_voxel.postprocess import topology
 from o_voxel.postprocess.geometry import clean_and_simplify
 
@@ -54,3 +56,24 @@ def test_a_flap_is_dropped() -> None:
     cleaned = clean_and_simplify((vertices, faces), 1000)
     assert len(cleaned[1]) == 4
     assert topology(cleaned[0].numpy(), cleaned[1].numpy()).watertight
+
+
+def frayed_ball(size: int, wrong: float, grid: int = 64) -> tuple[torch.Tensor, torch.Tensor]:
+    """A ball's dual grid with a share of its edge flags wrong: pinholes, stray faces, crowded edges."""
+    generator = torch.Generator().manual_seed(0)
+    cells = torch.cartesian_prod(*[torch.arange(grid)] * 3)
+    cells = cells[(((cells + 0.5) / grid - 0.5).norm(dim=1) - 0.35).abs() < 1.2 / grid]
+    ends = (cells / grid - 0.5)[:, None] - torch.cat([torch.zeros(1, 3), torch.eye(3)]) / grid
+    inside = ends.norm(dim=2) < 0.35
+    flags = inside[:, :1] ^ inside[:, 1:] ^ (torch.rand((len(cells), 3), generator=generator) < wrong)
+    places = torch.rand((len(cells), 3), generator=generator) * 0.6 + 0.2
+    box = [[-0.5] * 3, [0.5] * 3]
+    vertices, faces = flexible_dual_grid_to_mesh(cells.int(), places, flags, None, aabb=box, grid_size=grid)
+    return vertices * size / grid, faces
+
+
+@pytest.mark.parametrize(("size", "wrong"), [(20, 0.03), (6, 0.1)])
+def test_what_fills_holes_of_a_frayed_mesh_counts_in_the_budget(size: int, wrong: float) -> None:
+    mesh = frayed_ball(size, wrong)
+    assert len(mesh[1]) > 9000
+    assert 3600 <= len(clean_and_simplify(mesh, 4000)[1]) <= 4040
