@@ -35,7 +35,7 @@ def _stream(device: torch.device) -> torch.cuda.Stream:
 
 
 def _take_workspaces(device: torch.device) -> None:
-    """Let cuBLAS take the workspaces that it keeps for a stream: taken in a recording they would outlive it."""
+    """Let cuBLAS take the workspaces that it keeps for a stream: those of a recording would outlive it."""
     x = torch.ones(16, 16, device=device, dtype=torch.bfloat16)
     torch.addmm(x[0], x, x)
     torch.mm(x, x)
