@@ -18,7 +18,7 @@ from .sampling import SHAPE, STRUCTURE, TEXTURE
 from .session import Session
 from .voxels import Pyramid, pyramid
 
-CAPS = {1024: 16.0, 1536: 24.0}  # GB that the issue allows a cascade of this resolution
+CAPS = {1024: 16.0, 1536: 24.0}  # GB of the cards that a cascade of this resolution is to run on
 PARTS = {
     "sparse_structure_flow_model": "structure flow",
     "sparse_structure_decoder": "structure decoder",

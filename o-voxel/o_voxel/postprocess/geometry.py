@@ -24,7 +24,7 @@ from .source import Source
 HOLE_PERIMETER = 3e-2
 SMALLEST_COMPONENT = 1e-5  # area
 CLOSE_ENOUGH = 1.01
-_CORRECTIONS = 3
+_CORRECTIONS = 3  # lowered budgets that are tried; one is nearly always enough
 
 Mesh = tuple[Tensor, Tensor]
 
