@@ -22,8 +22,8 @@ def simplify(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Reduce the mesh to about `target_faces` faces: at most 1 % above, where collapses can reach it.
 
-    `quadric` (serial, on the CPU) gives the smaller error, and merges vertices closer than half an edge of the
-    result where collapses stall, as on meshes frayed into edges of three faces and more; `parallel` collapses independent edges all at once
+    `quadric` (serial, on the CPU) gives the smaller error; where collapses stall, as on frayed meshes, it
+    merges vertices closer than half an edge of the result. `parallel` collapses independent edges all at once
     and suits GPUs; `auto` takes `parallel` on CUDA (or cumesh, where installed) and `quadric` elsewhere. A
     mesh within the budget comes back as it is. A budget too small for the mesh's parts gives the smallest
     sound mesh that was reached, with a warning in the log. Duplicate faces that collapses leave are dropped.
