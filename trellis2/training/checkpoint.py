@@ -42,18 +42,19 @@ def _atomic_save(value: Any, path: Path) -> None:
 
 def save_statistics(folder: Path, statistics: dict[str, torch.Tensor]) -> None:
     """Write the latents' means and spreads, which the flows and the export need."""
-    path = _statistics_path(folder)
+    path = statistics_path(folder)
     path.parent.mkdir(parents=True, exist_ok=True)
     _atomic_save(statistics, path)
 
 
 def load_statistics(folder: Path) -> dict[str, torch.Tensor]:
     """`shape_mean`, `shape_std`, `texture_mean`, `texture_std`, each `[C]` float32."""
-    statistics: dict[str, torch.Tensor] = torch.load(_statistics_path(folder), weights_only=True)
+    statistics: dict[str, torch.Tensor] = torch.load(statistics_path(folder), weights_only=True)
     return statistics
 
 
-def _statistics_path(folder: Path) -> Path:
+def statistics_path(folder: Path) -> Path:
+    """The latents' statistics in a working folder."""
     return folder / "weights" / "shape_stats.pt"
 
 

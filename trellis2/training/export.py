@@ -17,6 +17,7 @@ from .checkpoint import (
     need_network,
     save_statistics,
     save_weights,
+    statistics_path,
     weights_path,
 )
 from .config import SHIPPED, MiniConfig
@@ -136,6 +137,8 @@ def import_package(package: Path, folder: Path) -> list[str]:
             model.out_layer[-1].bias.data.sub_(OCCUPANCY_BIAS)
         save_weights(folder, network, model.float())
         found.append(network)
+    if statistics_path(folder).exists():
+        return found
     args = json.loads((package / "pipeline.json").read_text(encoding="utf-8"))["args"]
     parts = {"shape": args["shape_slat_normalization"], "texture": args["tex_slat_normalization"]}
     save_statistics(

@@ -21,6 +21,7 @@ from trellis2.training.checkpoint import (
     load_statistics,
     load_weights,
     need_network,
+    save_statistics,
 )
 from trellis2.training.config import SHIPPED, TINY
 from trellis2.training.data import blocks_of
@@ -139,7 +140,9 @@ def test_training_goes_on_from_a_package(trained: Path, tmp_path: Path) -> None:
     kept = load_statistics(tmp_path / "run")
     for key, value in load_statistics(trained).items():
         torch.testing.assert_close(kept[key], value, atol=1e-5, rtol=0)
+    save_statistics(tmp_path / "run", {"newer": torch.ones(1)})
     assert import_weights(tmp_path / "package", tmp_path / "run") == [], "what is there stays"
+    assert list(load_statistics(tmp_path / "run")) == ["newer"]
     lanes = lanes_of(2, 600, tmp_path / "run")
     assert not any(stage.startswith("ss_") for lane in lanes for stage in lane), "its encoder is not there"
 
