@@ -15,7 +15,7 @@ from trellis2.samplers import FlowEulerGuidanceIntervalSampler
 
 from .networks import network
 from .sampling import SHAPE, STRUCTURE, TEXTURE
-from .session import Session
+from .session import Session, peak_gb
 from .voxels import Pyramid, pyramid
 
 CAPS = {1024: 16.0, 1536: 24.0}  # GB of the cards that a cascade of this resolution is to run on
@@ -88,12 +88,10 @@ class _Watch:
         self.reserved = 0.0
 
     def __call__(self, name: str, call: Callable[..., Any], *args: Any) -> Any:
-        torch.cuda.reset_peak_memory_stats()
-        result = call(*args)
-        torch.cuda.synchronize()
-        self.allocated[name] = torch.cuda.max_memory_allocated() / 1e9
+        results: list[Any] = []
+        self.allocated[name] = peak_gb(lambda: results.append(call(*args)))
         self.reserved = max(self.reserved, torch.cuda.max_memory_reserved() / 1e9)
-        return result
+        return results[0]
 
 
 @contextmanager

@@ -199,7 +199,6 @@ class FlowTransformer(Model):
             raise InvalidArgumentError(
                 f"t has shape {list(t.shape)}, expected [{layout.batch_size}], a time an item"
             )
-        kept = isinstance(cond, ContextCache)  # by a caller who has more steps to make with it
         context = cond if isinstance(cond, ContextCache) else self.prepare_cond(cond)
         if context.layout.batch_size != layout.batch_size:
             raise InvalidArgumentError(
@@ -209,7 +208,8 @@ class FlowTransformer(Model):
         def step(tokens: torch.Tensor, t: torch.Tensor, blocks: int | None = None) -> torch.Tensor:
             return self._velocity(tokens, t, layout, context, phases, positions, blocks)
 
-        graphs = context.graphs if kept and self.cuda_graphs and not self.training else None
+        # Only a caller who made the context has more steps to make with it.
+        graphs = context.graphs if context is cond and self.cuda_graphs and not self.training else None
         if graphs is None or not graphs.serve(tokens):
             return step(tokens, t)
         constants = [x for x in (phases, positions) if x is not None]

@@ -7,13 +7,14 @@ import threading
 import numpy as np
 import torch
 
+from .repair import remove_duplicate_faces, weld_vertices
+from .simplify import CLOSE_ENOUGH
+
 # How hard each attempt tries; every attempt starts from the last result. Low values first: they place
 # vertices well but may stop early.
 AGGRESSIVENESS = (3.0, 3.0, 3.0, 4.0, 5.0, 7.0, 7.0)
 LAST_RESORT = (3.0, 5.0, 7.0, 9.0)
 """Without keeping borders, where the budget cannot be reached with them."""
-
-CLOSE_ENOUGH = 1.01
 
 MOST_BORDER = 0.5
 """Border edges for each face of the budget from which borders cannot be kept: each of them needs a face."""
@@ -63,19 +64,26 @@ def border_edges(triangles: np.ndarray) -> int:
 def _collapse(
     points: np.ndarray, triangles: np.ndarray, target: int, keep_borders: bool
 ) -> tuple[np.ndarray, np.ndarray]:
+    keeping = [(aggressiveness, True) for aggressiveness in AGGRESSIVENESS if keep_borders]
+    letting_go = [(aggressiveness, False) for aggressiveness in LAST_RESORT]
+    points, triangles = _attempted(points, triangles, target, keeping + letting_go)
+    if len(triangles) > CLOSE_ENOUGH * target:
+        # A frayed mesh is held up by edges of three faces and more, which no collapse may touch.
+        points, triangles = _merged(points, triangles, target)
+        points, triangles = _attempted(points, triangles, target, letting_go)
+    return points, triangles
+
+
+def _attempted(
+    points: np.ndarray, triangles: np.ndarray, target: int, attempts: list[tuple[float, bool]]
+) -> tuple[np.ndarray, np.ndarray]:
+    """The mesh after as many attempts (aggressiveness, whether borders stay) as it takes."""
     import fast_simplification
 
-    attempts: list[tuple[float, bool] | None] = [(aggressiveness, True) for aggressiveness in AGGRESSIVENESS]
-    attempts += [(aggressiveness, False) for aggressiveness in LAST_RESORT]
-    # Edges of three faces and more, which no collapse may touch, hold up a frayed mesh; merging undoes them.
-    attempts += [None, *((aggressiveness, False) for aggressiveness in LAST_RESORT)]
-    for attempt in attempts:
+    keep_borders = True
+    for aggressiveness, keeping in attempts:
         if len(triangles) <= CLOSE_ENOUGH * target:
             break
-        if attempt is None:
-            points, triangles = _merged(points, triangles, target)
-            continue
-        aggressiveness, keeping = attempt
         if keeping and not keep_borders:
             continue
         fewer_points, fewer = fast_simplification.simplify(
@@ -97,9 +105,6 @@ def _merged(points: np.ndarray, triangles: np.ndarray, target: int) -> tuple[np.
     _, cell, counts = np.unique(cells, axis=0, return_inverse=True, return_counts=True)
     cell = cell.reshape(-1)
     middles = np.stack([np.bincount(cell, axis) for axis in points.T], axis=1) / counts[:, None]
-    merged = cell[triangles]
-    merged = merged[(merged != np.roll(merged, -1, axis=1)).all(axis=1)]
-    _, first = np.unique(np.sort(merged, axis=1), axis=0, return_index=True)
-    if not len(first):
-        return points, triangles
-    return middles.astype(points.dtype), merged[np.sort(first)].astype(triangles.dtype)
+    together = torch.from_numpy(middles[cell].astype(np.float32)), torch.from_numpy(triangles)
+    vertices, faces = remove_duplicate_faces(*weld_vertices(*together))
+    return (vertices.numpy(), faces.numpy()) if len(faces) else (points, triangles)

@@ -14,6 +14,9 @@ from .validation import check_mesh
 
 Method = Literal["auto", "quadric", "parallel"]
 
+CLOSE_ENOUGH = 1.01
+"""Faces for each one of a budget that still count as within it."""
+
 _log = logging.getLogger(__name__)
 
 
@@ -52,6 +55,6 @@ def simplify(
 
         vertices, faces = parallel_collapse(vertices, faces, int(target_faces))
     vertices, faces = remove_duplicate_faces(vertices, faces)
-    if len(faces) > 1.01 * target_faces:
+    if len(faces) > CLOSE_ENOUGH * target_faces:
         _log.warning("simplify reached %d faces, not the %d asked for", len(faces), target_faces)
     return vertices, faces

@@ -17,13 +17,12 @@ from ..mesh.repair import (
     remove_duplicate_faces,
     repair_non_manifold_edges,
 )
-from ..mesh.simplify import simplify
+from ..mesh.simplify import CLOSE_ENOUGH, simplify
 from .report import weld
 from .source import Source
 
 HOLE_PERIMETER = 3e-2
 SMALLEST_COMPONENT = 1e-5  # area
-CLOSE_ENOUGH = 1.01
 _CORRECTIONS = 3  # lowered budgets that are tried; one is nearly always enough
 
 Mesh = tuple[Tensor, Tensor]
@@ -123,5 +122,4 @@ def remesh_and_simplify(
     )
     if not len(faces):
         raise MeshError("remeshing found no surface: the mesh lies outside aabb")
-    mesh = _without_flaps(remove_degenerate_faces(*simplify(vertices, faces, target)))
-    return _fill_true_holes(repair_non_manifold_edges(*mesh))
+    return _finished(_without_flaps(remove_degenerate_faces(*simplify(vertices, faces, target))))
