@@ -28,6 +28,9 @@ COUNTED = 1 << 17
 SPACING = 0.5
 """Of the edges that a mesh of the budget would have: how close vertices are merged when all attempts fail."""
 
+FINEST = 1 << 30
+"""Cells from the origin to the farthest vertex, at most."""
+
 _one_at_a_time = threading.Lock()
 
 
@@ -101,6 +104,8 @@ def _merged(points: np.ndarray, triangles: np.ndarray, target: int) -> tuple[np.
     corners = points[triangles].astype(np.float64)
     crosses = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
     edge = np.sqrt(2 / np.sqrt(3) * np.linalg.norm(crosses, axis=1).sum() / target)
+    if not np.abs(points).max() < FINEST * SPACING * edge:
+        return points, triangles  # slivers only: their area says nothing about distances
     cells = np.floor(points / (SPACING * edge)).astype(np.int64)
     _, cell, counts = np.unique(cells, axis=0, return_inverse=True, return_counts=True)
     cell = cell.reshape(-1)

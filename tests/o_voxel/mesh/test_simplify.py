@@ -181,3 +181,10 @@ def test_merging_everything_leaves_the_mesh_alone() -> None:
     points, faces = (x.numpy() for x in shapes.sphere(8))
     points = points + 10.0  # within one cell
     assert quadric._merged(points, faces, 1)[1] is faces
+
+
+@pytest.mark.parametrize("height", [0.0, 1e-30])
+def test_slivers_are_not_merged(height: float) -> None:
+    points = np.array([[0, 0, 0], [1, 0, 0], [0.5, height, 0], [0.2, 0, 0]], dtype=np.float32)
+    faces = np.array([[0, 1, 2], [0, 3, 2]], dtype=np.int32)
+    assert quadric._merged(points, faces, 1)[1] is faces

