@@ -183,6 +183,28 @@ class Trellis2ImageTo3DPipeline(TexturePipeline):
             )
         return PIPELINE_TYPES[name]
 
+    def sampler_settings(
+        self,
+        sparse_structure_sampler_params: Mapping[str, Any] | None = None,
+        shape_slat_sampler_params: Mapping[str, Any] | None = None,
+        tex_slat_sampler_params: Mapping[str, Any] | None = None,
+    ) -> dict[str, dict[str, Any]]:
+        """What each stage samples with, by its name: the config's settings with these in their place.
+
+        Raises `InvalidArgumentError` for settings that a stage's sampler does not have.
+        """
+        asked = {
+            "sparse_structure": sparse_structure_sampler_params,
+            "shape_slat": shape_slat_sampler_params,
+            "tex_slat": tex_slat_sampler_params,
+        }
+        return {
+            name: merged(
+                getattr(self, f"{name}_sampler"), getattr(self, f"{name}_sampler_params"), params, name
+            )
+            for name, params in asked.items()
+        }
+
     memory_probe: MemoryProbe = staticmethod(free_memory)
     """Bytes free on a device, None where they set no limit; asked before the fine pass of a cascade."""
 
@@ -220,9 +242,9 @@ class Trellis2ImageTo3DPipeline(TexturePipeline):
             raise InvalidArgumentError(
                 f"num_samples must be a whole number of at least 1, got {num_samples!r}"
             )
-        self._check_overrides(
+        self.sampler_settings(
             sparse_structure_sampler_params, shape_slat_sampler_params, tex_slat_sampler_params
-        )
+        )  # refuses unknown names before any work is done
         monitor = Monitor(progress, cancel)
 
         with self._stage("image", monitor):
@@ -419,9 +441,3 @@ class Trellis2ImageTo3DPipeline(TexturePipeline):
             voxel_shape=torch.Size([1, voxels.feats.shape[1], *(coords.amax(0) + 1).tolist()]),
             layout=self.pbr_attr_layout,
         )
-
-    def _check_overrides(self, structure: Any, shape: Any, texture: Any) -> None:
-        """Refuse unknown sampler parameters before any work is done."""
-        merged(self.sparse_structure_sampler, {}, structure, "sparse_structure")
-        merged(self.shape_slat_sampler, {}, shape, "shape_slat")
-        merged(self.tex_slat_sampler, {}, texture, "tex_slat")

@@ -35,6 +35,9 @@ class Pipeline(Protocol):
     @property
     def available_pipeline_types(self) -> Any: ...
 
+    @property
+    def sampler_settings(self) -> Callable[..., dict[str, dict[str, Any]]]: ...
+
     def to(self, device: str) -> Any: ...
 
 
@@ -126,6 +129,7 @@ class TRELLIS2Generator:
             "vertices": len(mesh.vertices),
             "faces": len(mesh.faces),
             "state_bytes": len(files["state"].data),
+            "samplers": self.pipeline.sampler_settings(**settings.sampler_params()),
         }
         if settings.preview != "none":
             files["video"] = self._guarded(lambda: self.render_preview_video(mesh, clock.monitor), kind)

@@ -242,6 +242,13 @@ def test_missing_models_are_named(checkpoint: Path, picture: Image.Image) -> Non
         small.run(picture.convert("RGB"), pipeline_type="512")
 
 
+def test_settings_are_those_of_the_config_unless_asked_otherwise(pipeline: Trellis2ImageTo3DPipeline) -> None:
+    settings = pipeline.sampler_settings(shape_slat_sampler_params={"steps": 3})
+    assert settings["sparse_structure"] == pipeline.sparse_structure_sampler_params
+    assert settings["shape_slat"] == {**pipeline.shape_slat_sampler_params, "steps": 3}
+    assert settings["tex_slat"] == pipeline.tex_slat_sampler_params != {}
+
+
 def test_bad_input_is_a_typed_error(pipeline: Trellis2ImageTo3DPipeline, picture: Image.Image) -> None:
     run = pipeline.run
     with pytest.raises(InvalidImageError, match="transparent"):

@@ -38,6 +38,11 @@ class SmallPipeline:
     def to(self, device: str) -> None:
         self.devices.append(device)
 
+    def sampler_settings(self, **asked: dict[str, Any]) -> dict[str, dict[str, Any]]:
+        return {
+            name.removesuffix("_sampler_params"): {"steps": 7, **params} for name, params in asked.items()
+        }
+
     def run(self, image: Any, *, progress: Any, cancel: Any, **options: Any) -> list[Any]:
         self.calls.append({"size": image.size, **options})
         if self.failures:
@@ -75,6 +80,8 @@ def test_a_picture_becomes_a_state_and_a_video() -> None:
     assert set(output.files) == {"state", "video", "preview"}
     assert (output.seed, output.resolution) == (3, 16)
     assert "preview" in output.stats["seconds"]
+    steps = {stage: used["steps"] for stage, used in output.stats["samplers"].items()}
+    assert steps == {"sparse_structure": 5, "shape_slat": 7, "tex_slat": 7}
     assert seen == ["state", "preview"]
     (call,) = pipeline.calls
     assert (call["size"], call["seed"], call["pipeline_type"]) == ((50, 50), 3, "512")
