@@ -19,6 +19,7 @@ def _settings_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--config", choices=sorted(CONFIGS), default="mini")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--first", type=int, default=0, help="number of the bank's first object")
     parser.add_argument("--objects", type=int, default=49_152, help="objects in the bank")
     parser.add_argument("--latent-objects", type=int, default=10_000, help="most objects in the latent set")
     parser.add_argument("--views", type=int, default=4, help="pictures an object in the latent set")
@@ -129,6 +130,7 @@ def _train(options: argparse.Namespace) -> int:
         config=options.config,
         device=options.device,
         seed=options.seed,
+        first=options.first,
         objects=options.objects,
         latent_objects=options.latent_objects,
         views=options.views,

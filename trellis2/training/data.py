@@ -44,13 +44,13 @@ class TableBank:
         return tables
 
 
-def load_or_make_bank(path: Path, count: int, workers: int) -> Tensor:
-    """Tables of the first `count` training objects, from `path` when it holds that many."""
+def load_or_make_bank(path: Path, count: int, workers: int, first: int = 0) -> Tensor:
+    """Tables of `count` training objects from number `first` on, from `path` when it holds that many."""
     if path.exists():
         tables: Tensor = torch.load(path, map_location="cpu", weights_only=True)
         if len(tables) >= count:
             return tables[:count]
-    tables = world.table_bank(0, count, workers)
+    tables = world.table_bank(first, count, workers)
     path.parent.mkdir(parents=True, exist_ok=True)
     torch.save(tables, path)
     return tables

@@ -51,6 +51,7 @@ class Settings:
     config: str = "mini"
     device: str = "auto"
     seed: int = 0
+    first: int = 0  # number of the bank's first object
     objects: int = 49_152  # in the bank
     latent_objects: int = 10_000  # at most, in the latent set
     views: int = 4
@@ -76,7 +77,8 @@ def run_lane(stages: list[str], settings: Settings) -> None:
         if name not in STAGES:
             raise InvalidArgumentError(f"unknown stage {name!r}; known: {', '.join(STAGES)}, {WAITS}")
         if bank is None:
-            tables = load_or_make_bank(settings.folder / "world.pt", settings.objects, settings.workers)
+            path = settings.folder / "world.pt"
+            tables = load_or_make_bank(path, settings.objects, settings.workers, settings.first)
             bank = TableBank(tables, runtime.device, settings.seed * 977 + 31 * number + runtime.rank)
         started = time.perf_counter()
         if name == "latents":

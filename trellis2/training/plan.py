@@ -107,7 +107,7 @@ def run_plan(
     shutil.rmtree(folder / DONE, ignore_errors=True)
     if resume is not None:
         log.info("imported %s", ", ".join(import_weights(resume, folder)) or "nothing new")
-    load_or_make_bank(folder / "world.pt", settings.objects, settings.workers)
+    load_or_make_bank(folder / "world.pt", settings.objects, settings.workers, settings.first)
     log.info("bank ready after %.0f s", time.monotonic() - began)
     left = seconds - (time.monotonic() - began) - _FINISH - (0.3 * evaluate + 35 if evaluate else 0)
     good = _run_side_by_side(lanes_of(slice_number, left, folder), settings, left + 20)
@@ -126,6 +126,7 @@ def _command(lane: Sequence[str], settings: Settings) -> list[str]:
         "--config": settings.config,
         "--device": settings.device,
         "--seed": settings.seed,
+        "--first": settings.first,
         "--objects": settings.objects,
         "--latent-objects": settings.latent_objects,
         "--views": settings.views,

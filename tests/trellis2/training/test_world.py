@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -163,17 +164,17 @@ def test_triton_agrees_with_torch(tables: Tensor, monkeypatch: pytest.MonkeyPatc
     assert float((t - u)[both].abs().median()) < 1e-5
 
 
-def test_the_bank_is_kept(tmp_path: object) -> None:
-    from pathlib import Path
-
+def test_the_bank_is_kept(tmp_path: Path) -> None:
     from trellis2.training.data import load_or_make_bank
 
-    path = Path(str(tmp_path)) / "bank.pt"
+    path = tmp_path / "bank.pt"
     made = load_or_make_bank(path, 6, 1)
     stamp = path.stat().st_mtime_ns
     assert torch.equal(load_or_make_bank(path, 4, 1), made[:4])
     assert path.stat().st_mtime_ns == stamp
     assert len(load_or_make_bank(path, 8, 1)) == 8
+    later = load_or_make_bank(tmp_path / "later.pt", 2, 1, first=4)
+    assert torch.equal(later, load_or_make_bank(path, 8, 1)[4:6])
 
 
 def test_recolouring_permutes_channels_and_nothing_else(tables: Tensor) -> None:
