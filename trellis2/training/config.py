@@ -113,11 +113,6 @@ class MiniConfig:
         return SmallVit(self.encoder).train() if name == "encoder" else self.models[name].build()
 
 
-# The texture's sampler takes few steps of one length. Near time 1 the mean of thousands of random numbers
-# weighs as much as what the flow has read from the picture: short steps there draw some likely colour of the
-# object, long ones keep the expected one.
-TEXTURE_STEPS = 3
-
 # Networks that ship with the pipeline, and the file stems they ship under.
 SHIPPED = {
     "ss_dec": "ss_dec_conv3d_8l16_fp16",

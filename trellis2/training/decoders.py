@@ -1,9 +1,7 @@
 """The decoders' last stages: the truth, taught from latents as the flows make them.
 
 A small flow's latents are not quite those of an encoder, and a decoder that has only seen the latter frays
-their surfaces. Here the shape's decoder sees what the flow, given a picture, makes of partly noised latents
-in one step. The texture's sees what the pipeline's sampler makes of pure noise: its voxels are given, so
-that truth and sample match place by place, however uncertain the colours are.
+their surfaces. Here it sees what the flow, given a picture, makes of partly noised latents in one step.
 """
 
 from __future__ import annotations
@@ -14,19 +12,17 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import CheckpointError
-from ..samplers import FlowEulerSampler
 from ..sparse import SparseSpatial2Channel, SparseTensor
 from .autoencoders import shape_losses, texture_losses
-from .config import TEXTURE_STEPS, MiniConfig
+from .config import MiniConfig
 from .data import Voxels, blocks_of, collate
 from .latents import LatentSet, restored, standardised
 from .loop import Recipe
-from .losses import SIGMA_MIN, flow_pair
+from .losses import flow_pair
 from .runtime import Runtime
 from .voxelize import VoxelObject, voxelize
 
-_MOST_NOISE = 0.85  # of the way to pure noise, from which the shape's flow can only tell the mean
-_ENCODED = 0.25  # share of objects whose texture latents are the encoder's
+_MOST_NOISE = 0.85  # of the way to pure noise, from which a flow can only tell the mean
 
 
 @dataclass(frozen=True)
@@ -106,24 +102,20 @@ class DecoderOnFlows:
         views = torch.randint(self.tokens.shape[1], (len(chosen),), generator=self.generator)
         tokens = self.tokens[torch.tensor(chosen).to(device), views.to(device)].float()
 
-        x0 = self._standardised("shape", spans)
-        times = t[batch.long()][:, None]
-        x_t, _ = flow_pair(x0, torch.randn_like(x0), times)
-        noisy = SparseTensor(x_t, coords, len(chosen))
-        shape = noisy.replace(x_t - times * self.flows.shape(noisy, 1000 * t, tokens).feats.float())
-        if self.flows.texture is None:
-            return coords, restored(shape.feats, "shape", self.statistics)
-        texture = self._standardised("texture", spans)
-        noise = shape.replace(torch.randn_like(texture))
-        sampler = FlowEulerSampler(SIGMA_MIN)
-        made = sampler.sample(self.flows.texture, noise, tokens, TEXTURE_STEPS, concat_cond=shape)
-        encoded = torch.rand(len(chosen), generator=self.generator).to(device) < _ENCODED
-        texture = torch.where(encoded[batch.long()][:, None], texture, made.samples.feats)
-        return coords, restored(texture, "texture", self.statistics)
+        def denoised(name: str, flow: nn.Module, concat: SparseTensor | None) -> Tensor:
+            truth = torch.cat([getattr(self.latents, name)[s] for s in spans])
+            x0 = standardised(truth, name, self.statistics)
+            times = t[batch.long()][:, None]
+            x_t, _ = flow_pair(x0, torch.randn_like(x0), times)
+            noisy = SparseTensor(x_t, coords, len(chosen))
+            given = None if concat is None else noisy.replace(concat.feats)
+            return x_t - times * flow(noisy, 1000 * t, tokens, concat_cond=given).feats.float()
 
-    def _standardised(self, name: str, spans: list[slice]) -> Tensor:
-        """Encoded latents of objects, "shape" or "texture"."""
-        return standardised(torch.cat([getattr(self.latents, name)[s] for s in spans]), name, self.statistics)
+        shape = denoised("shape", self.flows.shape, None)
+        if self.flows.texture is None:
+            return coords, restored(shape, "shape", self.statistics)
+        texture = denoised("texture", self.flows.texture, SparseTensor(shape, coords, len(chosen)))
+        return coords, restored(texture, "texture", self.statistics)
 
     def _blocks(self, objects: list[list[VoxelObject]], coords: Tensor) -> tuple[Voxels, Tensor]:
         """A block of each object, large ones more often, and the rows of its latents among `coords`."""

@@ -91,7 +91,6 @@ def test_decoders_learn_from_the_latents_of_their_own_block(
     statistics = load_statistics(trained)
     networks = [need_network(trained, TINY, n, runtime.device) for n in ("shape_flow", "tex_flow")]
     monkeypatch.setattr(decoders, "_MOST_NOISE", 0.0)
-    monkeypatch.setattr(decoders, "_ENCODED", 1.0)
     rows = torch.arange(len(latents.coords))
     order = torch.cat([rows[latents.offsets[1] :], rows[: latents.offsets[1]]])
     for flows, stored in ((Flows(networks[0]), latents.shape), (Flows(*networks), latents.texture)):
