@@ -32,7 +32,7 @@ ASSET_MEDIA_TYPES = {
 class Reply(BaseModel):
     """Clients read these leniently, so that a newer service can add members."""
 
-    model_config = ConfigDict(extra="ignore", ser_json_inf_nan="null")
+    model_config = ConfigDict(extra="ignore", ser_json_inf_nan="null", defer_build=True)
 
 
 class ProgressReport(Reply):

@@ -35,7 +35,7 @@ SAMPLER_STAGES = {
 class Strict(BaseModel):
     """Unknown fields are refused by name; infinities and NaN are refused."""
 
-    model_config = ConfigDict(extra="forbid", allow_inf_nan=False, ser_json_inf_nan="null")
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False, ser_json_inf_nan="null", defer_build=True)
 
 
 def _slider(group: str, step: float) -> dict[str, Any]:

@@ -19,12 +19,14 @@ HEAVY = {"torch", "trellis2", "o_voxel", "gradio", "fastapi", "uvicorn", "cv2", 
 LIGHT = """
 import sys, time
 begin = time.process_time()
+import asyncio, httpx, lz4.frame, numpy, pydantic, safetensors.numpy
+needed = time.process_time()
 import trellis2_modal.client
 import trellis2_modal.client.api
 import trellis2_modal.client.compression
 import trellis2_modal.client.app
-seconds = time.process_time() - begin
-print(seconds, ",".join(sorted({name.partition(".")[0] for name in sys.modules})))
+end = time.process_time()
+print(needed - begin, end - begin, ",".join(sorted({name.partition(".")[0] for name in sys.modules})))
 """
 
 
@@ -41,18 +43,19 @@ def test_requirements_equal_the_base_dependencies() -> None:
 
 
 def test_the_import_is_light() -> None:
-    """The best of three, in processor time, so that others who are busy on the machine do not count; nor do
-    the threads that numpy's BLAS starts, which spin beside the import.
+    """At most 0.5 s where the packages that it needs take 0.25 s, as on two quiet server cores: the limit
+    goes with the machine's speed. Processor time, the best of five, without numpy's spinning threads.
     """
     environment = {**os.environ, "OPENBLAS_NUM_THREADS": "1"}
     command = [sys.executable, "-c", LIGHT]
     spent = []
-    for _ in range(3):
+    for _ in range(5):
         run = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT, env=environment)
-        seconds, _, modules = run.stdout.strip().partition(" ")
+        needed, whole, modules = run.stdout.split()
         assert not HEAVY & set(modules.split(","))
-        spent.append(float(seconds))
-    assert min(spent) <= 0.5
+        spent.append((float(needed), float(whole)))
+    needed_best, whole_best = (min(column) for column in zip(*spent, strict=True))
+    assert whole_best <= 2 * needed_best
 
 
 def test_the_whole_client_never_imports_the_model() -> None:
