@@ -171,6 +171,66 @@ class TextureVae(VoxelVae):
         }
 
 
+class MixedTexture(TextureVae):
+    """The texture's decoder once more, on mixtures of two colourings of the same voxels.
+
+    Where a flow cannot tell a colour it makes the mean of those it holds likely, a latent that no encoder
+    makes. A decoder that has seen mixtures gives their colours' mean for it.
+    """
+
+    name = "tex_decoder"
+    recipe = Recipe(lr=3e-5, warmup=20, ema=0.99)  # more disturbs what it reads of encoded latents
+
+    def __init__(
+        self,
+        config: MiniConfig,
+        bank: TableBank,
+        runtime: Runtime,
+        encoder: nn.Module,
+        budget: int = 350_000,
+        objects: int = 24,
+    ) -> None:
+        super().__init__(config, bank, runtime, budget, young=False, objects=objects)
+        self.encoder = encoder
+        self.networks = {"tex_dec": self.decoder}
+        self.generator = bank.generator
+
+    def terms(self, voxels: Voxels) -> dict[str, Tensor]:
+        with torch.no_grad():
+            first = voxels.attributes
+            second = repainted(first, self.generator)
+            share = mixing_shares(first.batch_size, self.generator).to(first.device)
+            latents = [self.encoder(x) for x in (first, second)]
+            rows = share[latents[0].coords[:, 0].long()]
+            z = latents[0].replace(torch.lerp(latents[0].feats.float(), latents[1].feats.float(), rows))
+            rows = share[first.coords[:, 0].long()]
+            truth = first.replace(torch.lerp(first.feats, second.feats, rows))
+        return texture_losses(self.decoder, z, truth)
+
+
+_PURE = 0.4
+
+
+def mixing_shares(count: int, generator: torch.Generator) -> Tensor:
+    """How much of the second colouring each item holds, `[count, 1]`: none at all for two fifths of them."""
+    drawn = torch.rand((2, count, 1), generator=generator)
+    return torch.where(drawn[0] < _PURE, 0.0, drawn[1])
+
+
+def repainted(attributes: SparseTensor, generator: torch.Generator) -> SparseTensor:
+    """Attributes in -1..1 with the base colour of every item 0.3 to 2 times as bright, and half of the time
+    with its channels permuted; material stays.
+    """
+    count = attributes.batch_size
+    gain = torch.exp(torch.rand((count, 1), generator=generator) * 1.9 - 1.2)
+    order = torch.rand((count, 3), generator=generator).argsort(1)
+    order = torch.where(torch.rand((count, 1), generator=generator) < 0.5, torch.arange(3), order)
+    rows = attributes.coords[:, 0].long()
+    colour = attributes.feats[:, :3].gather(1, order.to(rows.device)[rows])
+    colour = (gain.to(rows.device)[rows] * (colour + 1) / 2).clamp(0, 1) * 2 - 1
+    return attributes.replace(torch.cat([colour, attributes.feats[:, 3:]], 1))
+
+
 def shape_losses(decoder: nn.Module, z: SparseTensor, voxels: Voxels) -> dict[str, Tensor]:
     """What the shape's decoder makes of latents that remember their voxels, against the truth."""
     _, vertices, logits, truths, subs = decoder(z)

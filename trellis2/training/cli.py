@@ -31,6 +31,9 @@ def _settings_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--no-decay", action="store_true", help="keep the learning rate: another slice follows"
     )
+    parser.add_argument(
+        "--rate", type=float, default=1.0, help="scales learning rates: less than 1 for weights that are good"
+    )
     parser.add_argument("--profile", action="store_true", help="write where the time of a step goes")
 
 
@@ -136,6 +139,7 @@ def _train(options: argparse.Namespace) -> int:
         views=options.views,
         workers=options.workers,
         decay=not options.no_decay,
+        rate=options.rate,
         profile=options.profile,
         max_steps=options.max_steps,
         batch=options.batch,

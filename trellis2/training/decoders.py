@@ -1,4 +1,4 @@
-"""The decoders' last stages: the truth, taught from latents as the flows make them.
+"""The shape decoder's last stage: the truth, taught from latents as the flow makes them.
 
 A small flow's latents are not quite those of an encoder, and a decoder that has only seen the latter frays
 their surfaces. Here it sees what the flow, given a picture, makes of partly noised latents in one step.
@@ -6,14 +6,12 @@ their surfaces. Here it sees what the flow, given a picture, makes of partly noi
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor, nn
 
 from ..errors import CheckpointError
 from ..sparse import SparseSpatial2Channel, SparseTensor
-from .autoencoders import shape_losses, texture_losses
+from .autoencoders import shape_losses
 from .config import MiniConfig
 from .data import Voxels, blocks_of, collate
 from .latents import LatentSet, restored, standardised
@@ -25,20 +23,13 @@ from .voxelize import VoxelObject, voxelize
 _MOST_NOISE = 0.85  # of the way to pure noise, from which a flow can only tell the mean
 
 
-@dataclass(frozen=True)
-class Flows:
-    """The trained flows, frozen; the shape's decoder needs the first alone."""
-
-    shape: nn.Module
-    texture: nn.Module | None = None
-
-
-class DecoderOnFlows:
-    """A decoder, the texture's where the flows hold one, on a random block of each of a few objects.
+class DecoderOnFlow:
+    """The shape's decoder on a random block of each of a few objects.
 
     Objects take longer to voxelise than a step on them: some are kept, and every step brings a new one in.
     """
 
+    name = "shape_decoder"
     recipe = Recipe(lr=1e-4, warmup=20)
 
     def __init__(
@@ -47,22 +38,19 @@ class DecoderOnFlows:
         latents: LatentSet,
         tokens: Tensor,
         statistics: dict[str, Tensor],
-        flows: Flows,
+        flow: nn.Module,
         runtime: Runtime,
         objects: int = 8,
         side: int = 256,
         seed: int = 0,
         most: int = 96,
     ) -> None:
-        texture = flows.texture is not None
-        self.name = "tex_decoder" if texture else "shape_decoder"
-        self.runtime, self.latents, self.tokens, self.flows = runtime, latents, tokens, flows
+        self.runtime, self.latents, self.tokens, self.flow = runtime, latents, tokens, flow
         self.objects, self.resolution = objects, config.resolution
         self.side = min(side, config.resolution)
         self.statistics = {k: v.to(runtime.device) for k, v in statistics.items()}
-        name = "tex_dec" if texture else "shape_dec"
-        self.decoder = config.build(name)
-        self.networks: dict[str, nn.Module] = {name: self.decoder}
+        self.decoder = config.build("shape_dec")
+        self.networks: dict[str, nn.Module] = {"shape_dec": self.decoder}
         self.most = max(most, objects)
         self.kept: list[tuple[int, list[VoxelObject]]] = []  # rows of the latent set, blocks
         self.factor = 2 ** (len(config.decoder_widths) - 1)
@@ -80,9 +68,7 @@ class DecoderOnFlows:
             z = _coarsened(voxels.vertices, self.factor)
         if z.coords.shape[0] != rows.shape[0]:
             raise CheckpointError("latents.pt was not made from this world's objects; make it anew")
-        if self.flows.texture is None:
-            return shape_losses(self.decoder, z.replace(made[rows]), voxels)
-        return texture_losses(self.decoder, z.replace(made[rows]), voxels.attributes)
+        return shape_losses(self.decoder, z.replace(made[rows]), voxels)
 
     def _bring(self) -> None:
         """One more object, in place of the oldest if need be."""
@@ -91,7 +77,7 @@ class DecoderOnFlows:
         self.kept = [*self.kept, (row, blocks)][-self.most :]
 
     def _made(self, chosen: list[int]) -> tuple[Tensor, Tensor]:
-        """Coordinates with batch column `[T, 4]`, latents `[T, C]` as the last flow makes them."""
+        """Coordinates with batch column `[T, 4]`, latents `[T, C]` as the flow makes them."""
         device, offsets = self.runtime.device, self.latents.offsets
         spans = [slice(int(offsets[i]), int(offsets[i + 1])) for i in chosen]
         sizes = torch.tensor([s.stop - s.start for s in spans])
@@ -102,20 +88,12 @@ class DecoderOnFlows:
         views = torch.randint(self.tokens.shape[1], (len(chosen),), generator=self.generator)
         tokens = self.tokens[torch.tensor(chosen).to(device), views.to(device)].float()
 
-        def denoised(name: str, flow: nn.Module, concat: SparseTensor | None) -> Tensor:
-            truth = torch.cat([getattr(self.latents, name)[s] for s in spans])
-            x0 = standardised(truth, name, self.statistics)
-            times = t[batch.long()][:, None]
-            x_t, _ = flow_pair(x0, torch.randn_like(x0), times)
-            noisy = SparseTensor(x_t, coords, len(chosen))
-            given = None if concat is None else noisy.replace(concat.feats)
-            return x_t - times * flow(noisy, 1000 * t, tokens, concat_cond=given).feats.float()
-
-        shape = denoised("shape", self.flows.shape, None)
-        if self.flows.texture is None:
-            return coords, restored(shape, "shape", self.statistics)
-        texture = denoised("texture", self.flows.texture, SparseTensor(shape, coords, len(chosen)))
-        return coords, restored(texture, "texture", self.statistics)
+        truth = torch.cat([self.latents.shape[s] for s in spans])
+        x0 = standardised(truth, "shape", self.statistics)
+        times = t[batch.long()][:, None]
+        x_t, _ = flow_pair(x0, torch.randn_like(x0), times)
+        velocity = self.flow(SparseTensor(x_t, coords, len(chosen)), 1000 * t, tokens).feats.float()
+        return coords, restored(x_t - times * velocity, "shape", self.statistics)
 
     def _blocks(self, objects: list[list[VoxelObject]], coords: Tensor) -> tuple[Voxels, Tensor]:
         """A block of each object, large ones more often, and the rows of its latents among `coords`."""

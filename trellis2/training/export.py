@@ -63,7 +63,7 @@ def pipeline_config(statistics: dict[str, torch.Tensor]) -> dict[str, Any]:
         "sparse_structure_sampler": _sampler(12, 2.0, 0.0, [0.5, 1.0], 3.0),
         "shape_slat_sampler": _sampler(12, 1.0, 0.0, [0.6, 1.0], 3.0),
         "shape_slat_normalization": normalization("shape"),
-        "tex_slat_sampler": _sampler(12, 1.0, 0.0, [0.6, 0.9], 3.0),
+        "tex_slat_sampler": _sampler(2, 1.0, 0.0, [0.6, 0.9], 1.0),
         "tex_slat_normalization": normalization("texture"),
         "image_cond_model": {"name": "SmallImageEncoder", "args": {"model_name": ENCODER_STEM}},
         "rembg_model": {"name": "GrabCutMatting", "args": {}},

@@ -13,11 +13,11 @@ from torch import Tensor
 
 from ..errors import InvalidArgumentError
 from . import checkpoint
-from .autoencoders import ShapeVae, SparseStructureVae, TextureVae
+from .autoencoders import MixedTexture, ShapeVae, SparseStructureVae, TextureVae
 from .conditioning import Conditioning, StructureFlow, structure_latents
 from .config import CONFIGS, MiniConfig
 from .data import TableBank, load_or_make_bank
-from .decoders import DecoderOnFlows, Flows
+from .decoders import DecoderOnFlow
 from .latents import WHOLE, Part, encode_objects, encode_views, gather, load_latents, save_part
 from .loop import Stage, train
 from .runtime import Runtime, start
@@ -57,6 +57,7 @@ class Settings:
     views: int = 4
     workers: int = 1
     decay: bool = True
+    rate: float = 1.0  # of every recipe's learning rate
     max_steps: int | None = None  # a stage ends at whichever comes first; for dry runs
     profile: bool = False
     batch: int | None = None  # replaces the batch sizes and voxel or token budgets' multiples; for dry runs
@@ -126,7 +127,15 @@ def _run_stage(
         return
     stage = _make_stage(name, config, bank, settings, runtime)
     left = seconds - (time.perf_counter() - started)
-    steps = train(stage, folder, max(left, 1.0), settings.max_steps, settings.decay, profile=settings.profile)
+    steps = train(
+        stage,
+        folder,
+        max(left, 1.0),
+        settings.max_steps,
+        settings.decay,
+        profile=settings.profile,
+        rate=settings.rate,
+    )
     log.info("%s: %d steps in total", name, steps)
 
 
@@ -145,6 +154,9 @@ def _make_stage(
         if name == kind.name:
             young = not checkpoint.weights_path(folder, kind.names[0]).exists()
             return kind(config, bank, runtime, young=young, **sized(budget=4000, objects=2))
+    if name == MixedTexture.name:
+        encoder = checkpoint.need_network(folder, config, "tex_enc", runtime.device)
+        return MixedTexture(config, bank, runtime, encoder, **sized(budget=4000, objects=2))
     if name == "encoder":
         return Conditioning(config, bank, runtime, None, **sized(batch=1))
     if name in ("ss_joint", "ss_flow"):
@@ -156,11 +168,10 @@ def _make_stage(
     tokens = torch.load(folder / "tokens.pt", map_location=runtime.device, weights_only=True)
     statistics = checkpoint.load_statistics(folder)
     latents = load_latents(folder, runtime.device)
-    if name in ("shape_decoder", "tex_decoder"):
-        needed = ("shape_flow", "tex_flow") if name == "tex_decoder" else ("shape_flow",)
-        flows = Flows(*(checkpoint.need_network(folder, config, n, runtime.device) for n in needed))
-        return DecoderOnFlows(
-            config, latents, tokens, statistics, flows, runtime, seed=settings.seed, **sized(objects=1)
+    if name == DecoderOnFlow.name:
+        flow = checkpoint.need_network(folder, config, "shape_flow", runtime.device)
+        return DecoderOnFlow(
+            config, latents, tokens, statistics, flow, runtime, seed=settings.seed, **sized(objects=1)
         )
     texture = name == "tex_flow"
     return StructuredLatentFlow(

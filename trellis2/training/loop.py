@@ -51,9 +51,10 @@ def train(
     decay: bool = True,
     save_every: float = 120.0,
     profile: bool = False,
+    rate: float = 1.0,
 ) -> int:
     """Train until the budget is spent; writes full state and averaged weights; returns the total steps so
-    far.
+    far. `rate` scales the recipe's learning rate.
 
     Goes on from the folder's full state when there is one, else from its weights, else from scratch. With
     `profile` a few early steps are traced, and `profile_NAME.log` tells where their time goes.
@@ -79,9 +80,9 @@ def train(
     progress = 0.0
     while progress < 1.0:
         spent = time.perf_counter() - started
-        progress = max(spent / seconds, (step - first) / max_steps if max_steps else 0.0)
+        progress = runtime.agreed(max(spent / seconds, (step - first) / max_steps if max_steps else 0.0))
         for group in optimizer.param_groups:
-            group["lr"] = learning_rate(r.lr, step - first, progress, r.warmup, decay)
+            group["lr"] = learning_rate(rate * r.lr, step - first, progress, r.warmup, decay)
         optimizer.zero_grad(set_to_none=True)
         with runtime.autocast():
             terms = stage.losses(min(progress, 1.0))
@@ -99,13 +100,13 @@ def train(
             sums[k] = sums.get(k, 0.0) + v.detach()
         if runtime.rank == 0 and (_milestone(step - first) or progress >= 1.0):
             means = {k: float(v) / max(_since(step - first), 1) for k, v in sums.items()}
-            rate = (step - first) / (time.perf_counter() - started)
+            per_second = (step - first) / (time.perf_counter() - started)
             record.write(
                 step=step,
                 **means,
                 grad=norm,
                 lr=optimizer.param_groups[0]["lr"],
-                per_second=rate,
+                per_second=per_second,
                 skipped=skipped,
             )
             sums = {}

@@ -1,7 +1,7 @@
 """The whole training as slices of wall-clock time: which lanes run side by side, and for how long.
 
 Slice 0 makes everything once, roughly. Slice 1 trains the autoencoders and the image encoder, slice 2 (as
-often as wanted) the flows on top of them, and the decoders on what the flows make. Lanes are processes: small
+often as wanted) the flows on top of them, and the decoders for what flows make. Lanes are processes: small
 networks leave a large GPU idle between launches, and a lane that fails takes no other with it. Lanes take the
 GPUs in turn. A slice picks up whatever the working folder or the imported slim weights hold.
 """
@@ -86,7 +86,7 @@ def _flow_lanes(s: float, folder: Path) -> list[list[str]]:
         left -= 0.06 * s
     flow, decoder = 0.74 * left, 0.24 * left
     shape += [f"shape_flow:{flow:.0f}", f"shape_decoder:{decoder:.0f}"]
-    texture += [f"tex_flow:{flow:.0f}", wait("shape_flow"), f"tex_decoder:{decoder:.0f}"]
+    texture += [f"tex_flow:{flow:.0f}", f"tex_decoder:{decoder:.0f}"]
     return [lane for lane in lanes if lane]
 
 
@@ -133,6 +133,7 @@ def _command(lane: Sequence[str], settings: Settings) -> list[str]:
         "--workers": settings.workers,
         "--max-steps": settings.max_steps,
         "--batch": settings.batch,
+        "--rate": settings.rate,
     }
     flags = [str(x) for k, v in options.items() if v is not None for x in (k, v)]
     flags += [] if settings.decay else ["--no-decay"]

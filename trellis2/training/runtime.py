@@ -41,6 +41,14 @@ class Runtime:
         for t, mean in zip(tensors, flat.split([t.numel() for t in tensors]), strict=True):
             t.copy_(mean.view_as(t))
 
+    def agreed(self, value: float) -> float:
+        """Process 0's number, for all: what clocks of different processes decide must be decided once."""
+        if self.world == 1:
+            return value
+        told = torch.tensor([value], dtype=torch.float64, device=self.device)
+        dist.broadcast(told, 0)
+        return float(told)
+
     def broadcast(self, tensors: list[torch.Tensor]) -> None:
         """Give every process the tensors of process 0."""
         if self.world > 1:

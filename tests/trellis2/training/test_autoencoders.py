@@ -6,7 +6,17 @@ import pytest
 import torch
 from torch import nn
 
-from trellis2.training.autoencoders import ShapeVae, TextureVae, VoxelVae, surface_by_level
+from trellis2.sparse import SparseTensor
+from trellis2.training import autoencoders
+from trellis2.training.autoencoders import (
+    MixedTexture,
+    ShapeVae,
+    TextureVae,
+    VoxelVae,
+    mixing_shares,
+    repainted,
+    surface_by_level,
+)
 from trellis2.training.config import MINI, MiniConfig
 from trellis2.training.data import TableBank, VoxelPool, blocks_of, joined
 from trellis2.training.runtime import Runtime
@@ -48,6 +58,49 @@ def test_surfaces_by_level_tell_place_and_turn(bank: TableBank) -> None:
     mine = rows == 5
     place = (coords[mine, 1:] + voxels.vertices.feats[mine]).mean(0) / 2 - parents[5, 1:] - 0.5
     torch.testing.assert_close(levels[1][5], torch.cat([place, flags[mine].mean(0)]), atol=2e-3, rtol=0)
+
+
+def test_repainting_changes_brightness_and_channels_alone(bank: TableBank) -> None:
+    before = VoxelPool(bank, 32, least_objects=2).batch(20_000).attributes
+    after = repainted(before, torch.Generator().manual_seed(0))
+    assert torch.equal(after.feats[:, 3:], before.feats[:, 3:])
+    for item in range(before.batch_size):
+        mine = before.coords[:, 0] == item
+        old, new = ((x.feats[mine, :3] + 1) / 2 for x in (before, after))
+        dark = (new.max(1).values < 1) & (old.min(1).values > 0.02)  # not clipped
+        ratio = new[dark].sort(1).values / old[dark].sort(1).values
+        assert torch.allclose(ratio, ratio.flatten()[:1].expand_as(ratio), rtol=1e-3)
+        assert 0.3 <= float(ratio.flatten()[0]) <= 2.02
+
+
+def test_two_fifths_of_the_items_stay_pure() -> None:
+    shares = mixing_shares(2000, torch.Generator().manual_seed(0))
+    assert float((shares == 0).float().mean()) == pytest.approx(0.4, abs=0.05)
+    assert float(shares[shares > 0].mean()) == pytest.approx(0.5, abs=0.05)
+
+
+def test_mixtures_lie_between_both_colourings(bank: TableBank, monkeypatch: pytest.MonkeyPatch) -> None:
+    encoder = MINI.build("tex_enc").eval().requires_grad_(False)
+    stage = MixedTexture(MINI, bank, Runtime(torch.device("cpu")), encoder, budget=4_000, objects=2)
+    assert list(stage.networks) == ["tex_dec"]
+    voxels = VoxelPool(bank, 32, least_objects=2).batch(4_000)
+    first = voxels.attributes
+    second = first.replace(-first.feats)
+    seen: list[SparseTensor] = []
+    monkeypatch.setattr(autoencoders, "repainted", lambda *_: second)
+    monkeypatch.setattr(autoencoders, "_PURE", 0.0)
+    monkeypatch.setattr(autoencoders, "texture_losses", lambda _, z, truth: seen.extend((z, truth)))
+    stage.terms(voxels)
+    z, truth = seen
+    ends = encoder(first), encoder(second)
+    for item in range(first.batch_size):
+        mine = truth.coords[:, 0] == item
+        share = float(((first.feats - truth.feats) / (2 * first.feats))[mine, 5].mean())  # alpha is 1
+        assert 0 < share < 1
+        torch.testing.assert_close(truth.feats[mine], first.feats[mine] * (1 - 2 * share), atol=1e-5, rtol=0)
+        mine = z.coords[:, 0] == item
+        mixed = torch.lerp(ends[0].feats[mine], ends[1].feats[mine], share)
+        torch.testing.assert_close(z.feats[mine], mixed, atol=1e-4, rtol=1e-4)
 
 
 def test_a_quiet_start_has_little_noise() -> None:

@@ -25,7 +25,7 @@ from trellis2.training.checkpoint import (
 )
 from trellis2.training.config import SHIPPED, TINY
 from trellis2.training.data import blocks_of
-from trellis2.training.decoders import DecoderOnFlows, Flows
+from trellis2.training.decoders import DecoderOnFlow
 from trellis2.training.evaluate import card_table, summarise
 from trellis2.training.export import export_package, import_weights
 from trellis2.training.lanes import Settings, run_lane
@@ -82,23 +82,22 @@ def test_stages_go_on_where_they_stopped(trained: Path) -> None:
     }
 
 
-def test_decoders_learn_from_the_latents_of_their_own_block(
+def test_the_decoder_learns_from_the_latents_of_its_own_block(
     trained: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     runtime = Runtime(torch.device("cpu"))
     latents = load_latents(trained, runtime.device)
     tokens = torch.load(trained / "tokens.pt", weights_only=True)
     statistics = load_statistics(trained)
-    networks = [need_network(trained, TINY, n, runtime.device) for n in ("shape_flow", "tex_flow")]
+    flow = need_network(trained, TINY, "shape_flow", runtime.device)
     monkeypatch.setattr(decoders, "_MOST_NOISE", 0.0)
     rows = torch.arange(len(latents.coords))
     order = torch.cat([rows[latents.offsets[1] :], rows[: latents.offsets[1]]])
-    for flows, stored in ((Flows(networks[0]), latents.shape), (Flows(*networks), latents.texture)):
-        stage = DecoderOnFlows(TINY, latents, tokens, statistics, flows, runtime, objects=2, side=32)
-        coords, made = stage._made([1, 0])
-        torch.testing.assert_close(coords[:, 1:].short(), latents.coords[order])
-        torch.testing.assert_close(made.float(), stored[order].float(), atol=1e-2, rtol=1e-2)
-        assert all(bool(term.isfinite()) for term in stage.losses(0.0).values())
+    stage = DecoderOnFlow(TINY, latents, tokens, statistics, flow, runtime, objects=2, side=32)
+    coords, made = stage._made([1, 0])
+    torch.testing.assert_close(coords[:, 1:].short(), latents.coords[order])
+    torch.testing.assert_close(made.float(), latents.shape[order].float(), atol=1e-2, rtol=1e-2)
+    assert all(bool(term.isfinite()) for term in stage.losses(0.0).values())
     assert len(stage.kept) == 2
     objects = [blocks_of(voxelize(latents.tables[i], 64), 32) for i in (1, 0)]
     voxels, rows = stage._blocks(objects, coords)

@@ -11,12 +11,12 @@ from torch import Tensor
 
 from tests.simulated_cuda import CUDA, simulated_cuda
 from trellis2.training import conditioning, world
-from trellis2.training.autoencoders import ShapeVae, SparseStructureVae, TextureVae
+from trellis2.training.autoencoders import MixedTexture, ShapeVae, SparseStructureVae, TextureVae
 from trellis2.training.checkpoint import save_weights
 from trellis2.training.conditioning import Conditioning, StructureFlow, structure_latents
 from trellis2.training.config import TINY
 from trellis2.training.data import TableBank
-from trellis2.training.decoders import DecoderOnFlows, Flows
+from trellis2.training.decoders import DecoderOnFlow
 from trellis2.training.latents import encode_objects, encode_views
 from trellis2.training.loop import Stage
 from trellis2.training.runtime import Runtime
@@ -64,7 +64,7 @@ def test_every_stage_steps_on_the_gpu(tmp_path: Path) -> None:
             flow = StructuredLatentFlow(TINY, latents, tokens, statistics, runtime, texture, budget=200)
             step(flow, tmp_path)
             made.append(flow.flow)
-        for flows in (Flows(made[0]), Flows(*made)):
-            decoder = DecoderOnFlows(TINY, latents, tokens, statistics, flows, runtime, objects=2, side=32)
-            terms = step(decoder, tmp_path)
-    assert all(bool(value.detach().isfinite()) for value in terms.values())
+        mixed = MixedTexture(TINY, bank, runtime, voxels.encoder, budget=8_000, objects=2)
+        decoder = DecoderOnFlow(TINY, latents, tokens, statistics, made[0], runtime, objects=2, side=32)
+        terms = [step(stage, tmp_path) for stage in (mixed, decoder)]
+    assert all(bool(value.detach().isfinite()) for made in terms for value in made.values())

@@ -1,0 +1,53 @@
+"""One stage on two processes, as torchrun starts them; run as a module it is one of the two."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from trellis2.training.loop import Recipe, train
+from trellis2.training.runtime import Runtime, start
+
+ROOT = Path(__file__).parents[3]
+LIMIT = 120.0
+
+
+class Slope:
+    """Learns y = 2 x, from numbers that differ between processes."""
+
+    name = "slope"
+    recipe = Recipe(lr=0.01, warmup=1)
+
+    def __init__(self, runtime: Runtime) -> None:
+        self.runtime = runtime
+        self.networks: dict[str, nn.Module] = {"slope": nn.Linear(1, 1)}
+
+    def losses(self, progress: float) -> dict[str, Tensor]:
+        x = torch.randn(8, 1) + self.runtime.rank
+        return {"error": (self.networks["slope"](x) - 2 * x).square().mean()}
+
+
+def main(folder: Path) -> None:
+    runtime = start("cpu", seed=1)
+    stage = Slope(runtime)
+    steps = train(stage, folder, seconds=(1.0, 30.0)[runtime.rank])
+    weight = float(stage.networks["slope"].weight)  # type: ignore[arg-type]
+    (folder / f"rank{runtime.rank}.txt").write_text(f"{steps} {weight!r}")
+
+
+def test_processes_whose_clocks_differ_end_with_the_same_step_and_weights(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    command += ["-m", __name__, str(tmp_path)]
+    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=LIMIT)
+    assert run.returncode == 0, run.stderr[-3000:]
+    first, second = ((tmp_path / f"rank{rank}.txt").read_text() for rank in range(2))
+    assert first == second
+    assert int(first.split()[0]) > 10
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
