@@ -19,6 +19,12 @@ TITLE = "TRELLIS.2"
 EXAMPLES = Path(__file__).parents[2] / "assets" / "example_image"
 PICTURES = (".png", ".jpg", ".jpeg", ".webp")
 QUICK: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private", "concurrency_limit": None}
+LOOK = {**QUICK, "queue": False}
+"""Looks are answered at once, apart from Gradio's stream of events. An event that joins the stream in the moment
+when it is being closed (6.31) waits for the next one, and the timer sends none while its own is waiting: the page
+would stand still until somebody pressed something.
+"""
+
 PRESSED = {**QUICK, "trigger_mode": "multiple"}
 """Two presses are two wishes: the second is not dropped because the first is still under way."""
 
@@ -204,7 +210,7 @@ class Page:
             "fn": actions.look,
             "inputs": [self.shown, self.tab, self.seen, self.count],
             "outputs": [*panes, self.timer, self.seen],
-            **QUICK,
+            **LOOK,
         }
         self.timer.tick(**look)
         for view in self.views:
