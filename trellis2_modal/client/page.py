@@ -20,9 +20,9 @@ EXAMPLES = Path(__file__).parents[2] / "assets" / "example_image"
 PICTURES = (".png", ".jpg", ".jpeg", ".webp")
 QUICK: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private", "concurrency_limit": None}
 LOOK = {**QUICK, "queue": False}
-"""Looks are answered at once, apart from Gradio's stream of events. An event that joins the stream in the moment
-when it is being closed (6.31) waits for the next one, and the timer sends none while its own is waiting: the page
-would stand still until somebody pressed something.
+"""Looks are answered directly, apart from Gradio's stream of events. One that joins the stream while that is
+being closed (6.31) waits for the next event, and the timer sends none while its own waits: the page would
+stand still until somebody pressed something.
 """
 
 PRESSED = {**QUICK, "trigger_mode": "multiple"}

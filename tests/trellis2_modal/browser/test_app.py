@@ -21,7 +21,7 @@ from tests.trellis2_modal.browser.conftest import BUNDLED_WEIGHTS
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
 PATIENCE = 500_000
-"""Milliseconds for what the model does; less than a test may take, so that a failure says what it waited for."""
+"""Milliseconds for what the model does; less than a test may take, so that a failure says what is missing."""
 
 LIT = 200
 """Colours of a canvas in which a shaded object is drawn."""
