@@ -18,6 +18,7 @@ from .theme import DELEGATE
 TITLE = "TRELLIS.2"
 EXAMPLES = Path(__file__).parents[2] / "assets" / "example_image"
 PICTURES = (".png", ".jpg", ".jpeg", ".webp")
+OWN_SETTINGS = '<p class="muted">What you leave as it is takes the model\'s own setting.</p>'
 QUICK: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private", "concurrency_limit": None}
 LOOK = {**QUICK, "queue": False}
 """Looks are answered directly, apart from Gradio's stream of events. One that joins the stream while that is
@@ -124,6 +125,7 @@ class Page:
                 )
             for group in (STRUCTURE, SHAPE, TEXTURE):
                 with gr.Accordion(group, open=False):
+                    gr.HTML(OWN_SETTINGS, js_on_load=None)
                     self.generation |= forms.components(GenerateSettings, [group])
 
     def _results(self) -> None:
