@@ -60,7 +60,7 @@ class Settings:
     rate: float = 1.0  # of every recipe's learning rate
     max_steps: int | None = None  # a stage ends at whichever comes first; for dry runs
     profile: bool = False
-    batch: int | None = None  # replaces the batch sizes and voxel or token budgets' multiples; for dry runs
+    batch: int | None = None  # sizes of batches, as multiples of small ones
 
 
 def run_lane(stages: list[str], settings: Settings) -> None:
@@ -145,7 +145,7 @@ def _make_stage(
     folder = settings.folder
 
     def sized(**shares: int) -> dict[str, Any]:
-        """Sizes of a dry run, as multiples of its batch; a stage's own otherwise."""
+        """Sizes as multiples of the batch that was asked for; a stage's own otherwise."""
         return {} if settings.batch is None else {k: v * settings.batch for k, v in shares.items()}
 
     if name == "ss_vae":

@@ -1,11 +1,13 @@
-"""One stage on two processes, as torchrun starts them; run as a module it is one of the two."""
+"""The training loop on a stage of one number; run as a module it is one of two processes of torchrun."""
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import torch
 from torch import Tensor, nn
 
@@ -37,6 +39,15 @@ def main(folder: Path) -> None:
     steps = train(stage, folder, seconds=(1.0, 30.0)[runtime.rank])
     weight = float(stage.networks["slope"].weight)  # type: ignore[arg-type]
     (folder / f"rank{runtime.rank}.txt").write_text(f"{steps} {weight!r}")
+
+
+@pytest.mark.parametrize("rate", [1.0, 0.5])
+def test_the_learning_rate_is_scaled_to_the_end(tmp_path: Path, rate: float) -> None:
+    stage = Slope(Runtime(torch.device("cpu")))
+    assert train(stage, tmp_path, 60.0, max_steps=40, decay=False, rate=rate) == 40
+    lines = [json.loads(line) for line in (tmp_path / "train.log").read_text().splitlines()]
+    assert [line["step"] for line in lines] == [1, 10, 30, 40]
+    assert {line["lr"] for line in lines} == {rate * stage.recipe.lr}
 
 
 def test_processes_whose_clocks_differ_end_with_the_same_step_and_weights(tmp_path: Path) -> None:
