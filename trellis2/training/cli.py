@@ -27,7 +27,7 @@ def _settings_options(parser: argparse.ArgumentParser) -> None:
         "--workers", type=int, default=min(os.cpu_count() or 1, 16), help="processes that write object tables"
     )
     parser.add_argument("--max-steps", type=int, help="end stages after this many steps")
-    parser.add_argument("--batch", type=int, help="size of batches, in small ones: 2 for a dry run, 12 as usual")
+    parser.add_argument("--batch", type=int, help="size of batches, as a multiple of a small one")
     parser.add_argument(
         "--no-decay", action="store_true", help="keep the learning rate: another slice follows"
     )
