@@ -37,7 +37,7 @@ def test_a_running_job_stops_within_a_step(tmp_path: Path, body: dict[str, Any])
         assert client.delete(f"/jobs/{job}").status_code == 202
         assert finished(client, job)["status"] == "cancelled"
         assert time.monotonic() - start < 4 * SLOW["step_seconds"] + 1.0
-        assert not (tmp_path / "jobs" / job).exists()
+        wait_for(lambda: not (tmp_path / "jobs" / job).exists(), "the end of the job's files", 5.0)
 
 
 def test_a_deaf_job_is_cancelled_with_its_worker(tmp_path: Path, body: dict[str, Any]) -> None:
