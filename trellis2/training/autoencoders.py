@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from ..sparse import SparseTensor
 from .config import MiniConfig
-from .data import TableBank, VoxelPool, Voxels
+from .data import TableBank, VoxelPool, Voxels, channel_orders
 from .loop import Recipe
 from .losses import dice, kl, shape_terms
 from .runtime import Runtime
@@ -223,8 +223,7 @@ def repainted(attributes: SparseTensor, generator: torch.Generator) -> SparseTen
     """
     count = attributes.batch_size
     gain = torch.exp(torch.rand((count, 1), generator=generator) * 1.9 - 1.2)
-    order = torch.rand((count, 3), generator=generator).argsort(1)
-    order = torch.where(torch.rand((count, 1), generator=generator) < 0.5, torch.arange(3), order)
+    order = channel_orders(count, generator)
     rows = attributes.coords[:, 0].long()
     colour = attributes.feats[:, :3].gather(1, order.to(rows.device)[rows])
     colour = (gain.to(rows.device)[rows] * (colour + 1) / 2).clamp(0, 1) * 2 - 1

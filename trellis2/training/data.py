@@ -34,14 +34,19 @@ class TableBank:
 
     def recoloured(self, tables: Tensor) -> Tensor:
         """Half of the objects with their colour channels permuted: other colours, same contrasts."""
-        shuffled = torch.rand((len(tables), 3), generator=self.generator).argsort(1)
-        keep = torch.rand((len(tables), 1), generator=self.generator) < 0.5
-        order = torch.where(keep, torch.arange(3), shuffled).to(tables.device)
+        order = channel_orders(len(tables), self.generator).to(tables.device)
         order = order[:, None].expand(-1, tables.shape[1], -1)
         tables = tables.clone()
         for first in (tb.BASE, tb.SECOND):
             tables[..., first : first + 3] = tables[..., first : first + 3].gather(2, order)
         return tables
+
+
+def channel_orders(count: int, generator: torch.Generator) -> Tensor:
+    """An order of the three colour channels for each of `count` objects `[count, 3]`: half keep theirs."""
+    shuffled = torch.rand((count, 3), generator=generator).argsort(1)
+    keep = torch.rand((count, 1), generator=generator) < 0.5
+    return torch.where(keep, torch.arange(3), shuffled)
 
 
 def load_or_make_bank(path: Path, count: int, workers: int, first: int = 0) -> Tensor:

@@ -46,7 +46,7 @@ class Runtime:
         if self.world == 1:
             return value
         told = torch.tensor([value], dtype=torch.float64, device=self.device)
-        dist.broadcast(told, 0)
+        self.broadcast([told])
         return float(told)
 
     def broadcast(self, tensors: list[torch.Tensor]) -> None:
