@@ -84,6 +84,7 @@ def _triton_fault(device: torch.device) -> str | None:
     return f"package triton computes wrongly on {device}" if wrong else None
 
 
+@cache
 def _cudnn_fault(device: torch.device, dtype: torch.dtype, needs_grad: bool) -> str | None:
     """Why torch's cuDNN attention should not serve: it beats the others on Hopper and later only."""
     if dtype not in (torch.float16, torch.bfloat16):

@@ -92,7 +92,7 @@ def _sample(
     **extra: Any,
 ) -> None:
     first = wall_ms(lambda: _run(flow, noise, cond, params, **extra))
-    times = [wall_ms(lambda: _run(flow, noise, cond, params, **extra)) for _ in range(3)]
+    times = [wall_ms(lambda: _run(flow, noise, cond, params, **extra)) for _ in range(5)]
     seconds[name] = statistics.median(times) / 1e3
     flow.cuda_graphs = False
     direct = wall_ms(lambda: _run(flow, noise, cond, params, **extra))

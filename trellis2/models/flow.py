@@ -14,19 +14,21 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from ..errors import InvalidArgumentError
-from ..nn.attention import KeyValue
-from ..nn.block import ModulatedTransformerCrossBlock
+from ..nn.attention import KeyValue, attention_kernels
+from ..nn.block import ModulatedTransformerCrossBlock, modulations
 from ..nn.elementwise import layer_norm
 from ..nn.layers import Linear
 from ..nn.precision import as_dtype, autocasting
 from ..nn.rope import grid_coords, rope_phases, sincos_positions
-from ..nn.step_graph import StepGraphs
+from ..nn.step_graph import Pieces, StepGraphs, in_one_go
 from ..nn.timestep import TimestepEmbedder
 from ..nn.tokens import TokenLayout
 from ..sparse import SparseTensor
 from .base import Model
 
 Context = torch.Tensor | Sequence[torch.Tensor]
+
+PIECE = 5  # blocks: a recorded pass is cut after every so many
 
 
 @dataclass(frozen=True)
@@ -205,15 +207,18 @@ class FlowTransformer(Model):
                 f"cond holds {context.layout.batch_size} items, x {layout.batch_size}; repeat the cond"
             )
 
-        def step(tokens: torch.Tensor, t: torch.Tensor, blocks: int | None = None) -> torch.Tensor:
+        def step(tokens: torch.Tensor, t: torch.Tensor, blocks: int | None = None) -> Pieces:
             return self._velocity(tokens, t, layout, context, phases, positions, blocks)
 
         # Only a caller who made the context has more steps to make with it.
         graphs = context.graphs if context is cond and self.cuda_graphs and not self.training else None
         if graphs is None or not graphs.serve(tokens):
-            return step(tokens, t)
+            return in_one_go(step(tokens, t))
         constants = [x for x in (phases, positions) if x is not None]
-        key = (layout.lengths, *(x.data_ptr() for x in (*constants, *self.parameters())))
+
+        def key() -> tuple[Any, ...]:
+            return layout.lengths, *(x.data_ptr() for x in (*constants, *self.parameters()))
+
         return graphs.run(step, (tokens, t), key, constants, warm_up=partial(step, blocks=1))
 
     def _velocity(
@@ -225,7 +230,7 @@ class FlowTransformer(Model):
         phases: torch.Tensor | None,
         positions: torch.Tensor | None,
         blocks: int | None = None,
-    ) -> torch.Tensor:
+    ) -> Pieces:
         """The pass itself, through the first `blocks` of its blocks (None: all)."""
         h = self._to_torso(self.input_layer(tokens))
         mod = self.t_embedder(t)
@@ -234,12 +239,19 @@ class FlowTransformer(Model):
         mod = self._to_torso(mod)
         if positions is not None:
             h = h + self._to_torso(positions)
-        for block, key_value in list(zip(self.blocks, context.blocks, strict=True))[:blocks]:
-            inputs = (h, layout, mod, key_value, context.layout, phases)
-            if self.use_checkpoint and self.training and torch.is_grad_enabled():
-                h = checkpoint(block, *inputs, use_reentrant=False)
-            else:
-                h = block(*inputs)
+        together = self.share_mod and not torch.is_grad_enabled()
+        vectors = modulations(self._blocks, mod) if together else [None] * self.num_blocks
+        several = list(zip(self.blocks, context.blocks, vectors, strict=True))[:blocks]
+        for start in range(0, len(several), PIECE):
+            if start:
+                yield
+            with attention_kernels(h):
+                for block, key_value, own in several[start : start + PIECE]:
+                    inputs = (h, layout, mod, key_value, context.layout, phases, own)
+                    if self.use_checkpoint and self.training and torch.is_grad_enabled():
+                        h = checkpoint(block, *inputs, use_reentrant=False)
+                    else:
+                        h = block(*inputs)
         out: torch.Tensor = self.out_layer(layer_norm(h.to(tokens.dtype)))
         return out
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -24,41 +26,45 @@ CUDNN_FIRST = [
 ]
 
 
+def attention_kernels(x: torch.Tensor) -> AbstractContextManager[Any]:
+    """Inside it torch's attention on tensors like `x` is cuDNN's where that is chosen and takes the shapes.
+
+    Entering it costs as much as a launch: hold it around many calls.
+    """
+    choice = attention_backend(x.device, _dtype(x), torch.is_grad_enabled())
+    return sdpa_kernel(CUDNN_FIRST, set_priority=True) if choice.backend == "cudnn" else nullcontext()
+
+
+def _dtype(x: torch.Tensor) -> torch.dtype:
+    """The dtype in which attention takes a tensor."""
+    return torch.get_autocast_dtype(x.device.type) if autocasting(x) else x.dtype
+
+
 def attention(
     q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, queries: TokenLayout, keys: TokenLayout
 ) -> torch.Tensor:
     """Attention of `q [Tq, H, D]` over `k, v [Tk, H, D]`; sequence i of `queries` sees only sequence i of
     `keys`.
 
-    No mask, no dropout, scale 1/sqrt(D). Returns `[Tq, H, D]`. Raises InvalidArgumentError when the batches
-    differ.
+    No mask, no dropout, scale 1/sqrt(D); torch picks the kernel, inside `attention_kernels` by our measure.
+    Returns `[Tq, H, D]`. Raises InvalidArgumentError when the batches differ.
     """
     if queries.batch_size != keys.batch_size:
         raise InvalidArgumentError(
             f"{queries.batch_size} sequences attend to {keys.batch_size} contexts; give one context an item"
         )
     if autocasting(q):
-        dtype = torch.get_autocast_dtype(q.device.type)
-        q, k, v = q.to(dtype), k.to(dtype), v.to(dtype)
-    backend = attention_backend(q.device, q.dtype, torch.is_grad_enabled() and q.requires_grad).backend
-    if backend == "flash_attn":
+        q, k, v = (x.to(_dtype(x)) for x in (q, k, v))
+    if attention_backend(q.device, q.dtype, torch.is_grad_enabled()).backend == "flash_attn":
         return _flash(q, k, v, queries, keys)
     if queries.uniform and keys.uniform:
-        b = queries.batch_size
-        q, k, v = (x.unflatten(0, (b, -1)).transpose(1, 2) for x in (q, k, v))
-        return _sdpa(q, k, v, backend).transpose(1, 2).flatten(0, 1)
+        b, (_, h, d) = queries.batch_size, q.shape
+        q, k, v = (x.view(b, len(x) // b, h, d).transpose(1, 2) for x in (q, k, v))
+        return F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(0, 1)
     items = zip(*(x.split(n.lengths) for x, n in ((q, queries), (k, keys), (v, keys))), strict=True)
     batches = ([x.transpose(0, 1)[None] for x in item] for item in items)
-    parts = [_sdpa(q, k, v, backend)[0].transpose(0, 1) for q, k, v in batches]
+    parts = [F.scaled_dot_product_attention(q, k, v)[0].transpose(0, 1) for q, k, v in batches]
     return torch.cat(parts)
-
-
-def _sdpa(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, backend: str) -> torch.Tensor:
-    """Torch's attention on `[B, H, L, D]`; with "cudnn" by that library wherever it takes the shapes."""
-    if backend != "cudnn":
-        return F.scaled_dot_product_attention(q, k, v)
-    with sdpa_kernel(CUDNN_FIRST, set_priority=True):
-        return F.scaled_dot_product_attention(q, k, v)
 
 
 def _flash(
@@ -74,6 +80,12 @@ def _flash(
         q, k, v, queries.boundaries, keys.boundaries, max(queries.lengths), max(keys.lengths)
     )
     return out
+
+
+def _by_head(projected: torch.Tensor, parts: int, heads: int) -> torch.Tensor:
+    """A projection `[T, P * H * D]` as `[T, P, H, D]`; `unflatten`, at a third of its cost."""
+    tokens, channels = projected.shape
+    return projected.view(tokens, parts, heads, channels // (parts * heads))
 
 
 def gamma_of(norm: nn.Module) -> torch.Tensor | None:
@@ -94,7 +106,7 @@ class SelfAttention(nn.Module):
 
     def forward(self, x: torch.Tensor, layout: TokenLayout, phases: torch.Tensor | None) -> torch.Tensor:
         """`x [T, C]`, `phases [T, D/2]` complex or None; returns `[T, C]`."""
-        projected = self.to_qkv(x).unflatten(-1, (3, self.heads, -1))
+        projected = _by_head(self.to_qkv(x), 3, self.heads)
         q, k, v = norm_rotate(projected, (gamma_of(self.q_rms_norm), gamma_of(self.k_rms_norm)), phases)
         out: torch.Tensor = self.to_out(attention(q, k, v, layout, layout).flatten(1))
         return out
@@ -129,19 +141,18 @@ class CrossAttention(nn.Module):
         """Keys and values of context tokens `[Tk, C_ctx]`, one an item if `single`; nothing in them changes
         between steps.
         """
-        projected = self.to_kv(context).unflatten(-1, (2, self.heads, -1))
+        projected = _by_head(self.to_kv(context), 2, self.heads)
         k, v = norm_rotate(projected, (gamma_of(self.k_rms_norm),), None)
         result = self.to_out(v.flatten(1)) if single else None
-        # Contiguous, so that the interleaved projection can be freed and every step reads straight through.
-        return KeyValue(k.contiguous(), v.contiguous(), result)
+        # Apart, so that the interleaved projection can be freed and every step reads straight through.
+        k, v = torch.stack((k, v)).unbind()
+        return KeyValue(k, v, result)
 
     def forward(
         self, x: torch.Tensor, layout: TokenLayout, context: KeyValue, context_layout: TokenLayout
     ) -> torch.Tensor:
-        """`x [T, C]`; returns `[T, C]`, or `[B, C]` where each item's context is a single token."""
-        if context.result is not None:
-            return context.result
-        projected = self.to_q(x).unflatten(-1, (1, self.heads, -1))
+        """`x [T, C]`; returns `[T, C]`."""
+        projected = _by_head(self.to_q(x), 1, self.heads)
         (q,) = norm_rotate(projected, (gamma_of(self.q_rms_norm),), None)
         out: torch.Tensor = self.to_out(attention(q, context.k, context.v, layout, context_layout).flatten(1))
         return out

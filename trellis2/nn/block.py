@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import nn
 
@@ -31,7 +33,7 @@ class ModulatedTransformerCrossBlock(nn.Module):
     """Tokens `[T, C]` of a batch of sequences through one block.
 
     With `share_mod` the modulation vector `[B, 6C]` comes from outside and the block adds its own; without,
-    the block projects the timestep embedding `[B, C]` itself.
+    the block projects the timestep embedding `[B, C]` itself. `modulations` does the former for many blocks.
     """
 
     def __init__(
@@ -65,17 +67,30 @@ class ModulatedTransformerCrossBlock(nn.Module):
         context: KeyValue,
         context_layout: TokenLayout,
         phases: torch.Tensor | None,
+        vectors: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """`x [T, C]`, `mod [B, 6C]` (shared) or `[B, C]`, `phases [T, D/2]` complex or None; returns `[T,
-        C]`.
+        C]`. `vectors [B, 6C]`: this block's, where `modulations` has made them.
         """
-        # The sum with the block's own float32 vector is formed in float32, then rounded to the torso's dtype.
-        vectors = (self.modulation + mod).to(mod.dtype) if self.share_mod else self.adaLN_modulation(mod)
+        if vectors is None:
+            vectors = modulations([self], mod)[0] if self.share_mod else self.adaLN_modulation(mod)
         shift_msa, scale_msa, gate_msa, shift_mlp, scale_mlp, gate_mlp = vectors.chunk(6, dim=-1)
         h = norm(x, Modulation(shift_msa, scale_msa), layout, self.norm1.eps)
         branch = self.self_attn(h, layout, phases)
         affine = Affine(self.norm2.weight, self.norm2.bias)
-        x, h = add_norm(x, branch, gate_msa, affine, layout, self.norm2.eps)
-        branch = self.cross_attn(h, layout, context, context_layout)
+        if context.result is None:
+            x, h = add_norm(x, branch, gate_msa, affine, layout, self.norm2.eps)
+            branch = self.cross_attn(h, layout, context, context_layout)
+        else:
+            x = gated_add(x, branch, gate_msa, layout)
+            branch = context.result
         x, h = add_norm(x, branch, None, Modulation(shift_mlp, scale_mlp), layout, self.norm3.eps)
         return gated_add(x, self.mlp(h), gate_mlp, layout)
+
+
+def modulations(blocks: Sequence[ModulatedTransformerCrossBlock], mod: torch.Tensor) -> torch.Tensor:
+    """The vectors `[blocks, B, 6C]` of blocks with a shared `mod [B, 6C]`, in three launches for all of them.
+
+    The sum with a block's own float32 vector is formed in float32, then rounded to the torso's dtype.
+    """
+    return (torch.stack([block.modulation for block in blocks])[:, None] + mod).to(mod.dtype)

@@ -1,9 +1,10 @@
-"""Replaying a network's forward pass as a CUDA graph while nothing but its inputs' values changes.
+"""Replaying a network's forward pass as CUDA graphs while nothing but its inputs' values changes.
 
 A sampling run calls one network a dozen times or more with the same shapes. Recording the kernels once and
-replaying them takes the launches, which small token counts are bound by, off the processor. A recording holds
-the addresses of weights, context and tables; it therefore belongs to one run's context, is looked up by those
-addresses, and dies with the context.
+replaying them takes the launches, which small token counts are bound by, off the processor. A pass is
+recorded in pieces, each replayed at once, so that the device works on one while the processor records the
+next. A recording holds the addresses of weights, context and tables; it therefore belongs to one run's
+context, is looked up by those addresses, and dies with the context.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from __future__ import annotations
 import logging
 import os
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from functools import cache
 from typing import Any
 
@@ -21,9 +22,11 @@ from .precision import autocasting
 
 log = logging.getLogger(__name__)
 
+Pieces = Generator[None, None, torch.Tensor]  # a call that stops between its pieces, and returns its result
+
 VARIABLE = "TRELLIS2_CUDA_GRAPHS"
 # Longer lists keep the device busy for longer than their launches take, and a recording keeps their memory.
-MOST_TOKENS = 16384
+MOST_TOKENS = 8192
 MOST_GRAPHS = 2
 
 _recording = threading.Lock()  # recordings of a device share a stream
@@ -41,36 +44,63 @@ def _take_workspaces(device: torch.device) -> None:
     torch.mm(x, x)
 
 
+def in_one_go(pieces: Pieces) -> torch.Tensor:
+    """The result of a call in pieces."""
+    while True:
+        try:
+            next(pieces)
+        except StopIteration as end:
+            result: torch.Tensor = end.value
+            return result
+
+
 class StepGraph:
     """One recorded call: inputs are copied in, the kernels replayed, the output copied out."""
 
     def __init__(
-        self, call: Callable[..., torch.Tensor], inputs: Sequence[torch.Tensor], keep: Sequence[torch.Tensor]
+        self, call: Callable[..., Pieces], inputs: Sequence[torch.Tensor], keep: Sequence[torch.Tensor]
     ) -> None:
-        """Record `call(*inputs)`, whose kernels must have run before on these shapes. `keep`: what it reads
-        besides, kept alive.
+        """Record and run `call(*inputs)`, whose kernels must have run before on these shapes. `keep`: what it
+        reads besides, kept alive.
         """
         self._inputs = [x.clone() for x in inputs]
         self._keep = list(keep)
-        self._graph = torch.cuda.CUDAGraph()
+        self._graphs: list[torch.cuda.CUDAGraph] = []
         device = inputs[0].device
         here, aside = torch.cuda.current_stream(device), _stream(device)
+        pool = torch.cuda.graph_pool_handle()
+        pieces = call(*self._inputs)
         # Not torch.cuda.graph(), which empties the allocator's cache and collects garbage first.
         with _recording, torch.cuda.stream(aside):
             aside.wait_stream(here)
             _take_workspaces(device)
-            self._graph.capture_begin(capture_error_mode="thread_local")
-            try:
-                self._output = call(*self._inputs)
-            finally:
-                self._graph.capture_end()
-        here.wait_stream(aside)
+            here.wait_stream(aside)
+            output = None
+            while output is None:
+                graph = torch.cuda.CUDAGraph()
+                # What a piece leaves to the next keeps its place in the pool: the suspended call holds it.
+                graph.capture_begin(pool, capture_error_mode="thread_local")
+                try:
+                    next(pieces)
+                except StopIteration as end:
+                    output = end.value
+                finally:
+                    graph.capture_end()
+                with torch.cuda.stream(here):
+                    graph.replay()
+                self._graphs.append(graph)
+        self._output: torch.Tensor = output
+
+    def result(self) -> torch.Tensor:
+        """What the last replay gave."""
+        return self._output.clone()
 
     def __call__(self, *inputs: torch.Tensor) -> torch.Tensor:
         for mine, given in zip(self._inputs, inputs, strict=True):
             mine.copy_(given)
-        self._graph.replay()
-        return self._output.clone()
+        for graph in self._graphs:
+            graph.replay()
+        return self.result()
 
 
 class StepGraphs:
@@ -99,27 +129,31 @@ class StepGraphs:
 
     def run(
         self,
-        call: Callable[..., torch.Tensor],
+        call: Callable[..., Pieces],
         inputs: Sequence[torch.Tensor],
-        key: tuple[Any, ...],
+        key: Callable[[], tuple[Any, ...]],
         keep: Sequence[torch.Tensor] = (),
-        warm_up: Callable[..., object] | None = None,
+        warm_up: Callable[..., Pieces] | None = None,
     ) -> torch.Tensor:
-        """`call(*inputs)`, recorded where `key` (all that decides what the call reads) is new, and replayed.
+        """The result of `call(*inputs)`: recorded where `key()` (all that decides what the call reads) is
+        new, else replayed.
 
         `warm_up(*inputs)` runs before a recording: it must launch whatever kernels the call does, on the same
         shapes, which is `call` itself unless a shorter one is given.
         """
-        key = (*((x.shape, x.dtype) for x in inputs), *key)
-        if key not in self._seen:
-            (warm_up or call)(*inputs)
-            while len(self._seen) >= MOST_GRAPHS:
-                del self._seen[next(iter(self._seen))]
-            try:
-                self._seen[key] = StepGraph(call, inputs, keep)
-            except RuntimeError as error:
-                log.warning("a forward pass cannot be recorded as a CUDA graph", extra={"fault": repr(error)})
-                self._failed = True
-                self._seen.clear()
-                return call(*inputs)
-        return self._seen[key](*inputs)
+        shapes = tuple((x.shape, x.dtype) for x in inputs)
+        known = self._seen.get((shapes, key())) if self._seen else None
+        if known is not None:
+            return known(*inputs)
+        in_one_go((warm_up or call)(*inputs))
+        while len(self._seen) >= MOST_GRAPHS:
+            del self._seen[next(iter(self._seen))]
+        try:
+            graph = StepGraph(call, inputs, keep)
+        except RuntimeError as error:
+            log.warning("a forward pass cannot be recorded as a CUDA graph", extra={"fault": repr(error)})
+            self._failed = True
+            self._seen.clear()
+            return in_one_go(call(*inputs))
+        self._seen[shapes, key()] = graph  # only asked for now that the device has work
+        return graph.result()

@@ -24,7 +24,7 @@ class TokenLayout:
     def batch_size(self) -> int:
         return len(self.lengths)
 
-    @property
+    @cached_property
     def uniform(self) -> bool:
         """Whether all sequences have one length."""
         return len(set(self.lengths)) == 1

@@ -71,7 +71,8 @@ class GuidedModel:
         self.extra = extra or {}
         self.batched = batched
         self._cond = cond
-        self._neg_cond = neg_cond
+        # Looked at now, while the device has nothing to do: the look waits for all that it was given before.
+        self._neg_cond = distinct_tokens(neg_cond) if hasattr(model, "prepare_cond") else neg_cond
         self._pair: Any = None  # the sparse state stacked on itself, whose coordinates all steps share
         if neg_cond is None and self.guidance.strength != 1.0:
             raise InvalidArgumentError(
@@ -95,14 +96,12 @@ class GuidedModel:
 
     @cached_property
     def _neg_context(self) -> Any:
-        if hasattr(self.model, "prepare_cond"):
-            return self._prepare(distinct_tokens(self._neg_cond))
-        return self._neg_cond
+        return self._prepare(self._neg_cond)
 
     @cached_property
     def _pair_context(self) -> Any:
         # A list: the null condition of equal tokens shrinks to one, whatever the condition's length.
-        return self._prepare([*self._cond, *distinct_tokens(self._neg_cond)])
+        return self._prepare([*self._cond, *self._neg_cond])
 
     @cached_property
     def _pair_extra(self) -> dict[str, Any]:
