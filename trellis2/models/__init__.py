@@ -9,8 +9,9 @@ a mesh is extracted) `o_voxel` and `trellis2.representations`. Start reading at 
 from __future__ import annotations
 
 from .base import Model
+from .context import ContextCache
 from .dual_grid_vae import FlexiDualGridVaeDecoder, FlexiDualGridVaeEncoder
-from .flow import ContextCache, FlowTransformer, SLatFlowModel, SparseStructureFlowModel
+from .flow import FlowTransformer, SLatFlowModel, SparseStructureFlowModel
 from .loading import from_pretrained, load_weights, save_pretrained
 from .registry import MODELS, model_class
 from .sparse_structure_vae import SparseStructureDecoder, SparseStructureEncoder

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -14,49 +13,22 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from ..errors import InvalidArgumentError
-from ..nn.attention import KeyValue, attention_kernels
+from ..nn.attention import attention_kernels
 from ..nn.block import ModulatedTransformerCrossBlock, modulations
 from ..nn.elementwise import layer_norm
 from ..nn.layers import Linear
 from ..nn.precision import as_dtype, autocasting
 from ..nn.rope import grid_coords, rope_phases, sincos_positions
-from ..nn.step_graph import Pieces, StepGraphs, in_one_go
+from ..nn.step_graph import Pieces, in_one_go
 from ..nn.timestep import TimestepEmbedder
 from ..nn.tokens import TokenLayout
 from ..sparse import SparseTensor
 from .base import Model
+from .context import ContextCache, KeptContexts
 
 Context = torch.Tensor | Sequence[torch.Tensor]
 
 PIECE = 5  # blocks: a recorded pass is cut after every so many
-
-
-@dataclass(frozen=True)
-class ContextCache:
-    """Keys and values of the image tokens for every block: made once a sample, used at every step.
-
-    What else only saves time during one sampling run lives and dies with it: recorded CUDA graphs and tables.
-    """
-
-    layout: TokenLayout
-    blocks: tuple[KeyValue, ...]
-    graphs: StepGraphs = field(default_factory=StepGraphs, compare=False)
-    tables: dict[int, torch.Tensor] = field(default_factory=dict, compare=False)
-
-    @classmethod
-    def concatenate(cls, caches: Sequence[ContextCache]) -> ContextCache:
-        """The caches of several batches as one batch, for conditional and unconditional passes in one
-        forward.
-        """
-        layout = TokenLayout.of([n for c in caches for n in c.layout.lengths], caches[0].layout.device)
-        return cls(layout, tuple(map(_joined, zip(*(c.blocks for c in caches), strict=True))))
-
-
-def _joined(same: Sequence[KeyValue]) -> KeyValue:
-    """One block's keys and values of several batches."""
-    results = [b.result for b in same if b.result is not None]
-    result = torch.cat(results) if len(results) == len(same) else None
-    return KeyValue(torch.cat([b.k for b in same]), torch.cat([b.v for b in same]), result)
 
 
 class FlowTransformer(Model):
@@ -264,6 +236,20 @@ class SparseStructureFlowModel(FlowTransformer):
         known = inspect.signature(FlowTransformer).parameters
         super().__init__(*args, **{name: value for name, value in kwargs.items() if name in known})
         self.reset_buffers(self.device)
+        self._kept = KeptContexts()
+
+    def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> Any:
+        """As in `nn.Module`, for `to` and its like; recordings of weights that have moved are of no use."""
+        before = self.out_layer.weight.data_ptr()
+        result = super()._apply(fn, recurse)
+        if self.out_layer.weight.data_ptr() != before:
+            self._kept.clear()
+        return result
+
+    def prepare_cond(self, cond: Context) -> ContextCache:
+        made = super().prepare_cond(cond)
+        recorded = made.layout.device.type == "cuda" and self.cuda_graphs and not self.training
+        return self._kept.lend(made) if recorded and not torch.is_grad_enabled() else made
 
     def reset_buffers(self, device: torch.device) -> None:
         coords = grid_coords(self.resolution, device)

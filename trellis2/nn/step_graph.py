@@ -3,8 +3,9 @@
 A sampling run calls one network a dozen times or more with the same shapes. Recording the kernels once and
 replaying them takes the launches, which small token counts are bound by, off the processor. A pass is
 recorded in pieces, each replayed at once, so that the device works on one while the processor records the
-next. A recording holds the addresses of weights, context and tables; it therefore belongs to one run's
-context, is looked up by those addresses, and dies with the context.
+next. A recording holds the addresses of weights, context and tables; it therefore belongs to a context, is
+looked up by those addresses, and dies with the context: after one run, unless a network keeps some
+(`models/context.py`).
 """
 
 from __future__ import annotations
@@ -112,6 +113,11 @@ class StepGraphs:
     def __init__(self) -> None:
         self._seen: dict[Any, StepGraph] = {}
         self._failed = False
+
+    @property
+    def failed(self) -> bool:
+        """Whether a recording went wrong, after which there are no more."""
+        return self._failed
 
     def serve(self, tokens: torch.Tensor) -> bool:
         """Whether calls on these tokens may be recorded: CUDA, no gradients, not too many of them.

@@ -93,7 +93,24 @@ def test_weights_that_moved_are_recorded_anew() -> None:
 
 
 @torch.no_grad()
-def test_recordings_die_with_their_context() -> None:
+def test_the_structures_recording_serves_the_next_run_until_the_weights_move() -> None:
+    model = network("SparseStructureFlowModel", **FLOW).cuda()
+    x, t = torch.randn(1, 2, 4, 4, 4, device="cuda"), torch.full((1,), 500.0, device="cuda")
+    recordings = []
+    for _ in range(3):
+        cond = torch.randn(1, 9, 20, device="cuda")
+        context = model.prepare_cond(cond)
+        replayed = model(x, t, context)
+        recordings += context.graphs._seen.values()
+        assert torch.equal(replayed, model(x, t, cond)), "a context of no earlier run"
+        del context
+    assert len(set(map(id, recordings))) == 1
+    model.cpu()
+    assert model._kept._kept == []
+
+
+@torch.no_grad()
+def test_memory_does_not_grow_with_runs() -> None:
     model = network("SparseStructureFlowModel", **FLOW).cuda()
     x, t = torch.randn(1, 2, 4, 4, 4, device="cuda"), torch.full((1,), 500.0, device="cuda")
     after = []
