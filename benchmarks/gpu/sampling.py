@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import statistics
+from collections import defaultdict
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -13,7 +15,7 @@ from trellis2.samplers import FlowEulerGuidanceIntervalSampler
 from trellis2.sparse import SparseTensor
 
 from .networks import network
-from .session import Session, peak_gb, plain_torch, wall_ms
+from .session import Session, peak_gb, plain_torch, rested_ms, wall_ms
 from .voxels import TOKENS, pyramid
 
 STRUCTURE = {
@@ -33,40 +35,37 @@ TEXTURE = {
 }
 
 
+DRAWS = 3  # of noise, in a comparison
+
+
 @torch.no_grad()
 def run(bench: Session) -> None:
-    seconds: dict[str, float] = {}
-    shapes = {resolution: pyramid(resolution) for resolution in (512, 1024)}
     image = {length: torch.randn(1, length, 1024, device="cuda") for length in (1029, 4101)}
-
-    flow = network("structure flow")
-    noise = torch.randn(1, 8, 16, 16, 16, device="cuda")
-    measure = partial(_sample, bench, seconds)
-    bench.attempt("structure", partial(measure, "structure", flow, noise, image[1029], STRUCTURE))
-    bench.attempt("guidance", partial(_guidance, bench, "structure", flow, noise, image[1029], STRUCTURE))
-    bench.attempt("agreement bf16", partial(_agreement, bench, flow, noise, image[1029], STRUCTURE, 2e-2))
-    del flow
-    flow = network("shape flow")
-    for resolution, length in ((512, 1029), (1024, 4101)):
-        noise = shapes[resolution].latent(32, TOKENS[resolution])
-        name = f"shape {resolution}"
-        bench.attempt(name, partial(measure, name, flow, noise, image[length], SHAPE))
-        if resolution == 512:
-            bench.attempt("guidance", partial(_guidance, bench, name, flow, noise, image[length], SHAPE))
-    del flow
-    flow = network("texture flow")
-    for resolution, length in ((512, 1029), (1024, 4101)):
-        noise = shapes[resolution].latent(32, TOKENS[resolution])
-        extra = {"concat_cond": noise.replace(torch.randn_like(noise.feats))}
-        name = f"texture {resolution}"
-        bench.attempt(name, partial(measure, name, flow, noise, image[length], TEXTURE, **extra))
-    del flow
+    shapes = {size: pyramid(size).latent(32, TOKENS[size]) for size in (512, 1024)}
+    flows = {stage: network(f"{stage} flow") for stage in ("structure", "shape", "texture")}
+    dense = torch.randn(1, 8, 16, 16, 16, device="cuda")
+    parts: dict[str, Callable[[], torch.Tensor]] = {
+        "structure": partial(_run, flows["structure"], dense, image[1029], STRUCTURE)
+    }
+    for size, length in ((512, 1029), (1024, 4101)):
+        noise = shapes[size]
+        known = noise.replace(torch.randn_like(noise.feats))
+        parts[f"shape {size}"] = partial(_run, flows["shape"], noise, image[length], SHAPE)
+        parts[f"texture {size}"] = partial(
+            _run, flows["texture"], noise, image[length], TEXTURE, concat_cond=known
+        )
+    for name, call in parts.items():
+        bench.attempt(name, partial(_sample, bench, name, flows[name.split()[0]], call))
     low = ("structure", "shape 512", "texture 512")
     high = ("structure", "shape 512", "shape 1024", "texture 1024")
     for name, stages, target in (("512", low, 1.1), ("1024 cascade", high, 4.0)):
-        if all(stage in seconds for stage in stages):
-            total = sum(seconds[stage] for stage in stages)
-            bench.add(f"all flows of {name}", total, "s", target, " + ".join(stages))
+        calls = [parts[stage] for stage in stages]
+        bench.attempt(name, partial(_whole, bench, name, " + ".join(stages), calls, target))
+    for stage, noise, params in (("structure", dense, STRUCTURE), ("shape", shapes[512], SHAPE)):
+        bench.attempt("guidance", partial(_guidance, bench, stage, flows[stage], noise, image[1029], params))
+    flow = flows["structure"]
+    bench.attempt("agreement bf16", partial(_agreement, bench, flow, dense, image[1029], STRUCTURE, 2e-2))
+    del flow, flows, parts, calls, call
     flow = network("shape flow", torch.float32)
     noise = pyramid(256).latent(32)
     bench.attempt("agreement fp32", partial(_agreement, bench, flow, noise, image[1029], SHAPE, 1e-3))
@@ -77,33 +76,42 @@ def _run(
 ) -> torch.Tensor:
     sampler = FlowEulerGuidanceIntervalSampler(1e-5, batched_guidance=batched)
     result = sampler.sample(flow, noise, cond, torch.zeros_like(cond), **params, **extra).samples
-    values: torch.Tensor = result.feats if isinstance(result, SparseTensor) else result
+    values: torch.Tensor = result.feats if _sparse(result) else result
     return values
 
 
-def _sample(
-    bench: Session,
-    seconds: dict[str, float],
-    name: str,
-    flow: Any,
-    noise: Any,
-    cond: torch.Tensor,
-    params: Any,
-    **extra: Any,
-) -> None:
-    first = wall_ms(lambda: _run(flow, noise, cond, params, **extra))
-    times = [wall_ms(lambda: _run(flow, noise, cond, params, **extra)) for _ in range(5)]
-    seconds[name] = statistics.median(times) / 1e3
+def _sparse(x: Any) -> bool:
+    return isinstance(x, SparseTensor)
+
+
+def _sample(bench: Session, name: str, flow: Any, call: Callable[[], torch.Tensor]) -> None:
+    first = wall_ms(call)
+    seconds = statistics.median(wall_ms(call) for _ in range(5)) / 1e3
     flow.cuda_graphs = False
-    direct = wall_ms(lambda: _run(flow, noise, cond, params, **extra))
+    direct = wall_ms(call)
     flow.cuda_graphs = True
-    peak = peak_gb(lambda: _run(flow, noise, cond, params, **extra))
+    peak = peak_gb(call)
     reserved = torch.cuda.max_memory_reserved() / 1e9
     note = (
         f"first {first / 1e3:.2f} s, not recorded {direct / 1e3:.3f} s; "
         f"peak {peak:.1f} GB, reserved {reserved:.1f} GB"
     )
-    bench.add(f"sampling {name}", seconds[name], "s", None, note)
+    bench.add(f"sampling {name}", seconds, "s", None, note)
+
+
+def _whole(
+    bench: Session, name: str, stages: str, calls: list[Callable[[], torch.Tensor]], target: float
+) -> None:
+    """All flows of an object, one object after the other, and one after a rest."""
+
+    def call() -> None:
+        for stage in calls:
+            stage()
+
+    times = [wall_ms(call) / 1e3 for _ in range(5)]
+    rested = rested_ms(call, wall_ms) / 1e3
+    note = f"{stages}; {min(times):.3f} to {max(times):.3f} s, after a rest {rested:.3f} s"
+    bench.add(f"all flows of {name}", statistics.median(times), "s", target, note)
 
 
 def _guidance(bench: Session, name: str, flow: Any, noise: Any, cond: torch.Tensor, params: Any) -> None:
@@ -116,21 +124,27 @@ def _guidance(bench: Session, name: str, flow: Any, noise: Any, cond: torch.Tens
 
 
 def _agreement(bench: Session, flow: Any, noise: Any, cond: torch.Tensor, params: Any, limit: float) -> None:
-    """Relative L2 distance of a whole run, recorded and fused, from the same run by torch's formulas."""
-    ours = _run(flow, noise, cond, params)
-    flow.cuda_graphs = False
-    unrecorded = _run(flow, noise, cond, params)
-    with plain_torch():
-        plain = _run(flow, noise, cond, params)
-    flow.cuda_graphs = True
+    """Relative L2 distance of whole runs, recorded and fused, from the same runs by torch's formulas."""
+    exact_flow = copy.deepcopy(flow).convert_to(torch.float32) if flow.dtype != torch.float32 else flow
+    found: dict[str, list[torch.Tensor]] = defaultdict(list)
+    for draw in range(DRAWS):
+        torch.manual_seed(draw)
+        start = noise.replace(torch.randn_like(noise.feats)) if _sparse(noise) else torch.randn_like(noise)
+        found["ours"].append(_run(flow, start, cond, params))
+        flow.cuda_graphs = False
+        found["unrecorded"].append(_run(flow, start, cond, params))
+        with plain_torch():
+            found["torch"].append(_run(flow, start, cond, params))
+        flow.cuda_graphs = True
+        if exact_flow is not flow:
+            found["exact"].append(_run(exact_flow, start, cond, params))
+    runs = {name: torch.cat(results).flatten() for name, results in found.items()}
 
-    def apart(a: torch.Tensor, b: torch.Tensor) -> float:
-        return float((a - b).norm() / plain.norm())
+    def apart(a: str, b: str) -> float:
+        return float((runs[a] - runs[b]).norm() / runs["torch"].norm())
 
-    distance = apart(ours, plain)
     dtype = str(flow.dtype).removeprefix("torch.")
-    note = f"recording alone {apart(ours, unrecorded):.2g}; result's deviation {float(plain.std()):.2g}"
-    if flow.dtype != torch.float32:
-        exact = _run(copy.deepcopy(flow).convert_to(torch.float32), noise, cond, params)
-        note += f"; from float32: fused {apart(ours, exact):.2g}, torch {apart(plain, exact):.2g}"
-    bench.add(f"sampling, fused against torch, {dtype}: relative L2", distance, "", limit, note)
+    note = f"{DRAWS} runs together; recording alone {apart('ours', 'unrecorded'):.2g}"
+    if "exact" in runs:
+        note += f"; from float32: fused {apart('ours', 'exact'):.2g}, torch {apart('torch', 'exact'):.2g}"
+    bench.add(f"sampling, fused against torch, {dtype}: relative L2", apart("ours", "torch"), "", limit, note)

@@ -31,6 +31,7 @@ SECTIONS = (
     "geometry",
     "memory",
 )
+REST_SECONDS = 1.0
 RESULTS = Path(__file__).parents[1] / "results" / "gpu.json"
 
 
@@ -69,8 +70,8 @@ class Session:
         return self.budget - (time.monotonic() - self._started)
 
     def run_all(self) -> None:
-        torch.manual_seed(0)
         for name in self.sections:
+            torch.manual_seed(0)  # the same weights and inputs whatever ran before
             if self.left <= 0:
                 self.skipped[name] = f"the budget of {self.budget:.0f} s was spent"
                 continue
@@ -189,6 +190,16 @@ def device_ms(call: Callable[[], Any], repeats: int = 10, warmup: int = 3) -> fl
         stop.record()
     torch.cuda.synchronize()
     return statistics.median(start.elapsed_time(stop) for start, stop in marks)
+
+
+def rested_ms(call: Callable[[], Any], clock: Callable[[Callable[[], Any]], float]) -> float:
+    """Median of a few calls by `clock`, each after a rest: a card at its power limit lowers its clock."""
+    times = []
+    for _ in range(5):
+        torch.cuda.synchronize()
+        time.sleep(REST_SECONDS)
+        times.append(clock(call))
+    return statistics.median(times)
 
 
 def wall_ms(call: Callable[[], Any]) -> float:
