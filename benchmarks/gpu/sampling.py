@@ -59,7 +59,8 @@ def run(bench: Session) -> None:
     low = ("structure", "shape 512", "texture 512")
     high = ("structure", "shape 512", "shape 1024", "texture 1024")
     for name, stages, target in (("512", low, 1.1), ("1024 cascade", high, 4.0)):
-        calls = [parts[stage] for stage in stages]
+        # As the pipeline has them: whether the last two are finite is seen once both are launched.
+        calls = [parts[s] if s in stages[:-2] else partial(parts[s], check=False) for s in stages]
         bench.attempt(name, partial(_whole, bench, name, " + ".join(stages), calls, target))
     for stage, noise, params in (("structure", dense, STRUCTURE), ("shape", shapes[512], SHAPE)):
         bench.attempt("guidance", partial(_guidance, bench, stage, flows[stage], noise, image[1029], params))

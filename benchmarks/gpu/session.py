@@ -193,9 +193,9 @@ def device_ms(call: Callable[[], Any], repeats: int = 10, warmup: int = 3) -> fl
 
 
 def rested_ms(call: Callable[[], Any], clock: Callable[[Callable[[], Any]], float]) -> float:
-    """Median of a few calls by `clock`, each after a rest: a card at its power limit lowers its clock."""
+    """Median of three calls by `clock`, each after a rest: a card at its power limit lowers its clock."""
     times = []
-    for _ in range(5):
+    for _ in range(3):
         torch.cuda.synchronize()
         time.sleep(REST_SECONDS)
         times.append(clock(call))

@@ -254,6 +254,7 @@ class Trellis2ImageTo3DPipeline(TexturePipeline):
             cond_512 = self.get_cond([picture], 512)
             cond = cond_512 if kind.flow_resolution == 512 else self.get_cond([picture], 1024)
         noise: dict[str, Any] = {"generator": generator, "monitor": monitor}
+        unchecked = {**noise, "check": False}  # `decode_latent` looks at both latents
         coords = self.sample_sparse_structure(
             cond_512, kind.structure_resolution, num_samples, sparse_structure_sampler_params, **noise
         )
@@ -269,13 +270,15 @@ class Trellis2ImageTo3DPipeline(TexturePipeline):
                 coords,
                 shape_slat_sampler_params,
                 max_num_tokens,
-                **noise,
+                **unchecked,
             )
         else:
-            shape_slat = self.sample_shape_slat(cond, shape_flow, coords, shape_slat_sampler_params, **noise)
+            shape_slat = self.sample_shape_slat(
+                cond, shape_flow, coords, shape_slat_sampler_params, **unchecked
+            )
             resolution = kind.resolution
         tex_flow = self.models[f"tex_slat_flow_model_{kind.flow_resolution}"]
-        tex_slat = self.sample_tex_slat(cond, tex_flow, shape_slat, tex_slat_sampler_params, **noise)
+        tex_slat = self.sample_tex_slat(cond, tex_flow, shape_slat, tex_slat_sampler_params, **unchecked)
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
         assets = self.decode_latent(shape_slat, tex_slat, resolution, monitor=monitor)
@@ -328,8 +331,9 @@ class Trellis2ImageTo3DPipeline(TexturePipeline):
         generator: torch.Generator | None = None,
         monitor: Monitor | None = None,
         stage: str = "shape",
+        check: bool = True,
     ) -> SparseTensor:
-        """The (denormalised) shape latent on `coords` `[N, 4]`."""
+        """The (denormalised) shape latent on `coords` `[N, 4]`. `check`: as for `_sample`."""
         coords = coords.to(self.device)
         noise = SparseTensor(
             feats=self._noise((len(coords), flow_model.in_channels), generator), coords=coords
@@ -342,6 +346,7 @@ class Trellis2ImageTo3DPipeline(TexturePipeline):
             cond,
             stage,
             monitor,
+            check,
         )
         return Normalization(self.shape_slat_normalization or {}).undo(samples)
 
@@ -360,6 +365,7 @@ class Trellis2ImageTo3DPipeline(TexturePipeline):
         *,
         generator: torch.Generator | None = None,
         monitor: Monitor | None = None,
+        check: bool = True,
     ) -> tuple[SparseTensor, int]:
         """The shape latent by a coarse pass and a fine one, and the final resolution.
 
@@ -380,7 +386,14 @@ class Trellis2ImageTo3DPipeline(TexturePipeline):
             log.info(message, extra={"stage": "shape_fine", "tokens": len(fine)})
             (monitor or Monitor()).report("shape_fine", 0, 1, message)
         fine_slat = self.sample_shape_slat(
-            cond, flow_model, fine, sampler_params, generator=generator, monitor=monitor, stage="shape_fine"
+            cond,
+            flow_model,
+            fine,
+            sampler_params,
+            generator=generator,
+            monitor=monitor,
+            stage="shape_fine",
+            check=check,
         )
         return fine_slat, final
 

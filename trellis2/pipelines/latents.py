@@ -70,6 +70,11 @@ def cascade_coords(
         resolution -= CASCADE_STEP
 
 
+def sent(x: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """A tensor of the CPU on a device; to CUDA by way of pinned memory, which waits for none of its work."""
+    return x.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else x.to(device)
+
+
 class Normalization:
     """Per-channel statistics of a latent: the flows work on normalised latents, the decoders on raw ones."""
 
@@ -86,12 +91,12 @@ class Normalization:
     def apply(self, slat: SparseTensor) -> SparseTensor:
         """(x − mean) / std."""
         self._check(slat)
-        return (slat - self.mean.to(slat.device)) / self.std.to(slat.device)
+        return (slat - sent(self.mean, slat.device)) / sent(self.std, slat.device)
 
     def undo(self, slat: SparseTensor) -> SparseTensor:
         """x·std + mean."""
         self._check(slat)
-        return slat * self.std.to(slat.device) + self.mean.to(slat.device)
+        return slat * sent(self.std, slat.device) + sent(self.mean, slat.device)
 
     def _check(self, slat: SparseTensor) -> None:
         if slat.feats.shape[1] != self.mean.shape[1]:

@@ -12,7 +12,7 @@ from ..progress import Monitor
 from ..samplers.euler import FlowEulerSampler
 from ..samplers.flow import require_finite
 from ..sparse import SparseTensor
-from .latents import Normalization, repeat_cond
+from .latents import Normalization, repeat_cond, sent
 from .staging import StagedPipeline
 
 Statistics = Mapping[str, Any]
@@ -36,10 +36,11 @@ class TexturePipeline(StagedPipeline):
         *,
         generator: torch.Generator | None = None,
         monitor: Monitor | None = None,
+        check: bool = True,
     ) -> SparseTensor:
         """The texture latent `[N, C]` on the voxels of a (denormalised) shape latent.
 
-        The flow sees the normalised shape latent beside its own noise.
+        The flow sees the normalised shape latent beside its own noise. `check`: as for `_sample`.
         """
         concat_cond = Normalization(self.shape_slat_normalization or {}).apply(shape_slat.to(self.device))
         channels = flow_model.in_channels - concat_cond.feats.shape[1]
@@ -51,13 +52,14 @@ class TexturePipeline(StagedPipeline):
             cond,
             "texture",
             monitor,
+            check,
             concat_cond=concat_cond,
         )
         return Normalization(self.tex_slat_normalization or {}).undo(samples)
 
     def _noise(self, shape: tuple[int, ...], generator: torch.Generator | None) -> torch.Tensor:
         """Normal noise, drawn on the CPU whatever the device, so that a seed means the same everywhere."""
-        return torch.randn(shape, generator=generator).to(self.device)
+        return sent(torch.randn(shape, generator=generator), self.device)
 
     def _sample(
         self,
@@ -68,9 +70,13 @@ class TexturePipeline(StagedPipeline):
         cond: Mapping[str, torch.Tensor],
         stage: str,
         monitor: Monitor | None,
+        check: bool = True,
         **extra: Any,
     ) -> Any:
-        """Run a sampler, its flow model on the pipeline's device; the condition is repeated to the batch."""
+        """Run a sampler, its flow model on the pipeline's device; the condition is repeated to the batch.
+
+        Without `check` nobody waits for the device, and whether the result is finite is left to the caller.
+        """
         if sampler is None:
             raise InvalidArgumentError(f"this pipeline has no sampler for the {stage} stage")
         conds: dict[str, Any] = {
@@ -78,7 +84,15 @@ class TexturePipeline(StagedPipeline):
         }
         with self._in_use(flow_model) as flow:
             result = sampler.sample(
-                flow, noise, **conds, **params, **extra, verbose=False, tqdm_desc=stage, monitor=monitor
+                flow,
+                noise,
+                **conds,
+                **params,
+                **extra,
+                verbose=False,
+                tqdm_desc=stage,
+                monitor=monitor,
+                check=check,
             )
         return result.samples
 

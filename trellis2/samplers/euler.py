@@ -50,11 +50,17 @@ class FlowEulerSampler:
         tqdm_desc: str = "Sampling",
         *,
         monitor: Monitor | None = None,
+        check: bool = True,
         **kwargs: Any,
     ) -> SamplingResult:
-        """Denoise in `steps` Euler steps. Raises `InvalidArgumentError`, `NumericalError`, `Cancelled`."""
+        """Denoise in `steps` Euler steps. Raises `InvalidArgumentError`, `NumericalError`, `Cancelled`.
+
+        To see whether the result is finite is to wait for the device; without `check` that is left to the
+        caller.
+        """
         velocity = self._bind(model, cond, kwargs)
-        return denoise(velocity, noise, time_grid(steps, rescale_t), self.sigma_min, monitor, tqdm_desc)
+        times = time_grid(steps, rescale_t)
+        return denoise(velocity, noise, times, self.sigma_min, monitor, tqdm_desc, check)
 
     @torch.no_grad()
     def sample_once(

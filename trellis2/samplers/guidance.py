@@ -20,7 +20,7 @@ from .flow import Interval, Latent, guide, rescale_guided, strength_at
 if TYPE_CHECKING:
     from ..sparse import SparseTensor
 
-# Up to this many tokens two passes in one pay: the fewer, the more they are bound by launches and weight reads.
+# Up to this many tokens two passes in one pay: one recording less, fewer launches and reads of the weights.
 BATCHED_GUIDANCE_TOKENS = 3072
 
 

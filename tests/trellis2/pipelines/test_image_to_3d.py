@@ -279,6 +279,16 @@ def test_broken_latents_are_typed_errors(pipeline: Trellis2ImageTo3DPipeline, pi
         pipeline.decode_latent(shape_slat, shorter, resolution)
 
 
+@pytest.mark.parametrize("stage", ["shape", "tex"])
+def test_a_flow_that_breaks_is_named(checkpoint: Path, picture: Image.Image, stage: str) -> None:
+    pipeline = Trellis2ImageTo3DPipeline.from_pretrained(checkpoint)
+    flow: Any = pipeline.models[f"{stage}_slat_flow_model_512"]
+    with torch.no_grad():
+        flow.out_layer.bias.fill_(math.nan)
+    with pytest.raises(NumericalError, match={"shape": "shape latent", "tex": "texture latent"}[stage]):
+        pipeline.run(picture, pipeline_type="512")
+
+
 def test_empty_structure_is_a_typed_error(checkpoint: Path, picture: Image.Image) -> None:
     pipeline = Trellis2ImageTo3DPipeline.from_pretrained(checkpoint)
     decoder: Any = pipeline.models["sparse_structure_decoder"]

@@ -12,6 +12,7 @@ from trellis2.errors import Cancelled, CheckpointError, InvalidArgumentError, Nu
 from trellis2.models import SLatFlowModel, SparseStructureFlowModel
 from trellis2.progress import Monitor, Progress
 from trellis2.samplers import (
+    SAMPLERS,
     FlowEulerCfgSampler,
     FlowEulerGuidanceIntervalSampler,
     FlowEulerSampler,
@@ -175,6 +176,15 @@ def test_cancel_stops_between_steps() -> None:
 def test_nan_velocity_is_an_error() -> None:
     with pytest.raises(NumericalError, match="8 of 8"):
         FlowEulerSampler(1e-5).sample(lambda x, t, c: x * math.nan, torch.ones(1, 1, 2, 2, 2), steps=2)
+
+
+@pytest.mark.parametrize("name", list(SAMPLERS))
+def test_a_caller_may_look_for_nan_itself(name: str) -> None:
+    noise = torch.ones(1, 1, 2, 2, 2)
+    both = {} if name == "FlowEulerSampler" else {"neg_cond": None, "guidance_strength": 1.0}
+    sampler = SAMPLERS[name](1e-5)
+    result = sampler.sample(lambda x, t, c: x * math.nan, noise, None, steps=2, check=False, **both)
+    assert result.samples.isnan().all()
 
 
 @pytest.mark.parametrize(
