@@ -46,7 +46,7 @@ def attention(
     """Attention of `q [Tq, H, D]` over `k, v [Tk, H, D]`; sequence i of `queries` sees only sequence i of
     `keys`.
 
-    No mask, no dropout, scale 1/sqrt(D); torch picks the kernel, inside `attention_kernels` by our measure.
+    No mask, no dropout, scale 1/sqrt(D); which of its kernels torch prefers is up to `attention_kernels`.
     Returns `[Tq, H, D]`. Raises InvalidArgumentError when the batches differ.
     """
     if queries.batch_size != keys.batch_size:

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from tests.trellis2.sparse.voxels import random_voxels
-from trellis2.models import MODELS
+from trellis2.models import MODELS, flow
 from trellis2.samplers import FlowEulerGuidanceIntervalSampler
 from trellis2.sparse import SparseTensor, neighbor_table
 
@@ -65,9 +65,13 @@ def test_flow_forward(dtype: torch.dtype, counts: list[int], monkeypatch: pytest
     assert error(model(*inputs).feats, expected) < LIMIT[dtype]
 
 
+@pytest.mark.parametrize("piece", [1, 3, 4])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @torch.no_grad()
-def test_replayed_steps_equal_direct_ones(dtype: torch.dtype) -> None:
+def test_replayed_steps_equal_direct_ones(
+    dtype: torch.dtype, piece: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(flow, "PIECE", piece)
     model = network("SparseStructureFlowModel", dtype, **FLOW).cuda()
     context = model.prepare_cond(torch.randn(1, 9, 20, device="cuda"))
     for step in range(4):

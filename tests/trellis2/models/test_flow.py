@@ -7,7 +7,7 @@ import torch
 
 from tests.trellis2.sparse.voxels import random_voxels
 from trellis2.errors import InvalidArgumentError
-from trellis2.models import ContextCache, SLatFlowModel, SparseStructureFlowModel
+from trellis2.models import ContextCache, SLatFlowModel, SparseStructureFlowModel, flow
 from trellis2.nn.rope import grid_coords
 from trellis2.sparse import SparseTensor, sparse_cat
 
@@ -51,6 +51,16 @@ def test_prepared_context_gives_the_same_numbers(sparse_model: SLatFlowModel) ->
     assert torch.equal(sparse_model(x, t, cache).feats, plain.feats)
     items = [sparse_model.prepare_cond(c[None]) for c in cond]
     torch.testing.assert_close(sparse_model(x, t, ContextCache.concatenate(items)).feats, plain.feats)
+
+
+@torch.no_grad()
+def test_where_a_pass_is_cut_does_not_matter(
+    sparse_model: SLatFlowModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    x, t, cond = random_voxels([20, 15], 8), torch.tensor([1.0, 700.0]), torch.randn(2, 5, 20)
+    whole = sparse_model(x, t, cond)
+    monkeypatch.setattr(flow, "PIECE", 1)
+    assert torch.equal(sparse_model(x, t, cond).feats, whole.feats)
 
 
 @torch.no_grad()
