@@ -44,7 +44,7 @@ class StagedPipeline:
         self.models: dict[str, Model] = dict(models or {})
         self.image_cond_model = image_cond_model
         self.rembg_model = rembg_model
-        self.low_vram = low_vram
+        self._low_vram = low_vram
         self._device = torch.device("cpu")
         self._pretrained_args: dict[str, Any] = {}
         self._published_dtypes: WeakKeyDictionary[Model, torch.dtype] = WeakKeyDictionary()
@@ -57,19 +57,34 @@ class StagedPipeline:
         """Where the stages compute."""
         return self._device
 
+    @property
+    def low_vram(self) -> bool:
+        """Whether models wait in host memory; setting it moves them to where they belong, between runs."""
+        return self._low_vram
+
+    @low_vram.setter
+    def low_vram(self, staged: bool) -> None:
+        changed, self._low_vram = staged != self._low_vram, staged
+        if changed:
+            self._settle(torch.device("cpu") if staged else self._device)
+
     def to(self: PipelineT, device: torch.device | str) -> PipelineT:
         """Compute on `device` from now on; moves the models at once unless `low_vram`."""
         self._device = torch.device(device)
         if not self.low_vram:
-            for model in self.models.values():
-                if self._device.type == "cpu":
-                    model.to(self._device)  # the dtype changes when it is used: host memory may only hold it
-                else:
-                    self._place(model)
-            for part in (self.image_cond_model, self.rembg_model):
-                if part is not None:
-                    part.to(self._device)
+            self._settle(self._device)
         return self
+
+    def _settle(self, device: torch.device) -> None:
+        """Move all models to a device; to the CPU with the dtype they have, which changes with their use."""
+        for model in self.models.values():
+            if device.type == "cpu":
+                model.to(device)
+            else:
+                self._place(model)
+        for part in (self.image_cond_model, self.rembg_model):
+            if part is not None:
+                part.to(device)
 
     def cuda(self: PipelineT) -> PipelineT:
         """Compute on the current CUDA device."""

@@ -188,9 +188,9 @@ class TRELLIS2Generator:
                 error_text = str(error).splitlines()[0] if str(error) else type(error).__name__
             # here the exception and the tensors in its frames are gone, so the cache can really be freed
             logger.warning("out of memory (%s)%s", error_text, "" if last else "; trying in low-VRAM mode")
-            self.free_memory()
             if self._pipeline is not None:
                 self._pipeline.low_vram = True
+            self.free_memory()
         raise self._out_of_memory(kind)
 
     def free_memory(self) -> None:

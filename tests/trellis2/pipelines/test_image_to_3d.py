@@ -100,6 +100,19 @@ def test_models_move_at_once_without_low_vram(checkpoint: Path, picture: Image.I
     assert resident.models["shape_slat_flow_model_512"].dtype == torch.bfloat16
 
 
+def test_switching_low_vram_moves_the_models(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pipeline = Trellis2ImageTo3DPipeline.from_pretrained(checkpoint).to("meta")
+    pipeline.low_vram = False
+    assert {m.device.type for m in pipeline.models.values()} == {"meta"}
+    moved = []
+    for part in (*pipeline.models.values(), pipeline.image_cond_model):
+        monkeypatch.setattr(part, "to", lambda device, part=part: moved.append((part, str(device))))
+    pipeline.low_vram = True
+    assert moved == [(part, "cpu") for part in (*pipeline.models.values(), pipeline.image_cond_model)]
+    pipeline.low_vram = True
+    assert len(moved) == len(pipeline.models) + 1
+
+
 def test_progress_tells_the_stages_in_order(
     pipeline: Trellis2ImageTo3DPipeline, picture: Image.Image
 ) -> None:
