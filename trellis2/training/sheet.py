@@ -12,7 +12,7 @@ from PIL import Image
 
 from ..errors import EmptyStructureError, InvalidArgumentError
 from ..pipelines import Trellis2ImageTo3DPipeline
-from ..utils.render_utils import render_snapshot
+from ..utils.render_utils import FRONT_OFFSET, render_snapshot
 
 log = logging.getLogger(__name__)
 
@@ -23,7 +23,8 @@ _GROUND = (236, 236, 236)
 def write_sheet(
     weights: Path, pictures: Sequence[Path], out: Path, size: int = 144, columns: int = 2, seed: int = 42
 ) -> None:
-    """Run the pipeline on pictures and write one picture of `columns` examples a row: input, then four sides.
+    """Run the pipeline on pictures and write one picture of `columns` examples a row: input, then four sides,
+    the front first.
 
     `size` is a tile's side in pixels. Raises InvalidArgumentError without pictures.
     """
@@ -37,7 +38,9 @@ def write_sheet(
         tiles = [_tile(picture, size)]
         try:
             asset: Any = pipeline.run(picture, seed=seed)[0]
-            views = render_snapshot(asset, resolution=size, nviews=SIDES, r=2.0, fov=36.0, keys=["shaded"])
+            views = render_snapshot(
+                asset, size, offset=FRONT_OFFSET, r=2.0, fov=36.0, nviews=SIDES, keys=["shaded"]
+            )
             tiles += list(views["shaded"])
         except EmptyStructureError as error:
             log.warning("%s: %s", path.name, error)

@@ -37,6 +37,9 @@ Frames = dict[str, list[np.ndarray]]
 Renderer = PbrMeshRenderer | MeshRenderer | VoxelRenderer
 
 TURN = 2.0 * 3.1415
+SNAPSHOT_OFFSET = (-16.0 / 180.0 * math.pi, 20.0 / 180.0 * math.pi)
+# The same from the front, where viewers of an exported file stand: a GLB's +Z is our -y.
+FRONT_OFFSET = (SNAPSHOT_OFFSET[0] + math.pi, SNAPSHOT_OFFSET[1])
 """One turn of the camera, as published."""
 
 
@@ -152,7 +155,7 @@ def render_snapshot(
     sample: Sample,
     resolution: int = 512,
     bg_color: str | tuple[float, float, float] | None = "soft",
-    offset: tuple[float, float] = (-16.0 / 180.0 * math.pi, 20.0 / 180.0 * math.pi),
+    offset: tuple[float, float] = SNAPSHOT_OFFSET,
     r: float = 10.0,
     fov: float = 8.0,
     nviews: int = 4,

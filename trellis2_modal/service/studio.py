@@ -37,15 +37,18 @@ class RealStudio:
         return JobFile(*encode_video(frames["shaded"], fps=VIDEO_FPS))
 
     def sheet(self, mesh: Any, monitor: Monitor) -> tuple[JobFile, dict[str, Any]]:
-        """Stills in every render mode as one WebP picture: a row a mode, a column a view; and that layout."""
+        """Stills in every render mode as one WebP picture: a row a mode, a column a view, the first from the
+        front; and that layout.
+        """
         from PIL import Image
 
-        from trellis2.utils.render_utils import render_snapshot
+        from trellis2.utils.render_utils import FRONT_OFFSET, render_snapshot
 
         monitor.step("stills", 0, SHEET_VIEWS)
         views = render_snapshot(
             mesh,
             resolution=SHEET_RESOLUTION,
+            offset=FRONT_OFFSET,
             nviews=SHEET_VIEWS,
             r=2.0,
             fov=36.0,

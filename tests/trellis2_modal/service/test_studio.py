@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 
+import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from tests.trellis2_modal.shapes import dual_grid
@@ -41,6 +43,18 @@ def test_a_sheet_of_every_mode(mesh: object) -> None:
     with Image.open(io.BytesIO(sheet.data)) as image:
         assert image.size == (2 * 48, len(layout["modes"]) * 48)
     assert layout["views"] == 2
+
+
+def test_the_first_still_is_the_front() -> None:
+    """A viewer of the exported file looks at it from its +Z, which is our -y."""
+    mesh = states.to_mesh(dual_grid(32))
+    front = mesh.coords[:, 1] < 16
+    mesh.attrs[:, mesh.layout["base_color"]] = torch.where(front[:, None], 1.0, 0.0)
+    sheet, layout = studio.RealStudio().sheet(mesh, Monitor())
+    with Image.open(io.BytesIO(sheet.data)) as image:
+        row = np.asarray(image.convert("L"))[layout["modes"].index("base_color") * 48 :][:48]
+    assert row[24, 24] > 200
+    assert row[24, 48 + 24] < 60
 
 
 @pytest.mark.parametrize(
