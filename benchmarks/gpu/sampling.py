@@ -33,14 +33,20 @@ TEXTURE = {
     "guidance_interval": (0.6, 0.9),
     "rescale_t": 3.0,
 }
-
-
 DRAWS = 3  # of noise, in a comparison
 
 
 @torch.no_grad()
 def run(bench: Session) -> None:
     image = {length: torch.randn(1, length, 1024, device="cuda") for length in (1029, 4101)}
+    _published(bench, image)
+    flow = network("shape flow", torch.float32)
+    noise = pyramid(256).latent(32)
+    bench.attempt("agreement fp32", partial(_agreement, bench, flow, noise, image[1029], SHAPE, 1e-3))
+
+
+def _published(bench: Session, image: dict[int, torch.Tensor]) -> None:
+    """All of the flows in their published dtype, held at once."""
     shapes = {size: pyramid(size).latent(32, TOKENS[size]) for size in (512, 1024)}
     flows = {stage: network(f"{stage} flow") for stage in ("structure", "shape", "texture")}
     dense = torch.randn(1, 8, 16, 16, 16, device="cuda")
@@ -66,10 +72,6 @@ def run(bench: Session) -> None:
         bench.attempt("guidance", partial(_guidance, bench, stage, flows[stage], noise, image[1029], params))
     flow = flows["structure"]
     bench.attempt("agreement bf16", partial(_agreement, bench, flow, dense, image[1029], STRUCTURE, 2e-2))
-    del flow, flows, parts, calls, call
-    flow = network("shape flow", torch.float32)
-    noise = pyramid(256).latent(32)
-    bench.attempt("agreement fp32", partial(_agreement, bench, flow, noise, image[1029], SHAPE, 1e-3))
 
 
 def _run(
@@ -77,12 +79,8 @@ def _run(
 ) -> torch.Tensor:
     sampler = FlowEulerGuidanceIntervalSampler(1e-5, batched_guidance=batched)
     result = sampler.sample(flow, noise, cond, torch.zeros_like(cond), **params, **extra).samples
-    values: torch.Tensor = result.feats if _sparse(result) else result
+    values: torch.Tensor = result.feats if isinstance(result, SparseTensor) else result
     return values
-
-
-def _sparse(x: Any) -> bool:
-    return isinstance(x, SparseTensor)
 
 
 def _sample(bench: Session, name: str, flow: Any, call: Callable[[], torch.Tensor]) -> None:
@@ -130,7 +128,8 @@ def _agreement(bench: Session, flow: Any, noise: Any, cond: torch.Tensor, params
     found: dict[str, list[torch.Tensor]] = defaultdict(list)
     for draw in range(DRAWS):
         torch.manual_seed(draw)
-        start = noise.replace(torch.randn_like(noise.feats)) if _sparse(noise) else torch.randn_like(noise)
+        dense = isinstance(noise, torch.Tensor)
+        start = torch.randn_like(noise) if dense else noise.replace(torch.randn_like(noise.feats))
         found["ours"].append(_run(flow, start, cond, params))
         flow.cuda_graphs = False
         found["unrecorded"].append(_run(flow, start, cond, params))

@@ -112,12 +112,7 @@ class StepGraphs:
 
     def __init__(self) -> None:
         self._seen: dict[Any, StepGraph] = {}
-        self._failed = False
-
-    @property
-    def failed(self) -> bool:
-        """Whether a recording went wrong, after which there are no more."""
-        return self._failed
+        self.failed = False  # whether a recording went wrong, after which there are no more
 
     def serve(self, tokens: torch.Tensor) -> bool:
         """Whether calls on these tokens may be recorded: CUDA, no gradients, not too many of them.
@@ -126,7 +121,7 @@ class StepGraphs:
         """
         return (
             tokens.is_cuda
-            and not self._failed
+            and not self.failed
             and tokens.shape[0] <= MOST_TOKENS
             and not torch.is_grad_enabled()
             and not autocasting(tokens)
@@ -158,7 +153,7 @@ class StepGraphs:
             graph = StepGraph(call, inputs, keep)
         except RuntimeError as error:
             log.warning("a forward pass cannot be recorded as a CUDA graph", extra={"fault": repr(error)})
-            self._failed = True
+            self.failed = True
             self._seen.clear()
             return in_one_go(call(*inputs))
         self._seen[shapes, key()] = graph  # only asked for now that the device has work

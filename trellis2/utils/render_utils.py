@@ -37,10 +37,10 @@ Frames = dict[str, list[np.ndarray]]
 Renderer = PbrMeshRenderer | MeshRenderer | VoxelRenderer
 
 TURN = 2.0 * 3.1415
+"""One turn of the camera, as published."""
 SNAPSHOT_OFFSET = (-16.0 / 180.0 * math.pi, 20.0 / 180.0 * math.pi)
 # The same from the front, where viewers of an exported file stand: a GLB's +Z is our -y.
 FRONT_OFFSET = (SNAPSHOT_OFFSET[0] + math.pi, SNAPSHOT_OFFSET[1])
-"""One turn of the camera, as published."""
 
 
 def get_renderer(sample: Sample, **options: Any) -> Renderer:

@@ -52,7 +52,7 @@ def test_other_lengths_and_dtypes_take_an_idle_place(contexts: list[ContextCache
 
 def test_after_a_recording_that_failed_a_run_starts_afresh(contexts: list[ContextCache]) -> None:
     kept = KeptContexts()
-    kept.lend(contexts[0]).graphs._failed = True
+    kept.lend(contexts[0]).graphs.failed = True
     assert not kept.lend(contexts[1]).graphs.failed
 
 
