@@ -11,6 +11,7 @@ from .components import face_components, keep_largest_component, remove_small_co
 from .holes import fill_holes
 from .normals import face_areas, face_normals, vertex_normals
 from .orientation import orient_outward, unify_orientations
+from .quality import MeshQuality, mesh_quality
 from .remesh import outer_shell, remesh_narrow_band
 from .repair import (
     remove_degenerate_faces,
@@ -27,6 +28,7 @@ from .validation import check_mesh
 __all__ = [
     "Closest",
     "Hits",
+    "MeshQuality",
     "TriangleBVH",
     "Unwrapped",
     "check_mesh",
@@ -35,6 +37,7 @@ __all__ = [
     "face_normals",
     "fill_holes",
     "keep_largest_component",
+    "mesh_quality",
     "orient_outward",
     "outer_shell",
     "remesh_narrow_band",

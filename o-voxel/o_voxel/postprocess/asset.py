@@ -12,11 +12,12 @@ import numpy as np
 import torch
 
 from ..errors import ArgumentError
+from ..mesh.quality import weld
 from .export_glb import write_glb
 from .export_obj import obj_files, obj_zip
 from .export_plain import write_ply, write_stl
 from .material import Material, check_texture_format
-from .report import MeshReport, weld
+from .report import MeshReport
 
 if TYPE_CHECKING:
     import trimesh

@@ -10,6 +10,7 @@ from ..mesh.bvh import TriangleBVH
 from ..mesh.components import remove_small_components
 from ..mesh.holes import fill_holes
 from ..mesh.orientation import unify_orientations
+from ..mesh.quality import weld
 from ..mesh.remesh import remesh_narrow_band
 from ..mesh.repair import (
     keep_faces,
@@ -18,7 +19,6 @@ from ..mesh.repair import (
     repair_non_manifold_edges,
 )
 from ..mesh.simplify import CLOSE_ENOUGH, simplify
-from .report import weld
 from .source import Source
 
 HOLE_PERIMETER = 3e-2

@@ -14,8 +14,7 @@ from torch import Tensor
 
 from ..mesh.edges import edge_table
 from ..mesh.graph import connected_labels
-from ..mesh.groups import smallest_members
-from ..mesh.repair import same_position
+from ..mesh.quality import weld
 
 Progress = Callable[[str, int, int], None]
 
@@ -102,12 +101,6 @@ def topology(vertices: Tensor | np.ndarray, faces: Tensor | np.ndarray) -> Topol
     components = len(torch.unique(connected_labels(len(points), table.edges)[welded[:, 0]]))
     boundary, crowded = int((table.counts == 1).sum()), int((table.counts > 2).sum())
     return Topology(components, boundary, crowded, boundary == 0 and crowded == 0)
-
-
-def weld(vertices: Tensor) -> Tensor:
-    """For each vertex [V], the smallest index of a vertex at exactly its position; int64."""
-    place = same_position(vertices.float())
-    return smallest_members(place, len(vertices))
 
 
 class StepTimes:
