@@ -13,10 +13,10 @@ help: ## list the commands
 
 setup: $(STAMP) ## build .venv with pinned versions (PYTHON=python3.12 picks the interpreter, PIP_ARGS adds pip options)
 
-$(STAMP): pyproject.toml o-voxel/pyproject.toml constraints.txt
+$(STAMP): pyproject.toml o-voxel/pyproject.toml training/pyproject.toml constraints.txt
 	test -x $(PY) || $(PYTHON) -m venv $(VENV)
 	$(PY) -m pip install -q --disable-pip-version-check $(PIP_ARGS) -c constraints.txt torch
-	$(PY) -m pip install -q --disable-pip-version-check $(PIP_ARGS) -c constraints.txt -e ./o-voxel -e '.[local,deploy,dev]'
+	$(PY) -m pip install -q --disable-pip-version-check $(PIP_ARGS) -c constraints.txt -e ./o-voxel -e '.[app,local,deploy,dev]' -e ./training
 	touch $@
 
 demo: $(STAMP) ## one example picture to a textured GLB and a video, in demo/

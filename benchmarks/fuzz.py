@@ -1,10 +1,10 @@
-"""100,000 mutated states and pictures through the parsers: see `trellis2_modal.service.fuzz`."""
+"""100,000 mutated states and pictures through the parsers: see `tests.trellis2_modal.service.fuzz`."""
 
 from __future__ import annotations
 
 from benchmarks.record import Record
+from tests.trellis2_modal.service.fuzz import SLOWEST, fuzz, peak_memory
 from trellis2_modal.protocol.limits import MAX_STATE_RAW_BYTES
-from trellis2_modal.service.fuzz import SLOWEST, fuzz, peak_memory
 
 CASES = 100_002
 """Divides by the number of parsers."""

@@ -146,7 +146,7 @@ def _import_seconds() -> float:
     """Median wall time of importing everything that a GPU container imports, in fresh processes."""
     code = (
         "import time; s = time.perf_counter(); import trellis2_modal.service.service, trellis2.pipelines,"
-        " trellis2_modal.service.studio, trellis2.utils.render_utils; print(time.perf_counter() - s)"
+        " trellis2_modal.service.exporter, trellis2.utils.render_utils; print(time.perf_counter() - s)"
     )
     runs = [
         float(subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, text=True).stdout)

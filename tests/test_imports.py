@@ -12,7 +12,12 @@ from typing import Any
 import pytest
 
 ROOT = Path(__file__).parents[1]
-PACKAGES = {"trellis2": ROOT, "trellis2_modal": ROOT, "o_voxel": ROOT / "o-voxel"}
+PACKAGES = {
+    "trellis2": ROOT,
+    "trellis2_modal": ROOT,
+    "o_voxel": ROOT / "o-voxel",
+    "trellis2_training": ROOT / "training",
+}
 # A module that holds the adapter or the kernels of an optional package may need it to be importable.
 OPTIONAL = {"triton", "flash_attn", "flex_gemm", "cumesh", "nvdiffrast", "nvdiffrec_render"}
 

@@ -17,6 +17,7 @@ import numpy as np
 from PIL import Image
 
 from tests.trellis2_modal.shapes import dual_grid
+from trellis2_modal.jobs.execution import DeviceLostError, JobFile, JobOutput, Monitor
 from trellis2_modal.protocol.errors import InvalidImageError, OutOfMemoryError
 from trellis2_modal.protocol.replies import ASSET_MEDIA_TYPES, STATE_MEDIA_TYPE
 from trellis2_modal.protocol.requests import ExtractSettings, GenerateSettings
@@ -27,7 +28,6 @@ from trellis2_modal.protocol.state import (
     pack_state,
     unpack_state,
 )
-from trellis2_modal.service.jobs import DeviceLostError, JobFile, JobOutput, Monitor
 
 CRASH, OUT_OF_MEMORY, DEVICE_LOST, DEAF, DISK_FULL, BUG = range(666_001, 666_007)
 STEPS = 4

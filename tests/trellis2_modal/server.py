@@ -23,10 +23,10 @@ from typing import Any, TypeVar
 import httpx
 from PIL import Image, ImageDraw
 
+from trellis2_modal.jobs.worker_process import WorkerSpec
 from trellis2_modal.service.auth import KeyAdmin, local_admin
 from trellis2_modal.service.config import Settings
-from trellis2_modal.service.server import Server, listen, make_server
-from trellis2_modal.service.worker_process import WorkerSpec
+from trellis2_modal.service.http.server import Server, listen, make_server
 
 T = TypeVar("T")
 

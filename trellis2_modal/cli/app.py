@@ -25,7 +25,7 @@ def command(
 ) -> None:
     """Open the desktop web app; with no service set it starts one on this machine."""
     with reported():
-        from ..client.app import run
+        from ..client.app.launch import run
 
         def listening(address: str) -> None:
             click.echo(f"The app is at {address}")

@@ -6,7 +6,7 @@ import importlib
 import json
 import time
 from collections.abc import Callable
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -26,7 +26,7 @@ def _admin(data_dir: Path | None, modal: bool) -> KeyAdmin:
     """The key list to work on: this machine's, or that of a deployment on Modal."""
     if modal:
         try:
-            modal_keys = importlib.import_module("trellis2_modal.service.modal_keys")
+            modal_keys = importlib.import_module("trellis2_modal.service.deploy.modal_keys")
         except ImportError as error:
             raise click.ClickException(
                 f"{error.name} is missing; keys on Modal need: pip install 'trellis2-modal[deploy]'"
@@ -116,7 +116,7 @@ def list_keys(admin: OpenAdmin, as_json: bool) -> None:
     if not keys:
         click.echo("There are no keys; make one: trellis2-modal keys create NAME", err=True)
     for key in keys:
-        made = datetime.fromtimestamp(key.created, timezone.utc).date()
+        made = datetime.fromtimestamp(key.created, UTC).date()
         click.echo(
             f"{key.id}  {_state(key):8}  {made}  {'+'.join(key.scopes):16}  "
             f"{key.requests_per_minute}/min  {key.gpu_seconds_per_day:g} s/day  {key.name}"

@@ -24,7 +24,7 @@ def command(
 ) -> None:
     """Run the service on this machine, with the model in a process of its own."""
     try:
-        from ..service import server
+        from ..service.http import server
     except ImportError as error:
         raise click.ClickException(
             f"{error.name} is not installed; serving needs: pip install 'trellis2-modal[local]'"

@@ -11,6 +11,7 @@ import time
 import uuid
 from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, field
+from datetime import UTC
 from typing import Any, TypeAlias, TypeVar
 from urllib.parse import quote, urljoin
 
@@ -280,12 +281,12 @@ def _seconds(text: str | None) -> float | None:
         return None
     if text.strip().isdigit():
         return float(text)
-    from datetime import datetime, timezone
+    from datetime import datetime
     from email.utils import parsedate_to_datetime
 
     try:
         when = parsedate_to_datetime(text)
     except ValueError:
         return None
-    when = when if when.tzinfo else when.replace(tzinfo=timezone.utc)
-    return max(0.0, (when - datetime.now(timezone.utc)).total_seconds())
+    when = when if when.tzinfo else when.replace(tzinfo=UTC)
+    return max(0.0, (when - datetime.now(UTC)).total_seconds())

@@ -84,7 +84,7 @@ class LocalServer:
                 f"Set a URL and a key, or, {INSTALL_HINT}"
             )
         folder = self._folder()
-        command = [sys.executable, "-m", "trellis2_modal.client.keeper", "serve", "--port", "0"]
+        command = [sys.executable, "-m", "trellis2_modal.client.parent_guard", "serve", "--port", "0"]
         self._log.clear()
         self._process = subprocess.Popen(
             [*command, "--data-dir", str(folder), *self._arguments],

@@ -21,9 +21,9 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
+from ..jobs.locks import FileLock
 from ..protocol.errors import ForbiddenError, UnauthenticatedError, UnavailableError
 from ..protocol.replies import SCOPES
-from .locks import FileLock
 
 logger = logging.getLogger(__name__)
 

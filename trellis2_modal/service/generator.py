@@ -14,11 +14,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
+from ..jobs.execution import DeviceLostError, JobCancelled, JobFile, JobOutput, Monitor
 from ..protocol import errors
 from ..protocol.replies import ASSET_MEDIA_TYPES, STATE_MEDIA_TYPE
 from ..protocol.requests import PIPELINE_TYPES, ExtractSettings, GenerateSettings, default_pipeline_type
 from . import state as states
-from .jobs import DeviceLostError, JobCancelled, JobFile, JobOutput, Monitor
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -42,7 +42,7 @@ class Pipeline(Protocol):
 
 
 class Studio(Protocol):
-    """Pictures and files of a decoded asset; `trellis2_modal.service.studio` is the real one."""
+    """Pictures and files of a decoded asset; `trellis2_modal.service.exporter` is the real one."""
 
     def video(self, mesh: Any, monitor: Monitor) -> JobFile: ...
 
@@ -95,7 +95,7 @@ class TRELLIS2Generator:
     @property
     def studio(self) -> Studio:
         if self._studio is None:
-            from .studio import RealStudio
+            from .exporter import RealStudio
 
             self._studio = RealStudio()
         return self._studio

@@ -14,8 +14,8 @@ from typing import Any
 
 import modal
 
-from . import pins
 from .config import CUDA_ARCHITECTURES, DeploySettings, baked_environment
+from .deploy import image_requirements as pins
 
 logger = logging.getLogger(__name__)
 
@@ -175,7 +175,7 @@ app = modal.App(f"{SETTINGS.app}-image")
 @app.function(image=gpu_image, gpu=SETTINGS.modal_gpu, cpu=4.0, memory=16 * 1024, timeout=20 * 60)
 def verify_image() -> list[dict[str, str]]:
     """Check the image from inside a GPU container and print a table; raises when a check fails."""
-    from .verification import run_checks, table
+    from .deploy.verification import run_checks, table
 
     rows = run_checks(SETTINGS)
     print(table(rows), flush=True)

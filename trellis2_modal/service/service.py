@@ -16,14 +16,14 @@ from typing import Any
 import modal
 import modal.experimental
 
+from ..jobs.execution import DeviceLostError
+from ..jobs.modal.worker import ModelHost, Outcome, state_of
 from ..protocol.errors import ExpiredError
 from ..protocol.requests import JobKind
 from .config import BUNDLED_MODEL, default_weights, gateway_settings
+from .deploy.weights_manifest import WEIGHTS_ROOT, check_folder, weights_folder
 from .image import SETTINGS, gateway_image, gpu_image
-from .jobs import DeviceLostError
 from .logs import JsonFormatter
-from .modal_worker import ModelHost, Outcome, state_of
-from .weights_manifest import WEIGHTS_ROOT, check_folder, weights_folder
 
 app = modal.App(SETTINGS.app)
 
@@ -39,10 +39,10 @@ RESULT_TIMEOUT = 120.0
 @modal.asgi_app(requires_proxy_auth=SETTINGS.proxy_auth)
 def web() -> Any:
     """The HTTP API on a CPU container: the same app as the local server, over calls of the GPU class."""
-    from .app import create_app
-    from .modal_backend import ModalBackend
-    from .modal_calls import ModalCalls
-    from .modal_keys import open_keys
+    from ..jobs.modal.backend import ModalBackend
+    from ..jobs.modal.calls import ModalCalls
+    from .deploy.modal_keys import open_keys
+    from .http.app import create_app
 
     log_as_json()
     settings = gateway_settings(SETTINGS)

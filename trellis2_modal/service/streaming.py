@@ -10,9 +10,9 @@ from collections.abc import AsyncIterator, Iterator
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
+from ..jobs.backend import Artifact
 from ..protocol.errors import InvalidRequestError, RangeNotSatisfiableError
 from ..protocol.replies import EVENT_STREAM, JobEvent
-from .backend import Artifact
 
 CHUNK = 256 * 1024
 RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})")

@@ -24,10 +24,10 @@ from tests.trellis2_modal.client.service import (
     state,
     until,
 )
-from trellis2_modal.client import desk as desk_module
 from trellis2_modal.client import history as history_module
-from trellis2_modal.client.desk import GB, LIGHT_SETTINGS, Desk
-from trellis2_modal.client.explain import explain
+from trellis2_modal.client.app import task_queue as desk_module
+from trellis2_modal.client.app.error_messages import explain
+from trellis2_modal.client.app.task_queue import GB, LIGHT_SETTINGS, Desk
 from trellis2_modal.client.history import COVER, LIGHT, STATE, VIDEO, Entry
 from trellis2_modal.client.settings import ClientSettings, load_settings
 from trellis2_modal.protocol.errors import NotFoundError, UnauthenticatedError

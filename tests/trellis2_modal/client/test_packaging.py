@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -30,16 +31,11 @@ print(needed - begin, end - begin, ",".join(sorted({name.partition(".")[0] for n
 """
 
 
-def base_dependencies() -> list[str]:
-    text = (ROOT / "pyproject.toml").read_text("utf-8")
-    block = re.search(r"^dependencies = \[(.*?)^\]", text, re.S | re.M)
-    assert block is not None
-    return re.findall(r'"([^"]+)"', block[1])
-
-
-def test_requirements_equal_the_base_dependencies() -> None:
+def test_requirements_equal_the_base_dependencies_and_the_app() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    needed = project["dependencies"] + project["optional-dependencies"]["app"]
     lines = (ROOT / "trellis2_modal" / "client" / "requirements.txt").read_text("utf-8").splitlines()
-    assert [line for line in lines if line and not line.startswith("#")] == base_dependencies()
+    assert [line for line in lines if line and not line.startswith("#")] == needed
 
 
 def test_the_import_is_light() -> None:
@@ -62,8 +58,8 @@ def test_the_whole_client_never_imports_the_model() -> None:
     code = """
 import importlib, pkgutil, sys
 import trellis2_modal.client as client
-for module in pkgutil.iter_modules(client.__path__):
-    importlib.import_module(f"trellis2_modal.client.{module.name}")
+for module in pkgutil.walk_packages(client.__path__, client.__name__ + "."):
+    importlib.import_module(module.name)
 found = {name.partition(".")[0] for name in sys.modules}
 assert not found & {"torch", "trellis2", "o_voxel", "cv2", "warp", "modal"}, found
 """

@@ -15,8 +15,8 @@ import pytest
 
 from tests.trellis2_modal.client.conftest import QUICK
 from tests.trellis2_modal.client.service import KEY, URL, Service, answers, photo, problem, until
-from trellis2_modal.client.desk import Desk
-from trellis2_modal.client.kept import Mattes
+from trellis2_modal.client.app.file_routes import Mattes
+from trellis2_modal.client.app.task_queue import Desk
 from trellis2_modal.protocol.controls import controls
 from trellis2_modal.protocol.requests import ExtractSettings, GenerateSettings
 
@@ -38,7 +38,7 @@ def desk(data_home: Path, service: Service) -> Iterator[Desk]:
 def actions(desk: Desk) -> Any:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # what Gradio's own dependencies warn of
-        from trellis2_modal.client.actions import Actions
+        from trellis2_modal.client.app.actions import Actions
     actions = Actions(desk, Mattes(), [])
     actions.generation, actions.extraction = GENERATION, EXTRACTION
     return actions
@@ -70,7 +70,7 @@ def skipped(update: Any) -> bool:
 def test_the_page_is_laid_out_and_wired(desk: Desk) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        from trellis2_modal.client.page import build
+        from trellis2_modal.client.app.page import build
 
     async def make() -> Any:
         return build(desk, Mattes())  # in a loop: without one Gradio makes two and leaves them open
@@ -204,7 +204,7 @@ def test_a_wrong_key_leads_to_the_settings_and_back(actions: Any, desk: Desk, se
 
 
 def test_an_example_is_taken_by_name(desk: Desk, actions: Any, picture: Path) -> None:
-    from trellis2_modal.client import views
+    from trellis2_modal.client.app import html as views
 
     actions.examples = [picture]
     assert "/example/red%20disc.png" in views.examples([picture.name])
@@ -265,7 +265,7 @@ def test_files_of_the_app_by_address(desk: Desk, actions: Any, picture: Path) ->
     """States never leave this way, and nothing outside an entry does."""
     from starlette.applications import Starlette
 
-    from trellis2_modal.client.kept import make_routes
+    from trellis2_modal.client.app.file_routes import make_routes
 
     _, shown = generate(actions, picture)
     idle(desk)
@@ -296,7 +296,7 @@ def test_only_the_last_mattes_stay_in_memory() -> None:
 
 
 def test_the_app_opens_once(data_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from trellis2_modal.client import app
+    from trellis2_modal.client.app import launch as app
     from trellis2_modal.client.errors import AppRunsError
 
     with app.listen("127.0.0.1", 0) as listener:

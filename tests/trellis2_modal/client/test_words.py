@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import io
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
@@ -12,9 +12,14 @@ import pytest
 from PIL import Image
 
 from trellis2_modal.client import errors as client_errors
+from trellis2_modal.client.app.error_messages import (
+    ACTION_LABELS,
+    NOTHING_FOUND,
+    explain,
+    suggested_settings,
+)
+from trellis2_modal.client.app.matte import judge
 from trellis2_modal.client.errors import LocalServerError, UnreachableError
-from trellis2_modal.client.explain import ACTION_LABELS, NOTHING_FOUND, explain, suggested_settings
-from trellis2_modal.client.matte import judge
 from trellis2_modal.client.report import describe_report
 from trellis2_modal.client.stages import (
     EXPORT_STAGES,
@@ -107,7 +112,7 @@ class Clock:
 
 
 def event(kind: str, **data: Any) -> JobEvent:
-    when = datetime(2026, 1, 1, tzinfo=timezone.utc)
+    when = datetime(2026, 1, 1, tzinfo=UTC)
     return JobEvent(id=1, type=kind, time=when, data=data)  # type: ignore[arg-type]
 
 

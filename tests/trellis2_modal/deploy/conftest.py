@@ -13,9 +13,12 @@ from starlette.testclient import TestClient
 from tests.trellis2_modal.deploy.emulated import EmulatedModal
 from tests.trellis2_modal.deploy.volume import MemoryVolume
 from tests.trellis2_modal.server import picture
-from trellis2_modal.service import modal_backend, modal_calls, modal_keys, service
+from trellis2_modal.jobs.modal import backend as modal_backend
+from trellis2_modal.jobs.modal import calls as modal_calls
+from trellis2_modal.service import service
 from trellis2_modal.service.auth import KeyAdmin
-from trellis2_modal.service.modal_keys import VolumeKeys
+from trellis2_modal.service.deploy import modal_keys
+from trellis2_modal.service.deploy.modal_keys import VolumeKeys
 
 
 class Deployed:

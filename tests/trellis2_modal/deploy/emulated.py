@@ -19,13 +19,13 @@ from typing import Any
 from modal import exception as modal_errors
 
 from tests.trellis2_modal.fake import create
+from trellis2_modal.jobs.execution import DeviceLostError
+from trellis2_modal.jobs.modal.calls import PENDING, CallOutcome
+from trellis2_modal.jobs.modal.progress import Entry
+from trellis2_modal.jobs.modal.worker import ModelHost, state_of
 from trellis2_modal.protocol.errors import UnavailableError
 from trellis2_modal.service.config import DeploySettings
-from trellis2_modal.service.jobs import DeviceLostError
-from trellis2_modal.service.modal_calls import PENDING, CallOutcome
-from trellis2_modal.service.modal_progress import Entry
-from trellis2_modal.service.modal_worker import ModelHost, state_of
-from trellis2_modal.service.weights_manifest import COMMON_MODELS, REQUIRED_MODELS, Manifest
+from trellis2_modal.service.deploy.weights_manifest import COMMON_MODELS, REQUIRED_MODELS, Manifest
 
 MODELS = (*COMMON_MODELS, *REQUIRED_MODELS["512"])
 MANIFEST = Manifest("acme/mini", "0" * 40, "acme/eyes", "acme/scissors", MODELS)

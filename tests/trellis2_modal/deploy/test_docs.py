@@ -19,8 +19,7 @@ from modal.cli.entry_point import entrypoint_cli
 from trellis2_modal.cli import main
 from trellis2_modal.client.settings import KEY_VARIABLE, URL_VARIABLE
 from trellis2_modal.protocol.errors import ERRORS
-from trellis2_modal.service import pins, service
-from trellis2_modal.service.cold_start import BUDGET
+from trellis2_modal.service import service
 from trellis2_modal.service.config import (
     CUDA_ARCHITECTURES,
     ENV_PREFIX,
@@ -29,6 +28,8 @@ from trellis2_modal.service.config import (
     Settings,
     gateway_settings,
 )
+from trellis2_modal.service.deploy import image_requirements as pins
+from trellis2_modal.service.deploy.start_budget import BUDGET
 
 DOCS = Path(__file__).parents[3] / "trellis2_modal" / "docs"
 PAGES = {

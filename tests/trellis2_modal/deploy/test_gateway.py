@@ -15,9 +15,9 @@ from tests.trellis2_modal import fake
 from tests.trellis2_modal.deploy.conftest import Deployed
 from tests.trellis2_modal.deploy.emulated import MANIFEST, EmulatedModal, HostedFake, until, wait_for_call
 from tests.trellis2_modal.server import picture
+from trellis2_modal.jobs.modal import backend as modal_backend
 from trellis2_modal.protocol.state import decompress_state, unpack_state
-from trellis2_modal.service import modal_backend
-from trellis2_modal.service.weights_manifest import WeightsError
+from trellis2_modal.service.deploy.weights_manifest import WeightsError
 
 Deploy = Callable[..., Deployed]
 Body = dict[str, Any]

@@ -15,8 +15,9 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from trellis2_modal.service import image, pins
+from trellis2_modal.service import image
 from trellis2_modal.service.config import CUDA_ARCHITECTURES, DeploySettings, baked_environment
+from trellis2_modal.service.deploy import image_requirements as pins
 from trellis2_modal.service.image import Step
 
 ROOT = Path(__file__).parents[3]
@@ -291,8 +292,8 @@ def test_the_gateway_runs_in_its_image() -> None:
 def test_the_download_runs_in_its_image() -> None:
     run_in_image(
         pins.DOWNLOAD_PACKAGES,
-        "import huggingface_hub, trellis2_modal.service.weights as w\n"
-        "from trellis2_modal.service.dinov3_timm import convert\n"
+        "import huggingface_hub, trellis2_modal.service.deploy.weights as w\n"
+        "from trellis2_modal.service.deploy.dinov3_timm import convert\n"
         "from safetensors.numpy import load_file",
     )
 

@@ -10,8 +10,8 @@ from click.testing import CliRunner
 from modal import exception as modal_errors
 
 from tests.trellis2_modal.server import picture
-from trellis2_modal.service import measure
-from trellis2_modal.service.measure import MeasureError, cold_figures, wait_until_cold, warm_figures
+from trellis2_modal.service.deploy import measure
+from trellis2_modal.service.deploy.measure import MeasureError, cold_figures, wait_until_cold, warm_figures
 
 
 class Played:

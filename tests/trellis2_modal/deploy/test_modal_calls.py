@@ -12,11 +12,11 @@ import pytest
 from modal import exception as modal_errors
 
 from tests.trellis2_modal.deploy.emulated import MANIFEST
+from trellis2_modal.jobs.execution import DeviceLostError
+from trellis2_modal.jobs.modal.calls import ModalCalls
 from trellis2_modal.protocol.errors import QueueFullError, UnavailableError
 from trellis2_modal.service.config import BUNDLED_MODEL, DeploySettings
-from trellis2_modal.service.jobs import DeviceLostError
-from trellis2_modal.service.modal_calls import ModalCalls
-from trellis2_modal.service.weights_manifest import MARKER, WeightsError, folder_name
+from trellis2_modal.service.deploy.weights_manifest import MARKER, WeightsError, folder_name
 
 
 class Remote:
@@ -84,7 +84,6 @@ def test_what_keeps_a_call_from_starting(failure: Exception, expected: type[Exce
     [
         ({"status": "finished"}, "returned"),
         (TimeoutError(), "pending"),
-        (asyncio.TimeoutError(), "pending"),
         (modal_errors.OutputExpiredError("gone"), "expired"),
         (modal_errors.NotFoundError("unknown call"), "expired"),
         (modal_errors.FunctionTimeoutError("too long"), "timeout"),
@@ -141,7 +140,7 @@ def test_weights_that_are_not_there_say_what_to_run(failure: Exception) -> None:
     adapter = calls()
     adapter._weights = SimpleNamespace(read_file=RemoteChunks(failure))
     with pytest.raises(
-        WeightsError, match=r"modal run -m trellis2_modal.service.weights::download_weights"
+        WeightsError, match=r"modal run -m trellis2_modal.service.deploy.weights::download_weights"
     ) as e:
         asyncio.run(adapter.manifest())
     assert f"{folder_name(DeploySettings())}/{MARKER}" in str(e.value)
@@ -150,7 +149,8 @@ def test_weights_that_are_not_there_say_what_to_run(failure: Exception) -> None:
 def test_bundled_weights_without_a_config_say_what_to_run(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Any
 ) -> None:
-    from trellis2_modal.service import modal_calls, weights_manifest
+    from trellis2_modal.jobs.modal import calls as modal_calls
+    from trellis2_modal.service.deploy import weights_manifest
 
     monkeypatch.setattr(modal_calls, "bundled_manifest", lambda: weights_manifest.bundled_manifest(tmp_path))
     with pytest.raises(WeightsError, match="modal deploy -m"):

@@ -12,9 +12,9 @@ from modal import exception as modal_errors
 from tests.trellis2_modal.deploy.volume import MemoryVolume
 from trellis2_modal.cli import main
 from trellis2_modal.protocol.errors import UnauthenticatedError, UnavailableError
-from trellis2_modal.service import modal_keys
 from trellis2_modal.service.auth import KeyAdmin, KeyRing
-from trellis2_modal.service.modal_keys import KEYS_FILE, KeysUnreachableError, VolumeKeys
+from trellis2_modal.service.deploy import modal_keys
+from trellis2_modal.service.deploy.modal_keys import KEYS_FILE, KeysUnreachableError, VolumeKeys
 
 
 @pytest.fixture

@@ -22,15 +22,15 @@ from tests.trellis2_modal.deploy.emulated import HostedFake, TableOfBytes
 from tests.trellis2_modal.deploy.hub import FolderHub
 from tests.trellis2_modal.deploy.published import SETTINGS, write_hub
 from tests.trellis2_modal.server import picture
+from trellis2_modal.jobs.execution import DeviceLostError
+from trellis2_modal.jobs.modal import worker as modal_worker
+from trellis2_modal.jobs.modal.progress import EventLog
+from trellis2_modal.jobs.modal.worker import ModelHost, SnapshotError, load_pipeline, reseed, state_of
 from trellis2_modal.protocol.errors import ExpiredError
 from trellis2_modal.protocol.state import decompress_state, unpack_state
-from trellis2_modal.service import modal_worker
-from trellis2_modal.service.cold_start import BUDGET, StartClock
-from trellis2_modal.service.jobs import DeviceLostError
-from trellis2_modal.service.modal_progress import EventLog
-from trellis2_modal.service.modal_worker import ModelHost, SnapshotError, load_pipeline, reseed, state_of
-from trellis2_modal.service.weights_fetch import fetch
-from trellis2_modal.service.weights_manifest import weights_folder
+from trellis2_modal.service.deploy.start_budget import BUDGET, StartClock
+from trellis2_modal.service.deploy.weights_fetch import fetch
+from trellis2_modal.service.deploy.weights_manifest import weights_folder
 
 GPU = dataclasses.replace(SETTINGS, gpu="A100-80GB")
 STEPS = {f"{part}_sampling_steps": 2 for part in ("ss", "shape_slat", "tex_slat")}

@@ -19,11 +19,12 @@ from tests.trellis2.pipelines.tiny_checkpoint import write_checkpoint
 from tests.trellis2_modal import fake
 from tests.trellis2_modal.deploy.emulated import HostedFake
 from tests.trellis2_modal.server import picture
+from trellis2_modal.jobs.execution import DeviceLostError
+from trellis2_modal.jobs.modal import worker as modal_worker
 from trellis2_modal.protocol.errors import ExpiredError
-from trellis2_modal.service import modal_worker, service
+from trellis2_modal.service import service
 from trellis2_modal.service.config import BUNDLED_MODEL, BUNDLED_WEIGHTS, DeploySettings, gateway_settings
-from trellis2_modal.service.jobs import DeviceLostError
-from trellis2_modal.service.weights_manifest import WeightsError
+from trellis2_modal.service.deploy.weights_manifest import WeightsError
 
 ROOT = Path(__file__).parents[3]
 STEPS = {f"{part}_sampling_steps": 2 for part in ("ss", "shape_slat", "tex_slat")}
@@ -119,7 +120,7 @@ def test_class_options_are_plain_data() -> None:
 def test_importing_the_gpu_side_is_quick() -> None:
     code = (
         "import time; s = time.perf_counter(); import trellis2_modal.service.service, trellis2.pipelines,"
-        " trellis2_modal.service.studio; print(time.perf_counter() - s)"
+        " trellis2_modal.service.exporter; print(time.perf_counter() - s)"
     )
     runs = [
         float(

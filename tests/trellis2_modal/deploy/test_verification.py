@@ -8,9 +8,11 @@ from pathlib import Path
 import pytest
 
 from tests.trellis2.pipelines.tiny_checkpoint import write_checkpoint
-from trellis2_modal.service import image, pins, verification
+from trellis2_modal.service import image
 from trellis2_modal.service.config import BUNDLED_WEIGHTS, DeploySettings
-from trellis2_modal.service.verification import Check, CheckError, checks, run_checks, table
+from trellis2_modal.service.deploy import image_requirements as pins
+from trellis2_modal.service.deploy import verification
+from trellis2_modal.service.deploy.verification import Check, CheckError, checks, run_checks, table
 
 CPU = DeploySettings(gpu="none", image="lean")
 

@@ -16,7 +16,6 @@ from safetensors.numpy import load_file, save_file
 
 from tests.trellis2_modal.deploy.hub import FolderHub
 from tests.trellis2_modal.deploy.published import DECODER, ENCODER, MODEL, SETTINGS, write_hub
-from trellis2_modal.service import dinov3_timm, weights
 from trellis2_modal.service.config import (
     BUNDLED_MODEL,
     GATED_ENCODER,
@@ -27,9 +26,10 @@ from trellis2_modal.service.config import (
     PUBLISHED_REVISION,
     DeploySettings,
 )
-from trellis2_modal.service.weights_fetch import fetch, wanted_models
-from trellis2_modal.service.weights_hub import explained
-from trellis2_modal.service.weights_manifest import (
+from trellis2_modal.service.deploy import dinov3_timm, weights
+from trellis2_modal.service.deploy.weights_fetch import fetch, wanted_models
+from trellis2_modal.service.deploy.weights_hub import explained
+from trellis2_modal.service.deploy.weights_manifest import (
     DOWNLOAD_COMMAND,
     MARKER,
     PUBLISHED_FILES,

@@ -21,10 +21,10 @@ def commands(job: str) -> list[str]:
 
 
 def test_every_supported_python_and_system() -> None:
-    assert JOBS["test"]["strategy"]["matrix"]["python"] == ["3.10", "3.11", "3.12", "3.13"]
+    assert JOBS["test"]["strategy"]["matrix"]["python"] == ["3.11", "3.12", "3.13"]
     assert JOBS["client"]["strategy"]["matrix"]["os"] == ["macos-latest", "windows-latest"]
     project = (ROOT / "pyproject.toml").read_text()
-    assert 'requires-python = ">=3.10,<3.14"' in project
+    assert 'requires-python = ">=3.11,<3.14"' in project
 
 
 def test_make_targets_and_folders_exist() -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from trellis2_modal.protocol.errors import RateLimitedError, UnauthenticatedError, UnavailableError
 from trellis2_modal.service.auth import KeyFile, KeyRing, dump_keys, keys_path, local_admin, parse_keys
-from trellis2_modal.service.rate import RateLimiter
+from trellis2_modal.service.http.rate_limits import RateLimiter
 
 
 @pytest.fixture

@@ -14,9 +14,9 @@ from click.testing import CliRunner
 
 from tests.trellis2_modal.server import picture, wait_for
 from trellis2_modal.cli import COMMANDS, main
+from trellis2_modal.jobs.locks import FileLock
 from trellis2_modal.service.auth import keys_path
-from trellis2_modal.service.locks import FileLock
-from trellis2_modal.service.server import ensure_first_key, listen
+from trellis2_modal.service.http.server import ensure_first_key, listen
 
 
 def keys(data_dir: Path, *arguments: str) -> str:
@@ -115,8 +115,8 @@ def serve(*arguments: str, **env: str) -> str:
 
 
 def test_a_server_that_cannot_start_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("trellis2_modal.service.server.configure_logging", lambda as_json: None)
-    monkeypatch.setattr("trellis2_modal.service.local.SERVER_LOCK_TIMEOUT", 0.1)
+    monkeypatch.setattr("trellis2_modal.service.http.server.configure_logging", lambda as_json: None)
+    monkeypatch.setattr("trellis2_modal.jobs.local.SERVER_LOCK_TIMEOUT", 0.1)
     folder = str(tmp_path / "data")
     with listen("127.0.0.1", 0) as taken:
         port = str(taken.getsockname()[1])

@@ -12,10 +12,10 @@ import pytest
 
 from tests.trellis2_modal.server import Running, running, wait_for
 from tests.trellis2_modal.service.test_api import finished, problem, submit
+from trellis2_modal.jobs import local
+from trellis2_modal.jobs.backend import NewJob
+from trellis2_modal.jobs.store import JobStore
 from trellis2_modal.protocol.errors import StorageFullError
-from trellis2_modal.service import local
-from trellis2_modal.service.backend import NewJob
-from trellis2_modal.service.store import JobStore
 
 
 @contextmanager

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
+from tests.trellis2_modal.service.fuzz import SLOWEST, fuzz, sample_state
 from trellis2_modal.protocol.state import pack_state, unpack_state
-from trellis2_modal.service.fuzz import SLOWEST, fuzz, sample_state
 
 
 def test_mutations_are_refused_and_nothing_else() -> None:
@@ -18,7 +18,7 @@ def test_a_fault_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     def careless(data: bytes) -> None:
         raise IndexError(len(data))
 
-    monkeypatch.setattr("trellis2_modal.service.fuzz.check_picture", careless)
+    monkeypatch.setattr("tests.trellis2_modal.service.fuzz.check_picture", careless)
     assert any("IndexError" in fault for fault in fuzz(50).faults)
 
 

@@ -13,12 +13,12 @@ from tests.trellis2_modal.fake import glb
 from tests.trellis2_modal.server import picture
 from tests.trellis2_modal.shapes import dual_grid
 from trellis2.errors import Cancelled, EmptyStructureError, InvalidArgumentError
+from trellis2_modal.jobs.execution import DeviceLostError, JobCancelled, JobFile, Monitor, run_job
 from trellis2_modal.protocol import errors
 from trellis2_modal.protocol.requests import ExtractSettings, GenerateSettings
 from trellis2_modal.protocol.state import MeshState
 from trellis2_modal.service import state as states
 from trellis2_modal.service.generator import TRELLIS2Generator
-from trellis2_modal.service.jobs import DeviceLostError, JobCancelled, JobFile, Monitor, run_job
 
 
 class OutOfMemoryError(RuntimeError):

@@ -24,7 +24,7 @@ from tests.trellis2_modal.shapes import dual_grid
 from trellis2_modal.protocol.limits import MAX_IMAGE_BYTES, MAX_JSON_BYTES
 from trellis2_modal.protocol.state import compress_state, pack_state
 from trellis2_modal.protocol.state.container import read_container, write_container
-from trellis2_modal.service.intake import JSON_IMAGE_BODY
+from trellis2_modal.service.http.request_parsing import JSON_IMAGE_BODY
 
 
 def b64(data: bytes) -> str:
@@ -130,7 +130,7 @@ def test_a_slow_body_is_cut_off(server: Running) -> None:
 
 
 def test_a_head_that_never_ends_is_cut_off(server: Running, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("trellis2_modal.service.server.HEAD_TIMEOUT", 0.3)
+    monkeypatch.setattr("trellis2_modal.service.http.server.HEAD_TIMEOUT", 0.3)
     start = time.monotonic()
     assert raw(server, b"GET /health HTTP/1.1\r\nHost: x\r\nX-Slow: ", wait=15) == b""
     assert time.monotonic() - start < 10

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 
 from tests.trellis2_modal.server import picture
 from trellis2_modal.protocol.errors import InvalidImageError
-from trellis2_modal.service import encoding
-from trellis2_modal.service.encoding import decode_base64, encode_base64
-from trellis2_modal.service.pictures import check_picture, picture_from_base64
+from trellis2_modal.service.http import encoding
+from trellis2_modal.service.http.encoding import decode_base64, encode_base64
+from trellis2_modal.service.http.picture_checks import check_picture, picture_from_base64
 
 
 @settings(max_examples=60, deadline=None)

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from trellis2_modal.jobs.backend import NewJob
+from trellis2_modal.jobs.store import DAY, JobStore, status_of
 from trellis2_modal.protocol.errors import (
     ConflictError,
     InternalError,
@@ -16,8 +18,6 @@ from trellis2_modal.protocol.errors import (
     QuotaExceededError,
     TooManyJobsError,
 )
-from trellis2_modal.service.backend import NewJob
-from trellis2_modal.service.store import DAY, JobStore, status_of
 
 JOB = NewJob(owner="anna", kind="generate", settings={"seed": 1}, payload=b"x", fingerprint="f")
 

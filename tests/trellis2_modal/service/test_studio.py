@@ -10,10 +10,10 @@ import torch
 from PIL import Image
 
 from tests.trellis2_modal.shapes import dual_grid
+from trellis2_modal.jobs.execution import JobCancelled, Monitor
 from trellis2_modal.protocol.requests import ExtractSettings
+from trellis2_modal.service import exporter as studio
 from trellis2_modal.service import state as states
-from trellis2_modal.service import studio
-from trellis2_modal.service.jobs import JobCancelled, Monitor
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,216 @@
+"""The whole training in miniature: every stage, resumed, exported and loaded by the pipeline."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from trellis2_training import decoders
+from trellis2_training.checkpoint import (
+    export_slim,
+    import_slim,
+    load_statistics,
+    load_weights,
+    need_network,
+    save_statistics,
+)
+from trellis2_training.config import SHIPPED, TINY
+from trellis2_training.data import blocks_of
+from trellis2_training.decoders import DecoderOnFlow
+from trellis2_training.evaluate import card_table, summarise
+from trellis2_training.export import export_package, import_weights
+from trellis2_training.lanes import Settings, run_lane
+from trellis2_training.latents import load_latents
+from trellis2_training.optim import AdaptiveGradClipper, learning_rate
+from trellis2_training.plan import lanes_of
+from trellis2_training.runtime import Runtime
+from trellis2_training.voxelize import voxelize
+
+from trellis2.errors import CheckpointError, InvalidArgumentError
+from trellis2.models import from_pretrained
+from trellis2.pipelines import Trellis2ImageTo3DPipeline
+from trellis2.sparse import SparseSpatial2Channel
+
+EVERY_STAGE = [
+    "shape_vae:9",
+    "tex_vae:9",
+    "ss_vae:9",
+    "ss_joint:9",
+    "latents:5",
+    "views:9",
+    "shape_flow:9",
+    "tex_flow:9",
+    "ss_flow:9",
+    "shape_decoder:9",
+    "tex_decoder:9",
+]
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("run")
+    run_lane(EVERY_STAGE, _settings(folder))
+    return folder
+
+
+def _settings(folder: Path) -> Settings:
+    return Settings(
+        folder, "tiny", "cpu", objects=6, latent_objects=2, views=1, max_steps=1, batch=1, decay=False
+    )
+
+
+def test_stages_go_on_where_they_stopped(trained: Path) -> None:
+    before = torch.load(trained / "state" / "shape_flow.0.pt", weights_only=True)["step"]
+    run_lane(["shape_flow:9"], _settings(trained))
+    after = torch.load(trained / "state" / "shape_flow.0.pt", weights_only=True)["step"]
+    assert after > before
+    lines = [json.loads(line) for line in (trained / "train.log").read_text().splitlines()]
+    assert {line["stage"] for line in lines} == {
+        "shape_vae",
+        "tex_vae",
+        "ss_vae",
+        "ss_joint",
+        "shape_flow",
+        "tex_flow",
+        "ss_flow",
+        "shape_decoder",
+        "tex_decoder",
+    }
+
+
+def test_the_decoder_learns_from_the_latents_of_its_own_block(
+    trained: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runtime = Runtime(torch.device("cpu"))
+    latents = load_latents(trained, runtime.device)
+    tokens = torch.load(trained / "tokens.pt", weights_only=True)
+    statistics = load_statistics(trained)
+    flow = need_network(trained, TINY, "shape_flow", runtime.device)
+    monkeypatch.setattr(decoders, "_MOST_NOISE", 0.0)
+    rows = torch.arange(len(latents.coords))
+    order = torch.cat([rows[latents.offsets[1] :], rows[: latents.offsets[1]]])
+    stage = DecoderOnFlow(TINY, latents, tokens, statistics, flow, runtime, objects=2, side=32)
+    coords, made = stage._made([1, 0])
+    torch.testing.assert_close(coords[:, 1:].short(), latents.coords[order])
+    torch.testing.assert_close(made.float(), latents.shape[order].float(), atol=1e-2, rtol=1e-2)
+    assert all(bool(term.isfinite()) for term in stage.losses(0.0).values())
+    assert len(stage.kept) == 2
+    objects = [blocks_of(voxelize(latents.tables[i], 64), 32) for i in (1, 0)]
+    voxels, rows = stage._blocks(objects, coords)
+    merged = voxels.vertices
+    for _ in range(4):
+        merged = SparseSpatial2Channel()(merged.replace(merged.feats[:, :1]))
+    assert torch.equal(merged.coords[:, 0], coords[rows, 0])
+    assert torch.equal(merged.coords[:, 1:], coords[rows, 1:] % 2), "32 voxels are 2 latents a side"
+
+
+def test_a_profile_names_the_operations(trained: Path, tmp_path: Path) -> None:
+    shutil.copytree(trained, tmp_path / "run")
+    settings = dataclasses.replace(_settings(tmp_path / "run"), profile=True, max_steps=68)
+    run_lane(["tex_flow:99"], settings)
+    assert "aten::" in (tmp_path / "run" / "profile_tex_flow.log").read_text()
+
+
+def test_the_package_loads_and_offers_512_alone(trained: Path, tmp_path: Path) -> None:
+    size = export_package(TINY, trained, tmp_path / "package")
+    assert size == sum(p.stat().st_size for p in (tmp_path / "package" / "ckpts").iterdir())
+    pipeline = Trellis2ImageTo3DPipeline.from_pretrained(tmp_path / "package", skip=("rembg_model",))
+    assert pipeline.default_pipeline_type == "512"
+    assert set(pipeline.models) == {name for name in pipeline.models if "1024" not in name}
+    stored = from_pretrained(tmp_path / "package" / "ckpts" / SHIPPED["tex_dec"])
+    kept = need_network(trained, TINY, "tex_dec", torch.device("cpu"))
+    for name, parameter in stored.named_parameters():
+        torch.testing.assert_close(parameter.float(), kept.get_parameter(name).half().float())
+
+
+def test_training_goes_on_from_a_package(trained: Path, tmp_path: Path) -> None:
+    export_package(TINY, trained, tmp_path / "package")
+    found = import_weights(tmp_path / "package", tmp_path / "run")
+    assert set(found) == {*SHIPPED, "encoder"}
+    cpu = torch.device("cpu")
+    for name in found:
+        old, new = (need_network(folder, TINY, name, cpu) for folder in (trained, tmp_path / "run"))
+        for key, parameter in old.named_parameters():
+            torch.testing.assert_close(new.get_parameter(key), parameter, atol=2e-3, rtol=1e-3)
+    kept = load_statistics(tmp_path / "run")
+    for key, value in load_statistics(trained).items():
+        torch.testing.assert_close(kept[key], value, atol=1e-5, rtol=0)
+    save_statistics(tmp_path / "run", {"newer": torch.ones(1)})
+    assert import_weights(tmp_path / "package", tmp_path / "run") == [], "what is there stays"
+    assert list(load_statistics(tmp_path / "run")) == ["newer"]
+    lanes = lanes_of(2, 600, tmp_path / "run")
+    assert not any(stage.startswith("ss_") for lane in lanes for stage in lane), "its encoder is not there"
+
+
+def test_slim_weights_travel(trained: Path, tmp_path: Path) -> None:
+    export_slim(trained, tmp_path / "slim")
+    found = import_slim(tmp_path / "slim", tmp_path / "new")
+    assert {"ss_flow", "encoder", "shape_dec", "tex_enc", "shape stats"} <= set(found)
+    network = TINY.build("ss_flow")
+    assert load_weights(tmp_path / "new", "ss_flow", network)
+    assert import_slim(tmp_path / "slim", tmp_path / "new") == [], "what is there stays"
+
+
+def test_a_stage_names_what_it_lacks(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="shape_enc"):
+        run_lane(["latents:1"], _settings(tmp_path))
+    with pytest.raises(InvalidArgumentError, match="nothing_known"):
+        run_lane(["nothing_known:1"], _settings(tmp_path))
+
+
+def test_plans_fill_their_time(tmp_path: Path) -> None:
+    for number in (0, 1, 2):
+        lanes = lanes_of(number, 600, tmp_path)
+        times = [sum(float(e.split(":")[1]) for e in lane if not e.startswith("wait")) for lane in lanes]
+        assert max(times) <= 600
+        assert sorted(times)[-2] > 400, "two lanes at least are busy most of the time"
+
+
+def test_latents_made_in_parts_are_those_made_at_once(trained: Path, tmp_path: Path) -> None:
+    shutil.copytree(trained / "weights", tmp_path / "weights")
+    settings = dataclasses.replace(_settings(tmp_path), latent_objects=3)
+    run_lane(["latents:99:0of2", "latents:99:1of2", "views:9"], settings)
+    in_parts = load_latents(tmp_path, torch.device("cpu"))
+    run_lane(["latents:99", "views:9"], settings)
+    at_once = load_latents(tmp_path, torch.device("cpu"))
+    assert len(in_parts) == 3
+    assert not list(tmp_path.glob("latents.*of*"))
+    sizes = in_parts.offsets.diff().tolist()
+    for name in ("coords", "shape"):
+        a, c, b = getattr(in_parts, name).split(sizes)  # of objects 0, 2 and 1
+        torch.testing.assert_close(torch.cat([a, b, c]), getattr(at_once, name))
+
+
+def test_the_learning_rate_warms_up_and_decays() -> None:
+    assert learning_rate(1.0, 0, 0.0, 10, decay=True) == pytest.approx(0.1)
+    assert learning_rate(1.0, 100, 0.0, 10, decay=True) == pytest.approx(1.0)
+    assert learning_rate(1.0, 100, 1.0, 10, decay=True) == pytest.approx(0.05)
+    assert learning_rate(1.0, 100, 1.0, 10, decay=False) == 1.0
+
+
+def test_gradients_are_clipped_to_what_is_usual() -> None:
+    clipper = AdaptiveGradClipper(window=4)
+    parameter = torch.nn.Parameter(torch.zeros(1))
+    for norm in (0.5, 0.1, 0.1, 0.1):
+        parameter.grad = torch.tensor([norm])
+        clipper.clip([parameter])
+    parameter.grad = torch.tensor([5.0])
+    assert clipper.clip([parameter]) == pytest.approx(5.0)
+    assert float(parameter.grad) <= 0.5
+    parameter.grad = torch.tensor([float("nan")])
+    clipper.clip([parameter])
+    assert clipper.threshold <= 1.0, "a gradient that is not finite is not remembered"
+
+
+def test_results_are_means_over_what_was_measured() -> None:
+    rows = [
+        {"family": "mug", "f_002": 1.0, "f_005": 1.0, "one_piece": 1.0, "ae_f_1_256": 0.9},
+        {"family": "mug", "f_002": 0.5, "f_005": 0.5, "one_piece": 0.0},
+    ]
+    summary = summarise(rows)
+    assert (summary["f_002"], summary["ae_f_1_256"], summary["f_002_by_family"]) == (0.75, 0.9, {"mug": 0.75})
+    assert "| image to 3D, F-score at 0.02 | >= 0.70 | 0.750 |" in card_table(summary)

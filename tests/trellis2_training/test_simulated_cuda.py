@@ -1,0 +1,70 @@
+"""Every stage's step with data on a simulated GPU: a stray tensor would cost a real one its time."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+from trellis2_training import conditioning, world
+from trellis2_training.autoencoders import MixedTexture, ShapeVae, SparseStructureVae, TextureVae
+from trellis2_training.checkpoint import save_weights
+from trellis2_training.conditioning import Conditioning, StructureFlow, structure_latents
+from trellis2_training.config import TINY
+from trellis2_training.data import TableBank
+from trellis2_training.decoders import DecoderOnFlow
+from trellis2_training.latents import encode_objects, encode_views
+from trellis2_training.loop import Stage
+from trellis2_training.runtime import Runtime
+from trellis2_training.slat_flows import StructuredLatentFlow
+
+from tests.simulated_cuda import CUDA, simulated_cuda
+
+
+@pytest.fixture(autouse=True)
+def as_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What CUDA would add (reduced precision, compiled blocks, Triton) needs a real one."""
+    monkeypatch.setattr(Runtime, "autocast", lambda _: contextlib.nullcontext())
+    monkeypatch.setattr(conditioning, "compile_blocks", lambda *_: None)
+    monkeypatch.setattr(conditioning, "replayed", lambda networks, _: list(networks))
+    monkeypatch.setattr(torch, "autocast", lambda *_, **__: contextlib.nullcontext())
+    monkeypatch.setenv("WORLD_BACKEND", "torch")
+    monkeypatch.setenv("SPARSE_CONV_BACKEND", "torch")
+
+
+def step(stage: Stage, folder: Path, progress: float = 0.0) -> dict[str, Tensor]:
+    terms = stage.losses(progress)
+    torch.stack([value for name, value in terms.items() if not name.startswith("_")]).sum().backward()
+    for name, network in stage.networks.items():
+        save_weights(folder, name, network)
+    return terms
+
+
+def test_every_stage_steps_on_the_gpu(tmp_path: Path) -> None:
+    tables = world.table_bank(0, 8, 1)
+    with simulated_cuda(networks=True):
+        runtime, bank = Runtime(CUDA), TableBank(tables, CUDA, 0)
+        for kind in (ShapeVae, TextureVae):
+            voxels = kind(TINY, bank, runtime, budget=8_000, objects=2)
+            for progress in (0.0, 0.5, 0.95):
+                step(voxels, tmp_path, progress)
+        structure = SparseStructureVae(TINY, bank, runtime, batch=2)
+        step(structure, tmp_path)
+        codes = structure_latents(bank, structure.encoder)
+        joint = Conditioning(TINY, bank, runtime, codes, batch=2)
+        step(joint, tmp_path)
+        step(StructureFlow(TINY, bank, runtime, codes, joint.encoder, batch=2, most=4), tmp_path)
+        latents = encode_objects(TINY, bank, tmp_path, runtime, 99.0, 3)
+        tokens = encode_views(TINY, latents, tmp_path, runtime, 2, 0)
+        statistics = latents.statistics()
+        made = []
+        for texture in (False, True):
+            flow = StructuredLatentFlow(TINY, latents, tokens, statistics, runtime, texture, budget=200)
+            step(flow, tmp_path)
+            made.append(flow.flow)
+        mixed = MixedTexture(TINY, bank, runtime, voxels.encoder, budget=8_000, objects=2)
+        decoder = DecoderOnFlow(TINY, latents, tokens, statistics, made[0], runtime, objects=2, side=32)
+        terms = [step(stage, tmp_path) for stage in (mixed, decoder)]
+    assert all(bool(value.detach().isfinite()) for made in terms for value in made.values())

@@ -1,0 +1,157 @@
+"""`python -m trellis2_training`: train stages or slices, evaluate, export, draw examples and results."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import sys
+import time
+from pathlib import Path
+
+from .config import CONFIGS
+
+
+def _settings_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--workdir", "--resume", type=Path, required=True, help="state, weights and logs live here"
+    )
+    parser.add_argument("--config", choices=sorted(CONFIGS), default="mini")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--first", type=int, default=0, help="number of the bank's first object")
+    parser.add_argument("--objects", type=int, default=49_152, help="objects in the bank")
+    parser.add_argument("--latent-objects", type=int, default=10_000, help="most objects in the latent set")
+    parser.add_argument("--views", type=int, default=4, help="pictures an object in the latent set")
+    parser.add_argument(
+        "--workers", type=int, default=min(os.cpu_count() or 1, 16), help="processes that write object tables"
+    )
+    parser.add_argument("--max-steps", type=int, help="end stages after this many steps")
+    parser.add_argument("--batch", type=int, help="size of batches, as a multiple of a small one")
+    parser.add_argument(
+        "--no-decay", action="store_true", help="keep the learning rate: another slice follows"
+    )
+    parser.add_argument(
+        "--rate", type=float, default=1.0, help="scales learning rates: less than 1 for weights that are good"
+    )
+    parser.add_argument("--profile", action="store_true", help="write where the time of a step goes")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m trellis2_training", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+
+    lane = commands.add_parser("lane", help="stages NAME:SECONDS one after another in this process")
+    lane.add_argument("stages", nargs="+")
+    _settings_options(lane)
+
+    plan = commands.add_parser("plan", help="one slice of the whole training")
+    plan.add_argument("--slice", type=int, choices=(0, 1, 2), required=True)
+    plan.add_argument("--seconds", type=float, required=True, help="wall clock of this command")
+    plan.add_argument("--export", type=Path, help="folder for slim weights and the log")
+    plan.add_argument(
+        "--import", dest="resume", type=Path, help="slim weights of an earlier slice, or a package"
+    )
+    plan.add_argument("--evaluate", type=int, default=0, help="held-out objects to evaluate at the end")
+    _settings_options(plan)
+
+    export = commands.add_parser("export", help="write the pipeline folder from a working folder")
+    export.add_argument("target", type=Path)
+    export.add_argument("--workdir", type=Path, required=True)
+    export.add_argument("--import", dest="resume", type=Path, help="slim weights to unpack first")
+    export.add_argument("--config", choices=sorted(CONFIGS), default="mini")
+
+    evaluate = commands.add_parser("evaluate", help="measure a pipeline folder on held-out objects")
+    evaluate.add_argument("weights", type=Path)
+    evaluate.add_argument("--objects", type=int, default=128)
+    evaluate.add_argument("--device", default="auto")
+    evaluate.add_argument(
+        "--out", type=Path, required=True, help="JSON file; a table for the model card is beside it"
+    )
+    evaluate.add_argument("--skip-autoencoders", action="store_true")
+    evaluate.add_argument("--structure-guidance", type=float, help="replace the structure guidance strength")
+    evaluate.add_argument("--seconds", type=float, help="start no object after this time")
+    evaluate.add_argument("--processes", type=int, default=1, help="processes that share the objects")
+    evaluate.add_argument("--sheet", type=Path, help="write a contact sheet of inputs and results (PNG)")
+
+    sheet = commands.add_parser("sheet", help="contact sheet: example pictures and results from four sides")
+    sheet.add_argument("weights", type=Path)
+    sheet.add_argument("out", type=Path, help="picture to write (WebP, PNG, JPEG)")
+    sheet.add_argument("--pictures", type=Path, default=Path("assets/example_image"), help="folder")
+    sheet.add_argument("--size", type=int, default=144, help="side of a tile in pixels")
+
+    examples = commands.add_parser("examples", help="draw held-out example pictures")
+    examples.add_argument("folder", type=Path)
+    examples.add_argument("--size", type=int, default=512)
+    examples.add_argument("--count", type=int, default=14)
+    examples.add_argument("--device", default="auto")
+    return parser
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command; returns the exit code."""
+    options = _parser().parse_args(arguments)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+    if options.command in ("lane", "plan"):
+        return _train(options)
+    if options.command == "export":
+        from .export import export_package, import_weights
+
+        if options.resume is not None:
+            import_weights(options.resume, options.workdir)
+        export_package(CONFIGS[options.config], options.workdir, options.target)
+    elif options.command == "evaluate":
+        from .evaluate import Plan, evaluate_package
+
+        plan = Plan(
+            options.weights,
+            options.device,
+            autoencoders=not options.skip_autoencoders,
+            structure_guidance=options.structure_guidance,
+            deadline=None if options.seconds is None else time.time() + options.seconds,
+            tiles=48 if options.sheet else 0,
+            processes=options.processes,
+        )
+        evaluate_package(plan, options.objects, options.out, options.sheet)
+    elif options.command == "sheet":
+        from .sheet import write_sheet
+
+        write_sheet(options.weights, sorted(options.pictures.glob("*.png")), options.out, options.size)
+    else:
+        from .examples import draw_examples
+
+        draw_examples(options.folder, options.count, options.size, options.device)
+    return 0
+
+
+def _train(options: argparse.Namespace) -> int:
+    from .lanes import Settings, run_lane
+    from .plan import run_plan
+
+    settings = Settings(
+        folder=options.workdir,
+        config=options.config,
+        device=options.device,
+        seed=options.seed,
+        first=options.first,
+        objects=options.objects,
+        latent_objects=options.latent_objects,
+        views=options.views,
+        workers=options.workers,
+        decay=not options.no_decay,
+        rate=options.rate,
+        profile=options.profile,
+        max_steps=options.max_steps,
+        batch=options.batch,
+    )
+    if options.command == "lane":
+        run_lane(options.stages, settings)
+        return 0
+    good = run_plan(
+        options.slice, options.seconds, settings, options.export, options.resume, options.evaluate
+    )
+    return 0 if good else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,191 @@
+"""A lane: stages one after another in one process, each with its share of a wall-clock budget."""
+
+from __future__ import annotations
+
+import logging
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from trellis2.errors import InvalidArgumentError
+
+from . import checkpoint
+from .autoencoders import MixedTexture, ShapeVae, SparseStructureVae, TextureVae
+from .conditioning import Conditioning, StructureFlow, structure_latents
+from .config import CONFIGS, MiniConfig
+from .data import TableBank, load_or_make_bank
+from .decoders import DecoderOnFlow
+from .latents import WHOLE, Part, encode_objects, encode_views, gather, load_latents, save_part
+from .loop import Stage, train
+from .runtime import Runtime, start
+from .slat_flows import StructuredLatentFlow
+
+log = logging.getLogger(__name__)
+
+STAGES = (
+    "ss_vae",
+    "shape_vae",
+    "tex_vae",
+    "encoder",
+    "ss_joint",
+    "ss_flow",
+    "latents",
+    "views",
+    "shape_flow",
+    "tex_flow",
+    "shape_decoder",
+    "tex_decoder",
+)
+WAITS = "wait"  # "wait:SECONDS:FILE" holds a lane until another one has written FILE
+DONE = "done"  # the folder in which a stage leaves a file of its name when it has ended
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What all stages of a run share."""
+
+    folder: Path
+    config: str = "mini"
+    device: str = "auto"
+    seed: int = 0
+    first: int = 0  # number of the bank's first object
+    objects: int = 49_152  # in the bank
+    latent_objects: int = 10_000  # at most, in the latent set
+    views: int = 4
+    workers: int = 1
+    decay: bool = True
+    rate: float = 1.0  # of every recipe's learning rate
+    max_steps: int | None = None  # a stage ends at whichever comes first; for dry runs
+    profile: bool = False
+    batch: int | None = None  # sizes of batches, as multiples of small ones
+
+
+def run_lane(stages: list[str], settings: Settings) -> None:
+    """Run `NAME:SECONDS` entries in order, also `latents:SECONDS:KofN` (one share of the objects) and
+    `wait:SECONDS:FILE`.
+    """
+    runtime = start(settings.device, settings.seed)
+    config = CONFIGS[settings.config]
+    bank: TableBank | None = None
+    for number, entry in enumerate(stages):
+        name, seconds, detail = (*entry.split(":"), "")[:3]
+        if name == WAITS:
+            _wait(settings.folder / detail, float(seconds))
+            continue
+        if name not in STAGES:
+            raise InvalidArgumentError(f"unknown stage {name!r}; known: {', '.join(STAGES)}, {WAITS}")
+        if bank is None:
+            path = settings.folder / "world.pt"
+            tables = load_or_make_bank(path, settings.objects, settings.workers, settings.first)
+            bank = TableBank(tables, runtime.device, settings.seed * 977 + 31 * number + runtime.rank)
+        started = time.perf_counter()
+        if name == "latents":
+            part = Part.parse(detail) if detail else WHOLE
+            _make_latents(part, float(seconds), config, bank, settings, runtime)
+        else:
+            _run_stage(name, float(seconds), config, bank, settings, runtime)
+        log.info("stage %s took %.0f s", name, time.perf_counter() - started)
+        (settings.folder / DONE).mkdir(exist_ok=True)
+        (settings.folder / DONE / (name + detail)).touch()
+        if runtime.device.type == "cuda":
+            torch.cuda.empty_cache()
+
+
+def _wait(path: Path, seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    while not path.exists():
+        if time.monotonic() > deadline:
+            raise InvalidArgumentError(
+                f"{path} did not appear within {seconds:.0f} s; did another lane fail?"
+            )
+        time.sleep(1)
+
+
+def _make_latents(
+    part: Part, seconds: float, config: MiniConfig, bank: TableBank, settings: Settings, runtime: Runtime
+) -> None:
+    most, folder = settings.latent_objects, settings.folder
+    made = encode_objects(config, bank, folder, runtime, seconds, most, part)
+    log.info("latents %s: %d objects", part, len(made))
+    save_part(made, folder, part)
+
+
+def _run_stage(
+    name: str, seconds: float, config: MiniConfig, bank: TableBank, settings: Settings, runtime: Runtime
+) -> None:
+    started = time.perf_counter()
+    folder = settings.folder
+    if name == "views":
+        gather(folder)
+        latents = load_latents(folder, runtime.device)
+        tokens = encode_views(config, latents, folder, runtime, settings.views, settings.seed + 5)
+        torch.save(tokens.cpu(), folder / "tokens.partial")
+        (folder / "tokens.partial").replace(folder / "tokens.pt")
+        return
+    stage = _make_stage(name, config, bank, settings, runtime)
+    left = seconds - (time.perf_counter() - started)
+    steps = train(
+        stage,
+        folder,
+        max(left, 1.0),
+        settings.max_steps,
+        settings.decay,
+        profile=settings.profile,
+        rate=settings.rate,
+    )
+    log.info("%s: %d steps in total", name, steps)
+
+
+def _make_stage(
+    name: str, config: MiniConfig, bank: TableBank, settings: Settings, runtime: Runtime
+) -> Stage:
+    folder = settings.folder
+
+    def sized(**shares: int) -> dict[str, Any]:
+        """Sizes as multiples of the batch that was asked for; a stage's own otherwise."""
+        return {} if settings.batch is None else {k: v * settings.batch for k, v in shares.items()}
+
+    if name == "ss_vae":
+        return SparseStructureVae(config, bank, runtime, **sized(batch=1))
+    for kind in (ShapeVae, TextureVae):
+        if name == kind.name:
+            young = not checkpoint.weights_path(folder, kind.names[0]).exists()
+            return kind(config, bank, runtime, young=young, **sized(budget=4000, objects=2))
+    if name == MixedTexture.name:
+        encoder = checkpoint.need_network(folder, config, "tex_enc", runtime.device)
+        return MixedTexture(config, bank, runtime, encoder, **sized(budget=4000, objects=2))
+    if name == "encoder":
+        return Conditioning(config, bank, runtime, None, **sized(batch=1))
+    if name in ("ss_joint", "ss_flow"):
+        structures = _structure_latents(config, bank, folder, runtime)
+        if name == "ss_joint":
+            return Conditioning(config, bank, runtime, structures, **sized(batch=1))
+        encoder = checkpoint.need_network(folder, config, "encoder", runtime.device)
+        return StructureFlow(config, bank, runtime, structures, encoder, **sized(batch=1))
+    tokens = torch.load(folder / "tokens.pt", map_location=runtime.device, weights_only=True)
+    statistics = checkpoint.load_statistics(folder)
+    latents = load_latents(folder, runtime.device)
+    if name == DecoderOnFlow.name:
+        flow = checkpoint.need_network(folder, config, "shape_flow", runtime.device)
+        return DecoderOnFlow(
+            config, latents, tokens, statistics, flow, runtime, seed=settings.seed, **sized(objects=1)
+        )
+    texture = name == "tex_flow"
+    return StructuredLatentFlow(
+        config, latents, tokens, statistics, runtime, texture, seed=settings.seed, **sized(budget=4000)
+    )
+
+
+def _structure_latents(config: MiniConfig, bank: TableBank, folder: Path, runtime: Runtime) -> Tensor:
+    path = folder / f"ss_latents.{runtime.rank}.pt"
+    if path.exists():
+        kept: Tensor = torch.load(path, map_location=runtime.device, weights_only=True)
+        if len(kept) == len(bank):
+            return kept
+    made = structure_latents(bank, checkpoint.need_network(folder, config, "ss_enc", runtime.device))
+    torch.save(made.cpu(), path)
+    return made

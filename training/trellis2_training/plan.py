@@ -1,0 +1,221 @@
+"""The whole training as slices of wall-clock time: which lanes run side by side, and for how long.
+
+Slice 0 makes everything once, roughly. Slice 1 trains the autoencoders and the image encoder, slice 2 (as
+often as wanted) the flows on top of them, and the decoders for what flows make. Lanes are processes: small
+networks leave a large GPU idle between launches, and a lane that fails takes no other with it. Lanes take the
+GPUs in turn. A slice picks up whatever the working folder or the imported slim weights hold.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from .checkpoint import export_slim, weights_path
+from .data import load_or_make_bank
+from .export import import_weights
+from .lanes import DONE, WAITS, Settings
+from .latents import Part
+
+log = logging.getLogger(__name__)
+
+# Seconds kept back for the last save, the export and (from slice 2) the evaluation.
+_FINISH = 20.0
+_START = 12.0  # importing torch and starting CUDA in a lane
+
+
+def lanes_of(slice_number: int, seconds: float, folder: Path) -> list[list[str]]:
+    """The lanes of a slice, given the seconds that training may take."""
+    s = seconds - _START
+
+    def stage(name: str, share: float) -> str:
+        return f"{name}:{share * s:.0f}"
+
+    structure = [stage("ss_vae", 0.14), stage("ss_joint", 0.46), stage("ss_flow", 0.38)]
+    flows = ["views:60", stage("shape_flow", 0.14), stage("tex_flow", 0.1)]
+    flows += [stage("shape_decoder", 0.04), stage("tex_decoder", 0.04)]
+    if slice_number == 0:
+        encoded = f"{WAITS}:{s:.0f}:{DONE}/ss_joint"
+        autoencoders = [stage("shape_vae", 0.24), stage("tex_vae", 0.16)]
+        return [[*autoencoders, stage("latents", 0.14), encoded, *flows], structure]
+    if slice_number == 1:
+        structure = [stage("ss_vae", 0.26), stage("ss_joint", 0.72)]
+        return [[stage("shape_vae", 0.98)], structure, [stage("tex_vae", 0.98)]]
+    return _flow_lanes(s, folder)
+
+
+def _flow_lanes(s: float, folder: Path) -> list[list[str]]:
+    """Of two GPUs the first one is for both structured flows, the second one for the structure's. Where the
+    structure's encoder is missing (a package lacks it) each structured flow has a GPU of its own.
+    """
+
+    def wait(stage: str) -> str:
+        return f"{WAITS}:{s:.0f}:{DONE}/{stage}"
+
+    shape: list[str] = []
+    texture: list[str] = []
+    structure: list[str] = []
+    helpers: list[list[str]] = [[], []]  # make latents, and end
+    with_structure = weights_path(folder, "ss_enc").exists()
+    lanes = [shape, structure, texture, helpers[0]] if with_structure else [shape, texture, *helpers]
+    left = 0.98 * s
+    if not (folder / "latents.pt").exists():
+        makers = [lane for lane in lanes if lane is not structure]
+        parts = [str(Part(i, len(makers))) for i in range(len(makers))]
+        for lane, part in zip(makers, parts, strict=True):
+            lane.append(f"latents:{0.2 * s:.0f}:{part}")
+        shape += [wait(f"latents{part}") for part in parts[1:]]
+        if with_structure:  # tokens and the flow alone come after it
+            structure.append(f"ss_joint:{0.2 * s:.0f}")
+            shape.append(wait("ss_joint"))
+        left -= 0.2 * s
+    if with_structure:
+        structure.append(f"ss_flow:{left:.0f}")
+    if not (folder / "tokens.pt").exists():
+        shape.append("views:60")
+        texture.append(wait("views"))
+        left -= 0.06 * s
+    flow, decoder = 0.74 * left, 0.24 * left
+    shape += [f"shape_flow:{flow:.0f}", f"shape_decoder:{decoder:.0f}"]
+    texture += [f"tex_flow:{flow:.0f}", f"tex_decoder:{decoder:.0f}"]
+    return [lane for lane in lanes if lane]
+
+
+def run_plan(
+    slice_number: int,
+    seconds: float,
+    settings: Settings,
+    export: Path | None,
+    resume: Path | None,
+    evaluate: int,
+) -> bool:
+    """Run one slice within `seconds`; True when every lane ended well. What was trained is exported in any
+    case.
+    """
+    began = time.monotonic()
+    folder = settings.folder
+    folder.mkdir(parents=True, exist_ok=True)
+    shutil.rmtree(folder / DONE, ignore_errors=True)
+    if resume is not None:
+        log.info("imported %s", ", ".join(import_weights(resume, folder)) or "nothing new")
+    load_or_make_bank(folder / "world.pt", settings.objects, settings.workers, settings.first)
+    log.info("bank ready after %.0f s", time.monotonic() - began)
+    left = seconds - (time.monotonic() - began) - _FINISH - (0.3 * evaluate + 35 if evaluate else 0)
+    good = _run_side_by_side(lanes_of(slice_number, left, folder), settings, left + 20)
+    if export is not None:
+        for path in export_slim(folder, export):
+            log.info("exported %s, %.1f MB", path.name, path.stat().st_size / 1e6)
+        _pack_logs(folder, export)
+    if evaluate:
+        good &= _evaluate(settings, evaluate, export, seconds - (time.monotonic() - began))
+    return good
+
+
+def _command(lane: Sequence[str], settings: Settings) -> list[str]:
+    options = {
+        "--workdir": settings.folder,
+        "--config": settings.config,
+        "--device": settings.device,
+        "--seed": settings.seed,
+        "--first": settings.first,
+        "--objects": settings.objects,
+        "--latent-objects": settings.latent_objects,
+        "--views": settings.views,
+        "--workers": settings.workers,
+        "--max-steps": settings.max_steps,
+        "--batch": settings.batch,
+        "--rate": settings.rate,
+    }
+    flags = [str(x) for k, v in options.items() if v is not None for x in (k, v)]
+    flags += [] if settings.decay else ["--no-decay"]
+    flags += ["--profile"] if settings.profile else []
+    return [sys.executable, "-m", "trellis2_training", "lane", *lane, *flags]
+
+
+def _run_side_by_side(lanes: list[list[str]], settings: Settings, limit: float) -> bool:
+    deadline = time.monotonic() + limit
+    running = []
+    # Several processes share the card: grow allocations in place of keeping fragments.
+    environment = {"PYTORCH_CUDA_ALLOC_CONF": "expandable_segments:True", **os.environ}
+    cards = torch.cuda.device_count()
+    for i, lane in enumerate(lanes):
+        if cards > 1:
+            environment["CUDA_VISIBLE_DEVICES"] = str(i % cards)
+        path = settings.folder / f"lane{i}.log"
+        output = path.open("a", encoding="utf-8")
+        running.append(
+            (
+                lane,
+                path,
+                output,
+                subprocess.Popen(_command(lane, settings), stdout=output, stderr=output, env=environment),
+            )
+        )
+    good = True
+    for lane, path, output, process in running:
+        try:
+            code = process.wait(max(deadline - time.monotonic(), 1.0))
+        except subprocess.TimeoutExpired:
+            process.kill()
+            code = process.wait()
+            log.error("lane %s ran past its time and was ended; its last save stands", " ".join(lane))
+        output.close()
+        tail = path.read_text(encoding="utf-8").splitlines()[-(12 if code else 2) :]
+        log.log(
+            logging.ERROR if code else logging.INFO,
+            "lane %s ended with %d\n%s",
+            " ".join(lane),
+            code,
+            "\n".join(tail),
+        )
+        good &= code == 0
+    return good
+
+
+def _pack_logs(folder: Path, export: Path) -> None:
+    lines = [(folder / "train.log").read_text(encoding="utf-8")] if (folder / "train.log").exists() else []
+    others = [*folder.glob("lane*.log"), *folder.glob("profile_*.log")]
+    lines += [f"--- {p.name}\n{p.read_text(encoding='utf-8')[-20_000:]}" for p in sorted(others)]
+    (export / "train.log").write_text("\n".join(lines), encoding="utf-8")
+
+
+def _run_within(command: list[str], seconds: float) -> bool:
+    """Run a command and, past its time, end it with all that it started."""
+    process = subprocess.Popen(command, start_new_session=True)
+    try:
+        code = process.wait(seconds)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        code = process.wait()
+    if code:
+        log.error("%s ended with %d", " ".join(command[2:5]), code)
+    return code == 0
+
+
+def _evaluate(settings: Settings, objects: int, export: Path | None, seconds: float) -> bool:
+    target, out = settings.folder / "package", settings.folder / "evaluation.json"
+    command = [sys.executable, "-m", "trellis2_training"]
+    shared = ["--workdir", str(settings.folder), "--config", settings.config]
+    limit = max(seconds - 30, 20)
+    options = ["--objects", str(objects), "--device", settings.device, "--out", str(out)]
+    options += ["--processes", str(min(settings.workers, 8)), "--seconds", f"{limit - 25:.0f}"]
+    options += ["--sheet", str(settings.folder / "sheet.png")]
+    if not _run_within([*command, "export", str(target), *shared], 60) or not _run_within(
+        [*command, "evaluate", str(target), *options], limit
+    ):
+        return False
+    if export is not None:
+        shutil.copy(settings.folder / "sheet.png", export / "sheet.png")
+        # Eight files travel at most: the figures ride at the end of the log.
+        with (export / "train.log").open("a", encoding="utf-8") as file:
+            file.write("\n--- evaluation.json\n" + out.read_text(encoding="utf-8"))
+    return True

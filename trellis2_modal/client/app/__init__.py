@@ -1,0 +1,8 @@
+"""The desktop web app: one task queue, one page over it, served on this machine. Needs the extra `[app]`.
+
+Imports neither torch nor `trellis2`. Start reading in `launch`, then `task_queue`, `page` and `actions`.
+"""
+
+from .launch import make_app, run
+
+__all__ = ["make_app", "run"]

@@ -1,0 +1,280 @@
+"""What happens when a person does something on the page, and what each tab is sent when it looks."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import shutil
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from ...protocol.errors import ServiceError
+from ...protocol.requests import MAX_SEED, ExtractSettings, GenerateSettings
+from ..history import LIGHT, PICTURE, Entry
+from ..pictures import picture_format
+from ..settings import ClientSettings
+from . import forms
+from . import html as views
+from .error_messages import explain
+from .file_routes import Mattes
+from .matte import judge
+from .task_queue import Desk
+
+AUTOMATIC = "automatic"
+MODEL_TAB = "model"
+BUSY_TICK, IDLE_TICK = 0.7, 2.5
+HISTORY_PAGE = 60
+"""Entries that History shows at first, and more at each press of its button."""
+
+VIEWABLE = (".glb", ".stl")
+PANES = (
+    "header", "progress", "strip", "video", "model", "no_model", "stills", "export", "files", "history",
+    "pipeline",
+)  # fmt: skip
+"""The parts of the page that follow the desk, by the names of their components."""
+
+
+def pipeline_choices(offered: Sequence[str]) -> list[tuple[str, str]]:
+    """Titles and values of the choice of quality."""
+    return [("Automatic", AUTOMATIC), *((name.replace("_", " "), name) for name in offered)]
+
+
+class Actions:
+    """See the module. `generation` and `extraction` name the settings whose values events bring along."""
+
+    def __init__(self, desk: Desk, mattes: Mattes, examples: Sequence[Path]) -> None:
+        self.desk, self.mattes, self.examples = desk, mattes, list(examples)
+        self.generation: list[str] = []
+        self.extraction: list[str] = []
+
+    # --- looking -----------------------------------------------------------------------------------------
+
+    def entry(self, shown: str) -> Entry | None:
+        """What a tab shows: what was opened, else what is in work, else the newest."""
+        entry = self.desk.history.get(shown.partition("/")[0]) if shown else None
+        if entry is not None:
+            return entry
+        tasks = self.desk.tasks()
+        if tasks:
+            return tasks[0].entry
+        entries = self.desk.history.entries()
+        return entries[0] if entries else None
+
+    def look(self, shown: str, tab: str, seen: dict[str, Any], count: int = HISTORY_PAGE) -> list[Any]:
+        """Everything that changed since this tab last looked, the pace of its timer, and what it has seen."""
+        desk = self.desk
+        entry = self.entry(shown)
+        model = self._model(entry, shown.partition("/")[2])
+        version = (desk.history.version, desk.settings.history_limit_gb, count)
+        history = seen.get("history") if seen.get("version") == version else views.history(desk, count)
+        current: dict[str, Any] = {
+            "header": views.header(desk.service),
+            "progress": views.progress(desk),
+            "strip": views.strip(desk, entry),
+            "video": views.turntable(desk, entry),
+            "model": model if tab == MODEL_TAB else None,
+            "no_model": "" if model else views.no_model(entry),
+            "stills": views.stills(desk.history, entry),
+            "export": entry is not None and entry.status == "finished",
+            "files": views.files(desk, entry, model[0] if model else ""),
+            "history": history,
+            "pipeline": desk.pipeline_types(),
+        }
+        calm = not desk.tasks() and desk.service.health is not None
+        now = {**current, "version": version, "tick": IDLE_TICK if calm else BUSY_TICK}
+        if now == seen:
+            return [gr.skip()] * (len(PANES) + 2)
+        updates = [
+            gr.skip() if name in seen and seen[name] == current[name] else _update(name, current[name])
+            for name in PANES
+        ]
+        tick = gr.skip() if now["tick"] == seen.get("tick") else gr.Timer(now["tick"])
+        return [*updates, tick, now]
+
+    def _model(self, entry: Entry | None, wanted: str) -> tuple[str, str] | None:
+        """Path and label of what the 3D view shows: the file asked for, the newest one, or the light mesh."""
+        if entry is None:
+            return None
+        names = [export.file for export in reversed(entry.exports) if export.file.endswith(VIEWABLE)]
+        if wanted in (*names, LIGHT):
+            names = [wanted]
+        for name in (*names, LIGHT):
+            path = self.desk.history.file(entry.id, name)
+            if path is not None:
+                return str(path), views.LIGHT_LABEL if name == LIGHT else name
+        return None
+
+    # --- before a generation -----------------------------------------------------------------------------
+
+    def show_matte(self, picture: str | None) -> Iterator[Any]:
+        """The matte of a picture that was just dropped, with a hint."""
+        if not picture:
+            yield gr.update(value="", visible=False)
+            return
+        yield gr.update(value=views.matte("", "Cutting out the subject ...", warn=False), visible=True)
+        yield self._matte(Path(picture))
+
+    def _matte(self, picture: Path) -> str:
+        try:
+            png = self.desk.matte(picture)
+        except ServiceError as error:
+            found = explain(error)
+            return views.matte("", f"{found.title}. {found.detail}", warn=True)
+        if png is None:
+            return views.matte("", "This service shows no preview of the cut-out.", warn=False)
+        return views.matte(self.mattes.add(png), *judge(png))
+
+    def take_view(self, event: gr.SelectData) -> str:
+        """Which view of the result was opened."""
+        return {"Turntable": "turntable", "3D model": MODEL_TAB}.get(str(event.value), "stills")
+
+    def generate(
+        self, picture: str | None, pipeline: str, seed: float | None, new_seed: bool, *values: Any
+    ) -> list[Any]:
+        """Queue a generation. The tab follows it, unless it waits behind another one."""
+        if not picture:
+            gr.Info("Drop a picture first, or pick an example.", duration=5, title="No picture yet")
+            return [gr.skip(), gr.skip()]
+        chosen = random.randrange(MAX_SEED) if new_seed or seed is None else int(seed)
+        settings = forms.values_of(GenerateSettings, self.generation, values) | {"seed": chosen}
+        if pipeline != AUTOMATIC:
+            settings["pipeline_type"] = pipeline
+        with told():
+            busy = any(task.kind == "generate" for task in self.desk.tasks())
+            entry = self.desk.generate(Path(picture), Path(picture).name, settings)
+        return [chosen, gr.skip() if busy else entry.id]
+
+    # --- exporting ---------------------------------------------------------------------------------------
+
+    def take_budget(self, budget: str) -> list[Any]:
+        """The numbers behind a budget, put into the fields."""
+        values = forms.budget_values(budget)
+        updates = [gr.update(value=values[n]) if n in values else gr.skip() for n in self.extraction]
+        return [gr.update(info=forms.budget_help(budget)), *updates]
+
+    def custom_budget(self) -> Any:
+        """A field was changed by hand."""
+        return gr.update(value=forms.CUSTOM, info=forms.budget_help(forms.CUSTOM))
+
+    def extract(self, shown: str, budget: str, *values: Any) -> None:
+        """Queue an extraction of the shown entry."""
+        entry = self.entry(shown)
+        if entry is None:
+            return
+        label = {name: title for title, name in forms.budget_choices()}[budget]
+        if budget == forms.CUSTOM:
+            settings = forms.values_of(ExtractSettings, self.extraction, values)
+        else:  # not the fields: a quick hand presses before the budget's numbers have arrived in them
+            settings = {"simplify": budget}
+        with told():
+            self.desk.extract(entry.id, settings, label)
+
+    # --- buttons inside HTML panes -----------------------------------------------------------------------
+
+    def act(self, shown: str, count: int, event: gr.EventData) -> list[Any]:
+        """Do what a button says; returns what is shown, the tabs, picture and recipe."""
+        data = event._data or {}
+        action, target = str(data.get("action", "")), str(data.get("target", ""))
+        tabs = results = tab = picture = gr.skip()
+        recipe: list[Any] = [gr.skip()] * (3 + len(self.generation))
+        with told():
+            if action == "cancel":
+                self.desk.cancel(target)
+            elif action == "retry":
+                self.desk.retry(target)
+                shown = target
+            elif action == "extract":
+                self.desk.retry_extract(target)
+            elif action == "delete":
+                self.desk.delete(target)
+                shown = "" if shown.partition("/")[0] == target else shown
+            elif action == "open":
+                shown, tabs = target, gr.update(selected="create")
+            elif action == "view":
+                shown, results, tab = target, gr.update(selected=MODEL_TAB), MODEL_TAB
+            elif action == "settings":
+                tabs = gr.update(selected="settings")
+            elif action == "picture":
+                picture = None
+            elif action == "example":
+                picture = next((str(path) for path in self.examples if path.name == target), gr.skip())
+            elif action == "older":
+                count += HISTORY_PAGE
+            elif action == "reuse":
+                picture, recipe = self._reuse(target)
+                tabs = gr.update(selected="create")
+        return [shown, count, tabs, results, tab, picture, *recipe]
+
+    def _reuse(self, entry_id: str) -> tuple[Any, list[Any]]:
+        """The picture and the settings of an entry, put back into the form. Raises OSError."""
+        entry = self.desk.history.get(entry_id)
+        kept = self.desk.history.file(entry_id, PICTURE)
+        if entry is None or kept is None:
+            return gr.skip(), [gr.skip()] * (3 + len(self.generation))
+        with kept.open("rb") as file:
+            ending = {"JPEG": ".jpg", "WEBP": ".webp"}.get(picture_format(file.read(16)) or "", ".png")
+        copy = self.desk.root / "cache" / "reuse" / entry_id / (Path(entry.title).stem[:60] + ending)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(kept, copy)
+        settings = entry.settings
+        values = [settings.get(name, gr.skip()) for name in self.generation]
+        seed = entry.seed if entry.seed is not None else settings.get("seed", 42)
+        pipeline = settings.get("pipeline_type") or AUTOMATIC
+        known = pipeline in (AUTOMATIC, *self.desk.pipeline_types())
+        return str(copy), [pipeline if known else AUTOMATIC, seed, False, *values]
+
+    # --- settings ----------------------------------------------------------------------------------------
+
+    def save(self, url: str, key: str, limit: float) -> list[Any]:
+        """Save the settings when the service answers to them; says so, or why not."""
+        target = self.desk.target()
+        url = url.strip().rstrip("/")
+        kept = target.key if url == target.url.rstrip("/") else ""
+        settings = ClientSettings(url, key.strip() or kept, float(limit)) if url else ClientSettings()
+        settings = ClientSettings(settings.url, settings.key, float(limit))
+        words = "The model runs on this machine."
+        try:
+            if url:
+                words = self.desk.test_connection(url, settings.key)
+        except ServiceError as error:
+            found = explain(error)
+            verdict = views.verdict(f"Not saved: {found.title.lower()}", found.detail, good=False)
+            return [verdict, gr.skip(), gr.skip()]
+        with told():
+            self.desk.change_settings(settings)
+        field = gr.update(value="", placeholder=views.key_placeholder(bool(settings.key)))
+        return [views.verdict("Saved", words, good=True), field, {}]
+
+    def use_local(self, limit: float) -> list[Any]:
+        """Forget address and key."""
+        with told():
+            self.desk.change_settings(ClientSettings(history_limit_gb=float(limit)))
+        verdict = views.verdict("Saved", "The model runs on this machine.", good=True)
+        return [verdict, "", gr.update(value="", placeholder=views.key_placeholder(False)), {}]
+
+
+def _update(name: str, value: Any) -> Any:
+    if name == "model":
+        return gr.update(visible="hidden", value=None) if value is None else gr.update(
+            visible=True, value=value[0], label=value[1]
+        )  # fmt: skip
+    if name == "export":
+        return gr.update(visible=value)
+    if name == "pipeline":
+        return gr.update(choices=pipeline_choices(value))
+    if name in ("progress", "strip", "no_model", "files"):
+        return gr.update(value=value, visible=bool(value))
+    return gr.update(value=value)
+
+
+@contextlib.contextmanager
+def told() -> Iterator[None]:
+    """Errors of the desk become a message with the next step."""
+    try:
+        yield
+    except (ServiceError, OSError) as error:
+        found = explain(error)
+        raise gr.Error(f"{found.title}. {found.detail}", duration=10, print_exception=False) from error

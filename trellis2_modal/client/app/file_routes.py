@@ -1,0 +1,72 @@
+"""The app's own addresses: kept files by range, mattes and examples; only to pages of the app itself."""
+
+from __future__ import annotations
+
+import secrets
+from collections import OrderedDict
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ..history import ENTRY, STATE, History
+
+MEDIA_TYPES = {
+    ".mp4": "video/mp4",
+    ".webp": "image/webp",
+    ".glb": "model/gltf-binary",
+    ".stl": "model/stl",
+    ".zip": "application/zip",
+    ".ply": "application/octet-stream",
+}
+PRIVATE = {STATE, ENTRY}
+MAX_MATTES = 32
+
+
+class Mattes:
+    """The last few mattes in memory, by a name that cannot be guessed."""
+
+    def __init__(self) -> None:
+        self._kept: OrderedDict[str, bytes] = OrderedDict()
+
+    def add(self, png: bytes) -> str:
+        """Keep a matte; returns its address."""
+        name = secrets.token_hex(12)
+        self._kept[name] = png
+        while len(self._kept) > MAX_MATTES:
+            self._kept.popitem(last=False)
+        return f"/matte/{name}"
+
+    def get(self, name: str) -> bytes | None:
+        return self._kept.get(name)
+
+
+def make_routes(history: History, mattes: Mattes, examples: Sequence[Path] = ()) -> list[Any]:
+    """Routes for Starlette. States never leave the disk this way."""
+    from starlette.requests import Request
+    from starlette.responses import FileResponse, Response
+    from starlette.routing import Route
+
+    def kept(request: Request) -> Response:
+        name = request.path_params["name"]
+        path = None if name in PRIVATE else history.file(request.path_params["entry"], name)
+        if path is None:
+            return Response("not found", 404)
+        headers = {"Cache-Control": "private, no-cache", "X-Content-Type-Options": "nosniff"}
+        media_type = MEDIA_TYPES.get(path.suffix, "application/octet-stream")
+        return FileResponse(path, media_type=media_type, headers=headers)
+
+    def matte(request: Request) -> Response:
+        png = mattes.get(request.path_params["name"])
+        return Response("not found", 404) if png is None else Response(png, media_type="image/png")
+
+    pictures = {path.name: path for path in examples}
+
+    def example(request: Request) -> Response:
+        path = pictures.get(request.path_params["name"])
+        return Response("not found", 404) if path is None else FileResponse(path)
+
+    return [
+        Route("/kept/{entry}/{name}", kept),
+        Route("/matte/{name}", matte),
+        Route("/example/{name}", example),
+    ]

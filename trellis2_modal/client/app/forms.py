@@ -1,0 +1,86 @@
+"""Sliders, switches and lists made from the protocol: one component a field, with its one line of help."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from pydantic import BaseModel
+
+from ...protocol.controls import Control, controls
+from ...protocol.presets import PRESETS
+from ...protocol.requests import ExtractSettings
+
+CUSTOM = "custom"
+CHOICE_TITLES = {
+    "auto": "Automatic",
+    "opaque": "Opaque",
+    "mask": "Cut-out",
+    "blend": "Blended",
+    "webp": "WebP",
+    "png": "PNG",
+    "jpeg": "JPEG",
+    "glb": "GLB",
+    "obj": "OBJ (zip)",
+    "stl": "STL",
+    "ply": "PLY",
+}
+
+
+def component(control: Control) -> Any:
+    """The Gradio component of a field."""
+    import gradio as gr
+
+    shared: dict[str, Any] = {"label": control.title, "info": control.help, "elem_id": f"set-{control.name}"}
+    if control.kind == "bool":
+        return gr.Checkbox(value=control.default, **shared)
+    if control.kind == "choice":
+        choices = [(CHOICE_TITLES.get(name, name), name) for name in control.choices]
+        return gr.Dropdown(choices, value=control.default, **shared)
+    assert control.minimum is not None, f"{control.name} has no lower bound"
+    assert control.maximum is not None, f"{control.name} has no upper bound"
+    return gr.Slider(
+        control.minimum,
+        control.maximum,
+        value=control.default,
+        step=control.step,
+        buttons=[],
+        **shared,
+    )
+
+
+def components(
+    model: type[BaseModel], groups: Sequence[str], leave_out: Sequence[str] = ()
+) -> dict[str, Any]:
+    """The components of all fields in some groups, by name, in order."""
+    chosen = [c for c in controls(model) if c.group in groups and c.name not in leave_out]
+    return {control.name: component(control) for control in chosen}
+
+
+def values_of(model: type[BaseModel], names: Sequence[str], values: Sequence[Any]) -> dict[str, Any]:
+    """What the components hold, with whole numbers where the protocol wants them."""
+    kinds = {control.name: control.kind for control in controls(model)}
+    return {
+        name: int(value) if kinds[name] == "int" else value
+        for name, value in zip(names, values, strict=True)
+        if value is not None
+    }
+
+
+def budget_choices() -> list[tuple[str, str]]:
+    """Titles and names of the budgets."""
+    return [(preset.title, name) for name, preset in PRESETS.items()] + [("Custom", CUSTOM)]
+
+
+def budget_help(name: str) -> str:
+    """One line about a budget."""
+    found = {str(preset): value.help for preset, value in PRESETS.items()}
+    return found.get(name, "Your own numbers, under the fields below.")
+
+
+def budget_values(name: str) -> dict[str, Any]:
+    """All extraction settings under a budget; none for `custom`, which leaves everything as it is."""
+    if name == CUSTOM:
+        return {}
+    preset: Mapping[str, Any] = PRESETS[name].settings  # type: ignore[index]
+    return ExtractSettings.model_validate(preset).model_dump(exclude={"simplify"})

@@ -1,0 +1,132 @@
+"""The desktop web app as a process: one desk, one page over it, served on this machine.
+
+`run` serves it until a signal; `make_app` is the ASGI app. What is on the page is in `page`, which imports
+Gradio; nothing here does before it is asked to.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import socket
+import threading
+import webbrowser
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from ...jobs.locks import FileLock
+from ..errors import AppRunsError
+from ..settings import home
+from .file_routes import Mattes, make_routes
+from .task_queue import Desk
+
+MAX_UPLOAD = "32mb"
+LOCAL_NAMES = ["127.0.0.1", "localhost"]
+LOCK, ADDRESS, CACHE = "app.lock", "app.url", "cache"
+
+
+def run(
+    host: str = "127.0.0.1",
+    port: int = 7860,
+    browser: bool = True,
+    url: str | None = None,
+    key: str | None = None,
+    weights: str | None = None,
+    device: str | None = None,
+    listening: Callable[[str], None] = lambda address: None,
+) -> None:
+    """Serve the app until a signal; `listening` is told its address.
+
+    One app works at a history at a time: raises `AppRunsError` when another one does, and when the port is
+    taken. Raises OSError when the data folder cannot be written.
+    """
+    import uvicorn
+
+    root = home()
+    lock = FileLock(root / LOCK)
+    with listen(host, port) as listener:
+        address = f"http://{f'[{host}]' if ':' in host else host}:{listener.getsockname()[1]}"
+        try:
+            lock.acquire()
+        except TimeoutError:
+            raise AppRunsError(f"the app is already open at {_other_address(root)}") from None
+        shutil.rmtree(root / CACHE, ignore_errors=True)  # uploads and copies of earlier sessions
+        desk = Desk(root, url=url, key=key, weights=weights, device=device)
+        try:
+            (root / ADDRESS).write_text(address)
+            app = make_app(desk, host)
+            config = uvicorn.Config(
+                app, log_level="warning", access_log=False, timeout_graceful_shutdown=3, ws="none"
+            )
+            listening(address)
+            if browser:
+                threading.Timer(0.3, webbrowser.open, (address,)).start()
+            uvicorn.Server(config).run(sockets=[listener])
+        finally:
+            desk.close()
+            (root / ADDRESS).unlink(missing_ok=True)
+            lock.release()
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A listening socket. Raises `AppRunsError` when something else has the port."""
+    listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+    if os.name != "nt":  # there it would allow two on one port
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+        listener.listen(128)
+    except OSError as error:
+        listener.close()
+        if error.errno not in (errno.EADDRINUSE, errno.EACCES):
+            raise
+        raise AppRunsError(
+            f"port {port} is taken, perhaps by this app in another window: open http://{host}:{port}, "
+            "or choose another port (0 finds a free one)"
+        ) from error
+    return listener
+
+
+def _other_address(root: Path) -> str:
+    try:
+        return (root / ADDRESS).read_text()
+    except OSError:
+        return "another port"
+
+
+def make_app(desk: Desk, host: str = "127.0.0.1") -> Any:
+    """The ASGI app: the page, and the files that it shows."""
+    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+    os.environ.setdefault("GRADIO_TEMP_DIR", str(desk.root / CACHE))
+    import gradio as gr
+    from fastapi import FastAPI
+    from starlette.middleware.trustedhost import TrustedHostMiddleware
+
+    from .page import EXAMPLES, build, examples
+    from .theme import CSS, head, make_theme
+
+    mattes = Mattes()
+    app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
+    app.router.routes += make_routes(desk.history, mattes, examples())
+    if host in LOCAL_NAMES:
+        # another site must not reach this app under a name of its own (DNS rebinding)
+        app.add_middleware(TrustedHostMiddleware, allowed_hosts=LOCAL_NAMES)
+    return gr.mount_gradio_app(
+        app,
+        build(desk, mattes),
+        path="/",
+        theme=make_theme(),
+        css_paths=CSS,
+        head=head(),
+        allowed_paths=[str(desk.history.root), str(EXAMPLES)],
+        max_file_size=MAX_UPLOAD,
+        footer_links=[],
+        run_history=False,
+        ssr_mode=False,
+        show_error=True,
+    )
+
+
+__all__ = ["make_app", "run"]

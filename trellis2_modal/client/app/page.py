@@ -1,0 +1,246 @@
+"""What is on the page of the desktop web app, and which event does what. The doing is in `actions`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from ...protocol.requests import MAX_SEED, SHAPE, STRUCTURE, TEXTURE, ExtractSettings, GenerateSettings
+from . import forms
+from . import html as views
+from .actions import AUTOMATIC, BUSY_TICK, HISTORY_PAGE, PANES, Actions, pipeline_choices
+from .file_routes import Mattes
+from .icons import EMPTY
+from .task_queue import Desk
+from .theme import DELEGATE
+
+TITLE = "TRELLIS.2"
+EXAMPLES = Path(__file__).parents[3] / "assets" / "example_image"
+PICTURES = (".png", ".jpg", ".jpeg", ".webp")
+OWN_SETTINGS = '<p class="muted">What you leave as it is takes the model\'s own setting.</p>'
+QUICK: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private", "concurrency_limit": None}
+LOOK = {**QUICK, "queue": False}
+"""Looks are answered directly, apart from Gradio's stream of events. One that joins the stream while that is
+being closed (6.31) waits for the next event, and the timer sends none while its own waits: the page would
+stand still until somebody pressed something.
+"""
+
+PRESSED = {**QUICK, "trigger_mode": "multiple"}
+"""Two presses are two wishes: the second is not dropped because the first is still under way."""
+
+
+def examples() -> list[Path]:
+    """Example pictures of the repository, if it is there."""
+    if not EXAMPLES.is_dir():
+        return []
+    return sorted(path for path in EXAMPLES.iterdir() if path.suffix.lower() in PICTURES)
+
+
+def build(desk: Desk, mattes: Mattes) -> gr.Blocks:
+    """The page over a desk."""
+    with gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(3600, 86_400)) as page:
+        Page(desk, mattes)
+    return page
+
+
+class Page:
+    """Lays out the page and wires it. What a tab shows is in its `gr.State`, never in here."""
+
+    def __init__(self, desk: Desk, mattes: Mattes) -> None:
+        self.desk = desk
+        self.actions = Actions(desk, mattes, examples())
+        self.shown = gr.State("")
+        """What this tab shows: "" follows the work, else the id of an entry, or id/file for the 3D view."""
+
+        self.tab = gr.State("turntable")
+        """Which view of the result is open: the 3D view is fed only while it is seen."""
+
+        self.count = gr.State(HISTORY_PAGE)
+        """How many entries History shows."""
+
+        self.seen = gr.State({})
+        """What this tab was last sent, so that only changes are sent."""
+
+        self.header = gr.HTML(views.header(desk.service), js_on_load=None)
+        with gr.Tabs(elem_id="main-tabs") as self.tabs:
+            with gr.Tab("Create", id="create"), gr.Row(equal_height=False, elem_id="create"):
+                with gr.Column(scale=4, min_width=320, elem_id="inputs"):
+                    self._inputs()
+                with gr.Column(scale=6, min_width=320, elem_id="results"):
+                    self._results()
+            with gr.Tab("History", id="history"):
+                self.history = gr.HTML(js_on_load=DELEGATE, elem_id="history")
+            with gr.Tab("Settings", id="settings"):
+                self._settings()
+        self.timer = gr.Timer(BUSY_TICK)
+        self._wire()
+
+    # --- layout ------------------------------------------------------------------------------------------
+
+    def _inputs(self) -> None:
+        self.picture = gr.Image(
+            label="Picture of one object",
+            type="filepath",
+            image_mode=None,
+            format="png",
+            sources=["upload", "clipboard", "webcam"],
+            height=250,
+            elem_id="picture",
+            buttons=[],
+            placeholder="Drop or paste a picture of one object\nor click to choose a file",
+        )
+        self.matte = gr.HTML("", js_on_load=None, visible=False, elem_id="matte")
+        pictures = examples()
+        self.examples = gr.HTML(
+            views.examples([path.name for path in pictures]),
+            js_on_load=DELEGATE,
+            visible=bool(pictures),
+            elem_id="examples",
+        )
+        self.generate = gr.Button("Generate", variant="primary", elem_id="generate")
+        self.pipeline = gr.Radio(
+            pipeline_choices(self.desk.pipeline_types()),
+            value=AUTOMATIC,
+            label="Quality",
+            info="Automatic is the service's own choice; larger numbers are finer and slower.",
+            elem_id="pipeline",
+            elem_classes="segments",
+        )
+        with gr.Row(elem_id="seed-row"):
+            self.seed = gr.Number(
+                42, label="Seed", precision=0, minimum=0, maximum=MAX_SEED, elem_id="seed", min_width=120
+            )
+            self.new_seed = gr.Checkbox(
+                True,
+                label="New seed each time",
+                info="Off: the same picture and settings give the same asset.",
+                elem_id="new-seed",
+                min_width=150,
+            )
+        with gr.Column(elem_id="advanced"):
+            with gr.Accordion("Picture", open=False):
+                self.generation = forms.components(
+                    GenerateSettings, ["Basic"], leave_out=["seed", "pipeline_type", "preview"]
+                )
+            for group in (STRUCTURE, SHAPE, TEXTURE):
+                with gr.Accordion(group, open=False):
+                    gr.HTML(OWN_SETTINGS, js_on_load=None)
+                    self.generation |= forms.components(GenerateSettings, [group])
+
+    def _results(self) -> None:
+        self.progress = gr.HTML("", js_on_load=DELEGATE, visible=False, elem_id="progress")
+        self.strip = gr.HTML("", js_on_load=DELEGATE, visible=False, elem_id="strip")
+        with gr.Tabs(elem_id="result-tabs") as self.result_tabs:
+            with gr.Tab("Turntable", id="turntable") as turntable:
+                self.video = gr.HTML(EMPTY, js_on_load=DELEGATE, elem_id="turntable")
+            with gr.Tab("3D model", id="model") as model:
+                self.no_model = gr.HTML(views.NO_MODEL, js_on_load=None, elem_id="no-model")
+                self.model = gr.Model3D(
+                    label=views.LIGHT_LABEL,
+                    height=480,
+                    clear_color=(0.0, 0.0, 0.0, 0.0),
+                    interactive=False,
+                    visible="hidden",
+                    elem_id="model",
+                    buttons=[],
+                )
+            with gr.Tab("Render modes", id="stills") as stills:
+                self.stills = gr.HTML(js_on_load=None, elem_id="stills")
+        self.views = (turntable, model, stills)
+        with gr.Column(visible=False, elem_id="export") as self.export:
+            self.budget = gr.Radio(
+                forms.budget_choices(),
+                value="web",
+                label="Make a file: what is it for?",
+                info=forms.budget_help("web"),
+                elem_id="budget",
+                elem_classes="segments",
+            )
+            with gr.Accordion("Size, format and material", open=False, elem_id="export-details"):
+                self.extraction = forms.components(
+                    ExtractSettings, ["Basic", "Material", "Remeshing"], leave_out=["simplify"]
+                )
+                for name, value in forms.budget_values("web").items():
+                    self.extraction[name].value = value
+            self.extract = gr.Button("Make the file", variant="primary", elem_id="extract")
+        self.files = gr.HTML("", js_on_load=DELEGATE, visible=False, elem_id="files")
+
+    def _settings(self) -> None:
+        target, settings = self.desk.target(), self.desk.settings
+        with gr.Column(elem_id="settings"):
+            gr.Markdown(
+                "### Where the model runs\nLeave the address empty to run it on this machine. "
+                "For a service on Modal, enter its address and your key."
+            )
+            self.url = gr.Textbox(
+                target.url,
+                label="Address",
+                placeholder="empty: this machine",
+                info="Such as https://example--trellis2.modal.run",
+                elem_id="url",
+            )
+            self.key = gr.Textbox(
+                "",
+                label="API key",
+                type="password",
+                elem_id="key",
+                placeholder=views.key_placeholder(bool(target.key)),
+                info="Kept in a file that only you can read, and never shown again.",
+            )
+            self.limit = gr.Slider(
+                0.5,
+                50,
+                value=settings.history_limit_gb,
+                step=0.5,
+                label="History on disk (GB)",
+                buttons=[],
+                info="The oldest assets are removed when there are more.",
+                elem_id="limit",
+            )
+            with gr.Row():
+                self.save = gr.Button("Save and test", variant="primary", elem_id="save")
+                self.use_local = gr.Button("Use this machine", elem_id="use-local")
+            self.verdict = gr.HTML("", js_on_load=None, elem_id="verdict")
+
+    # --- wiring ------------------------------------------------------------------------------------------
+
+    def _wire(self) -> None:
+        actions = self.actions
+        panes = [getattr(self, name) for name in PANES]
+        look: dict[str, Any] = {
+            "fn": actions.look,
+            "inputs": [self.shown, self.tab, self.seen, self.count],
+            "outputs": [*panes, self.timer, self.seen],
+            **LOOK,
+        }
+        self.timer.tick(**look)
+        for view in self.views:
+            view.select(actions.take_view, None, [self.tab], **PRESSED).then(**look)
+        self.picture.change(
+            actions.show_matte, [self.picture], [self.matte], trigger_mode="always_last", **QUICK
+        )
+        recipe = [self.pipeline, self.seed, self.new_seed, *self.generation.values()]
+        actions.generation = list(self.generation)
+        actions.extraction = list(self.extraction)
+        self.generate.click(
+            actions.generate, [self.picture, *recipe], [self.seed, self.shown], **PRESSED
+        ).then(**look)
+        self.budget.input(
+            actions.take_budget, [self.budget], [self.budget, *self.extraction.values()], **QUICK
+        )
+        for control in self.extraction.values():
+            control.input(actions.custom_budget, None, [self.budget], **QUICK)
+        self.extract.click(
+            actions.extract, [self.shown, self.budget, *self.extraction.values()], None, **PRESSED
+        ).then(**look)
+        changed = [self.shown, self.count, self.tabs, self.result_tabs, self.tab, self.picture, *recipe]
+        for pane in (self.examples, self.progress, self.strip, self.video, self.files, self.history):
+            pane.click(actions.act, [self.shown, self.count], changed, **PRESSED).then(**look)
+        self.save.click(
+            actions.save, [self.url, self.key, self.limit], [self.verdict, self.key, self.seen], **QUICK
+        )
+        self.use_local.click(
+            actions.use_local, [self.limit], [self.verdict, self.url, self.key, self.seen], **QUICK
+        )

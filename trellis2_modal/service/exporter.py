@@ -1,0 +1,104 @@
+"""Pictures and files of a decoded asset, made by `trellis2` and `o_voxel`."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+from typing import Any
+
+import numpy as np
+
+from ..jobs.execution import JobFile, Monitor
+from ..protocol.requests import ExtractSettings
+
+VIDEO_FRAMES = 60
+VIDEO_RESOLUTION = 512
+VIDEO_FPS = 15
+SHEET_VIEWS = 8
+SHEET_RESOLUTION = 384
+SHEET_MODES = ("shaded", "normal", "base_color", "metallic", "roughness", "clay")
+
+
+class RealStudio:
+    """Renders and exports with the packages below this one; they are imported when first used."""
+
+    def video(self, mesh: Any, monitor: Monitor) -> JobFile:
+        """A turntable, 512 pixels square: H.264, or an animated WebP where there is no ffmpeg."""
+        from trellis2.utils.render_utils import encode_video, render_video
+
+        monitor.step("preview", 0, VIDEO_FRAMES)
+        frames = render_video(
+            mesh,
+            resolution=VIDEO_RESOLUTION,
+            num_frames=VIDEO_FRAMES,
+            keys=["shaded"],
+            progress=lambda done, total: monitor.step("preview", done, total),
+        )
+        return JobFile(*encode_video(frames["shaded"], fps=VIDEO_FPS))
+
+    def sheet(self, mesh: Any, monitor: Monitor) -> tuple[JobFile, dict[str, Any]]:
+        """Stills in every render mode as one WebP picture: a row a mode, a column a view, the first from the
+        front; and that layout.
+        """
+        from PIL import Image
+
+        from trellis2.utils.render_utils import FRONT_OFFSET, render_snapshot
+
+        monitor.step("stills", 0, SHEET_VIEWS)
+        views = render_snapshot(
+            mesh,
+            resolution=SHEET_RESOLUTION,
+            offset=FRONT_OFFSET,
+            nviews=SHEET_VIEWS,
+            r=2.0,
+            fov=36.0,
+            keys=SHEET_MODES,
+            progress=lambda done, total: monitor.step("stills", done, total),
+        )
+        rows = [np.concatenate(views[mode], axis=1) for mode in SHEET_MODES]
+        buffer = io.BytesIO()
+        Image.fromarray(np.concatenate(rows, axis=0)).save(buffer, "WEBP", quality=85)
+        layout = {"modes": list(SHEET_MODES), "views": SHEET_VIEWS, "size": SHEET_RESOLUTION}
+        return JobFile(buffer.getvalue(), "image/webp"), layout
+
+    def asset(self, mesh: Any, settings: ExtractSettings, monitor: Monitor) -> tuple[bytes, dict[str, Any]]:
+        """The exported file and the mesh report."""
+        from o_voxel.postprocess import PRESETS, to_glb
+
+        extra: dict[str, Any] = {}
+        if settings.simplify is not None:
+            preset = PRESETS[settings.simplify]
+            extra["normal_map"] = preset.normal_map
+            extra["outer_shell"] = preset.outer_shell if settings.remesh else None
+        asset = to_glb(
+            mesh.vertices,
+            mesh.faces,
+            mesh.attrs,
+            mesh.coords,
+            mesh.layout,
+            aabb=[[-0.5, -0.5, -0.5], [0.5, 0.5, 0.5]],
+            voxel_size=mesh.voxel_size,
+            decimation_target=settings.decimation_target,
+            texture_size=settings.texture_size,
+            remesh=settings.remesh,
+            remesh_band=settings.remesh_band,
+            remesh_project=settings.remesh_project,
+            alpha_mode=settings.alpha_mode,
+            texture_format=settings.texture_format,
+            progress=lambda step, index, count: monitor.step(step, index, count),
+            **extra,
+        )
+        monitor.check()
+        data = asset.export(file_type=settings.format)
+        return data, _plain(dataclasses.asdict(asset.report))
+
+
+def _plain(value: Any) -> Any:
+    """Numbers, texts, lists and dictionaries that JSON can hold."""
+    if isinstance(value, dict):
+        return {str(k): _plain(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(v) for v in value]
+    if isinstance(value, np.generic):
+        return value.item()
+    return value if value is None or isinstance(value, (bool, int, float, str)) else str(value)

@@ -1,0 +1,107 @@
+"""The HTTP app: one factory, the same for the local server and for Modal's gateway.
+
+`create_app(backend, keys, settings)` wires what the other modules do: `transport` around everything, `guard`
+before every route but /health, `intake` for bodies, `routes` for what is answered, `problems` for what fails.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI
+from fastapi.middleware.cors import CORSMiddleware
+from starlette.types import ASGIApp
+
+from ... import __version__
+from ...jobs.backend import Backend
+from ..auth import KeyRing, KeyStorage
+from ..config import Settings
+from . import problems, routes
+from . import request_parsing as intake
+from .authentication import Guard
+from .matte import Matter
+from .metrics import Metrics
+from .rate_limits import RateLimiter
+from .transport import BodyMemory, Transport
+
+DESCRIPTION = """
+A photo goes in, a textured 3D asset comes out.
+
+Every call but `/health` needs a key in the `X-API-Key` header. Errors are RFC 9457 problem documents whose
+`type` is a stable slug. POST calls take an `Idempotency-Key`: the same key and body is the same job.
+"""
+
+REQUEST_HEADERS = [
+    *("X-API-Key", "X-Request-ID", "Content-Type", "Idempotency-Key", "Prefer"),
+    *("Last-Event-ID", "Range", "If-Range", "If-None-Match"),
+]
+REPLY_HEADERS = [
+    *("X-Request-ID", "RateLimit", "RateLimit-Policy", "Retry-After", "Location"),
+    *("ETag", "Accept-Ranges", "Content-Range", "Content-Disposition", "Preference-Applied", "Server-Timing"),
+]
+"""What pages of the configured origins may send, and may read of replies."""
+
+
+def create_app(
+    backend: Backend, keys: KeyStorage, settings: Settings | None = None, matter: Matter | None = None
+) -> FastAPI:
+    """The app over a backend and a key list; its lifespan starts and closes the backend.
+
+    `matter` makes the mattes of `POST /matte`; without one the route answers 503 and /health says so.
+    """
+    settings = settings or Settings.from_env()
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        await backend.start()
+        try:
+            yield
+        finally:
+            await backend.close()
+            if matter is not None:
+                await matter.close()
+
+    app = FastAPI(
+        title="TRELLIS.2",
+        version=__version__,
+        description=DESCRIPTION,
+        lifespan=lifespan,
+        redoc_url=None,
+    )
+    metrics = Metrics()
+    limiter = RateLimiter()
+    app.state.backend = backend
+    app.state.settings = settings
+    app.state.matter = matter
+    app.state.metrics = metrics
+    app.state.body_memory = BodyMemory(settings.body_memory)
+    app.state.guard = Guard(
+        KeyRing(keys, settings.keys_ttl), limiter, settings.reads_per_minute, settings.mattes_per_minute
+    )
+    problems.install(app)
+    for router in (routes.info, routes.generate, routes.jobs):
+        app.include_router(router)
+    if settings.metrics:
+        app.include_router(routes.metrics)
+    if settings.cors_origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=list(settings.cors_origins),
+            allow_methods=["GET", "POST", "DELETE"],
+            allow_headers=REQUEST_HEADERS,
+            expose_headers=REPLY_HEADERS,
+        )
+
+    def transport(inner: ASGIApp) -> ASGIApp:
+        return Transport(
+            inner,
+            intake.body_ceiling,
+            settings.body_idle_timeout,
+            settings.body_min_rate,
+            app.state.body_memory,
+            metrics.observe,
+        )
+
+    app.add_middleware(transport)  # added last: outermost
+    return app

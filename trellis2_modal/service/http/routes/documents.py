@@ -1,0 +1,160 @@
+"""OpenAPI: request bodies that are read by hand, examples, and the errors of each route."""
+
+from __future__ import annotations
+
+from typing import Any, get_args
+
+from pydantic import BaseModel
+
+from ....protocol.errors import ERRORS, PROBLEM_MEDIA_TYPE
+from ....protocol.limits import MAX_IDEMPOTENCY_KEY_LENGTH
+from ....protocol.replies import EVENT_STREAM, EventType, JobEvent, Problem
+from ....protocol.requests import ExtractRequest, ExtractSettings, GenerateRequest, GenerateSettings
+
+EXAMPLE_IMAGE = "iVBORw0KGgo..."
+EXAMPLES: dict[str, dict[str, Any]] = {
+    "generate": {"image": EXAMPLE_IMAGE, "seed": 42, "preview": "video"},
+    "extract": {"job": "job_0123456789abcdef0123456789abcdef", "simplify": "web"},
+}
+
+
+def schema(model: type[BaseModel]) -> dict[str, Any]:
+    """A model's JSON schema with nothing left to reference."""
+    document = model.model_json_schema()
+    document.pop("$defs", None)
+    return document
+
+
+def json_body(model: type[BaseModel], example: dict[str, Any]) -> dict[str, Any]:
+    content = {"schema": schema(model), "example": example}
+    return {"requestBody": {"required": True, "content": {"application/json": content}}}
+
+
+def form_schema(settings: type[BaseModel], file: str, kind: str | None) -> dict[str, Any]:
+    document = schema(settings)
+    properties = document["properties"] | {file: {"type": "string", "format": "binary"}}
+    if kind is not None:
+        properties["kind"] = {"type": "string", "const": kind}
+    return {"type": "object", "properties": properties, "required": [file], "additionalProperties": False}
+
+
+def submission_body() -> dict[str, Any]:
+    """The two kinds of `POST /jobs`, as JSON or as a form with a file."""
+    kinds = []
+    for model, kind in ((GenerateRequest, "generate"), (ExtractRequest, "extract")):
+        document = schema(model)
+        document["properties"]["kind"] = {"type": "string", "const": kind}
+        document["required"] = [*document.get("required", []), "kind"]
+        kinds.append(document)
+    forms = [
+        form_schema(GenerateSettings, "image", "generate"),
+        form_schema(ExtractSettings, "state", "extract"),
+    ]
+    content = {
+        "application/json": {
+            "schema": {"oneOf": kinds},
+            "examples": {kind: {"value": {"kind": kind, **example}} for kind, example in EXAMPLES.items()},
+        },
+        "multipart/form-data": {"schema": {"anyOf": forms}},
+    }
+    return {"requestBody": {"required": True, "content": content}}
+
+
+def matte_body() -> dict[str, Any]:
+    image = {"type": "object", "properties": {"image": {"type": "string"}}, "required": ["image"]}
+    form = {
+        "type": "object",
+        "properties": {"image": {"type": "string", "format": "binary"}},
+        "required": ["image"],
+    }
+    content = {"application/json": {"schema": image}, "multipart/form-data": {"schema": form}}
+    return {"requestBody": {"required": True, "content": content}}
+
+
+def header(name: str, description: str, example: str, **rules: Any) -> dict[str, Any]:
+    """A request header that is read by hand."""
+    return {
+        "name": name,
+        "in": "header",
+        "required": False,
+        "description": description,
+        "schema": {"type": "string", **rules},
+        "example": example,
+    }
+
+
+IDEMPOTENCY_KEY = header(
+    "Idempotency-Key",
+    "A word of your own: the same key and body is the same job, however often it is sent",
+    "chair-photo-1",
+    minLength=1,
+    maxLength=MAX_IDEMPOTENCY_KEY_LENGTH,
+    pattern="^[ -~]+$",
+)
+PREFER = header("Prefer", "Answer 202 and the job at once", "respond-async", enum=["respond-async"])
+LAST_EVENT_ID = header("Last-Event-ID", "Go on after this event", "7", pattern="^[0-9]{1,12}$")
+RANGE = header(
+    "Range", "One range of bytes (several are answered with the whole file)", "bytes=0-1023", maxLength=60
+)
+IF_NONE_MATCH = header("If-None-Match", "The ETag of the copy you have", '"job_...-glb"', maxLength=200)
+
+
+def parameters(*headers: dict[str, Any], body: dict[str, Any] | None = None) -> dict[str, Any]:
+    """`openapi_extra` of a route: its headers and, when it has one, its body."""
+    return {"parameters": list(headers), **(body or {})}
+
+
+Replies = dict[int | str, dict[str, Any]]
+
+
+def errors(*statuses: int, **success: dict[str, Any]) -> Replies:
+    """The problem replies of a route, with the slugs that each status can carry.
+
+    `success` adds other replies, keyed `_200` and the like.
+    """
+    replies: Replies = {int(name.lstrip("_")): reply for name, reply in success.items()}
+    for status in statuses:
+        slugs = [slug for slug, cls in ERRORS.items() if cls.status == status]
+        replies[status] = {
+            "description": ", ".join(slugs),
+            "model": Problem,
+            "content": {PROBLEM_MEDIA_TYPE: {}},
+        }
+    return replies
+
+
+def event_schema() -> dict[str, Any]:
+    """The schema of each event of a stream; its `data` is the JSON of a `JobEvent`."""
+    return {
+        "type": "object",
+        "properties": {
+            "id": {"type": "string", "description": "Send it back as Last-Event-ID to go on from here"},
+            "event": {"type": "string", "enum": list(get_args(EventType))},
+            "data": {
+                "type": "string",
+                "contentMediaType": "application/json",
+                "contentSchema": schema(JobEvent),
+            },
+        },
+        "required": ["id", "event", "data"],
+    }
+
+
+def binary(description: str, *media_types: str) -> dict[str, Any]:
+    file = {"schema": {"type": "string", "format": "binary"}}
+    return {"description": description, "content": dict.fromkeys(media_types, file)}
+
+
+def json_reply(model: type[BaseModel], description: str, *also: str) -> dict[str, Any]:
+    """A 200 that is JSON, or one of the media types in `also`."""
+    content: dict[str, Any] = {"application/json": {}}
+    for media in also:
+        kind = event_schema() if media == EVENT_STREAM else {"type": "string", "format": "binary"}
+        content[media] = {"schema": kind}
+    return {"description": description, "model": model, "content": content}
+
+
+COMMON = (400, 401, 403, 408, 413, 415, 429, 500, 503)
+"""What any call with a key and a body may answer."""
+
+READS = (400, 401, 429, 500, 503)

@@ -1,0 +1,232 @@
+"""The two calls of the plan, waited for, streamed or queued: a picture to a state, a state to a GLB."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Annotated, Literal
+
+from fastapi import APIRouter, Depends, Request, Response
+
+from ....jobs.backend import Backend, NewJob
+from ....protocol.errors import (
+    FieldError,
+    InvalidRequestError,
+    JobCancelledError,
+    NotAcceptableError,
+    UnavailableError,
+    error_from_problem,
+)
+from ....protocol.limits import MAX_IDEMPOTENCY_KEY_LENGTH
+from ....protocol.replies import (
+    ASSET_MEDIA_TYPES,
+    EVENT_STREAM,
+    ExtractResponse,
+    GenerateResponse,
+    JobEvent,
+    JobStatus,
+    Reply,
+)
+from ....protocol.requests import ExtractRequest, GenerateRequest
+from ...auth import ApiKey
+from ...config import Settings
+from ...streaming import event_stream, whole_file
+from ..authentication import WORK, Guard, caller
+from ..encoding import encode_base64
+from ..request_parsing import Work, extract_work, generate_work, read_json
+from . import documents
+
+router = APIRouter(tags=["generation"])
+
+Answer = Literal["json", "stream", "file"]
+ACCEPTED = {"model": JobStatus, "description": "Queued; see Location (with Prefer: respond-async)"}
+
+
+@router.post(
+    "/generate",
+    response_model=GenerateResponse,
+    openapi_extra=documents.parameters(
+        documents.IDEMPOTENCY_KEY,
+        documents.PREFER,
+        body=documents.json_body(GenerateRequest, documents.EXAMPLES["generate"]),
+    ),
+    responses=documents.errors(
+        *documents.COMMON,
+        *(406, 409, 422, 504, 507),
+        _200=documents.json_reply(GenerateResponse, "The asset's state and preview", EVENT_STREAM),
+        _202=ACCEPTED,
+    ),
+)
+async def generate(request: Request, key: Annotated[ApiKey, Depends(caller("generate"))]) -> Response:
+    """A picture in, the asset's state and preview out.
+
+    `Accept: text/event-stream` gives progress and then the result; `Prefer: respond-async` gives a job.
+    """
+    answer = negotiate(request, ())
+    backend: Backend = request.app.state.backend
+    work = generate_work(await read_json(request, GenerateRequest), backend.capabilities())
+    job = await submit(request, key, await work)
+    return await reply(request, key, job, answer)
+
+
+@router.post(
+    "/extract_glb",
+    response_model=ExtractResponse,
+    openapi_extra=documents.parameters(
+        documents.IDEMPOTENCY_KEY,
+        documents.PREFER,
+        body=documents.json_body(ExtractRequest, documents.EXAMPLES["extract"]),
+    ),
+    responses=documents.errors(
+        *documents.COMMON,
+        *(404, 406, 409, 410, 422, 504, 507),
+        _200=documents.json_reply(
+            ExtractResponse, "The file", EVENT_STREAM, *sorted(set(ASSET_MEDIA_TYPES.values()))
+        ),
+        _202=ACCEPTED,
+    ),
+)
+async def extract_glb(request: Request, key: Annotated[ApiKey, Depends(caller("extract"))]) -> Response:
+    """A state (or a finished generation's id) in, a file out; with `Accept: model/gltf-binary` its bytes."""
+    answer = negotiate(request, tuple(ASSET_MEDIA_TYPES.values()))
+    job = await submit(request, key, await extract_work(await read_json(request, ExtractRequest)))
+    return await reply(request, key, job, answer)
+
+
+def negotiate(request: Request, files: tuple[str, ...]) -> Answer:
+    """What the Accept header asks for; raises 406."""
+    offers: list[tuple[float, Answer]] = []
+    for item in request.headers.get("accept", "*/*").split(","):
+        media, *parameters = (part.strip().lower() for part in item.split(";"))
+        quality = 1.0
+        for parameter in parameters:
+            if parameter.startswith("q="):
+                try:
+                    quality = float(parameter[2:])
+                except ValueError:
+                    quality = 0.0
+        if media in ("application/json", "application/*", "*/*", ""):
+            offers.append((quality, "json"))
+        elif media == EVENT_STREAM:
+            offers.append((quality, "stream"))
+        elif media in files:
+            offers.append((quality, "file"))
+    offers = [offer for offer in offers if offer[0] > 0]
+    if not offers:
+        known = ", ".join(["application/json", EVENT_STREAM, *files])
+        raise NotAcceptableError(f"this call can answer {known}")
+    return max(offers, key=lambda offer: offer[0])[1]
+
+
+async def submit(request: Request, key: ApiKey, work: Work) -> JobStatus:
+    """Count the call and hand the work to the backend."""
+    guard: Guard = request.app.state.guard
+    backend: Backend = request.app.state.backend
+    settings: Settings = request.app.state.settings
+    guard.count(request, key, WORK)
+    job = await backend.submit(
+        NewJob(
+            owner=key.id,
+            kind=work.kind,
+            settings=work.settings,
+            payload=work.payload,
+            fingerprint=await work.fingerprint(),
+            source=work.source,
+            idempotency_key=idempotency_key(request),
+            max_active=settings.max_active_jobs,
+            gpu_seconds=key.gpu_seconds_per_day,
+        )
+    )
+    request.scope["body_used"]()
+    request.scope["job_id"] = job.id  # for the log
+    return job
+
+
+def idempotency_key(request: Request) -> str | None:
+    """The header's value; raises 400 when it is empty, too long or not printable."""
+    value = request.headers.get("idempotency-key")
+    if value is None:
+        return None
+    if not 0 < len(value) <= MAX_IDEMPOTENCY_KEY_LENGTH or not value.isprintable():
+        message = f"must be 1 to {MAX_IDEMPOTENCY_KEY_LENGTH} printable characters"
+        raise InvalidRequestError(
+            f"Idempotency-Key {message}", errors=[FieldError("Idempotency-Key", message)]
+        )
+    return value
+
+
+def accepted(job: JobStatus, preferred: bool = False) -> Response:
+    """202 and the job."""
+    headers = {"Location": f"/jobs/{job.id}"}
+    if preferred:
+        headers["Preference-Applied"] = "respond-async"
+    return Response(job.model_dump_json(), 202, headers, "application/json")
+
+
+async def reply(request: Request, key: ApiKey, job: JobStatus, answer: Answer) -> Response:
+    """The job itself, its events ending in the result, or the result after waiting for it."""
+    backend: Backend = request.app.state.backend
+    preferences = [part.strip().lower() for part in request.headers.get("prefer", "").split(",")]
+    if "respond-async" in preferences:
+        return accepted(job, preferred=True)
+    request_id = str(request.scope["request_id"])
+    if answer == "stream":
+        settings: Settings = request.app.state.settings
+        events = events_with_result(backend, key.id, job, request_id)
+        return event_stream(events, settings.heartbeat_comment)
+    async for event in backend.events(key.id, job.id):
+        if event.type == "failed":
+            raise error_from_problem(event.data)
+        if event.type == "cancelled":
+            raise JobCancelledError(f"job {job.id} was cancelled")
+    done = await backend.status(key.id, job.id)
+    if done.status not in ("finished", "expired"):
+        raise UnavailableError(f"the service is stopping; job {job.id} goes on later", retry_after=30)
+    if answer == "file":
+        file = await backend.result(key.id, job.id, "glb")
+        return whole_file(file, {"Location": f"/jobs/{job.id}"})
+    result = await result_reply(backend, key.id, done, request_id)
+    return Response(result.model_dump_json(), media_type="application/json")
+
+
+async def events_with_result(
+    backend: Backend, owner: str, job: JobStatus, request_id: str
+) -> AsyncIterator[JobEvent]:
+    """The job's events; the final `result` carries what the call would have answered."""
+    async for event in backend.events(owner, job.id):
+        if event.type == "result":
+            done = await backend.status(owner, job.id)
+            whole = await result_reply(backend, owner, done, request_id)
+            event = event.model_copy(update={"data": whole.model_dump(mode="json")})
+        yield event
+
+
+async def result_reply(backend: Backend, owner: str, job: JobStatus, request_id: str) -> Reply:
+    """The JSON reply of a finished job."""
+    found = job.result
+
+    async def encoded(name: str) -> str | None:
+        if found is None or name not in found.artifacts:
+            return None
+        file = await backend.result(owner, job.id, name)
+        return await encode_base64(await asyncio.to_thread(file.read))
+
+    stats = found.stats if found else {}
+    if job.kind == "extract":
+        return ExtractResponse(
+            glb=await encoded("glb") or "",
+            format=str(job.settings.get("format", "glb")),
+            request_id=request_id,
+            job=job.id,
+            stats=stats,
+        )
+    return GenerateResponse(
+        state=await encoded("state") or "",
+        video=await encoded("video"),
+        preview=await encoded("preview"),
+        request_id=request_id,
+        job=job.id,
+        seed=(found.seed if found else None) or 0,
+        resolution=(found.resolution if found else None) or 0,
+        stats=stats,
+    )

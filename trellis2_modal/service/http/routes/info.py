@@ -1,0 +1,102 @@
+"""Health, usage, the matte of a picture, and metrics."""
+
+from __future__ import annotations
+
+import time
+from datetime import UTC, datetime
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Request, Response
+
+from .... import __version__
+from ....jobs.backend import Backend
+from ....jobs.store import DAY
+from ....protocol.errors import InvalidRequestError, UnavailableError
+from ....protocol.replies import Health, Usage
+from ....protocol.requests import MatteRequest, default_pipeline_type
+from ...auth import ApiKey
+from ...config import Settings
+from ..authentication import MATTES, Guard, caller
+from ..matte import Matter
+from ..metrics import MEDIA_TYPE
+from ..picture_checks import check_picture, picture_from_base64
+from ..request_parsing import media_type, read_json, read_multipart
+from . import documents
+
+router = APIRouter(tags=["service"])
+metrics_router = APIRouter(tags=["service"])
+
+
+@router.head("/health", include_in_schema=False)
+@router.get("/health", response_model=Health, responses=documents.errors(500))
+async def health(request: Request) -> Response:
+    """Whether the service runs, what it offers and how long the queue is. Needs no key."""
+    backend: Backend = request.app.state.backend
+    known, stats = backend.capabilities(), backend.stats()
+    reply = Health(
+        status={"ready": "ok", "starting": "starting", "stopping": "stopping"}.get(known.state, "degraded"),  # type: ignore[arg-type]
+        version=__version__,
+        model=known.model,
+        device=known.device,
+        pipeline_types=list(known.pipeline_types),
+        default_pipeline_type=default_pipeline_type(known.pipeline_types) if known.pipeline_types else None,
+        queued=stats.queued,
+        running=stats.running,
+        queue_limit=stats.limit,
+        matte=request.app.state.matter is not None,
+    )
+    return Response(reply.model_dump_json(), media_type="application/json")
+
+
+@router.get("/usage", response_model=Usage, responses=documents.errors(*documents.READS))
+async def usage(request: Request, key: Annotated[ApiKey, Depends(caller())]) -> Response:
+    """The caller's own limits and what is left of them."""
+    backend: Backend = request.app.state.backend
+    guard: Guard = request.app.state.guard
+    settings: Settings = request.app.state.settings
+    charges = await backend.usage(key.id, time.time() - DAY)
+    used = sum(charge.seconds for charge in charges)
+    reply = Usage(
+        key=key.id,
+        name=key.name,
+        scopes=list(key.scopes),
+        expires=None if key.expires is None else datetime.fromtimestamp(key.expires, UTC),
+        requests_per_minute=key.requests_per_minute,
+        requests_left=guard.work_left(key),
+        gpu_seconds_per_day=key.gpu_seconds_per_day,
+        gpu_seconds_used=round(used, 3),
+        gpu_seconds_left=round(max(0.0, key.gpu_seconds_per_day - used), 3),
+        active_jobs=await backend.active(key.id),
+        max_active_jobs=settings.max_active_jobs,
+    )
+    return Response(reply.model_dump_json(), media_type="application/json")
+
+
+@router.post(
+    "/matte",
+    openapi_extra=documents.matte_body(),
+    response_class=Response,
+    responses=documents.errors(
+        *documents.COMMON, _200=documents.binary("The subject, cut out and cropped", "image/png")
+    ),
+)
+async def matte(request: Request, key: Annotated[ApiKey, Depends(caller("generate", MATTES))]) -> Response:
+    """The picture's subject as the model will see it: PNG with transparency. Costs no GPU seconds."""
+    matter: Matter | None = request.app.state.matter
+    if matter is None:
+        raise UnavailableError("this service makes no mattes (see /health)")
+    if media_type(request) == "multipart/form-data":
+        form = await read_multipart(request)
+        if form.file is None or form.file_field != "image" or form.fields:
+            raise InvalidRequestError("send the picture as the one part, named image")
+        picture = check_picture(form.file)
+    else:
+        picture = await picture_from_base64((await read_json(request, MatteRequest)).image)
+    return Response(await matter.matte(picture.data), media_type="image/png")
+
+
+@metrics_router.get("/metrics", response_class=Response)
+async def prometheus(request: Request) -> Response:
+    """Counters in the Prometheus text format."""
+    backend: Backend = request.app.state.backend
+    return Response(request.app.state.metrics.render(backend.stats()), media_type=MEDIA_TYPE)

@@ -1,0 +1,141 @@
+"""The local server: the app over the local backend, in uvicorn."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import socket
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+
+import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from ...jobs.local import LocalBackend
+from ...jobs.worker_process import WorkerSpec
+from ..auth import KeyFile, keys_path, local_admin
+from ..config import Settings
+from ..logs import JsonFormatter, PlainFormatter
+from .app import create_app
+from .matte import MatteProcess, cheap_remover
+
+FIRST_KEY_FILE = "first-key.txt"
+GRACEFUL_CONNECTIONS = 5
+"""Seconds that open connections (such as event streams) get when the server stops."""
+
+HEAD_TIMEOUT = 20.0
+"""Seconds that a new connection may take to send the head of its first request."""
+
+
+def ensure_first_key(data_dir: Path) -> Path | None:
+    """The file with this machine's own key, made together with the key when there are no keys yet.
+
+    None when there are keys but the file is gone: secrets are stored nowhere else.
+    """
+    path = data_dir / FIRST_KEY_FILE
+    admin = local_admin(data_dir)
+    if not admin.keys():
+        _, secret = admin.create("this machine", requests_per_minute=600, gpu_seconds_per_day=86_400.0)
+        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with os.fdopen(handle, "w") as file:
+            file.write(secret + "\n")
+    return path if path.exists() else None
+
+
+def configure_logging(as_json: bool = False, level: str = "INFO") -> None:
+    """Everything to stderr, as lines for people or for machines."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(JsonFormatter() if as_json else PlainFormatter())
+    logging.basicConfig(level=level, handlers=[handler], force=True)
+
+
+class TimedConnection(H11Protocol):
+    """A connection that is closed when no whole request head came within `HEAD_TIMEOUT`.
+
+    Always h11, whatever else is installed: it bounds the head and takes nothing that is not quite HTTP.
+    """
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._head_timer = asyncio.get_running_loop().call_later(HEAD_TIMEOUT, self._give_up)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._head_timer.cancel()
+        super().connection_lost(exc)
+
+    def _give_up(self) -> None:
+        if self.cycle is None:  # uvicorn's name for a request and its reply
+            self.transport.close()
+
+
+class Server(uvicorn.Server):
+    """Tells the backend at once when a signal asks to stop, so that event streams end."""
+
+    def __init__(self, config: uvicorn.Config, backend: LocalBackend) -> None:
+        super().__init__(config)
+        self.backend = backend
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        self.backend.begin_shutdown()
+        super().handle_exit(sig, frame)
+
+
+def make_server(
+    settings: Settings, spec: WorkerSpec, matter: MatteProcess | None = None, host: str = "127.0.0.1"
+) -> Server:
+    """A server over a local backend; give it a listening socket with `run(sockets=[...])`."""
+    backend = LocalBackend(spec, settings)
+    app = create_app(backend, KeyFile(keys_path(settings.data_dir)), settings, matter)
+    config = uvicorn.Config(
+        app,
+        host=host,
+        http=TimedConnection,
+        loop="asyncio",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        lifespan="on",
+        timeout_graceful_shutdown=GRACEFUL_CONNECTIONS,
+    )
+    return Server(config, backend)
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A listening socket; port 0 picks a free one. Raises OSError when the address cannot be had."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    # with the protocol named, asyncio turns Nagle's algorithm off; without, every small reply waits 40 ms
+    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    try:
+        if os.name != "nt":  # there it would allow two servers on one port
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((host, port))
+        listener.listen(512)
+    except BaseException:
+        listener.close()
+        raise
+    return listener
+
+
+def run(
+    settings: Settings,
+    weights: str,
+    device: str = "auto",
+    host: str = "127.0.0.1",
+    port: int = 8188,
+    listening: Callable[[int], None] = lambda port: None,
+) -> int:
+    """Serve until a signal; `listening` is told the port. Returns the exit status.
+
+    Raises OSError when the port is taken, TimeoutError when another server keeps the data folder.
+    """
+    spec = WorkerSpec(options={"weights": weights, "device": device})
+    remover = cheap_remover(weights)
+    server = make_server(settings, spec, MatteProcess(remover) if remover else None, host)
+    with listen(host, port) as listener:
+        server.backend.take_folder()
+        listening(listener.getsockname()[1])
+        server.run(sockets=[listener])
+    return 0 if server.started else 1
