@@ -7,7 +7,8 @@ Start reading in `pipeline`: one call a step.
 from __future__ import annotations
 
 from .asset import GlbAsset
-from .material import ALPHA_MODES, TEXTURE_FORMATS, Material
+from .encode import TEXTURE_FORMATS
+from .material import ALPHA_MODES, Material
 from .pipeline import STEPS, to_glb
 from .presets import PRESETS, Preset
 from .report import MeshReport, StepTimes, Topology, topology

@@ -14,7 +14,7 @@ import torch
 from ..errors import ArgumentError
 from ..mesh.quality import weld
 from .export_glb import write_glb
-from .export_obj import obj_files, obj_zip
+from .export_obj import obj_files, zipped
 from .export_plain import write_ply, write_stl
 from .material import Material, check_texture_format
 from .report import MeshReport
@@ -116,7 +116,7 @@ class GlbAsset:
         files = obj_files(stem, *arrays, self.material, pictures)
         self.report.bytes["obj"] = sum(len(data) for data in files.values())
         if path is None or kind == "zip":
-            archive = obj_zip(files)
+            archive = zipped(files)
             if path is not None:
                 Path(path).write_bytes(archive)
             return archive

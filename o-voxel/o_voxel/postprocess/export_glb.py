@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from .material import MIME_TYPES, Material
+from .encode import MIME_TYPES
+from .material import Material
 from .translucency import drawing_order
 
 _FLOAT, _U16, _U32 = 5126, 5123, 5125

@@ -2,28 +2,21 @@
 
 from __future__ import annotations
 
-import zlib
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from io import BytesIO
 
 import numpy as np
 
 from ..errors import ArgumentError
+from .encode import TEXTURE_FORMATS, encode_map
 from .translucency import OPAQUE_FROM
 
 ALPHA_MODES = ("auto", "opaque", "mask", "blend")
-TEXTURE_FORMATS = ("png", "webp", "jpeg")
-MIME_TYPES = {"png": "image/png", "webp": "image/webp", "jpeg": "image/jpeg"}
-SUFFIXES = {"png": ".png", "webp": ".webp", "jpeg": ".jpg"}
-
 _TRANSLUCENT = OPAQUE_FROM * 255  # below this alpha a texel counts
 _CLEAR = 0.05 * 255
 _NEARLY_CLEAR = 0.25 * 255
 _RELEVANT_SHARE = 0.01  # of the surface
 _CUTOUT_SHARE = 0.6  # of the texels that count, that are nearly clear: a cut-out and its soft rim, not glass
-_WEBP_QUALITY = 85
-_JPEG_QUALITY = 90
 
 
 @dataclass(frozen=True)
@@ -50,43 +43,25 @@ class Material:
         return found if self.normal is None else found | {"normal": self.normal}
 
     def encoded(self, texture_format: str) -> dict[str, tuple[str, bytes]]:
-        """(format, bytes) of each picture. Alpha that the material uses is never dropped: jpeg then
-        becomes png."""
+        """(format, bytes) of each picture, as `encode` bounds their loss. Alpha that the material uses is
+        never dropped: jpeg then becomes png."""
         check_texture_format(texture_format)
-        pictures = self.pictures()
+        pictures = self.pictures() | {"base_color": self.visible_base_color}
         # The encoders release the interpreter's lock.
         with ThreadPoolExecutor(len(pictures)) as pool:
-            found = pool.map(lambda image: self._encoded(image, texture_format), pictures.values())
+            found = pool.map(lambda item: encode_map(*item, texture_format), pictures.items())
             return dict(zip(pictures, found, strict=True))
 
-    def _encoded(self, image: np.ndarray, kind: str) -> tuple[str, bytes]:
-        if image.shape[2] == 4 and (self.alpha_mode == "OPAQUE" or bool((image[..., 3] == 255).all())):
-            # glTF ignores alpha of an opaque material; other programs may not.
-            image = image[..., :3]
-        if image.shape[2] == 4 and kind == "jpeg":
-            kind = "png"
-        return kind, encode_image(image, kind)
+    @property
+    def visible_base_color(self) -> np.ndarray:
+        """[T, T, 3], or [T, T, 4] where alpha shows: glTF ignores an opaque material's, others may not."""
+        opaque = self.alpha_mode == "OPAQUE" or bool((self.base_color[..., 3] == 255).all())
+        return self.base_color[..., :3] if opaque else self.base_color
 
 
 def check_texture_format(texture_format: str) -> None:
     if texture_format not in TEXTURE_FORMATS:
         raise ArgumentError(f"texture_format {texture_format!r}: one of {', '.join(TEXTURE_FORMATS)}")
-
-
-def encode_image(image: np.ndarray, kind: str) -> bytes:
-    """uint8 [H, W, 3 or 4] as the bytes of a png, webp or jpeg file."""
-    from PIL import Image
-
-    target = BytesIO()
-    picture = Image.fromarray(np.ascontiguousarray(image))
-    if kind == "png":
-        # Runs only: baked textures hold few other repetitions, and looking for them takes four times as long.
-        picture.save(target, "PNG", compress_level=6, compress_type=zlib.Z_RLE)
-    elif kind == "webp":
-        picture.save(target, "WEBP", quality=_WEBP_QUALITY, method=4)
-    else:
-        picture.save(target, "JPEG", quality=_JPEG_QUALITY, subsampling=0)
-    return target.getvalue()
 
 
 def choose_alpha_mode(alpha_mode: str, alpha: np.ndarray) -> tuple[str, str | None]:

@@ -66,6 +66,17 @@ def test_obj_side_by_side_and_as_zip(asset: GlbAsset, tmp_path: Path) -> None:
             Image.open(tmp_path / line.split()[1]).verify()
 
 
+def test_obj_holds_plain_names_and_pictures_that_its_readers_know(asset: GlbAsset, tmp_path: Path) -> None:
+    asset.export(tmp_path / "мяч 1.obj", texture_format="webp")
+    written = {path.name for path in tmp_path.iterdir()}
+    library = (tmp_path / "1.mtl").read_text(encoding="ascii").splitlines()
+    named = {line.split(maxsplit=1)[1] for line in library if line.startswith(("map_", "norm"))}
+    assert named | {"мяч 1.obj", "1.mtl"} == written
+    assert {Path(name).suffix for name in named} <= {".png", ".jpg"}
+    assert {"map_Kd", "map_Pr", "map_Pm", "map_Bump", "norm"} <= {line.split()[0] for line in library}
+    assert (tmp_path / "мяч 1.obj").read_text().startswith("mtllib 1.mtl\n")
+
+
 def test_stl_is_a_closed_solid_z_up(asset: GlbAsset, tmp_path: Path) -> None:
     asset.export(tmp_path / "ball.stl", scale=100.0)
     solid = trimesh.load(tmp_path / "ball.stl")

@@ -1,0 +1,139 @@
+"""The maps of a material as bytes of picture files, each with the loss that its kind of data bears.
+
+Colour may lose what nobody sees; directions and metalness may not lose their edges. A lossy codec gets the
+lowest quality at which the decoded picture keeps the bound of its map, everywhere in it; where no quality
+does, the map is stored without loss. Halved chroma blurs directions and channels into one another, so JPEG is
+4:4:4.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from io import BytesIO
+
+import numpy as np
+
+TEXTURE_FORMATS = ("png", "jpeg", "webp")
+MIME_TYPES = {"png": "image/png", "webp": "image/webp", "jpeg": "image/jpeg"}
+SUFFIXES = {"png": ".png", "webp": ".webp", "jpeg": ".jpg"}
+
+COLOUR_PSNR = 40.0
+"""dB of the colour after encoding, over the whole picture."""
+NORMAL_ERROR = 3.0
+"""Degrees that 95 % of the texels of every block keep within after encoding."""
+CHANNEL_ERROR = 4.5
+"""Of 255: mean error of occlusion, roughness and metalness in every block after encoding."""
+
+_BLOCK = 64  # texels a side: a bound over the whole picture would let one detailed corner go
+_QUALITIES = (60, 70, 75, 80, 84, 87, 90, 92, 94, 96, 97, 98)
+_NORMAL_STEP = 4  # levels a lossless WebP of normals may move by half of: 1.3 degrees, a third smaller
+
+
+@dataclass(frozen=True)
+class MapKind:
+    """What an encoder may do to a map: `error` of two pictures [H, W, 3 or 4] float, at most `bound`."""
+
+    error: Callable[[np.ndarray, np.ndarray], float]
+    bound: float
+
+
+def colour_error(truth: np.ndarray, shown: np.ndarray) -> float:
+    """-PSNR in dB of the colour of all texels that are not clear."""
+    squared = (truth[..., :3] - shown[..., :3]) ** 2
+    if truth.shape[2] == 4:
+        squared = squared[truth[..., 3] > 0]
+    mean = float(squared.mean()) if squared.size else 0.0
+    return float(10 * np.log10(max(mean, 1e-9) / 255**2))
+
+
+def normal_error(truth: np.ndarray, shown: np.ndarray) -> float:
+    """Degrees: the worst block's 95th percentile."""
+    a, b = (pixels / 127.5 - 1 for pixels in (truth, shown))
+    cosine = (a * b).sum(axis=2) / np.sqrt((a * a).sum(axis=2) * (b * b).sum(axis=2)).clip(1e-6)
+    degrees = np.degrees(np.arccos(cosine.clip(-1, 1)))
+    return max(float(np.percentile(block, 95)) for block in _blocks(degrees))
+
+
+def channel_error(truth: np.ndarray, shown: np.ndarray) -> float:
+    """Of 255: the worst block's and channel's mean."""
+    error = np.abs(truth - shown)
+    return max(float(block.mean(axis=(0, 1)).max()) for block in _blocks(error))
+
+
+def _blocks(values: np.ndarray) -> list[np.ndarray]:
+    rows, columns = (range(0, side, _BLOCK) for side in values.shape[:2])
+    return [values[y : y + _BLOCK, x : x + _BLOCK] for y in rows for x in columns]
+
+
+MAP_KINDS = {
+    "base_color": MapKind(colour_error, -COLOUR_PSNR),
+    "metallic_roughness": MapKind(channel_error, CHANNEL_ERROR),
+    "normal": MapKind(normal_error, NORMAL_ERROR),
+}
+
+
+def encode_map(name: str, image: np.ndarray, texture_format: str) -> tuple[str, bytes]:
+    """(format, bytes) of the map `name` of MAP_KINDS, uint8 [H, W, 3 or 4].
+
+    JPEG has no alpha: such a picture becomes PNG.
+    """
+    if texture_format == "png" or (texture_format == "jpeg" and image.shape[2] == 4):
+        return "png", encode_png(image)
+    save = _jpeg if texture_format == "jpeg" else _webp
+    lossy = _smallest_within(MAP_KINDS[name], image, save)
+    if texture_format == "jpeg":
+        return ("png", encode_png(image)) if lossy is None else ("jpeg", lossy)
+    stored = image
+    if name == "normal":
+        stored = (np.rint((image - 128.0) / _NORMAL_STEP) * _NORMAL_STEP + 128).clip(0, 255).astype(np.uint8)
+    return "webp", lossy if lossy is not None else _webp(stored, None)
+
+
+def encode_png(image: np.ndarray) -> bytes:
+    """uint8 [H, W], [H, W, 3] or [H, W, 4] as the bytes of a PNG file."""
+    # Runs only: baked textures hold few other repetitions, and looking for them takes four times as long.
+    return _saved(image, "PNG", compress_level=6, compress_type=zlib.Z_RLE)
+
+
+def _jpeg(image: np.ndarray, quality: int) -> bytes:
+    return _saved(image, "JPEG", quality=quality, subsampling=0, optimize=True)
+
+
+def _webp(image: np.ndarray, quality: int | None) -> bytes:
+    if quality is None:
+        return _saved(image, "WEBP", lossless=True, quality=40, method=2)
+    return _saved(image, "WEBP", quality=quality, method=4, use_sharp_yuv=True)
+
+
+def _smallest_within(
+    kind: MapKind, image: np.ndarray, save: Callable[[np.ndarray, int], bytes]
+) -> bytes | None:
+    """The encoding at the lowest quality that keeps the bound, by bisection; None where none does."""
+    truth = image.astype(np.float32)
+    found, low, high = None, 0, len(_QUALITIES)
+    while low < high:
+        middle = (low + high) // 2
+        data = save(image, _QUALITIES[middle])
+        if kind.error(truth, decoded(data, image.shape[2])) <= kind.bound:
+            found, high = data, middle
+        else:
+            low = middle + 1
+    return found
+
+
+def decoded(data: bytes, channels: int = 3) -> np.ndarray:
+    """Pixels [H, W, channels] float32 of an encoded picture."""
+    from PIL import Image
+
+    with Image.open(BytesIO(data)) as picture:
+        return np.asarray(picture.convert("RGBA" if channels == 4 else "RGB"), dtype=np.float32)
+
+
+def _saved(image: np.ndarray, kind: str, **options: object) -> bytes:
+    from PIL import Image
+
+    target = BytesIO()
+    Image.fromarray(np.ascontiguousarray(image)).save(target, kind, **options)
+    return target.getvalue()

@@ -1,0 +1,93 @@
+"""What encoding costs each kind of map, on the hardest detail: ridges and stripes a few texels wide."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from o_voxel.postprocess.encode import (
+    CHANNEL_ERROR,
+    COLOUR_PSNR,
+    NORMAL_ERROR,
+    decoded,
+    encode_map,
+    normal_error,
+)
+
+rows, columns = np.mgrid[:256, :256]
+FORMATS = ["png", "jpeg", "webp"]
+
+
+def ridges() -> np.ndarray:
+    """A normal map [256, 256, 3] that turns by 60 degrees every three texels, in one corner only."""
+    x = np.where((columns // 3) % 2 == 0, 0.5, -0.5) * ((rows < 64) & (columns < 64))
+    normal = np.stack([x, np.zeros_like(x), np.sqrt(1 - x**2)], axis=-1)
+    return (normal * 127.5 + 128).clip(0, 255).astype(np.uint8)
+
+
+def stripes() -> np.ndarray:
+    """Occlusion, roughness, metalness [256, 256, 3]: metal and plastic every four texels, in a corner."""
+    metal = ((columns // 4) % 2 == 0) & (rows < 64) & (columns < 64)
+    return np.stack([np.full_like(rows, 255), np.where(metal, 40, 220), metal * 255], axis=-1).astype(
+        np.uint8
+    )
+
+
+def checks() -> np.ndarray:
+    """Colour [256, 256, 3] with red and cyan checks of two texels and a smooth rest."""
+    red = ((rows // 2 + columns // 2) % 2 == 0)[..., None]
+    smooth = np.stack([rows, columns, 255 - rows], axis=-1)
+    return np.where(rows[..., None] < 128, np.where(red, [200, 30, 30], [30, 200, 200]), smooth).astype(
+        np.uint8
+    )
+
+
+def read(encoded: tuple[str, bytes], channels: int = 3) -> np.ndarray:
+    return decoded(encoded[1], channels)
+
+
+@pytest.mark.parametrize("texture_format", FORMATS)
+def test_normals_keep_their_ridges(texture_format: str) -> None:
+    shown = read(encode_map("normal", ridges(), texture_format))
+    truth = ridges().astype(np.float32)
+    assert normal_error(truth[:64, :64], shown[:64, :64]) <= NORMAL_ERROR
+    a, b = (pixels[:64, :64] / 127.5 - 1 for pixels in (truth, shown))
+    cosine = (a * b).sum(-1) / np.linalg.norm(a, axis=-1) / np.linalg.norm(b, axis=-1)
+    assert np.percentile(np.degrees(np.arccos(cosine.clip(-1, 1))), 95) <= 3.0
+
+
+@pytest.mark.parametrize("texture_format", FORMATS)
+def test_metal_stays_in_its_stripes(texture_format: str) -> None:
+    shown = read(encode_map("metallic_roughness", stripes(), texture_format))
+    error = np.abs(shown - stripes())[:64, :64].mean(axis=(0, 1))
+    assert (error <= CHANNEL_ERROR).all()
+    assert (error < 5).all()
+
+
+@pytest.mark.parametrize("texture_format", FORMATS)
+def test_colour_keeps_40_db(texture_format: str) -> None:
+    shown = read(encode_map("base_color", checks(), texture_format))
+    assert 10 * np.log10(255**2 / max(((shown - checks()) ** 2).mean(), 1e-9)) >= COLOUR_PSNR
+
+
+def test_smooth_maps_are_small() -> None:
+    """The bound decides the size: a flat normal map costs a hundredth of a detailed one."""
+    flat = np.full((256, 256, 3), (128, 128, 255), np.uint8)
+    for texture_format in ("jpeg", "webp"):
+        assert len(encode_map("normal", flat, texture_format)[1]) < 3000
+
+
+@pytest.mark.parametrize("texture_format", FORMATS)
+def test_alpha_is_kept_exactly(texture_format: str) -> None:
+    alpha = np.where(rows[..., None] < 100, 90, 255).astype(np.uint8)
+    image = np.concatenate([checks(), alpha], axis=-1)
+    kind, data = encode_map("base_color", image, texture_format)
+    assert kind != "jpeg"
+    np.testing.assert_array_equal(decoded(data, 4)[..., 3], alpha[..., 0])
+
+
+@pytest.mark.parametrize("size", [1, 7, 65])
+def test_any_size(size: int) -> None:
+    image = np.random.default_rng(size).integers(0, 256, (size, size, 3), dtype=np.uint8)
+    for name in ("base_color", "metallic_roughness", "normal"):
+        for texture_format in FORMATS:
+            assert read(encode_map(name, image, texture_format)).shape == (size, size, 3)
