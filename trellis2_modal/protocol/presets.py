@@ -21,7 +21,7 @@ PRESETS: dict[PresetName, Preset] = {
     "web": Preset(
         "Web",
         "Opens fast in a browser.",
-        {"decimation_target": 50_000, "texture_size": 1_024, "texture_format": "webp", "remesh": False},
+        {"decimation_target": 50_000, "texture_size": 1_024, "texture_format": "jpeg", "remesh": False},
     ),
     "game": Preset(
         "Game",

@@ -19,7 +19,7 @@ PREFERRED_PIPELINE_TYPES: tuple[PipelineType, ...] = ("1024_cascade", "1024", "5
 
 Preview = Literal["none", "video", "frames"]
 AlphaMode = Literal["auto", "opaque", "mask", "blend"]
-TextureFormat = Literal["webp", "png", "jpeg"]
+TextureFormat = Literal["jpeg", "png", "webp"]
 AssetFormat = Literal["glb", "obj", "stl", "ply"]
 JobKind = Literal["generate", "extract"]
 
@@ -208,9 +208,9 @@ class ExtractSettings(Strict):
         json_schema_extra={"group": "Material"},
     )
     texture_format: TextureFormat = Field(
-        "webp",
+        "jpeg",
         title="Texture format",
-        description="webp is smallest; png and jpeg open in older viewers.",
+        description="jpeg and png open everywhere, png without loss; webp is smallest, where it is read.",
         json_schema_extra={"group": "Material"},
     )
     remesh: bool = Field(

@@ -77,7 +77,8 @@ def to_glb(
             has them; without effect here (for a bar, use `progress`).
         verbose: log each step at INFO instead of DEBUG.
         alpha_mode: auto, opaque, mask or blend; auto keeps an asset without transparent parts opaque.
-        texture_format: png (opens everywhere), webp (smallest; viewers need EXT_texture_webp) or jpeg.
+        texture_format: png (exact), jpeg (png where that would cost too much, and for alpha) or webp
+            (smallest; viewers need EXT_texture_webp). `encode` states what is lost.
         normal_map: bake the dense surface's normals, and export tangents.
         outer_shell: with `remesh`, keep only the skin that the outside can reach. None: unless the asset is
             translucent, when inner walls show.

@@ -25,7 +25,7 @@ class Preset:
 # trellis2_modal.protocol.presets has the same budgets; a test compares them.
 PRESETS: dict[str, Preset] = {
     # A page: small to load, still good at full screen.
-    "web": Preset(50_000, 1024, remesh=False, remesh_project=0.9, texture_format="webp", normal_map=True),
+    "web": Preset(50_000, 1024, remesh=False, remesh_project=0.9, texture_format="jpeg", normal_map=True),
     # An engine: a real-time hero object; PNG because importers recompress.
     "game": Preset(100_000, 2048, remesh=False, remesh_project=0.9, texture_format="png", normal_map=True),
     # A phone or AR quick look: small everywhere; every phone decodes JPEG.
