@@ -51,7 +51,8 @@ def zipped(files: Files) -> bytes:
 def _pictures(name: str, material: Material, texture_format: str) -> tuple[list[tuple[str, str]], Files]:
     """(key of the .mtl, file name) pairs and the files; OBJ wants roughness and metalness apart."""
     encoded = material.encoded(texture_format if texture_format in ("png", "jpeg") else "jpeg")
-    roles, files = [], {}
+    roles: list[tuple[str, str]] = []
+    files: Files = {}
 
     def add(label: str, kind: str, data: bytes, *keys: str) -> None:
         file = f"{name}_{label}{SUFFIXES[kind]}"

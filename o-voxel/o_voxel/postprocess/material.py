@@ -49,7 +49,7 @@ class Material:
         pictures = self.pictures() | {"base_color": self.visible_base_color}
         # The encoders release the interpreter's lock.
         with ThreadPoolExecutor(len(pictures)) as pool:
-            found = pool.map(lambda item: encode_map(*item, texture_format), pictures.items())
+            found = pool.map(lambda name: encode_map(name, pictures[name], texture_format), pictures)
             return dict(zip(pictures, found, strict=True))
 
     @property
