@@ -22,7 +22,7 @@ def checks() -> None:
 
 def test_golden_files_are_there() -> None:
     folders = {Path(name).parent.name for name in golden_files(GOLDEN)}
-    assert folders == {"models", "geometry"}
+    assert folders == {"models", "geometry", "pixal"}
 
 
 @pytest.mark.parametrize("name", golden_files(GOLDEN))

@@ -2,7 +2,8 @@
 
 Trellis2Error
 ├── InvalidArgumentError (ValueError)   a parameter outside what the call accepts
-│   └── UnsupportedPipelineError        a pipeline type whose models are not loaded
+│   ├── UnsupportedPipelineError        a pipeline type whose models are not loaded
+│   └── InvalidCameraError              a field of view, a matrix or a set of views that cannot be
 ├── InvalidImageError (ValueError)      a picture that cannot be used: unreadable, empty matte, too small
 ├── CheckpointError                     missing, extra, misshapen or truncated weights or configs
 ├── EmptyStructureError                 the sparse structure came out without a single voxel
@@ -24,6 +25,10 @@ class InvalidArgumentError(Trellis2Error, ValueError):
 
 class UnsupportedPipelineError(InvalidArgumentError):
     """The pipeline type is unknown, or the loaded weights lack a model that it needs."""
+
+
+class InvalidCameraError(InvalidArgumentError):
+    """A field of view, a camera matrix or a set of views cannot be what it is said to be."""
 
 
 class InvalidImageError(Trellis2Error, ValueError):

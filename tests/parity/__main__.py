@@ -8,7 +8,7 @@ from pathlib import Path
 
 from .check import Comparison, find_check
 
-CHECK_MODULES = ("models", "pipeline", "geometry")
+CHECK_MODULES = ("models", "pipeline", "geometry", "pixal")
 AUXILIARY = {"manifest.json"}
 
 
@@ -19,7 +19,7 @@ def load_checks() -> None:
 
 def golden_files(folder: Path) -> list[str]:
     """Paths relative to the folder of every golden file, sorted."""
-    kinds = ("models", "geometry")
+    kinds = ("models", "geometry", "pixal")
     found = (p for kind in kinds for p in (folder / kind).glob("*") if p.name not in AUXILIARY)
     return sorted(p.relative_to(folder).as_posix() for p in found)
 
@@ -33,7 +33,7 @@ def main(folder: Path) -> int:
     load_checks()
     files = golden_files(folder)
     if not files:
-        print(f"no golden files under {folder}/models or {folder}/geometry")
+        print(f"no golden files under {folder}/models, geometry or pixal")
         return 2
     misses = 0
     for relative in files:

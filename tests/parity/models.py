@@ -116,7 +116,7 @@ class Golden:
         ]
 
 
-def _no_grad(function: Callable[[Path], list[Comparison]]) -> Callable[[Path], list[Comparison]]:
+def no_grad(function: Callable[[Path], list[Comparison]]) -> Callable[[Path], list[Comparison]]:
     def run(path: Path) -> list[Comparison]:
         with torch.no_grad():
             return function(path)
@@ -128,7 +128,7 @@ def _no_grad(function: Callable[[Path], list[Comparison]]) -> Callable[[Path], l
 
 
 @check("models/timestep_embedding*.npz")
-@_no_grad
+@no_grad
 def timestep_embedding(path: Path) -> list[Comparison]:
     g = Golden(path)
     t = g.tensor("in/t")
@@ -137,21 +137,21 @@ def timestep_embedding(path: Path) -> list[Comparison]:
 
 
 @check("models/pixel_shuffle*.npz")
-@_no_grad
+@no_grad
 def pixel_shuffle(path: Path) -> list[Comparison]:
     g = Golden(path)
     return [exact("out/y", pixel_shuffle_3d(g.tensor("in/x"), 2).numpy(), g.array("out/y"))]
 
 
 @check("models/sparse_conv*.npz")
-@_no_grad
+@no_grad
 def sparse_conv(path: Path) -> list[Comparison]:
     g = Golden(path)
     return g.compare("out/y", g.build(SparseConv3d)(g.sparse("in/x")))
 
 
 @check("models/sparse_std*.npz")
-@_no_grad
+@no_grad
 def sparse_std(path: Path) -> list[Comparison]:
     g = Golden(path)
     x = SparseTensor(g.tensor("in/feats"), g.tensor("in/coords"))
@@ -159,7 +159,7 @@ def sparse_std(path: Path) -> list[Comparison]:
 
 
 @check("models/dense_block*.npz")
-@_no_grad
+@no_grad
 def dense_block(path: Path) -> list[Comparison]:
     g = Golden(path)
     block = g.build(ModulatedTransformerCrossBlock)
@@ -201,14 +201,14 @@ def dense_block(path: Path) -> list[Comparison]:
 
 
 @check("models/convnext_block*.npz")
-@_no_grad
+@no_grad
 def convnext_block(path: Path) -> list[Comparison]:
     g = Golden(path)
     return g.compare("out/y", g.build(SparseConvNeXtBlock3d)(g.sparse("in/x")))
 
 
 @check("models/s2c_block*.npz")
-@_no_grad
+@no_grad
 def s2c_block(path: Path) -> list[Comparison]:
     g = Golden(path)
     results = g.compare("out/y", g.build(SparseResBlockS2C3d)(g.sparse("in/x")))
@@ -218,7 +218,7 @@ def s2c_block(path: Path) -> list[Comparison]:
 
 
 @check("models/c2s_block_cached*.npz")
-@_no_grad
+@no_grad
 def c2s_block_cached(path: Path) -> list[Comparison]:
     g = Golden(path)
     fine, coarse = g.tensor("w/down.norm1.weight").numel(), g.tensor("w/up.norm1.weight").numel()
@@ -229,7 +229,7 @@ def c2s_block_cached(path: Path) -> list[Comparison]:
 
 
 @check("models/c2s_block_guided*.npz")
-@_no_grad
+@no_grad
 def c2s_block_guided(path: Path) -> list[Comparison]:
     g = Golden(path)
     x = g.sparse("in/x")
@@ -237,7 +237,7 @@ def c2s_block_guided(path: Path) -> list[Comparison]:
 
 
 @check("models/c2s_block_pred*.npz")
-@_no_grad
+@no_grad
 def c2s_block_pred(path: Path) -> list[Comparison]:
     g = Golden(path)
     y, logits = g.build(SparseResBlockC2S3d)(g.sparse("in/x"))
@@ -248,7 +248,7 @@ def c2s_block_pred(path: Path) -> list[Comparison]:
 
 
 @check("models/ss_flow*.npz")
-@_no_grad
+@no_grad
 def ss_flow(path: Path) -> list[Comparison]:
     g = Golden(path)
     inputs = g.tensor("in/x"), g.tensor("in/t"), g.tensor("in/cond")
@@ -262,7 +262,7 @@ def ss_flow(path: Path) -> list[Comparison]:
 
 
 @check("models/slat_flow*.npz")
-@_no_grad
+@no_grad
 def slat_flow(path: Path) -> list[Comparison]:
     g = Golden(path)
     x, t, cond = g.sparse("in/x"), g.tensor("in/t"), g.tensor("in/cond")
@@ -282,7 +282,7 @@ def slat_flow(path: Path) -> list[Comparison]:
 
 
 @check("models/ss_decoder*.npz")
-@_no_grad
+@no_grad
 def ss_decoder(path: Path) -> list[Comparison]:
     g = Golden(path)
     z = g.tensor("in/z")
@@ -294,7 +294,7 @@ def ss_decoder(path: Path) -> list[Comparison]:
 
 
 @check("models/ss_encoder*.npz")
-@_no_grad
+@no_grad
 def ss_encoder(path: Path) -> list[Comparison]:
     g = Golden(path)
     z, mean, logvar = g.build(SparseStructureEncoder, use_fp16=False)(
@@ -304,7 +304,7 @@ def ss_encoder(path: Path) -> list[Comparison]:
 
 
 @check("models/fdg_encoder*.npz")
-@_no_grad
+@no_grad
 def fdg_encoder(path: Path) -> list[Comparison]:
     g = Golden(path)
     vertices = SparseTensor(g.tensor("in/vertices"), g.tensor("in/coords"))
@@ -315,7 +315,7 @@ def fdg_encoder(path: Path) -> list[Comparison]:
 
 
 @check("models/fdg_decoder*.npz")
-@_no_grad
+@no_grad
 def fdg_decoder(path: Path) -> list[Comparison]:
     g = Golden(path)
     x = g.sparse("in/x")
@@ -342,7 +342,7 @@ def fdg_decoder(path: Path) -> list[Comparison]:
 
 
 @check("models/tex_decoder_guided*.npz")
-@_no_grad
+@no_grad
 def tex_decoder_guided(path: Path) -> list[Comparison]:
     g = Golden(path)
     x = g.sparse("in/x")
@@ -357,7 +357,7 @@ def tex_decoder_guided(path: Path) -> list[Comparison]:
 
 
 @check("models/tex_vae_roundtrip*.npz")
-@_no_grad
+@no_grad
 def tex_vae_roundtrip(path: Path) -> list[Comparison]:
     g = Golden(path)
     encoder: Model = g.build(SparseUnetVaeEncoder, "enc.", g.config["enc"], use_fp16=False)

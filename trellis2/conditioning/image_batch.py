@@ -28,6 +28,12 @@ def image_batch(images: torch.Tensor | Sequence[Image.Image], size: int) -> torc
     return torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous()  # [B, 3, S, S]
 
 
+def view_tensor(image: Image.Image, size: int) -> torch.Tensor:
+    """A posed view (RGBA) on black, float32 `[3, size, size]` in 0..1: resized, then times its matte."""
+    pixels = np.asarray(image.resize((size, size), Image.Resampling.LANCZOS)).astype(np.float32) / 255
+    return torch.from_numpy(pixels[:, :, :3] * pixels[:, :, 3:]).permute(2, 0, 1).contiguous()
+
+
 def normalize_imagenet(batch: torch.Tensor) -> torch.Tensor:
     """Subtract ImageNet's mean colour and divide by its spread."""
     mean, std = _statistics(batch.device)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from PIL import Image
@@ -12,6 +12,7 @@ from .images import check_size, to_rgb_or_rgba
 
 MAX_SIDE = 1024
 SUBJECT_ALPHA = 0.8 * 255  # pixels above this belong to the subject when its box is measured
+PIXEL_ALIGNED_MARGIN = 1.1  # side of the crop in sides of the subject's box, for pixel-aligned flows
 
 BackgroundRemover = Callable[[Image.Image], Image.Image]
 
@@ -21,14 +22,22 @@ def has_alpha(image: Image.Image) -> bool:
     return image.mode == "RGBA" and int(np.asarray(image.getchannel("A")).min()) < 255
 
 
-def preprocess_image(image: Image.Image, remove_background: BackgroundRemover | None = None) -> Image.Image:
+def preprocess_image(
+    image: Image.Image, remove_background: BackgroundRemover | None = None, margin: float = 1.0
+) -> Image.Image:
     """The subject, cropped to a square around it and multiplied by its matte, as an RGB picture on black.
 
     A picture without a matte of its own goes through `remove_background` (RGB in, RGBA out). The longer side
-    is first brought down to 1024. The crop may leave the picture; outside is black. Raises
-    `InvalidImageError` when the matte shows no subject, `InvalidArgumentError` when a matte is needed and
-    there is no remover.
+    is first brought down to 1024. The crop is `margin` times the subject's longer side; it may leave the
+    picture, outside is black. Raises `InvalidImageError` when the matte shows no subject,
+    `InvalidArgumentError` when a matte is needed and there is no remover.
     """
+    matted = with_matte(image, remove_background)
+    return composite_on_black(matted.crop(subject_square(matted, margin)))
+
+
+def with_matte(image: Image.Image, remove_background: BackgroundRemover | None = None) -> Image.Image:
+    """The whole picture as RGBA with a matte, its own or the remover's; errors as for `preprocess_image`."""
     check_size(image)
     if image.mode not in ("RGB", "RGBA"):
         image = to_rgb_or_rgba(image)
@@ -43,7 +52,7 @@ def preprocess_image(image: Image.Image, remove_background: BackgroundRemover | 
         image = remove_background(image.convert("RGB"))
         if image.mode != "RGBA":
             raise InvalidArgumentError(f"the background remover must return RGBA, got {image.mode}")
-    return composite_on_black(image.crop(subject_square(image)))
+    return image
 
 
 def limit_size(image: Image.Image) -> Image.Image:
@@ -56,10 +65,10 @@ def limit_size(image: Image.Image) -> Image.Image:
     return image.resize(size, Image.Resampling.LANCZOS)
 
 
-def subject_square(image: Image.Image) -> tuple[float, float, float, float]:
-    """The square (left, top, right, bottom) around the pixels whose alpha is above `SUBJECT_ALPHA`.
+def subject_box(image: Image.Image) -> tuple[int, int, int, int]:
+    """First and last column and row (x0, y0, x1, y1) of the pixels whose alpha is above `SUBJECT_ALPHA`.
 
-    Edges may be half-integers: Pillow's crop rounds each half to even, as the published preprocessing does.
+    Raises `InvalidImageError` when there are none, or next to none.
     """
     alpha = np.asarray(image.getchannel("A"))
     rows, columns = np.nonzero(alpha > SUBJECT_ALPHA)
@@ -69,14 +78,42 @@ def subject_square(image: Image.Image) -> tuple[float, float, float, float]:
             f"(the largest is {int(alpha.max())}): the image is fully transparent or shows no subject"
         )
     x0, x1, y0, y1 = int(columns.min()), int(columns.max()), int(rows.min()), int(rows.max())
-    half = max(x1 - x0, y1 - y0) // 2
-    if half < 1:
+    if max(x1 - x0, y1 - y0) < 2:
         raise InvalidImageError(
             f"the subject covers only {x1 - x0 + 1}x{y1 - y0 + 1} pixels of {image.width}x{image.height}; "
             "use a picture in which it fills more of the frame"
         )
-    centre_x, centre_y = (x0 + x1) / 2, (y0 + y1) / 2
+    return x0, y0, x1, y1
+
+
+def subject_square(image: Image.Image, margin: float = 1.0) -> tuple[float, float, float, float]:
+    """The square (left, top, right, bottom) around the subject, `margin` times its longer side.
+
+    Edges may be half-integers: Pillow's crop rounds each half to even, as the published preprocessing does.
+    """
+    x0, y0, x1, y1 = subject_box(image)
+    return square_around(x0, y0, x1, y1, int(margin * max(x1 - x0, y1 - y0)))
+
+
+def square_around(x0: int, y0: int, x1: int, y1: int, side: int) -> tuple[float, float, float, float]:
+    """The square (left, top, right, bottom) of about `side` around the middle of a box."""
+    centre_x, centre_y, half = (x0 + x1) / 2, (y0 + y1) / 2, side // 2
     return centre_x - half, centre_y - half, centre_x + half, centre_y + half
+
+
+def framed_together(views: Sequence[Image.Image], margin: float) -> list[Image.Image]:
+    """Level views (RGBA) of one object cropped to squares of one scale, RGBA still.
+
+    All show the same height, so each is scaled by its subject's; the subject's longest side over all views is
+    1/`margin` of the frame.
+    """
+    boxes = [subject_box(view) for view in views]
+    heights = [max(1, y1 - y0) for _, y0, _, y1 in boxes]
+    longest = max(max(x1 - x0, h) / h for (x0, _, x1, _), h in zip(boxes, heights, strict=True))
+    return [
+        view.crop(square_around(*box, int(margin * longest * height)))
+        for view, box, height in zip(views, boxes, heights, strict=True)
+    ]
 
 
 def composite_on_black(image: Image.Image) -> Image.Image:

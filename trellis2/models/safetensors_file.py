@@ -17,6 +17,7 @@ import torch
 from ..errors import CheckpointError
 
 _DTYPES = {
+    "C64": torch.complex64,
     "F64": torch.float64,
     "F32": torch.float32,
     "F16": torch.float16,
