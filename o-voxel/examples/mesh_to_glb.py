@@ -10,7 +10,7 @@ import argparse
 import torch
 import trimesh
 from o_voxel.convert import flexible_dual_grid_to_mesh, mesh_to_flexible_dual_grid
-from o_voxel.postprocess import PRESETS, to_glb
+from o_voxel.postprocess import to_glb
 
 BOX = [[-0.5] * 3, [0.5] * 3]
 LAYOUT = {"base_color": slice(0, 3), "metallic": slice(3, 4), "roughness": slice(4, 5), "alpha": slice(5, 6)}
@@ -21,7 +21,8 @@ def main() -> None:
     parser.add_argument("mesh")
     parser.add_argument("output", help=".glb, .obj, .stl or .ply")
     parser.add_argument("--resolution", type=int, default=256)
-    parser.add_argument("--preset", choices=sorted(PRESETS), default="web")
+    parser.add_argument("--faces", type=int, default=50_000)
+    parser.add_argument("--texture-size", type=int, default=1024)
     options = parser.parse_args()
 
     loaded = trimesh.load(options.mesh, force="mesh")
@@ -44,7 +45,9 @@ def main() -> None:
         LAYOUT,
         BOX,
         grid_size=resolution,
-        **PRESETS[options.preset].arguments(),
+        decimation_target=options.faces,
+        texture_size=options.texture_size,
+        normal_map=True,
         progress=lambda step, index, count: print(f"{index + 1}/{count} {step}"),
     )
     asset.export(options.output)

@@ -21,22 +21,45 @@ PRESETS: dict[PresetName, Preset] = {
     "web": Preset(
         "Web",
         "Opens fast in a browser.",
-        {"decimation_target": 50_000, "texture_size": 1_024, "texture_format": "jpeg", "remesh": False},
+        {
+            "decimation_target": 50_000,
+            "texture_size": 1_024,
+            "texture_format": "jpeg",
+            "remesh": False,
+            "normal_map": True,
+        },
     ),
     "game": Preset(
         "Game",
         "A prop for a PC or console engine; textures that every engine imports.",
-        {"decimation_target": 100_000, "texture_size": 2_048, "texture_format": "png", "remesh": False},
+        {
+            "decimation_target": 100_000,
+            "texture_size": 2_048,
+            "texture_format": "png",
+            "remesh": False,
+            "normal_map": True,
+        },
     ),
     "mobile": Preset(
         "Mobile",
         "Small in memory and download.",
-        {"decimation_target": 15_000, "texture_size": 1_024, "texture_format": "jpeg", "remesh": False},
+        {
+            "decimation_target": 15_000,
+            "texture_size": 1_024,
+            "texture_format": "jpeg",
+            "remesh": False,
+            "normal_map": True,
+        },
     ),
     "print": Preset(
         "3D print",
         "A closed outer shell without inner voids, as STL.",
-        {"decimation_target": 300_000, "texture_size": 1_024, "remesh": True, "format": "stl"},
+        {
+            "decimation_target": 300_000,
+            "texture_size": 1_024,
+            "remesh": True,
+            "outer_shell": True,
+            "format": "stl",
+        },
     ),
 }
-"""`o_voxel.postprocess.PRESETS` has the same budgets; a test compares them."""

@@ -31,6 +31,18 @@ SAMPLER_STAGES = {
 }
 """Prefix of the request's fields, and the argument of `Pipeline.run` that they become."""
 
+SAMPLER_FIELDS = {
+    f"{prefix}_{field}": (argument, parameter)
+    for prefix, argument in SAMPLER_STAGES.items()
+    for field, parameter in (
+        ("sampling_steps", "steps"),
+        ("guidance_strength", "guidance_strength"),
+        ("guidance_rescale", "guidance_rescale"),
+        ("rescale_t", "rescale_t"),
+    )
+}
+"""Request fields that override the weights' own setting when they are set: argument and parameter of each."""
+
 
 class Strict(BaseModel):
     """Unknown fields are refused by name; infinities and NaN are refused."""
@@ -132,24 +144,20 @@ class GenerateSettings(Strict):
     tex_slat_rescale_t: float = _rescale_t(TEXTURE, 3.0)
 
     def sampler_params(self) -> dict[str, dict[str, float]]:
-        """The three `*_sampler_params` arguments of `Trellis2ImageTo3DPipeline.run`.
+        """The three `*_sampler_params` arguments of `Trellis2ImageTo3DPipeline.run`: what was set, only.
 
-        A field at its default is left out, so that the weights' own setting holds: the published weights have
-        these very numbers in their pipeline.json, and smaller ones were tuned to others.
+        For the rest the weights' own settings hold: the published weights have the defaults above in their
+        pipeline.json, smaller ones were tuned to others.
         """
-        names = {
-            "sampling_steps": "steps",
-            "guidance_strength": "guidance_strength",
-            "guidance_rescale": "guidance_rescale",
-            "rescale_t": "rescale_t",
-        }
-        asked = {k: v for k, v in self if v != type(self).model_fields[k].default}
-        return {
-            argument: {
-                ours: asked[name] for field, ours in names.items() if (name := f"{prefix}_{field}") in asked
-            }
-            for prefix, argument in SAMPLER_STAGES.items()
-        }
+        params: dict[str, dict[str, float]] = {argument: {} for argument in SAMPLER_STAGES.values()}
+        for name, (argument, parameter) in SAMPLER_FIELDS.items():
+            if name in self.model_fields_set:
+                params[argument][parameter] = getattr(self, name)
+        return params
+
+    def given(self) -> dict[str, Any]:
+        """The settings as a job keeps them: sampler fields only where they were set, everything else."""
+        return self.model_dump(exclude=SAMPLER_FIELDS.keys() - self.model_fields_set)
 
 
 class GenerateRequest(GenerateSettings):
@@ -170,7 +178,10 @@ class GenerateRequest(GenerateSettings):
 
 
 class ExtractSettings(Strict):
-    """Everything about an extraction but the state."""
+    """Everything about an extraction but the state.
+
+    A field goes to the argument of its name of `o_voxel.postprocess.to_glb` or of `GlbAsset.export`.
+    """
 
     simplify: PresetName | None = Field(
         None,
@@ -213,6 +224,12 @@ class ExtractSettings(Strict):
         description="jpeg and png open everywhere, png without loss; webp is smallest, where it is read.",
         json_schema_extra={"group": "Material"},
     )
+    normal_map: bool = Field(
+        False,
+        title="Normal map",
+        description="Bake the fine surface's normals, so that few faces still show its detail.",
+        json_schema_extra={"group": "Material"},
+    )
     remesh: bool = Field(
         True,
         title="Remesh",
@@ -234,6 +251,12 @@ class ExtractSettings(Strict):
         title="Remesh projection",
         description="How far the rebuilt surface is pulled back onto the original.",
         json_schema_extra=_slider("Remeshing", 0.05),
+    )
+    outer_shell: bool | None = Field(
+        None,
+        title="Outer shell only",
+        description="With Remesh: drop what the outside cannot reach; left out: unless it is translucent.",
+        json_schema_extra={"group": "Remeshing"},
     )
 
     def resolved(self) -> ExtractSettings:

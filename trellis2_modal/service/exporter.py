@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import io
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -63,13 +65,8 @@ class RealStudio:
 
     def asset(self, mesh: Any, settings: ExtractSettings, monitor: Monitor) -> tuple[bytes, dict[str, Any]]:
         """The exported file and the mesh report."""
-        from o_voxel.postprocess import PRESETS, to_glb
+        from o_voxel.postprocess import GlbAsset, to_glb
 
-        extra: dict[str, Any] = {}
-        if settings.simplify is not None:
-            preset = PRESETS[settings.simplify]
-            extra["normal_map"] = preset.normal_map
-            extra["outer_shell"] = preset.outer_shell if settings.remesh else None
         asset = to_glb(
             mesh.vertices,
             mesh.faces,
@@ -78,19 +75,20 @@ class RealStudio:
             mesh.layout,
             aabb=[[-0.5, -0.5, -0.5], [0.5, 0.5, 0.5]],
             voxel_size=mesh.voxel_size,
-            decimation_target=settings.decimation_target,
-            texture_size=settings.texture_size,
-            remesh=settings.remesh,
-            remesh_band=settings.remesh_band,
-            remesh_project=settings.remesh_project,
-            alpha_mode=settings.alpha_mode,
-            texture_format=settings.texture_format,
             progress=lambda step, index, count: monitor.step(step, index, count),
-            **extra,
+            **arguments(settings, to_glb),
         )
         monitor.check()
-        data = asset.export(file_type=settings.format)
+        data = asset.export(file_type=settings.format, **arguments(settings, GlbAsset.export))
         return data, _plain(dataclasses.asdict(asset.report))
+
+
+def arguments(settings: ExtractSettings, function: Callable[..., Any]) -> dict[str, Any]:
+    """The settings that `function` has arguments for, by name."""
+    values = {name: value for name, value in settings if name in inspect.signature(function).parameters}
+    if not settings.remesh:  # only a remeshed surface is surely closed
+        values.pop("outer_shell", None)
+    return values
 
 
 def _plain(value: Any) -> Any:

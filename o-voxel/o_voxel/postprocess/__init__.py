@@ -10,18 +10,15 @@ from .asset import GlbAsset
 from .encode import TEXTURE_FORMATS
 from .material import ALPHA_MODES, Material
 from .pipeline import STEPS, to_glb
-from .presets import PRESETS, Preset
 from .report import MeshReport, StepTimes, Topology, topology
 
 __all__ = [
     "ALPHA_MODES",
-    "PRESETS",
     "STEPS",
     "TEXTURE_FORMATS",
     "GlbAsset",
     "Material",
     "MeshReport",
-    "Preset",
     "StepTimes",
     "Topology",
     "to_glb",

@@ -9,7 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from o_voxel.postprocess import PRESETS, GlbAsset, to_glb
+from o_voxel.postprocess import GlbAsset, to_glb
+
+from trellis2_modal.protocol.presets import PRESETS, PresetName
+from trellis2_modal.protocol.requests import ExtractSettings
+from trellis2_modal.service.exporter import arguments
 
 from .objects import attributes, box, decoded, sphere
 from .test_bad_input import soup
@@ -72,12 +76,13 @@ def test_solid_behind_glass(globe_arguments: dict[str, Any], tmp_path: Path) -> 
         assert result["three"]["meshes"][1]["transparent"]
 
 
-@pytest.mark.parametrize("preset", sorted(PRESETS))
-def test_presets(ball: dict[str, Any], preset: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("preset", PRESETS)
+def test_presets(ball: dict[str, Any], preset: PresetName, tmp_path: Path) -> None:
     file = tmp_path / "asset.glb"
-    to_glb(**ball, **PRESETS[preset].arguments() | {"texture_size": 256}).export(file)
+    settings = ExtractSettings(simplify=preset, texture_size=256).resolved()
+    to_glb(**ball, **arguments(settings, to_glb)).export(file)
     mesh = assert_sound(check([file])[0])
-    assert ("normalMap" in mesh["maps"]) == PRESETS[preset].normal_map
+    assert ("normalMap" in mesh["maps"]) == settings.normal_map
 
 
 def test_odd_meshes(tmp_path: Path) -> None:

@@ -8,10 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from o_voxel.postprocess import PRESETS, STEPS, GlbAsset, to_glb
+from o_voxel.postprocess import STEPS, GlbAsset, to_glb
 
 from benchmarks.glb import baked_colours, psnr
-from trellis2_modal.protocol.presets import PRESETS as SERVICE_PRESETS
 
 from .objects import attributes, box, colours, decoded, sphere
 
@@ -115,11 +114,18 @@ def test_remesh_keeps_inner_walls_of_glass() -> None:
     assert shell.report.alpha_mode == "BLEND"
 
 
-def test_print_preset_has_no_void() -> None:
+def test_the_outer_shell_has_no_void() -> None:
     """A ball inside a ball: the printer gets the outer one only, solid."""
     outer, inner = sphere(0.4, 32), sphere(0.2, 24)
     nested = (torch.cat([outer[0], inner[0]]), torch.cat([outer[1], inner[1] + len(outer[0])]))
-    part = to_glb(**decoded(nested, 48), **PRESETS["print"].arguments())
+    part = to_glb(
+        **decoded(nested, 48),
+        decimation_target=300_000,
+        texture_size=1024,
+        remesh=True,
+        remesh_project=0.0,
+        outer_shell=True,
+    )
     assert part.report.components == 1
     assert part.report.watertight
     corners = part.vertices[part.faces].astype(float)
@@ -147,11 +153,3 @@ def test_thin_plate_keeps_its_two_colours() -> None:
     above = points[:, 2] > 0
     assert (shown[flat & above][:, 0] > shown[flat & above][:, 2]).mean() > 0.99
     assert (shown[flat & ~above][:, 2] > shown[flat & ~above][:, 0]).mean() > 0.99
-
-
-@pytest.mark.parametrize("name", sorted(PRESETS))
-def test_presets_agree_with_the_service(name: str) -> None:
-    mine, service = PRESETS[name].arguments(), SERVICE_PRESETS[name].settings  # type: ignore[index]
-    shared = [key for key in mine if key in service]
-    assert "decimation_target" in shared
-    assert {key: mine[key] for key in shared} == {key: service[key] for key in shared}

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 
@@ -8,7 +9,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from trellis2_modal.protocol.controls import controls
 from trellis2_modal.protocol.errors import ERRORS, InvalidImageError, ServiceError, error_from_problem
-from trellis2_modal.protocol.presets import PRESETS
+from trellis2_modal.protocol.presets import PRESETS, PresetName
 from trellis2_modal.protocol.requests import (
     ExtractRequest,
     ExtractSettings,
@@ -39,7 +40,7 @@ def test_defaults_are_those_of_the_published_model() -> None:
     assert (extract.remesh, extract.remesh_band, extract.remesh_project) == (True, 1.0, 0.0)
 
 
-def test_sampler_fields_at_their_default_leave_the_choice_to_the_weights() -> None:
+def test_sampler_fields_that_are_left_out_leave_the_choice_to_the_weights() -> None:
     untouched: dict[str, dict[str, float]] = {
         "sparse_structure_sampler_params": {},
         "shape_slat_sampler_params": {},
@@ -47,10 +48,22 @@ def test_sampler_fields_at_their_default_leave_the_choice_to_the_weights() -> No
     }
     assert GenerateSettings().sampler_params() == untouched
     asked = GenerateSettings(ss_sampling_steps=5, tex_slat_guidance_strength=2.0, shape_slat_rescale_t=3.0)
-    assert asked.sampler_params() == untouched | {
+    assert asked.sampler_params() == {
         "sparse_structure_sampler_params": {"steps": 5},
+        "shape_slat_sampler_params": {"rescale_t": 3.0},
         "tex_slat_sampler_params": {"guidance_strength": 2.0},
     }
+
+
+def test_a_value_that_is_set_to_the_default_stays_set() -> None:
+    """Through every seam: the request, the stored job, the worker."""
+    request = GenerateRequest.model_validate({"image": "x", "ss_guidance_strength": 7.5})
+    stored = json.loads(json.dumps(request.settings().given()))
+    assert stored["ss_guidance_strength"] == 7.5
+    assert "ss_rescale_t" not in stored
+    assert stored["seed"] == 42
+    read = GenerateSettings.model_validate(stored)
+    assert read.sampler_params()["sparse_structure_sampler_params"] == {"guidance_strength": 7.5}
 
 
 def test_unknown_fields_are_refused_by_name() -> None:
@@ -90,13 +103,19 @@ def test_a_preset_gives_way_to_fields_that_were_given() -> None:
     assert resolved.resolved() == resolved
 
 
-def test_presets_agree_with_the_exporter() -> None:
+@pytest.mark.parametrize("name", PRESETS)
+def test_a_preset_is_the_sum_of_its_fields(name: PresetName) -> None:
+    by_name, by_hand = ExtractSettings(simplify=name).resolved(), ExtractSettings(**PRESETS[name].settings)
+    assert by_name.model_dump(exclude={"simplify"}) == by_hand.model_dump(exclude={"simplify"})
+
+
+def test_every_field_reaches_the_exporter() -> None:
     postprocess = pytest.importorskip("o_voxel.postprocess")
-    assert set(PRESETS) == set(postprocess.PRESETS)
-    for name, preset in PRESETS.items():
-        theirs = postprocess.PRESETS[name].arguments()
-        shared = {key: value for key, value in preset.settings.items() if key in theirs}
-        assert shared == {key: theirs[key] for key in shared}, name
+    exporter = pytest.importorskip("trellis2_modal.service.exporter")
+    settings = ExtractSettings()
+    reached = exporter.arguments(settings, postprocess.to_glb).keys()
+    reached |= exporter.arguments(settings, postprocess.GlbAsset.export).keys()
+    assert reached == ExtractSettings.model_fields.keys() - {"simplify", "format"}  # format is its file_type
 
 
 @pytest.mark.parametrize("sources", [{}, {"job": "a", "state": "b"}])

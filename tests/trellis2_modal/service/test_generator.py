@@ -76,7 +76,7 @@ def test_a_picture_becomes_a_state_and_a_video() -> None:
     seen: list[str] = []
     monitor = Monitor(lambda stage, *rest: seen.append(stage))
     settings = GenerateSettings(seed=3, pipeline_type="512", preview="frames", ss_sampling_steps=5)
-    output = run_job(generator, "generate", settings.model_dump(), picture(50), monitor)
+    output = run_job(generator, "generate", settings.given(), picture(50), monitor)
     assert set(output.files) == {"state", "video", "preview"}
     assert (output.seed, output.resolution) == (3, 16)
     assert "preview" in output.stats["seconds"]

@@ -12,7 +12,7 @@ from typing import Any
 import gradio as gr
 
 from ...protocol.errors import ServiceError
-from ...protocol.requests import MAX_SEED, ExtractSettings, GenerateSettings
+from ...protocol.requests import MAX_SEED, SAMPLER_FIELDS, ExtractSettings, GenerateSettings
 from ..history import LIGHT, PICTURE, Entry
 from ..pictures import picture_format
 from ..settings import ClientSettings
@@ -139,7 +139,12 @@ class Actions:
             gr.Info("Drop a picture first, or pick an example.", duration=5, title="No picture yet")
             return [gr.skip(), gr.skip()]
         chosen = random.randrange(MAX_SEED) if new_seed or seed is None else int(seed)
-        settings = forms.values_of(GenerateSettings, self.generation, values) | {"seed": chosen}
+        settings = forms.values_of(GenerateSettings, self.generation, values)
+        settings = {
+            name: value
+            for name, value in settings.items()
+            if name not in SAMPLER_FIELDS or value != GenerateSettings.model_fields[name].default
+        } | {"seed": chosen}
         if pipeline != AUTOMATIC:
             settings["pipeline_type"] = pipeline
         with told():

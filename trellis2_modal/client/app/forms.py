@@ -12,6 +12,9 @@ from ...protocol.presets import PRESETS
 from ...protocol.requests import ExtractSettings
 
 CUSTOM = "custom"
+SWITCH = {"on": True, "off": False}
+"""What a switch with a third position, automatic (""), holds."""
+
 CHOICE_TITLES = {
     "auto": "Automatic",
     "opaque": "Opaque",
@@ -32,6 +35,8 @@ def component(control: Control) -> Any:
     import gradio as gr
 
     shared: dict[str, Any] = {"label": control.title, "info": control.help, "elem_id": f"set-{control.name}"}
+    if control.kind == "bool" and control.default is None:
+        return gr.Dropdown([("Automatic", ""), ("On", "on"), ("Off", "off")], value="", **shared)
     if control.kind == "bool":
         return gr.Checkbox(value=control.default, **shared)
     if control.kind == "choice":
@@ -61,9 +66,9 @@ def values_of(model: type[BaseModel], names: Sequence[str], values: Sequence[Any
     """What the components hold, with whole numbers where the protocol wants them."""
     kinds = {control.name: control.kind for control in controls(model)}
     return {
-        name: int(value) if kinds[name] == "int" else value
+        name: int(value) if kinds[name] == "int" else SWITCH.get(value, value)
         for name, value in zip(names, values, strict=True)
-        if value is not None
+        if value not in (None, "")
     }
 
 
@@ -83,4 +88,7 @@ def budget_values(name: str) -> dict[str, Any]:
     if name == CUSTOM:
         return {}
     preset: Mapping[str, Any] = PRESETS[name].settings  # type: ignore[index]
-    return ExtractSettings.model_validate(preset).model_dump(exclude={"simplify"})
+    values = ExtractSettings.model_validate(preset).model_dump(exclude={"simplify"})
+    switches = {c.name for c in controls(ExtractSettings) if c.kind == "bool" and c.default is None}
+    shown = {None: "", True: "on", False: "off"}
+    return {name: shown[value] if name in switches else value for name, value in values.items()}

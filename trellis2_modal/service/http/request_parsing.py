@@ -181,7 +181,7 @@ def generate_settings(settings: GenerateSettings, known: Capabilities) -> dict[s
         raise UnsupportedPipelineError(
             message, errors=[FieldError("pipeline_type", message)], hints={"offered": list(offered)}
         )
-    return settings.model_dump() | {"pipeline_type": chosen}
+    return settings.given() | {"pipeline_type": chosen}
 
 
 async def extract_work(request: ExtractRequest) -> Work:
