@@ -15,6 +15,7 @@ ROOT = Path(__file__).parents[1]
 PACKAGES = {
     "trellis2": ROOT,
     "trellis2_modal": ROOT,
+    "trellis2_pictures": ROOT,
     "o_voxel": ROOT / "o-voxel",
     "trellis2_training": ROOT / "training",
 }
@@ -76,7 +77,9 @@ def test_importing_trellis2_is_quick() -> None:
     assert python(code) <= 3.0
 
 
-@pytest.mark.parametrize("module", ["trellis2_modal", "trellis2_modal.protocol", "trellis2_modal.client"])
+@pytest.mark.parametrize(
+    "module", ["trellis2_modal", "trellis2_modal.protocol", "trellis2_modal.client", "trellis2_pictures"]
+)
 def test_the_clients_side_needs_neither_torch_nor_the_model(module: str) -> None:
     code = (
         "import importlib, json, sys; importlib.import_module(sys.argv[1]);"

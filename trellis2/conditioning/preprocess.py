@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 from ..errors import InvalidArgumentError, InvalidImageError
-from .images import check_size, to_rgb_or_rgba
+from .images import check_size, load_image
 
 MAX_SIDE = 1024
 SUBJECT_ALPHA = 0.8 * 255  # pixels above this belong to the subject when its box is measured
@@ -40,7 +40,7 @@ def with_matte(image: Image.Image, remove_background: BackgroundRemover | None =
     """The whole picture as RGBA with a matte, its own or the remover's; errors as for `preprocess_image`."""
     check_size(image)
     if image.mode not in ("RGB", "RGBA"):
-        image = to_rgb_or_rgba(image)
+        image = load_image(image)
     own_matte = has_alpha(image)
     image = limit_size(image)
     if not own_matte:

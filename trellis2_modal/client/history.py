@@ -213,11 +213,13 @@ def _entry(document: Any) -> Entry:
 
 def thumbnail(picture: bytes) -> bytes:
     """A small WebP of a picture. Raises OSError when it cannot be decoded."""
-    from PIL import Image, ImageOps
+    from trellis2_pictures import UnreadablePictureError, read_picture
 
     buffer = io.BytesIO()
-    with Image.open(io.BytesIO(picture)) as image:
-        small = ImageOps.exif_transpose(image)
-        small.thumbnail((THUMBNAIL_SIDE, THUMBNAIL_SIDE))
-        small.convert("RGBA").save(buffer, "WEBP", quality=80)
+    try:
+        small = read_picture(picture)
+    except UnreadablePictureError as error:
+        raise OSError(str(error)) from error
+    small.thumbnail((THUMBNAIL_SIDE, THUMBNAIL_SIDE))
+    small.convert("RGBA").save(buffer, "WEBP", quality=80)
     return buffer.getvalue()

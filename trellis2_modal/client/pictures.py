@@ -17,7 +17,7 @@ SIGNATURES = {"PNG": b"\x89PNG\r\n\x1a\n", "JPEG": b"\xff\xd8\xff", "WEBP": b"RI
 
 
 def read_picture(picture: Picture) -> bytes:
-    """The encoded bytes of a picture; other formats than PNG, JPEG and WebP are converted with Pillow.
+    """The encoded bytes of a picture; other formats than PNG, JPEG and WebP become PNG in sRGB.
 
     Raises `InvalidImageError` or `TooLargeError`.
     """
@@ -56,22 +56,23 @@ def _read(path: Path) -> bytes:
 
 
 def _convert(data: bytes, name: str) -> bytes:
-    from PIL import Image
+    from trellis2_pictures import UnreadablePictureError, open_picture
 
     try:
-        with Image.open(io.BytesIO(data)) as image:
-            return _encode(image)
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        return _encode(open_picture(data))
+    except UnreadablePictureError as error:
         known = ", ".join(IMAGE_MEDIA_TYPES)
-        raise _bad(f"{name} is not a picture that can be read; use {known}") from error
+        raise _bad(f"{name} cannot be used ({error}); send {known}") from error
 
 
 def _encode(image: Any) -> bytes:
-    from PIL import ImageOps
+    from trellis2_pictures import UnreadablePictureError, to_srgb
 
     buffer = io.BytesIO()
-    keeps_alpha = image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info
-    ImageOps.exif_transpose(image).convert("RGBA" if keeps_alpha else "RGB").save(buffer, "PNG")
+    try:
+        to_srgb(image).save(buffer, "PNG")
+    except UnreadablePictureError as error:
+        raise _bad(str(error)) from error
     return buffer.getvalue()
 
 

@@ -121,11 +121,11 @@ def model_source_steps(settings: DeploySettings) -> tuple[Step, ...]:
     Modal itself brings the package that is deployed, `trellis2_modal`, and no other. The others are taken
     from the checkout by path, so that the machine that deploys needs neither installed, nor torch.
     """
+    packages = (CHECKOUT / "trellis2", CHECKOUT / "trellis2_pictures", CHECKOUT / "o-voxel" / "o_voxel")
     return (
         step("add_local_dir", str(CHECKOUT / "assets"), ASSETS, copy=True),
         step("env", baked_environment(settings)),
-        step("add_local_dir", str(CHECKOUT / "trellis2"), "/root/trellis2", ignore=COMPILED),
-        step("add_local_dir", str(CHECKOUT / "o-voxel" / "o_voxel"), "/root/o_voxel", ignore=COMPILED),
+        *(step("add_local_dir", str(path), f"/root/{path.name}", ignore=COMPILED) for path in packages),
     )
 
 

@@ -96,7 +96,7 @@ def test_an_edit_of_our_code_builds_nothing_again() -> None:
     for steps in (image.gpu_steps(FULL), image.gpu_steps(LEAN)):
         mounted = [s for s in steps if s.method == "add_local_dir" and "copy" not in dict(s.options)]
         assert list(steps[-len(mounted) :]) == mounted
-        assert [s.args[1] for s in mounted] == ["/root/trellis2", "/root/o_voxel"]
+        assert [s.args[1] for s in mounted] == ["/root/trellis2", "/root/trellis2_pictures", "/root/o_voxel"]
         assert all(Path(s.args[0]).is_dir() for s in mounted)
 
 
