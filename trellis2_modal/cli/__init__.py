@@ -14,6 +14,7 @@ import click
 COMMANDS: dict[str, str] = {
     "generate": "A picture to a GLB and a preview video.",
     "extract": "A kept state to a file with other settings.",
+    "check": "How sound 3D files are, ours or another's.",
     "jobs": "List, watch, cancel and download your jobs.",
     "usage": "Your limits and what is left of them.",
     "health": "Whether the service runs and what it offers.",

@@ -30,6 +30,7 @@ class Exit(IntEnum):
     GONE = 9
     CANCELLED = 10
     DISK = 11
+    UNSOUND = 12
     INTERRUPTED = 130
 
 
@@ -46,6 +47,7 @@ MEANINGS: dict[Exit, str] = {
     Exit.GONE: "there is no such job, or its files are no longer kept",
     Exit.CANCELLED: "the job was cancelled",
     Exit.DISK: "a file cannot be written here",
+    Exit.UNSOUND: "`check` found faults in a file",
     Exit.INTERRUPTED: "interrupted (Ctrl-C); a running generation is cancelled",
 }
 

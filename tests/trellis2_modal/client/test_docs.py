@@ -11,7 +11,7 @@ import click
 import httpx
 import pytest
 
-from tests.trellis2_modal.client.service import KEY, Service, photo, state
+from tests.trellis2_modal.client.service import GLB, KEY, Service, photo, state
 from trellis2_modal.cli import main
 from trellis2_modal.cli.exits import MEANINGS, Exit
 from trellis2_modal.client import api
@@ -34,6 +34,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A working folder with the files that the page speaks of."""
     for name in ("photo.png", "chair.png"):
         (tmp_path / name).write_bytes(photo())
+    (tmp_path / "asset.glb").write_bytes(GLB)
     (tmp_path / "asset.lz4").write_bytes(state())
     monkeypatch.chdir(tmp_path)
     return tmp_path

@@ -1,0 +1,11 @@
+"""How sound a 3D file is, ours or another's: `check_file` reads it as a viewer would and measures it.
+
+Imports `mesh` and `raster` of this package. Start reading in `judge`.
+"""
+
+from __future__ import annotations
+
+from .judge import FileCheck, check_file
+from .scene import Part, Scene, load
+
+__all__ = ["FileCheck", "Part", "Scene", "check_file", "load"]
