@@ -11,6 +11,9 @@ from typing import Any
 import torch
 
 from trellis2.pipelines import Trellis2ImageTo3DPipeline
+from trellis2.pipelines.conditioner import Condition, ImageConditioner
+from trellis2.pipelines.latents import Normalization
+from trellis2.pipelines.stages import LatentStage
 from trellis2.samplers import FlowEulerGuidanceIntervalSampler
 
 from .networks import network
@@ -34,11 +37,14 @@ PARTS = {
 def run(bench: Session) -> None:
     low = pyramid(512)
     models = {name: network(kind).cpu() for name, kind in PARTS.items()}
-    unit = {"mean": [0.0] * 32, "std": [1.0] * 32}
+    unit = Normalization({"mean": [0.0] * 32, "std": [1.0] * 32})
     sampler = FlowEulerGuidanceIntervalSampler(1e-5)
-    pipeline = Trellis2ImageTo3DPipeline(
-        models, sampler, sampler, sampler, STRUCTURE, SHAPE, TEXTURE, unit, unit, low_vram=True
-    ).to("cuda")
+    stages = (
+        LatentStage("sparse_structure", sampler, STRUCTURE),
+        LatentStage("shape_slat", sampler, SHAPE, unit),
+        LatentStage("tex_slat", sampler, TEXTURE, unit),
+    )
+    pipeline = Trellis2ImageTo3DPipeline(models, {s.name: s for s in stages}, low_vram=True).to("cuda")
     for resolution, cap in CAPS.items():
         shape = pyramid(resolution)
         torch.cuda.empty_cache()
@@ -57,19 +63,17 @@ def _cascade(
     cap: float,
 ) -> None:
     """The stages of a cascade, on the object's voxels: what random weights would choose is not an object."""
-    few, many = (
-        {"cond": image, "neg_cond": torch.zeros_like(image)}
-        for image in (torch.randn(1, length, 1024) for length in (1029, 4101))
-    )
+    pictures = {size: torch.randn(1, length, 1024) for size, length in ((512, 1029), (1024, 4101))}
+    seen = ImageConditioner({size: Condition(x, torch.zeros_like(x)) for size, x in pictures.items()})
     models, step = pipeline.models, _Watch()
     started = time.perf_counter()
-    step("structure", pipeline.sample_sparse_structure, few, 32)
+    step("structure", pipeline.sample_sparse_structure, seen, 32)
     coarse = models["shape_slat_flow_model_512"]
-    step("coarse", pipeline.sample_shape_slat, few, coarse, low.coords[0])
+    step("coarse", pipeline.sample_shape_slat, seen, coarse, low.coords[0], 512)
     fine = models["shape_slat_flow_model_1024"]
-    latent = step("fine", pipeline.sample_shape_slat, many, fine, shape.coords[0])
+    latent = step("fine", pipeline.sample_shape_slat, seen, fine, shape.coords[0], resolution)
     colours = models["tex_slat_flow_model_1024"]
-    texture = step("texture", pipeline.sample_tex_slat, many, colours, latent)
+    texture = step("texture", pipeline.sample_tex_slat, seen, colours, latent, resolution)
     remembering = shape.remembering_latent(32).replace(latent.feats)
     step("shape decode", pipeline.decode_shape_slat, remembering, resolution)
     del remembering

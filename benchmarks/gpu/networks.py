@@ -96,9 +96,9 @@ def flow_flops(model: FlowTransformer, tokens: int, context: int) -> float:
     """Of one forward pass over one item, keys and values of the context at hand; a one-token context needs no
     queries.
     """
-    c, blocks = model.model_channels, model.num_blocks
+    c, blocks = model.config.model_channels, model.config.num_blocks
     hidden = model.blocks[0].mlp.mlp[0].out_features  # type: ignore[index,union-attr]
     cross = 2 * c * c + 2 * context * c if context > 1 else 0
     per_token = 4 * c * c + cross + 2 * c * hidden + 2 * tokens * c
-    ends = c * (model.in_channels + model.out_channels)
+    ends = c * (model.config.in_channels + model.config.out_channels)
     return 2.0 * tokens * (blocks * per_token + ends)

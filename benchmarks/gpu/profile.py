@@ -27,7 +27,6 @@ def run(bench: Session) -> None:
 
 def _flow(bench: Session, shape: Any, length: int) -> None:
     model = network("shape flow")
-    model.cuda_graphs = False
     t = torch.full((1,), 500.0, device="cuda")
     context = model.prepare_cond(torch.randn(1, length, 1024, device="cuda"))
     x = shape.latent(32)

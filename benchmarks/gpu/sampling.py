@@ -11,11 +11,12 @@ from typing import Any
 
 import torch
 
+from trellis2.models import RecordedFlow
 from trellis2.samplers import FlowEulerGuidanceIntervalSampler
 from trellis2.sparse import SparseTensor
 
 from .networks import network
-from .session import Session, peak_gb, plain_torch, rested_ms, wall_ms
+from .session import Session, peak_gb, plain_torch, rested_ms, unrecorded, wall_ms
 from .voxels import TOKENS, pyramid
 
 STRUCTURE = {
@@ -40,7 +41,7 @@ DRAWS = 3  # of noise, in a comparison
 def run(bench: Session) -> None:
     image = {length: torch.randn(1, length, 1024, device="cuda") for length in (1029, 4101)}
     _published(bench, image)
-    flow = network("shape flow", torch.float32)
+    flow = RecordedFlow(network("shape flow", torch.float32))
     noise = pyramid(256).latent(32)
     bench.attempt("agreement fp32", partial(_agreement, bench, flow, noise, image[1029], SHAPE, 1e-3))
 
@@ -48,7 +49,7 @@ def run(bench: Session) -> None:
 def _published(bench: Session, image: dict[int, torch.Tensor]) -> None:
     """All of the flows in their published dtype, held at once."""
     shapes = {size: pyramid(size).latent(32, TOKENS[size]) for size in (512, 1024)}
-    flows = {stage: network(f"{stage} flow") for stage in ("structure", "shape", "texture")}
+    flows = {stage: RecordedFlow(network(f"{stage} flow")) for stage in ("structure", "shape", "texture")}
     dense = torch.randn(1, 8, 16, 16, 16, device="cuda")
     parts: dict[str, Callable[[], torch.Tensor]] = {
         "structure": partial(_run, flows["structure"], dense, image[1029], STRUCTURE)
@@ -61,12 +62,11 @@ def _published(bench: Session, image: dict[int, torch.Tensor]) -> None:
             _run, flows["texture"], noise, image[length], TEXTURE, concat_cond=known
         )
     for name, call in parts.items():
-        bench.attempt(name, partial(_sample, bench, name, flows[name.split()[0]], call))
+        bench.attempt(name, partial(_sample, bench, name, call))
     low = ("structure", "shape 512", "texture 512")
     high = ("structure", "shape 512", "shape 1024", "texture 1024")
     for name, stages, target in (("512", low, 1.1), ("1024 cascade", high, 4.0)):
-        # As the pipeline has them: whether the last two are finite is seen once both are launched.
-        calls = [parts[s] if s in stages[:-2] else partial(parts[s], check=False) for s in stages]
+        calls = [parts[s] for s in stages]
         bench.attempt(name, partial(_whole, bench, name, " + ".join(stages), calls, target))
     for stage, noise, params in (("structure", dense, STRUCTURE), ("shape", shapes[512], SHAPE)):
         bench.attempt("guidance", partial(_guidance, bench, stage, flows[stage], noise, image[1029], params))
@@ -78,17 +78,17 @@ def _run(
     flow: Any, noise: Any, cond: torch.Tensor, params: Any, batched: bool | None = None, **extra: Any
 ) -> torch.Tensor:
     sampler = FlowEulerGuidanceIntervalSampler(1e-5, batched_guidance=batched)
-    result = sampler.sample(flow, noise, cond, torch.zeros_like(cond), **params, **extra).samples
+    # As the pipeline has it: whether the result is finite is seen once everything is launched.
+    result = sampler.denoise(flow, noise, cond, neg_cond=torch.zeros_like(cond), **params, **extra)
     values: torch.Tensor = result.feats if isinstance(result, SparseTensor) else result
     return values
 
 
-def _sample(bench: Session, name: str, flow: Any, call: Callable[[], torch.Tensor]) -> None:
+def _sample(bench: Session, name: str, call: Callable[[], torch.Tensor]) -> None:
     first = wall_ms(call)
     seconds = statistics.median(wall_ms(call) for _ in range(5)) / 1e3
-    flow.cuda_graphs = False
-    direct = wall_ms(call)
-    flow.cuda_graphs = True
+    with unrecorded():
+        direct = wall_ms(call)
     peak = peak_gb(call)
     reserved = torch.cuda.max_memory_reserved() / 1e9
     note = (
@@ -124,27 +124,29 @@ def _guidance(bench: Session, name: str, flow: Any, noise: Any, cond: torch.Tens
 
 def _agreement(bench: Session, flow: Any, noise: Any, cond: torch.Tensor, params: Any, limit: float) -> None:
     """Relative L2 distance of whole runs, recorded and fused, from the same runs by torch's formulas."""
-    exact_flow = copy.deepcopy(flow).convert_to(torch.float32) if flow.dtype != torch.float32 else flow
+    dtype = flow.flow.dtype
+    exact_flow = None
+    if dtype != torch.float32:
+        exact_flow = RecordedFlow(copy.deepcopy(flow.flow).convert_to(torch.float32))
     found: dict[str, list[torch.Tensor]] = defaultdict(list)
     for draw in range(DRAWS):
         torch.manual_seed(draw)
         dense = isinstance(noise, torch.Tensor)
         start = torch.randn_like(noise) if dense else noise.replace(torch.randn_like(noise.feats))
         found["ours"].append(_run(flow, start, cond, params))
-        flow.cuda_graphs = False
-        found["unrecorded"].append(_run(flow, start, cond, params))
-        with plain_torch():
-            found["torch"].append(_run(flow, start, cond, params))
-        flow.cuda_graphs = True
-        if exact_flow is not flow:
+        with unrecorded():
+            found["unrecorded"].append(_run(flow, start, cond, params))
+            with plain_torch():
+                found["torch"].append(_run(flow, start, cond, params))
+        if exact_flow is not None:
             found["exact"].append(_run(exact_flow, start, cond, params))
     runs = {name: torch.cat(results).flatten() for name, results in found.items()}
 
     def apart(a: str, b: str) -> float:
         return float((runs[a] - runs[b]).norm() / runs["torch"].norm())
 
-    dtype = str(flow.dtype).removeprefix("torch.")
     note = f"{DRAWS} runs together; recording alone {apart('ours', 'unrecorded'):.2g}"
     if "exact" in runs:
         note += f"; from float32: fused {apart('ours', 'exact'):.2g}, torch {apart('torch', 'exact'):.2g}"
-    bench.add(f"sampling, fused against torch, {dtype}: relative L2", apart("ours", "torch"), "", limit, note)
+    name = f"sampling, fused against torch, {str(dtype).removeprefix('torch.')}: relative L2"
+    bench.add(name, apart("ours", "torch"), "", limit, note)

@@ -10,7 +10,7 @@ import statistics
 import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -163,10 +163,19 @@ def machine() -> str:
     return f"{properties.name}, {memory:.0f} GiB, torch {torch.__version__}, CUDA {torch.version.cuda}"
 
 
-@contextmanager
-def plain_torch() -> Iterator[None]:
+def plain_torch() -> AbstractContextManager[None]:
     """Everything by torch's own operations, as without the packages that make it fast."""
-    forced = {"ELEMENTWISE_BACKEND": "torch", "ATTN_BACKEND": "sdpa", "SPARSE_CONV_BACKEND": "torch"}
+    return environment(ELEMENTWISE_BACKEND="torch", ATTN_BACKEND="sdpa", SPARSE_CONV_BACKEND="torch")
+
+
+def unrecorded() -> AbstractContextManager[None]:
+    """Flows without CUDA graphs."""
+    return environment(TRELLIS2_CUDA_GRAPHS="0")
+
+
+@contextmanager
+def environment(**forced: str) -> Iterator[None]:
+    """Environment variables set for a while."""
     before = {name: os.environ.get(name) for name in forced}
     os.environ.update(forced)
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 import json
 from collections.abc import Callable
@@ -15,6 +16,8 @@ from torch import nn
 from trellis2.models import (
     FlexiDualGridVaeDecoder,
     FlexiDualGridVaeEncoder,
+    FlowConfig,
+    FlowTransformer,
     Model,
     SLatFlowModel,
     SparseStructureDecoder,
@@ -64,16 +67,21 @@ class Golden:
         return {k.removeprefix(start): self.tensor(k) for k in self.arrays if k.startswith(start)}
 
     def build(
-        self, cls: Callable[..., Any], prefix: str = "", config: dict | None = None, **overrides: Any
+        self, cls: type[nn.Module], prefix: str = "", config: dict | None = None, **overrides: Any
     ) -> Any:
         """The module of this file's config, filled with its weights, which must be exactly the module's
         parameters.
         """
         given = (self.config if config is None else config) | overrides
+        if issubclass(cls, FlowTransformer):
+            names = {field.name for field in dataclasses.fields(FlowConfig)}
+            return self.fill(cls(**{k: v for k, v in given.items() if k in names}), prefix)
         parameters = inspect.signature(cls).parameters.values()
         names = {p.name for p in parameters}
         takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters)
-        module: nn.Module = cls(**{k: v for k, v in given.items() if takes_any or k in names})
+        return self.fill(cls(**{k: v for k, v in given.items() if takes_any or k in names}), prefix)
+
+    def fill(self, module: nn.Module, prefix: str) -> Any:
         weights = self.weights(prefix)
         own = dict(module.named_parameters())
         if own.keys() != weights.keys():

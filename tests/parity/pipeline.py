@@ -170,8 +170,12 @@ def generator_of(config: dict[str, Any], default: int = 42) -> torch.Generator:
     return torch.Generator().manual_seed(seed_of(config, default))
 
 
-def conditions(cond: np.ndarray) -> dict[str, torch.Tensor]:
-    return {"cond": tensor(cond), "neg_cond": torch.zeros(cond.shape)}
+def conditioner(cond: np.ndarray, fine: np.ndarray | None = None) -> Any:
+    """The image tokens of all stages; `fine`: of those towards more than 512."""
+    from trellis2.pipelines.conditioner import Condition, ImageConditioner
+
+    low, high = (Condition(tensor(c), torch.zeros(c.shape)) for c in (cond, cond if fine is None else fine))
+    return ImageConditioner({512: low, 1024: high})
 
 
 def build_model(arrays: Arrays, config: dict[str, Any]) -> Any:
@@ -190,25 +194,29 @@ def build_model(arrays: Arrays, config: dict[str, Any]) -> Any:
 def build_pipeline(models: dict[str, Any], arrays: Arrays) -> Any:
     """A pipeline around toy flows, with the file's latent statistics."""
     from trellis2.pipelines import Trellis2ImageTo3DPipeline
+    from trellis2.pipelines.latents import Normalization
+    from trellis2.pipelines.stages import LatentStage
 
     sampler = SAMPLERS["FlowEulerGuidanceIntervalSampler"](sigma_min=1e-5)
 
-    def statistics(prefix: str) -> dict[str, list[float]] | None:
+    def statistics(prefix: str) -> Normalization | None:
         if f"in/{prefix}mean" not in arrays:
             return None
-        return {name: arrays[f"in/{prefix}{name}"].tolist() for name in ("mean", "std")}
+        return Normalization({name: arrays[f"in/{prefix}{name}"].tolist() for name in ("mean", "std")})
 
-    return Trellis2ImageTo3DPipeline(
-        models,
-        sparse_structure_sampler=sampler,
-        shape_slat_sampler=sampler,
-        tex_slat_sampler=sampler,
-        sparse_structure_sampler_params=STRUCTURE_PARAMS,
-        shape_slat_sampler_params=SHAPE_PARAMS,
-        tex_slat_sampler_params=TEXTURE_PARAMS,
-        shape_slat_normalization=statistics("shape_") or statistics(""),
-        tex_slat_normalization=statistics("tex_"),
+    shape, texture = statistics("shape_") or statistics(""), statistics("tex_")
+    stages = (
+        LatentStage("sparse_structure", sampler, STRUCTURE_PARAMS),
+        LatentStage("shape_slat", sampler, SHAPE_PARAMS, shape),
+        LatentStage("tex_slat", sampler, TEXTURE_PARAMS, texture),
     )
+    return Trellis2ImageTo3DPipeline(models, {stage.name: stage for stage in stages})
+
+
+def sampling_run(generator: torch.Generator, **settings: Any) -> Any:
+    from trellis2.pipelines.stages import SamplingRun
+
+    return SamplingRun(generator, settings)
 
 
 @check("models/ss_coords*.npz")
@@ -225,7 +233,7 @@ def sparse_structure_coords(path: Path) -> list[Comparison]:
     for key in sorted(k for k in arrays if k.startswith("out/coords_res")):
         resolution = int(key.removeprefix("out/coords_res"))
         coords = pipeline.sample_sparse_structure(
-            conditions(arrays["in/cond"]), resolution, generator=generator_of(config)
+            conditioner(arrays["in/cond"]), resolution, run=sampling_run(generator_of(config))
         )
         found.append(exact(key.removeprefix("out/"), coords.numpy(), arrays[key]))
     return found
@@ -245,14 +253,12 @@ def cascade(path: Path) -> list[Comparison]:
         target = re.match(r"r(\d+)", name)
         assert target is not None, name
         slat, resolution = pipeline.sample_shape_slat_cascade(
-            conditions(arrays["in/lr_cond"]),
-            conditions(arrays["in/cond"]),
+            conditioner(arrays["in/lr_cond"], arrays["in/cond"]),
             *flows,
-            512,
             int(target.group(1)),
             tensor(arrays["in/coords"]),
-            max_num_tokens=notes[name]["max_num_tokens"],
-            generator=generator_of(config, CASCADE_SEED),
+            sampling_run(generator_of(config, CASCADE_SEED)),
+            notes[name]["max_num_tokens"],
         )
         found += [
             exact(f"{name}.resolution", np.array(resolution), np.array(notes[name]["hr_resolution"])),
@@ -272,7 +278,7 @@ def texture_sampling(path: Path) -> list[Comparison]:
     shape_slat = SparseTensor(feats=tensor(arrays["in/shape_slat"]), coords=tensor(arrays["in/coords"]))
     flow = ToyFlow(toy_sparse_model(weight), weight.shape[0] + shape_slat.feats.shape[1])
     slat = pipeline.sample_tex_slat(
-        conditions(arrays["in/cond"]), flow, shape_slat, generator=generator_of(config)
+        conditioner(arrays["in/cond"]), flow, shape_slat, 512, sampling_run(generator_of(config))
     )
     return [
         exact("coords", slat.coords.numpy(), arrays["out/slat.coords"]),
@@ -314,12 +320,12 @@ def recorded_noise(seed: int, count: int, channels: int = 32) -> list[torch.Tens
     pipeline = build_pipeline(
         {"sparse_structure_flow_model": structure, "sparse_structure_decoder": decoder}, statistics
     )
-    cond = conditions(np.zeros((1, 1, 1), dtype=np.float32))
+    cond = conditioner(np.zeros((1, 1, 1), dtype=np.float32))
     plain_steps = {"guidance_strength": 1.0, "guidance_rescale": 0.0}
-    generator = torch.Generator().manual_seed(seed)
-    coords = pipeline.sample_sparse_structure(cond, 64, 1, plain_steps, generator=generator)
-    shape = pipeline.sample_shape_slat(
-        cond, ToyFlow(still, channels), coords, plain_steps, generator=generator
+    run = sampling_run(
+        torch.Generator().manual_seed(seed), sparse_structure=plain_steps, shape_slat=plain_steps
     )
-    pipeline.sample_tex_slat(cond, ToyFlow(still, 2 * channels), shape, generator=generator)
+    coords = pipeline.sample_sparse_structure(cond, 64, 1, run)
+    shape = pipeline.sample_shape_slat(cond, ToyFlow(still, channels), coords, 512, run)
+    pipeline.sample_tex_slat(cond, ToyFlow(still, 2 * channels), shape, 512, run)
     return drawn

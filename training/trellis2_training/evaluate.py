@@ -69,8 +69,7 @@ def autoencoder_scores(
     voxels = collate([truth])
     latent = parts["shape_enc"](voxels.vertices, voxels.intersected)
     latent.clear_spatial_cache()
-    parts["shape_dec"].set_resolution(truth.resolution)
-    mesh = parts["shape_dec"](latent)[0]
+    mesh = parts["shape_dec"](latent, resolution=truth.resolution)[0]
     made = ms.surface_points(mesh.vertices, mesh.faces, len(target), generator)
     decoded = parts["tex_dec"](parts["tex_enc"](voxels.attributes))
     gap = (decoded.feats[:, :3] - voxels.attributes.feats[:, :3]).abs().mean() / 2

@@ -17,7 +17,7 @@ INPUT_SIZE = 518
 class DinoV2FeatureExtractor:
     """Tokens before DINOv2's final norm. No released weights use it; configs of the first TRELLIS name it.
 
-    Pictures are always brought to 518x518; `image_size` exists because pipelines set it.
+    Pictures are always brought to 518x518, whatever `image_size` asks for.
     """
 
     def __init__(self, model_name: str, image_size: int = INPUT_SIZE) -> None:
@@ -32,7 +32,9 @@ class DinoV2FeatureExtractor:
         self.model = model.float().eval().requires_grad_(False)
 
     @torch.no_grad()
-    def __call__(self, image: torch.Tensor | Sequence[Image.Image]) -> torch.Tensor:
+    def __call__(
+        self, image: torch.Tensor | Sequence[Image.Image], image_size: int | None = None
+    ) -> torch.Tensor:
         """Tokens `[B, L, C]` of pictures, or of a tensor `[B, 3, H, W]` in 0..1 (used without resizing)."""
         batch = image_batch(image, INPUT_SIZE).to(self.device)
         return normalize_tokens(self.model(normalize_imagenet(batch), is_training=True)["x_prenorm"])

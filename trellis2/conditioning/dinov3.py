@@ -36,9 +36,11 @@ class DinoV3FeatureExtractor:
         self.model = without_final_norm(model).float().eval().requires_grad_(False)
 
     @torch.no_grad()
-    def __call__(self, image: torch.Tensor | Sequence[Image.Image]) -> torch.Tensor:
+    def __call__(
+        self, image: torch.Tensor | Sequence[Image.Image], image_size: int | None = None
+    ) -> torch.Tensor:
         """Tokens `[B, L, C]` of pictures, or of a tensor `[B, 3, H, W]` in 0..1 (used without resizing)."""
-        batch = image_batch(image, self.image_size).to(self.device)
+        batch = image_batch(image, image_size or self.image_size).to(self.device)
         tokens = self.model(pixel_values=normalize_imagenet(batch)).last_hidden_state
         return normalize_tokens(tokens)
 

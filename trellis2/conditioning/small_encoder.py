@@ -94,7 +94,9 @@ class SmallImageEncoder:
         self.model = load_small_vit(Path(model_name)).float().eval().requires_grad_(False)
 
     @torch.no_grad()
-    def __call__(self, image: torch.Tensor | Sequence[Image.Image]) -> torch.Tensor:
+    def __call__(
+        self, image: torch.Tensor | Sequence[Image.Image], image_size: int | None = None
+    ) -> torch.Tensor:
         """Tokens `[B, L, C]` of pictures, or of a tensor `[B, 3, H, W]` in 0..1."""
         size = self.model.config.image_size
         batch = image_batch(image, size).to(self.device)

@@ -78,10 +78,6 @@ class FlexiDualGridVaeDecoder(SparseUnetVaeDecoder):
         self.resolution = resolution
         self.voxel_margin = voxel_margin
 
-    def set_resolution(self, resolution: int) -> None:
-        """The number of voxels along the unit cube that the next meshes are placed in."""
-        self.resolution = resolution
-
     def dual_grid(self, h: SparseTensor) -> tuple[SparseTensor, SparseTensor, SparseTensor]:
         """Dual vertices `[T, 3]` (voxel units from the low corner), edge logits `[T, 3]`, split weights `[T,
         1]`.
@@ -91,7 +87,12 @@ class FlexiDualGridVaeDecoder(SparseUnetVaeDecoder):
         return vertices, h.replace(h.feats[:, 3:6]), h.replace(F.softplus(h.feats[:, 6:7]))
 
     def meshes(
-        self, vertices: SparseTensor, intersected: SparseTensor, quad_lerp: SparseTensor, train: bool = False
+        self,
+        vertices: SparseTensor,
+        intersected: SparseTensor,
+        quad_lerp: SparseTensor,
+        train: bool = False,
+        resolution: int | None = None,
     ) -> list[Mesh]:
         """A mesh an item in the box [-0.5, 0.5]^3; differentiable, with a mid vertex a quad, when `train`."""
         from o_voxel.convert import flexible_dual_grid_to_mesh
@@ -106,7 +107,7 @@ class FlexiDualGridVaeDecoder(SparseUnetVaeDecoder):
                     intersected.feats[rows],
                     quad_lerp.feats[rows],
                     aabb=[[-0.5, -0.5, -0.5], [0.5, 0.5, 0.5]],
-                    grid_size=self.resolution,
+                    grid_size=resolution or self.resolution,
                     train=train,
                 )
             )
@@ -114,9 +115,14 @@ class FlexiDualGridVaeDecoder(SparseUnetVaeDecoder):
         ]
 
     def forward(  # type: ignore[override]
-        self, x: SparseTensor, gt_intersected: SparseTensor | None = None, return_subs: bool = False
+        self,
+        x: SparseTensor,
+        gt_intersected: SparseTensor | None = None,
+        return_subs: bool = False,
+        resolution: int | None = None,
     ) -> Any:
-        """Meshes, or `(meshes, subs)` with `return_subs`.
+        """Meshes, or `(meshes, subs)` with `return_subs`; `resolution` voxels along the unit cube (None: as
+        the checkpoint says).
 
         Training returns `(meshes, vertices, intersected_logits, subs_gt, subs)`; its meshes are built from
         the true flags `gt_intersected`, and left out (an empty list) where none are given.
@@ -132,7 +138,8 @@ class FlexiDualGridVaeDecoder(SparseUnetVaeDecoder):
                     f"gt_intersected has shape {list(gt_intersected.feats.shape)}, the decoded voxels need "
                     f"{list(logits.feats.shape)}; decode a latent that remembers its encoder's voxels"
                 )
-            meshes = self.meshes(vertices, gt_intersected, quad_lerp, train=True)
+            meshes = self.meshes(vertices, gt_intersected, quad_lerp, True, resolution)
             return meshes, vertices, logits, truths, predictions
-        meshes = self.meshes(vertices, logits.replace(logits.feats > 0), quad_lerp)
+        flags = logits.replace(logits.feats > 0)
+        meshes = self.meshes(vertices, flags, quad_lerp, resolution=resolution)
         return (meshes, predictions) if return_subs else meshes

@@ -130,7 +130,6 @@ class SparseUnetVaeDecoder(_SparseUnet):
         self.out_channels = out_channels
         self.latent_channels = latent_channels
         self.pred_subdiv = pred_subdiv
-        self.low_vram = False
         self.output_layer = Linear(model_channels[-1], out_channels)
         self.from_latent = Linear(latent_channels, model_channels[0])
         change_args = {"pred_subdiv": pred_subdiv}

@@ -15,14 +15,15 @@ from ..conditioning.registry import BackgroundRemover, ImageEncoder
 from ..errors import InvalidArgumentError, UnsupportedPipelineError
 from ..models.base import Model
 from ..progress import CancelCallback, Monitor, ProgressCallback
-from ..representations import PBR_ATTR_LAYOUT, Mesh, MeshWithVoxel
-from ..samplers.euler import FlowEulerSampler, build_sampler
+from ..representations import Mesh, MeshWithVoxel
 from ..samplers.flow import require_finite
 from ..sparse import SparseTensor
+from .base import LatentPipeline
+from .conditioner import Conditioner
 from .config import load_parts, read_pipeline_config
-from .latents import Normalization, cascade_coords, occupied_coords
+from .latents import cascade_coords, occupied_coords
 from .memory import MemoryProbe, fitting_tokens, free_memory
-from .texture_stage import Statistics, TexturePipeline, merged
+from .stages import STAGES, LatentStage, SamplingRun, Settings, stages_from_config
 
 log = logging.getLogger(__name__)
 
@@ -65,7 +66,7 @@ DEFAULT_PIPELINE_TYPE = "1024_cascade"
 Latents = tuple[SparseTensor, SparseTensor, int]
 
 
-class Trellis2ImageTo3DPipeline(TexturePipeline):
+class Trellis2ImageTo3DPipeline(LatentPipeline):
     """A picture in, `MeshWithVoxel`s out (world frame: Z up, cube of side 1 around the origin)."""
 
     model_names: tuple[str, ...] = (
@@ -81,31 +82,15 @@ class Trellis2ImageTo3DPipeline(TexturePipeline):
 
     def __init__(
         self,
-        models: dict[str, Model] | None = None,
-        sparse_structure_sampler: FlowEulerSampler | None = None,
-        shape_slat_sampler: FlowEulerSampler | None = None,
-        tex_slat_sampler: FlowEulerSampler | None = None,
-        sparse_structure_sampler_params: Mapping[str, Any] | None = None,
-        shape_slat_sampler_params: Mapping[str, Any] | None = None,
-        tex_slat_sampler_params: Mapping[str, Any] | None = None,
-        shape_slat_normalization: Statistics | None = None,
-        tex_slat_normalization: Statistics | None = None,
+        models: Mapping[str, Model] | None = None,
+        stages: Mapping[str, LatentStage] | None = None,
         image_cond_model: ImageEncoder | None = None,
         rembg_model: BackgroundRemover | None = None,
         low_vram: bool = True,
         default_pipeline_type: str = DEFAULT_PIPELINE_TYPE,
     ) -> None:
-        super().__init__(models, image_cond_model, rembg_model, low_vram)
-        self.sparse_structure_sampler = sparse_structure_sampler
-        self.shape_slat_sampler = shape_slat_sampler
-        self.tex_slat_sampler = tex_slat_sampler
-        self.sparse_structure_sampler_params = dict(sparse_structure_sampler_params or {})
-        self.shape_slat_sampler_params = dict(shape_slat_sampler_params or {})
-        self.tex_slat_sampler_params = dict(tex_slat_sampler_params or {})
-        self.shape_slat_normalization = shape_slat_normalization
-        self.tex_slat_normalization = tex_slat_normalization
+        super().__init__(models, stages, image_cond_model, rembg_model, low_vram)
         self.default_pipeline_type = default_pipeline_type
-        self.pbr_attr_layout = dict(PBR_ATTR_LAYOUT)
 
     @classmethod
     def from_pretrained(
@@ -141,20 +126,13 @@ class Trellis2ImageTo3DPipeline(TexturePipeline):
             rembg_model=rembg_model,
             device="cpu" if low_vram else device,
         )
-        samplers: dict[str, Any] = {}
-        for name in ("sparse_structure_sampler", "shape_slat_sampler", "tex_slat_sampler"):
-            if name in args:
-                samplers[name] = build_sampler(args[name]["name"], args[name]["args"])
-                samplers[f"{name}_params"] = args[name]["params"]
         pipeline = cls(
             parts.models,
-            **samplers,
-            shape_slat_normalization=args.get("shape_slat_normalization"),
-            tex_slat_normalization=args.get("tex_slat_normalization"),
-            image_cond_model=parts.image_cond_model,
-            rembg_model=parts.rembg_model,
-            low_vram=low_vram,
-            default_pipeline_type=args.get("default_pipeline_type", DEFAULT_PIPELINE_TYPE),
+            stages_from_config(args),
+            parts.image_cond_model,
+            parts.rembg_model,
+            low_vram,
+            args.get("default_pipeline_type", DEFAULT_PIPELINE_TYPE),
         )
         pipeline._pretrained_args = args
         return pipeline.to(device)
@@ -185,24 +163,18 @@ class Trellis2ImageTo3DPipeline(TexturePipeline):
 
     def sampler_settings(
         self,
-        sparse_structure_sampler_params: Mapping[str, Any] | None = None,
-        shape_slat_sampler_params: Mapping[str, Any] | None = None,
-        tex_slat_sampler_params: Mapping[str, Any] | None = None,
+        sparse_structure_sampler_params: Settings | None = None,
+        shape_slat_sampler_params: Settings | None = None,
+        tex_slat_sampler_params: Settings | None = None,
     ) -> dict[str, dict[str, Any]]:
         """What each stage samples with, by its name: the config's settings with these in their place.
 
         Raises `InvalidArgumentError` for settings that a stage's sampler does not have.
         """
-        asked = {
-            "sparse_structure": sparse_structure_sampler_params,
-            "shape_slat": shape_slat_sampler_params,
-            "tex_slat": tex_slat_sampler_params,
-        }
+        asked = (sparse_structure_sampler_params, shape_slat_sampler_params, tex_slat_sampler_params)
         return {
-            name: merged(
-                getattr(self, f"{name}_sampler"), getattr(self, f"{name}_sampler_params"), params, name
-            )
-            for name, params in asked.items()
+            name: self._latent_stage(name).settings(settings)
+            for name, settings in zip(STAGES, asked, strict=True)
         }
 
     memory_probe: MemoryProbe = staticmethod(free_memory)
@@ -242,43 +214,29 @@ class Trellis2ImageTo3DPipeline(TexturePipeline):
             raise InvalidArgumentError(
                 f"num_samples must be a whole number of at least 1, got {num_samples!r}"
             )
-        self.sampler_settings(
+        settings = self.sampler_settings(  # refuses unknown names before any work is done
             sparse_structure_sampler_params, shape_slat_sampler_params, tex_slat_sampler_params
-        )  # refuses unknown names before any work is done
+        )
         monitor = Monitor(progress, cancel)
+        run = SamplingRun(torch.Generator().manual_seed(seed), settings, monitor)
 
         with self._stage("image", monitor):
             picture = self.preprocess_image(image) if preprocess_image else load_image(image)
-        generator = torch.Generator().manual_seed(seed)
         with self._stage("condition", monitor):
-            cond_512 = self.get_cond([picture], 512)
-            cond = cond_512 if kind.flow_resolution == 512 else self.get_cond([picture], 1024)
-        noise: dict[str, Any] = {"generator": generator, "monitor": monitor}
-        unchecked = {**noise, "check": False}  # `decode_latent` looks at both latents
-        coords = self.sample_sparse_structure(
-            cond_512, kind.structure_resolution, num_samples, sparse_structure_sampler_params, **noise
-        )
+            sizes = sorted({LOW_RESOLUTION, kind.flow_resolution})
+            conditioner = self.conditioner(picture, tuple(sizes))
+        coords = self.sample_sparse_structure(conditioner, kind.structure_resolution, num_samples, run)
         shape_flow = self.models[f"shape_slat_flow_model_{kind.flow_resolution}"]
         if kind.cascade:
+            coarse_flow = self.models[f"shape_slat_flow_model_{LOW_RESOLUTION}"]
             shape_slat, resolution = self.sample_shape_slat_cascade(
-                cond_512,
-                cond,
-                self.models[f"shape_slat_flow_model_{LOW_RESOLUTION}"],
-                shape_flow,
-                LOW_RESOLUTION,
-                kind.resolution,
-                coords,
-                shape_slat_sampler_params,
-                max_num_tokens,
-                **unchecked,
+                conditioner, coarse_flow, shape_flow, kind.resolution, coords, run, max_num_tokens
             )
         else:
-            shape_slat = self.sample_shape_slat(
-                cond, shape_flow, coords, shape_slat_sampler_params, **unchecked
-            )
             resolution = kind.resolution
+            shape_slat = self.sample_shape_slat(conditioner, shape_flow, coords, resolution, run)
         tex_flow = self.models[f"tex_slat_flow_model_{kind.flow_resolution}"]
-        tex_slat = self.sample_tex_slat(cond, tex_flow, shape_slat, tex_slat_sampler_params, **unchecked)
+        tex_slat = self.sample_tex_slat(conditioner, tex_flow, shape_slat, resolution, run)
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
         assets = self.decode_latent(shape_slat, tex_slat, resolution, monitor=monitor)
@@ -290,82 +248,50 @@ class Trellis2ImageTo3DPipeline(TexturePipeline):
     @torch.no_grad()
     def sample_sparse_structure(
         self,
-        cond: Mapping[str, torch.Tensor],
+        conditioner: Conditioner,
         resolution: int,
         num_samples: int = 1,
-        sampler_params: Mapping[str, Any] | None = None,
-        *,
-        generator: torch.Generator | None = None,
-        monitor: Monitor | None = None,
+        run: SamplingRun | None = None,
     ) -> torch.Tensor:
         """Occupied voxels `[N, 4]` int32 (batch, x, y, z) on a `resolution`³ grid, in row-major order."""
         flow: Any = self._model("sparse_structure_flow_model")
-        size = flow.resolution
-        latent = self._sample(
-            self.sparse_structure_sampler,
-            merged(
-                self.sparse_structure_sampler,
-                self.sparse_structure_sampler_params,
-                sampler_params,
-                "sparse_structure",
-            ),
-            flow,
-            self._noise((num_samples, flow.in_channels, size, size, size), generator),
-            cond,
-            "sparse_structure",
-            monitor,
-        )
+        size, generator = flow.resolution, None if run is None else run.generator
+        noise = self._noise((num_samples, flow.in_channels, size, size, size), generator)
+        condition = conditioner.condition("sparse_structure", None, LOW_RESOLUTION)
+        latent = self._sample("sparse_structure", flow, noise, condition, run, "sparse_structure")
         with self._in_use(self._model("sparse_structure_decoder")) as decoder:
             logits = decoder(latent)
-        require_finite(logits, "sparse-structure decoder")
+        require_finite(logits, "sparse structure")
         return occupied_coords(logits, resolution)
 
     @torch.no_grad()
     def sample_shape_slat(
         self,
-        cond: Mapping[str, torch.Tensor],
+        conditioner: Conditioner,
         flow_model: Any,
         coords: torch.Tensor,
-        sampler_params: Mapping[str, Any] | None = None,
-        *,
-        generator: torch.Generator | None = None,
-        monitor: Monitor | None = None,
-        stage: str = "shape",
-        check: bool = True,
+        resolution: int,
+        run: SamplingRun | None = None,
+        label: str = "shape",
     ) -> SparseTensor:
-        """The (denormalised) shape latent on `coords` `[N, 4]`. `check`: as for `_sample`."""
+        """The (denormalised) shape latent on `coords` `[N, 4]`, towards a grid of `resolution`³ voxels."""
         coords = coords.to(self.device)
-        noise = SparseTensor(
-            feats=self._noise((len(coords), flow_model.in_channels), generator), coords=coords
-        )
-        samples = self._sample(
-            self.shape_slat_sampler,
-            merged(self.shape_slat_sampler, self.shape_slat_sampler_params, sampler_params, "shape_slat"),
-            flow_model,
-            noise,
-            cond,
-            stage,
-            monitor,
-            check,
-        )
-        return Normalization(self.shape_slat_normalization or {}).undo(samples)
+        generator = None if run is None else run.generator
+        noise = SparseTensor(self._noise((len(coords), flow_model.in_channels), generator), coords)
+        condition = conditioner.condition(label, coords, resolution)
+        latent: SparseTensor = self._sample("shape_slat", flow_model, noise, condition, run, label)
+        return latent
 
     @torch.no_grad()
     def sample_shape_slat_cascade(
         self,
-        lr_cond: Mapping[str, torch.Tensor],
-        cond: Mapping[str, torch.Tensor],
-        flow_model_lr: Any,
-        flow_model: Any,
-        lr_resolution: int,
+        conditioner: Conditioner,
+        coarse_flow: Any,
+        fine_flow: Any,
         resolution: int,
         coords: torch.Tensor,
-        sampler_params: Mapping[str, Any] | None = None,
+        run: SamplingRun | None = None,
         max_num_tokens: int = 49152,
-        *,
-        generator: torch.Generator | None = None,
-        monitor: Monitor | None = None,
-        check: bool = True,
     ) -> tuple[SparseTensor, int]:
         """The shape latent by a coarse pass and a fine one, and the final resolution.
 
@@ -373,37 +299,25 @@ class Trellis2ImageTo3DPipeline(TexturePipeline):
         the resolution falls in steps of 128, at most to 1024: more than `max_num_tokens`, or than the
         device's free memory allows.
         """
-        slat = self.sample_shape_slat(
-            lr_cond, flow_model_lr, coords, sampler_params, generator=generator, monitor=monitor
-        )
+        run = run or SamplingRun()
+        slat = self.sample_shape_slat(conditioner, coarse_flow, coords, LOW_RESOLUTION, run)
+        require_finite(slat, "coarse shape latent")
         with self._in_use(self._model("shape_slat_decoder")) as decoder:
             hr_coords = decoder.upsample(slat, upsample_times=UPSAMPLE_TIMES)
         limit = fitting_tokens(max_num_tokens, self.memory_probe(self.device), self.low_vram)
-        fine, final = cascade_coords(hr_coords, lr_resolution, resolution, limit)
+        fine, final = cascade_coords(hr_coords, LOW_RESOLUTION, resolution, limit)
         if final != resolution:
             reason = "the limit is" if limit == max_num_tokens else "free memory allows"
             message = f"resolution reduced from {resolution} to {final}: {reason} {limit} tokens"
             log.info(message, extra={"stage": "shape_fine", "tokens": len(fine)})
-            (monitor or Monitor()).report("shape_fine", 0, 1, message)
-        fine_slat = self.sample_shape_slat(
-            cond,
-            flow_model,
-            fine,
-            sampler_params,
-            generator=generator,
-            monitor=monitor,
-            stage="shape_fine",
-            check=check,
-        )
-        return fine_slat, final
+            run.monitor.report("shape_fine", 0, 1, message)
+        return self.sample_shape_slat(conditioner, fine_flow, fine, final, run, "shape_fine"), final
 
     @torch.no_grad()
     def decode_shape_slat(self, slat: SparseTensor, resolution: int) -> tuple[list[Mesh], list[SparseTensor]]:
         """A mesh a sample, and the subdivisions that guide the texture decoder."""
-        decoder: Any = self._model("shape_slat_decoder")
-        decoder.set_resolution(resolution)
-        with self._in_use(decoder) as model:
-            meshes, subs = model(slat.to(self.device), return_subs=True)
+        with self._in_use(self._model("shape_slat_decoder")) as decoder:
+            meshes, subs = decoder(slat.to(self.device), return_subs=True, resolution=resolution)
         for mesh in meshes:
             require_finite(mesh.vertices, "shape decoder")
         return meshes, subs

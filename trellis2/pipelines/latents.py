@@ -70,7 +70,7 @@ def cascade_coords(
         resolution -= CASCADE_STEP
 
 
-def sent(x: torch.Tensor, device: torch.device) -> torch.Tensor:
+def to_device_pinned(x: torch.Tensor, device: torch.device) -> torch.Tensor:
     """A tensor of the CPU on a device; to CUDA by way of pinned memory, which waits for none of its work."""
     return x.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else x.to(device)
 
@@ -91,25 +91,15 @@ class Normalization:
     def apply(self, slat: SparseTensor) -> SparseTensor:
         """(x − mean) / std."""
         self._check(slat)
-        return (slat - sent(self.mean, slat.device)) / sent(self.std, slat.device)
+        return (slat - to_device_pinned(self.mean, slat.device)) / to_device_pinned(self.std, slat.device)
 
     def undo(self, slat: SparseTensor) -> SparseTensor:
         """x·std + mean."""
         self._check(slat)
-        return slat * sent(self.std, slat.device) + sent(self.mean, slat.device)
+        return slat * to_device_pinned(self.std, slat.device) + to_device_pinned(self.mean, slat.device)
 
     def _check(self, slat: SparseTensor) -> None:
         if slat.feats.shape[1] != self.mean.shape[1]:
             raise InvalidArgumentError(
                 f"the latent has {slat.feats.shape[1]} channels, its statistics {self.mean.shape[1]}"
             )
-
-
-def repeat_cond(cond: Mapping[str, torch.Tensor], samples: int) -> dict[str, torch.Tensor]:
-    """Conditions of batch 1 repeated to `samples`; those that already have this batch stay."""
-    repeated = {}
-    for name, tokens in cond.items():
-        if tokens.shape[0] not in (1, samples):
-            raise InvalidArgumentError(f"{name} holds {tokens.shape[0]} items for {samples} samples")
-        repeated[name] = tokens if tokens.shape[0] == samples else tokens.expand(samples, -1, -1)
-    return repeated

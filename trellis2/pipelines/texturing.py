@@ -4,21 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 
 from ..conditioning.images import ImageSource, load_image
-from ..conditioning.registry import BackgroundRemover, ImageEncoder
 from ..errors import EmptyStructureError, InvalidArgumentError, UnsupportedPipelineError
-from ..models.base import Model
 from ..progress import CancelCallback, Monitor, ProgressCallback
-from ..representations import PBR_ATTR_LAYOUT
-from ..samplers.euler import FlowEulerSampler, build_sampler
 from ..sparse import SparseTensor
 from .bake import bake_texture
+from .base import LatentPipeline
 from .config import load_parts, read_pipeline_config
-from .texture_stage import Statistics, TexturePipeline, merged
+from .stages import SamplingRun, Settings, stages_from_config
 
 if TYPE_CHECKING:
     import trimesh
@@ -27,7 +24,7 @@ UNIT_BOX = [[-0.5, -0.5, -0.5], [0.5, 0.5, 0.5]]
 MARGIN_SCALE = 0.99999  # of the unit cube, so that rounding keeps every vertex inside
 
 
-class Trellis2TexturingPipeline(TexturePipeline):
+class Trellis2TexturingPipeline(LatentPipeline):
     """Textures a given mesh in the style of a picture. Meshes come in and go out Y up, as in GLB files."""
 
     model_names: tuple[str, ...] = (
@@ -36,24 +33,6 @@ class Trellis2TexturingPipeline(TexturePipeline):
         "tex_slat_flow_model_512",
         "tex_slat_flow_model_1024",
     )
-
-    def __init__(
-        self,
-        models: dict[str, Model] | None = None,
-        tex_slat_sampler: FlowEulerSampler | None = None,
-        tex_slat_sampler_params: Mapping[str, Any] | None = None,
-        shape_slat_normalization: Statistics | None = None,
-        tex_slat_normalization: Statistics | None = None,
-        image_cond_model: ImageEncoder | None = None,
-        rembg_model: BackgroundRemover | None = None,
-        low_vram: bool = True,
-    ) -> None:
-        super().__init__(models, image_cond_model, rembg_model, low_vram)
-        self.tex_slat_sampler = tex_slat_sampler
-        self.tex_slat_sampler_params = dict(tex_slat_sampler_params or {})
-        self.shape_slat_normalization = shape_slat_normalization
-        self.tex_slat_normalization = tex_slat_normalization
-        self.pbr_attr_layout = dict(PBR_ATTR_LAYOUT)
 
     @classmethod
     def from_pretrained(
@@ -81,16 +60,9 @@ class Trellis2TexturingPipeline(TexturePipeline):
             image_cond_model=image_cond_model,
             rembg_model=rembg_model,
         )
-        sampler = args["tex_slat_sampler"]
+        low_vram = args.get("low_vram", True) if low_vram is None else low_vram
         pipeline = cls(
-            parts.models,
-            build_sampler(sampler["name"], sampler["args"]),
-            sampler["params"],
-            args.get("shape_slat_normalization"),
-            args.get("tex_slat_normalization"),
-            parts.image_cond_model,
-            parts.rembg_model,
-            args.get("low_vram", True) if low_vram is None else low_vram,
+            parts.models, stages_from_config(args), parts.image_cond_model, parts.rembg_model, low_vram
         )
         pipeline._pretrained_args = args
         return pipeline.to(device)
@@ -101,7 +73,7 @@ class Trellis2TexturingPipeline(TexturePipeline):
         mesh: trimesh.Trimesh,
         image: ImageSource,
         seed: int = 42,
-        tex_slat_sampler_params: Mapping[str, Any] | None = None,
+        tex_slat_sampler_params: Settings | None = None,
         preprocess_image: bool = True,
         resolution: int = 1024,
         texture_size: int = 2048,
@@ -121,25 +93,18 @@ class Trellis2TexturingPipeline(TexturePipeline):
                 f"texturing at {resolution} needs {flow_name}, which these weights do not have; "
                 f"they hold {', '.join(sorted(self.models)) or 'no models'}"
             )
-        merged(self.tex_slat_sampler, {}, tex_slat_sampler_params, "tex_slat")
+        settings = {"tex_slat": self._latent_stage("tex_slat").settings(tex_slat_sampler_params)}
         monitor = Monitor(progress, cancel)
+        run = SamplingRun(torch.Generator().manual_seed(seed), settings, monitor)
 
         with self._stage("image", monitor):
             picture = self.preprocess_image(image) if preprocess_image else load_image(image)
         mesh = self.preprocess_mesh(mesh)
-        generator = torch.Generator().manual_seed(seed)
         with self._stage("condition", monitor):
-            cond = self.get_cond([picture], flow_resolution)
+            conditioner = self.conditioner(picture, (flow_resolution,))
         with self._stage("encode_shape", monitor):
             shape_slat = self.encode_shape_slat(mesh, resolution)
-        tex_slat = self.sample_tex_slat(
-            cond,
-            self.models[flow_name],
-            shape_slat,
-            tex_slat_sampler_params,
-            generator=generator,
-            monitor=monitor,
-        )
+        tex_slat = self.sample_tex_slat(conditioner, self.models[flow_name], shape_slat, resolution, run)
         with self._stage("decode_texture", monitor):
             voxels = self.decode_tex_slat(tex_slat)
         with self._stage("bake", monitor):

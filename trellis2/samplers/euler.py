@@ -8,7 +8,7 @@ published interface and draws nothing (bars belong to the caller).
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +16,15 @@ import torch
 
 from ..errors import CheckpointError, InvalidArgumentError
 from ..progress import Monitor
-from .flow import Latent, SamplingResult, denoise, euler_step, time_grid, velocity_to_x0
+from .flow import (
+    Latent,
+    SamplingResult,
+    denoise,
+    euler_step,
+    require_finite,
+    time_grid,
+    velocity_to_x0,
+)
 from .guidance import Guidance, GuidedModel
 
 
@@ -50,17 +58,45 @@ class FlowEulerSampler:
         tqdm_desc: str = "Sampling",
         *,
         monitor: Monitor | None = None,
-        check: bool = True,
         **kwargs: Any,
     ) -> SamplingResult:
-        """Denoise in `steps` Euler steps. Raises `InvalidArgumentError`, `NumericalError`, `Cancelled`.
+        """Denoise in `steps` Euler steps. Raises `InvalidArgumentError`, `NumericalError`, `Cancelled`."""
+        result = SamplingResult(noise)
 
-        To see whether the result is finite is to wait for the device; without `check` that is left to the
-        caller.
-        """
-        velocity = self._bind(model, cond, kwargs)
-        times = time_grid(steps, rescale_t)
-        return denoise(velocity, noise, times, self.sigma_min, monitor, tqdm_desc, check)
+        def observe(x_t: Latent, t: float, v: Latent, x_next: Latent) -> None:
+            result.pred_x_0.append(velocity_to_x0(x_t, t, v, self.sigma_min))
+            result.pred_x_t.append(x_next)
+
+        result.samples = self.denoise(
+            model,
+            noise,
+            cond,
+            steps=steps,
+            rescale_t=rescale_t,
+            monitor=monitor,
+            stage=tqdm_desc,
+            observe=observe,
+            **kwargs,
+        )
+        require_finite(result.samples, tqdm_desc)
+        return result
+
+    def denoise(
+        self,
+        model: Any,
+        noise: Latent,
+        cond: Any = None,
+        *,
+        steps: int = 50,
+        rescale_t: float = 1.0,
+        monitor: Monitor | None = None,
+        stage: str = "sampling",
+        observe: Callable[[Latent, float, Latent, Latent], None] | None = None,
+        **options: Any,
+    ) -> Latent:
+        """The final state alone, which nobody has looked at: the device may still be at work on it."""
+        velocity = self._bind(model, cond, options)
+        return denoise(velocity, noise, time_grid(steps, rescale_t), monitor, stage, observe)
 
     @torch.no_grad()
     def sample_once(
@@ -72,7 +108,8 @@ class FlowEulerSampler:
 
     def _bind(self, model: Any, cond: Any, options: dict[str, Any]) -> GuidedModel:
         """The velocity function for these conditions; options are guidance settings and network arguments."""
-        return GuidedModel(model, cond, sigma_min=self.sigma_min, extra=options)
+        extra = {name: value for name, value in options.items() if name != "neg_cond"}
+        return GuidedModel(model, cond, sigma_min=self.sigma_min, extra=extra)
 
 
 class FlowEulerCfgSampler(FlowEulerSampler):

@@ -123,29 +123,27 @@ def denoise(
     velocity: Velocity,
     noise: Latent,
     times: list[float],
-    sigma_min: float,
     monitor: Monitor | None = None,
     stage: str = "sampling",
-    check: bool = True,
-) -> SamplingResult:
-    """Walk from noise to data over `times`, reporting each step. Raises `Cancelled`, `NumericalError`.
+    observe: Callable[[Latent, float, Latent, Latent], None] | None = None,
+) -> Latent:
+    """Walk from noise to data over `times`, reporting each step. Raises `Cancelled`.
 
-    Without `check` a result that is not finite is returned as it is, before the device has finished it.
+    `observe(x_t, t, v, x_next)` is called after each step. Nobody waits for the device here: whether the
+    result is finite is for `require_finite` to see.
     """
     monitor = monitor or Monitor()
     steps = len(times) - 1
     monitor.report(stage, 0, steps)
-    result = SamplingResult(noise)
-    for done, (t, t_prev) in enumerate(pairwise(times), start=1):
-        x_t = result.samples
-        v = velocity(x_t, t)
-        result.pred_x_0.append(velocity_to_x0(x_t, t, v, sigma_min))
-        result.samples = euler_step(x_t, t, t_prev, v)
-        result.pred_x_t.append(result.samples)
+    x = noise
+    for done, (t, t_next) in enumerate(pairwise(times), start=1):
+        v = velocity(x, t)
+        x_next = euler_step(x, t, t_next, v)
+        if observe is not None:
+            observe(x, t, v, x_next)
+        x = x_next
         monitor.report(stage, done, steps)
-    if check:
-        require_finite(result.samples, stage)
-    return result
+    return x
 
 
 def require_finite(x: Latent, what: str) -> None:

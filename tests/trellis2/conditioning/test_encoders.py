@@ -126,8 +126,7 @@ def test_dinov2_resizes_to_its_own_input(picture: Image.Image, monkeypatch: pyte
     asked: list[Any] = []
     monkeypatch.setattr(torch.hub, "load", lambda *a, **k: asked.append(a) or Hub())
     encoder = DinoV2FeatureExtractor("dinov2_vitl14_reg")
-    encoder.image_size = 512  # as pipelines do
-    assert encoder([picture]).shape == (1, 518 * 518, 3)
+    assert encoder([picture], 512).shape == (1, 518 * 518, 3)
     assert asked == [("facebookresearch/dinov2", "dinov2_vitl14_reg")]
 
 

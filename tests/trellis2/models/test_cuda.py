@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from tests.trellis2.sparse.voxels import random_voxels
-from trellis2.models import MODELS, flow
+from trellis2.models import MODELS, RecordedFlow, recorded_flow
 from trellis2.samplers import FlowEulerGuidanceIntervalSampler
 from trellis2.sparse import SparseTensor, neighbor_table
 
@@ -65,64 +65,61 @@ def test_flow_forward(dtype: torch.dtype, counts: list[int], monkeypatch: pytest
     assert error(model(*inputs).feats, expected) < LIMIT[dtype]
 
 
-@pytest.mark.parametrize("piece", [1, 3, 4])
+@pytest.mark.parametrize("blocks", [1, 3, 4])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @torch.no_grad()
 def test_replayed_steps_equal_direct_ones(
-    dtype: torch.dtype, piece: int, monkeypatch: pytest.MonkeyPatch
+    dtype: torch.dtype, blocks: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(flow, "PIECE", piece)
+    monkeypatch.setattr(recorded_flow, "SEGMENT_BLOCKS", blocks)
     model = network("SparseStructureFlowModel", dtype, **FLOW).cuda()
-    context = model.prepare_cond(torch.randn(1, 9, 20, device="cuda"))
+    recorded = RecordedFlow(model)
+    context = recorded.prepare_cond(torch.randn(1, 9, 20, device="cuda"))
     for step in range(4):
         x, t = torch.randn(1, 2, 4, 4, 4, device="cuda"), torch.full((1,), 1000.0 - step, device="cuda")
-        model.cuda_graphs = True
-        replayed = model(x, t, context)
-        model.cuda_graphs = False
-        assert torch.equal(replayed, model(x, t, context))
-    assert len(context.graphs._seen) == 1
+        assert torch.equal(recorded(x, t, context), model(x, t, context.cache))
+    assert len(context.recordings) == 1
 
 
 @torch.no_grad()
 def test_weights_that_moved_are_recorded_anew() -> None:
     model = network("SparseStructureFlowModel", **FLOW).cuda()
-    context = model.prepare_cond(torch.randn(1, 9, 20, device="cuda"))
+    recorded = RecordedFlow(model)
     x, t = torch.randn(1, 2, 4, 4, 4, device="cuda"), torch.full((1,), 500.0, device="cuda")
-    for _ in range(3):
-        model(x, t, context)
+    cond = torch.randn(1, 9, 20, device="cuda")
+    recorded(x, t, recorded.prepare_cond(cond))
     model.out_layer.weight = torch.nn.Parameter(2 * model.out_layer.weight, requires_grad=False)
-    changed = [model(x, t, context) for _ in range(3)]
-    model.cuda_graphs = False
-    assert all(torch.equal(model(x, t, context), one) for one in changed)
+    context = recorded.prepare_cond(cond)
+    for _ in range(3):
+        assert torch.equal(recorded(x, t, context), model(x, t, cond))
 
 
 @torch.no_grad()
-def test_the_structures_recording_serves_the_next_run_until_the_weights_move() -> None:
+def test_the_structures_recording_serves_the_next_run() -> None:
     model = network("SparseStructureFlowModel", **FLOW).cuda()
+    recorded = RecordedFlow(model)
     x, t = torch.randn(1, 2, 4, 4, 4, device="cuda"), torch.full((1,), 500.0, device="cuda")
     recordings = []
     for _ in range(3):
         cond = torch.randn(1, 9, 20, device="cuda")
-        context = model.prepare_cond(cond)
-        replayed = model(x, t, context)
-        recordings += context.graphs._seen.values()
+        context = recorded.prepare_cond(cond)
+        replayed = recorded(x, t, context)
+        recordings += context.recordings._recorded.values()
         assert torch.equal(replayed, model(x, t, cond)), "a context of no earlier run"
         del context
     assert len(set(map(id, recordings))) == 1
-    model.cpu()
-    assert model._kept._kept == []
 
 
 @torch.no_grad()
 def test_memory_does_not_grow_with_runs() -> None:
-    model = network("SparseStructureFlowModel", **FLOW).cuda()
+    recorded = RecordedFlow(network("SparseStructureFlowModel", **FLOW).cuda())
     x, t = torch.randn(1, 2, 4, 4, 4, device="cuda"), torch.full((1,), 500.0, device="cuda")
     after = []
     for _ in range(3):
-        context = model.prepare_cond(torch.randn(1, 9, 20, device="cuda"))
+        context = recorded.prepare_cond(torch.randn(1, 9, 20, device="cuda"))
         for _ in range(3):
-            model(x, t, context)
-        assert len(context.graphs._seen) == 1
+            recorded(x, t, context)
+        assert len(context.recordings) == 1
         del context
         gc.collect()
         after.append(torch.cuda.memory_allocated())
@@ -133,7 +130,7 @@ def test_memory_does_not_grow_with_runs() -> None:
 @pytest.mark.parametrize("batched", [True, False])
 @torch.no_grad()
 def test_a_whole_sampling_run(dtype: torch.dtype, batched: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    model = network("SLatFlowModel", dtype, **FLOW).cuda()
+    model = RecordedFlow(network("SLatFlowModel", dtype, **FLOW).cuda())
     noise = random_voxels([400], 4, size=10).cuda()
     shape = noise.replace(torch.randn_like(noise.feats))
     cond = torch.randn(1, 37, 20, device="cuda")

@@ -7,7 +7,7 @@ import torch
 
 from tests.trellis2.sparse.voxels import random_voxels
 from trellis2.errors import InvalidArgumentError
-from trellis2.models import ContextCache, SLatFlowModel, SparseStructureFlowModel, flow
+from trellis2.models import ContextCache, SLatFlowModel, SparseStructureFlowModel, recorded_flow
 from trellis2.nn.rope import grid_coords
 from trellis2.sparse import SparseTensor, sparse_cat
 
@@ -58,9 +58,14 @@ def test_where_a_pass_is_cut_does_not_matter(
     sparse_model: SLatFlowModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     x, t, cond = random_voxels([20, 15], 8), torch.tensor([1.0, 700.0]), torch.randn(2, 5, 20)
-    whole = sparse_model(x, t, cond)
-    monkeypatch.setattr(flow, "PIECE", 1)
-    assert torch.equal(sparse_model(x, t, cond).feats, whole.feats)
+    tokens, context = sparse_model.to_tokens(x), sparse_model.prepare_cond(cond)
+    inputs = tokens.features, t, tokens.phases, tokens.positions
+    for blocks in (1, 5):
+        monkeypatch.setattr(recorded_flow, "SEGMENT_BLOCKS", blocks)
+        call = recorded_flow.segmented(sparse_model, tokens.layout, context)
+        assert torch.equal(call(*inputs), sparse_model(x, t, cond).feats)
+    short = recorded_flow.segmented(sparse_model, tokens.layout, context, blocks=1)
+    assert not torch.equal(short(*inputs), call(*inputs))
 
 
 @torch.no_grad()
@@ -125,10 +130,12 @@ def test_checkpointing_changes_no_gradient() -> None:
         torch.testing.assert_close(plain, checkpointed)
 
 
-def test_unknown_arguments_are_ignored_by_the_dense_model_only() -> None:
-    SparseStructureFlowModel(**TINY["SparseStructureFlowModel"] | {"patch_size": 1})
-    with pytest.raises(TypeError):
-        SLatFlowModel(**TINY["SLatFlowModel"] | {"patch_size": 1})
+@pytest.mark.parametrize("cls", [SparseStructureFlowModel, SLatFlowModel])
+def test_unknown_and_missing_arguments_are_named(cls: Any) -> None:
+    with pytest.raises(InvalidArgumentError, match="no argument patch_size"):
+        cls(**TINY[cls.__name__] | {"patch_size": 1})
+    with pytest.raises(InvalidArgumentError, match="needs resolution"):
+        cls(**{k: v for k, v in TINY[cls.__name__].items() if k != "resolution"})
 
 
 def test_inputs_that_do_not_fit_are_refused(sparse_model: SLatFlowModel) -> None:

@@ -103,7 +103,7 @@ def test_the_texture_decoder_shares_the_shape_decoders_voxels() -> None:
 
 
 @torch.no_grad()
-def test_meshes_lie_in_the_unit_cube_and_follow_set_resolution() -> None:
+def test_meshes_lie_in_the_unit_cube_and_follow_the_resolution() -> None:
     z = free(randomised("FlexiDualGridVaeEncoder")(*dual_grid()))
     decoder: FlexiDualGridVaeDecoder = randomised("FlexiDualGridVaeDecoder")
     meshes, subs = decoder(z, return_subs=True)
@@ -113,8 +113,11 @@ def test_meshes_lie_in_the_unit_cube_and_follow_set_resolution() -> None:
     assert len(subs) == 2
     first = h.coords[0, 1:] + decoder.dual_grid(h)[0].feats[0]
     torch.testing.assert_close(meshes[0].vertices[0], first / 16 - 0.5)
-    decoder.set_resolution(32)
-    torch.testing.assert_close(decoder(free(z))[0].vertices[0], first / 32 - 0.5)
+    finer = decoder(free(z), resolution=32)[0]
+    torch.testing.assert_close(finer.vertices[0], first / 32 - 0.5)
+    assert torch.equal(decoder(free(z))[0].vertices, meshes[0].vertices), (
+        "a call leaves the decoder as it was"
+    )
 
 
 def test_shape_training_is_aligned_with_the_truth_and_reaches_every_parameter() -> None:

@@ -257,9 +257,10 @@ def test_missing_models_are_named(checkpoint: Path, picture: Image.Image) -> Non
 
 def test_settings_are_those_of_the_config_unless_asked_otherwise(pipeline: Trellis2ImageTo3DPipeline) -> None:
     settings = pipeline.sampler_settings(shape_slat_sampler_params={"steps": 3})
-    assert settings["sparse_structure"] == pipeline.sparse_structure_sampler_params
-    assert settings["shape_slat"] == {**pipeline.shape_slat_sampler_params, "steps": 3}
-    assert settings["tex_slat"] == pipeline.tex_slat_sampler_params != {}
+    defaults = {name: stage.defaults for name, stage in pipeline.stages.items()}
+    assert settings["sparse_structure"] == defaults["sparse_structure"]
+    assert settings["shape_slat"] == {**defaults["shape_slat"], "steps": 3}
+    assert settings["tex_slat"] == defaults["tex_slat"] != {}
 
 
 def test_bad_input_is_a_typed_error(pipeline: Trellis2ImageTo3DPipeline, picture: Image.Image) -> None:
@@ -324,7 +325,7 @@ def test_models_of_other_folders_and_overrides(checkpoint: Path, picture: Image.
         model_paths={"sparse_structure_decoder": other},
         image_cond_model=str(checkpoint / "ckpts" / "dinov3"),
     )
-    assert torch.equal(copied.get_cond([picture], 512)["cond"], loaded.get_cond([picture], 512)["cond"])
+    assert torch.equal(copied.get_cond([picture], 512).cond, loaded.get_cond([picture], 512).cond)
 
 
 def test_damaged_folders_are_typed_errors(checkpoint: Path, tmp_path: Path) -> None:

@@ -8,11 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trellis2.errors import CheckpointError, EmptyStructureError, InvalidArgumentError
+from trellis2.pipelines.conditioner import Condition, ImageConditioner
 from trellis2.pipelines.latents import (
     Normalization,
     cascade_coords,
     occupied_coords,
-    repeat_cond,
     unique_coords,
 )
 from trellis2.sparse import SparseTensor
@@ -62,8 +62,18 @@ def test_normalization_round_trip_and_width() -> None:
 
 
 def test_conditions_repeat_once() -> None:
-    cond = {"cond": torch.randn(1, 4, 2)}
-    assert repeat_cond(cond, 3)["cond"].shape == (3, 4, 2)
-    assert repeat_cond({"cond": torch.zeros(3, 4, 2)}, 3)["cond"].shape == (3, 4, 2)
+    def batch(items: int) -> torch.Tensor:
+        return Condition(torch.zeros(items, 4, 2), torch.zeros(items, 4, 2)).repeated(3).cond
+
+    assert batch(1).shape == batch(3).shape == (3, 4, 2)
     with pytest.raises(InvalidArgumentError, match="2 items for 3"):
-        repeat_cond({"cond": torch.zeros(2, 4, 2)}, 3)
+        batch(2)
+
+
+def test_each_stage_sees_the_picture_at_its_size() -> None:
+    low, high = (Condition(torch.zeros(1, n, 2), torch.zeros(1, n, 2)) for n in (5, 17))
+    conditioner = ImageConditioner({512: low, 1024: high})
+    assert conditioner.condition("shape", torch.zeros(3, 4), 512) is low
+    assert conditioner.condition("shape_fine", torch.zeros(3, 4), 1408) is high
+    with pytest.raises(InvalidArgumentError, match="texture at 1024 needs image tokens at 1024"):
+        ImageConditioner({512: low}).condition("texture", None, 1024)

@@ -1,10 +1,10 @@
-"""Which model is on which device, in which dtype, and when."""
+"""What both pipelines share: where models are, the picture's condition, and the texture latent."""
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
@@ -15,17 +15,23 @@ from PIL import Image
 from ..conditioning import preprocess_image
 from ..conditioning.images import ImageSource, load_image
 from ..conditioning.registry import BackgroundRemover, ImageEncoder
-from ..errors import InvalidArgumentError
-from ..models.base import Model
+from ..errors import CheckpointError, InvalidArgumentError
+from ..models import FlowTransformer, Model, RecordedFlow
 from ..progress import Monitor
+from ..representations import PBR_ATTR_LAYOUT
+from ..samplers.flow import require_finite
+from ..sparse import SparseTensor
+from .conditioner import Condition, Conditioner, ImageConditioner
+from .latents import Normalization, to_device_pinned
+from .stages import LatentStage, SamplingRun, sample
 
 log = logging.getLogger(__name__)
 
-PipelineT = TypeVar("PipelineT", bound="StagedPipeline")
+PipelineT = TypeVar("PipelineT", bound="LatentPipeline")
 
 
-class StagedPipeline:
-    """What both pipelines share: models by name, the two image models, and where they are.
+class LatentPipeline:
+    """Models by name, latent stages by name, the two image models, and where they all are.
 
     With `low_vram` (the default) models stay in host memory and each is moved to the pipeline's device only
     while a stage uses it; without it, `to` moves them all. On CPUs the 16-bit torsos compute in float32,
@@ -36,18 +42,22 @@ class StagedPipeline:
 
     def __init__(
         self,
-        models: dict[str, Model] | None = None,
+        models: Mapping[str, Model] | None = None,
+        stages: Mapping[str, LatentStage] | None = None,
         image_cond_model: ImageEncoder | None = None,
         rembg_model: BackgroundRemover | None = None,
         low_vram: bool = True,
     ) -> None:
         self.models: dict[str, Model] = dict(models or {})
+        self.stages: dict[str, LatentStage] = dict(stages or {})
         self.image_cond_model = image_cond_model
         self.rembg_model = rembg_model
+        self.pbr_attr_layout = dict(PBR_ATTR_LAYOUT)
         self._low_vram = low_vram
         self._device = torch.device("cpu")
         self._pretrained_args: dict[str, Any] = {}
         self._published_dtypes: WeakKeyDictionary[Model, torch.dtype] = WeakKeyDictionary()
+        self._recorded: dict[Model, RecordedFlow] = {}
 
     # ---- devices
     # ------------------------------------------------------------------------------------------------
@@ -75,8 +85,17 @@ class StagedPipeline:
             self._settle(self._device)
         return self
 
+    def cuda(self: PipelineT) -> PipelineT:
+        """Compute on the current CUDA device."""
+        return self.to("cuda")
+
+    def cpu(self: PipelineT) -> PipelineT:
+        """Compute on the CPU."""
+        return self.to("cpu")
+
     def _settle(self, device: torch.device) -> None:
         """Move all models to a device; to the CPU with the dtype they have, which changes with their use."""
+        self._recorded.clear()
         for model in self.models.values():
             if device.type == "cpu":
                 model.to(device)
@@ -85,14 +104,6 @@ class StagedPipeline:
         for part in (self.image_cond_model, self.rembg_model):
             if part is not None:
                 part.to(device)
-
-    def cuda(self: PipelineT) -> PipelineT:
-        """Compute on the current CUDA device."""
-        return self.to("cuda")
-
-    def cpu(self: PipelineT) -> PipelineT:
-        """Compute on the CPU."""
-        return self.to("cpu")
 
     def _place(self, model: Model) -> None:
         """Move a model to the pipeline's device, with the torso dtype that suits it."""
@@ -109,16 +120,17 @@ class StagedPipeline:
             self._place(part)
         elif self.low_vram and hasattr(part, "to"):
             part.to(self._device)
-        decoder = hasattr(part, "low_vram")
-        if decoder:
-            part.low_vram = self.low_vram
         try:
             yield part
         finally:
-            if decoder:
-                part.low_vram = False
             if self.low_vram and hasattr(part, "to"):
                 part.to("cpu")
+
+    def _recorder(self, flow: Any) -> Any:
+        """A flow as sampling calls it; recordings outlive the run where its weights stay on the device."""
+        if not isinstance(flow, FlowTransformer):
+            return flow
+        return RecordedFlow(flow) if self.low_vram else self._recorded.setdefault(flow, RecordedFlow(flow))
 
     @contextmanager
     def _stage(self, name: str, monitor: Monitor | None) -> Iterator[Monitor]:
@@ -154,15 +166,81 @@ class StagedPipeline:
         return preprocess_image(image, remove)
 
     @torch.no_grad()
-    def get_cond(
-        self, image: torch.Tensor | list[Image.Image], resolution: int, include_neg_cond: bool = True
-    ) -> dict[str, torch.Tensor]:
+    def get_cond(self, image: torch.Tensor | list[Image.Image], resolution: int) -> Condition:
         """Image tokens `[B, L, C]` at `resolution`, and the null condition: zeros of the same shape."""
         if self.image_cond_model is None:
             raise InvalidArgumentError(
-                "this pipeline has no image_cond_model; load one or pass cond yourself"
+                "this pipeline has no image_cond_model; load one or pass a conditioner yourself"
             )
-        self.image_cond_model.image_size = resolution
         with self._in_use(self.image_cond_model) as encoder:
-            cond = encoder(image).to(self.device)
-        return {"cond": cond, "neg_cond": torch.zeros_like(cond)} if include_neg_cond else {"cond": cond}
+            cond = encoder(image, resolution).to(self.device)
+        return Condition(cond, torch.zeros_like(cond))
+
+    def conditioner(self, picture: Image.Image, sizes: tuple[int, ...]) -> Conditioner:
+        """What gives the stages of a run their conditions, for a preprocessed picture."""
+        return ImageConditioner({size: self.get_cond([picture], size) for size in sizes})
+
+    # ---- latents
+    # ------------------------------------------------------------------------------------------------
+
+    def _latent_stage(self, name: str) -> LatentStage:
+        if name not in self.stages:
+            raise InvalidArgumentError(f"this pipeline has no {name} stage")
+        return self.stages[name]
+
+    def _normalization(self, name: str) -> Normalization:
+        normalization = self._latent_stage(name).normalization
+        if normalization is None:
+            raise CheckpointError(f"this pipeline has no statistics of the {name} latent")
+        return normalization
+
+    def _noise(self, shape: tuple[int, ...], generator: torch.Generator | None) -> torch.Tensor:
+        """Normal noise, drawn on the CPU whatever the device, so that a seed means the same everywhere."""
+        return to_device_pinned(torch.randn(shape, generator=generator), self.device)
+
+    def _sample(
+        self,
+        name: str,
+        flow_model: Any,
+        noise: Any,
+        condition: Condition,
+        run: SamplingRun | None,
+        label: str,
+        **extra: Any,
+    ) -> Any:
+        """`sample`, with the flow on the pipeline's device and the condition repeated to the batch."""
+        condition = condition.repeated(noise.shape[0]).to(self.device)
+        with self._in_use(flow_model) as flow:
+            return sample(
+                self._latent_stage(name), self._recorder(flow), noise, condition, run, label=label, **extra
+            )
+
+    @torch.no_grad()
+    def sample_tex_slat(
+        self,
+        conditioner: Conditioner,
+        flow_model: Any,
+        shape_slat: SparseTensor,
+        resolution: int,
+        run: SamplingRun | None = None,
+    ) -> SparseTensor:
+        """The texture latent `[N, C]` on the voxels of a (denormalised) shape latent.
+
+        The flow sees the normalised shape latent beside its own noise.
+        """
+        concat_cond = self._normalization("shape_slat").apply(shape_slat.to(self.device))
+        channels = flow_model.in_channels - concat_cond.feats.shape[1]
+        generator = None if run is None else run.generator
+        noise = concat_cond.replace(self._noise((len(concat_cond.coords), channels), generator))
+        condition = conditioner.condition("texture", concat_cond.coords, resolution)
+        latent: SparseTensor = self._sample(
+            "tex_slat", flow_model, noise, condition, run, "texture", concat_cond=concat_cond
+        )
+        return latent
+
+    def _decoded_attributes(self, decoder: Any, slat: SparseTensor, **guide: Any) -> SparseTensor:
+        """Run the texture decoder and map its −1..1 to 0..1 (not clamped)."""
+        with self._in_use(decoder) as model:
+            decoded: SparseTensor = model(slat.to(self.device), **guide) * 0.5 + 0.5
+        require_finite(decoded, "texture decoder")
+        return decoded

@@ -1,11 +1,10 @@
-"""Replaying a network's forward pass as CUDA graphs while nothing but its inputs' values changes.
+"""Replaying a function as CUDA graphs while nothing but its inputs' values changes.
 
 A sampling run calls one network a dozen times or more with the same shapes. Recording the kernels once and
-replaying them takes the launches, which small token counts are bound by, off the processor. A pass is
-recorded in pieces, each replayed at once, so that the device works on one while the processor records the
-next. A recording holds the addresses of weights, context and tables; it therefore belongs to a context, is
-looked up by those addresses, and dies with the context: after one run, unless a network keeps some
-(`models/context.py`).
+replaying them takes the launches, which small token counts are bound by, off the processor. A call is
+recorded segment by segment and each segment is replayed at once, so that the device works on one while the
+processor records the next. A recording holds the addresses of everything that the call reads besides its
+inputs: whoever owns a `Recordings` must drop it when those move.
 """
 
 from __future__ import annotations
@@ -13,7 +12,8 @@ from __future__ import annotations
 import logging
 import os
 import threading
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
@@ -23,14 +23,27 @@ from .precision import autocasting
 
 log = logging.getLogger(__name__)
 
-Pieces = Generator[None, None, torch.Tensor]  # a call that stops between its pieces, and returns its result
-
 VARIABLE = "TRELLIS2_CUDA_GRAPHS"
 # Longer lists keep the device busy for longer than their launches take, and a recording keeps their memory.
-MOST_TOKENS = 8192
-MOST_GRAPHS = 2
+MAX_TOKENS = 8192
+MAX_RECORDINGS = 2
 
 _recording = threading.Lock()  # recordings of a device share a stream
+
+
+@dataclass(frozen=True)
+class SegmentedCall:
+    """A chain of functions: the first takes the inputs, each later one what the one before returned."""
+
+    segments: tuple[Callable[..., Any], ...]
+
+    def __call__(self, *inputs: torch.Tensor | None) -> torch.Tensor:
+        first, *others = self.segments
+        state = first(*inputs)
+        for segment in others:
+            state = segment(state)
+        result: torch.Tensor = state
+        return result
 
 
 @cache
@@ -38,81 +51,70 @@ def _stream(device: torch.device) -> torch.cuda.Stream:
     return torch.cuda.Stream(device)
 
 
-def _take_workspaces(device: torch.device) -> None:
+def _allocate_workspaces(device: torch.device) -> None:
     """Let cuBLAS take the workspaces that it keeps for a stream: those of a recording would outlive it."""
     x = torch.ones(16, 16, device=device, dtype=torch.bfloat16)
     torch.addmm(x[0], x, x)
     torch.mm(x, x)
 
 
-def in_one_go(pieces: Pieces) -> torch.Tensor:
-    """The result of a call in pieces."""
-    while True:
-        try:
-            next(pieces)
-        except StopIteration as end:
-            result: torch.Tensor = end.value
-            return result
-
-
-class StepGraph:
+class RecordedCall:
     """One recorded call: inputs are copied in, the kernels replayed, the output copied out."""
 
-    def __init__(
-        self, call: Callable[..., Pieces], inputs: Sequence[torch.Tensor], keep: Sequence[torch.Tensor]
-    ) -> None:
+    def __init__(self, call: SegmentedCall, inputs: Sequence[torch.Tensor | None], keep: Any = None) -> None:
         """Record and run `call(*inputs)`, whose kernels must have run before on these shapes. `keep`: what it
         reads besides, kept alive.
         """
-        self._inputs = [x.clone() for x in inputs]
-        self._keep = list(keep)
+        self._inputs = [None if x is None else x.clone() for x in inputs]
+        self._keep = keep
         self._graphs: list[torch.cuda.CUDAGraph] = []
-        device = inputs[0].device
+        device = next(x.device for x in inputs if x is not None)
         here, aside = torch.cuda.current_stream(device), _stream(device)
         pool = torch.cuda.graph_pool_handle()
-        pieces = call(*self._inputs)
         # Not torch.cuda.graph(), which empties the allocator's cache and collects garbage first.
         with _recording, torch.cuda.stream(aside):
             aside.wait_stream(here)
-            _take_workspaces(device)
+            _allocate_workspaces(device)
             here.wait_stream(aside)
-            output = None
-            while output is None:
+            state: Any = None
+            for i, segment in enumerate(call.segments):
                 graph = torch.cuda.CUDAGraph()
-                # What a piece leaves to the next keeps its place in the pool: the suspended call holds it.
+                # What a segment leaves to the next keeps its place in the pool while `state` holds it.
                 graph.capture_begin(pool, capture_error_mode="thread_local")
                 try:
-                    next(pieces)
-                except StopIteration as end:
-                    output = end.value
+                    state = segment(state) if i else segment(*self._inputs)
                 finally:
                     graph.capture_end()
                 with torch.cuda.stream(here):
                     graph.replay()
                 self._graphs.append(graph)
-        self._output: torch.Tensor = output
+        self._output: torch.Tensor = state
 
     def result(self) -> torch.Tensor:
         """What the last replay gave."""
         return self._output.clone()
 
-    def __call__(self, *inputs: torch.Tensor) -> torch.Tensor:
+    def __call__(self, *inputs: torch.Tensor | None) -> torch.Tensor:
         for mine, given in zip(self._inputs, inputs, strict=True):
-            mine.copy_(given)
+            if mine is not None and given is not None:
+                mine.copy_(given)
         for graph in self._graphs:
             graph.replay()
         return self.result()
 
 
-class StepGraphs:
-    """The recordings of one sampling run's context, made at the first call with a key.
+class Recordings:
+    """Recordings of calls that read the same weights and contexts, each made at the first call of its key.
 
-    At most `MOST_GRAPHS` are kept. A recording that fails is logged, and this run goes on without.
+    At most `MAX_RECORDINGS` are held. After a recording that fails, which is logged, calls run directly.
     """
 
     def __init__(self) -> None:
-        self._seen: dict[Any, StepGraph] = {}
-        self.failed = False  # whether a recording went wrong, after which there are no more
+        self._recorded: dict[Any, RecordedCall] = {}
+        self.failed = False
+
+    def __len__(self) -> int:
+        return len(self._recorded)
 
     def serve(self, tokens: torch.Tensor) -> bool:
         """Whether calls on these tokens may be recorded: CUDA, no gradients, not too many of them.
@@ -122,7 +124,7 @@ class StepGraphs:
         return (
             tokens.is_cuda
             and not self.failed
-            and tokens.shape[0] <= MOST_TOKENS
+            and tokens.shape[0] <= MAX_TOKENS
             and not torch.is_grad_enabled()
             and not autocasting(tokens)
             and os.environ.get(VARIABLE, "1") not in ("0", "off", "false")
@@ -130,31 +132,30 @@ class StepGraphs:
 
     def run(
         self,
-        call: Callable[..., Pieces],
-        inputs: Sequence[torch.Tensor],
-        key: Callable[[], tuple[Any, ...]],
-        keep: Sequence[torch.Tensor] = (),
-        warm_up: Callable[..., Pieces] | None = None,
+        call: SegmentedCall,
+        inputs: Sequence[torch.Tensor | None],
+        key: Any = None,
+        keep: Any = None,
+        warm_up: Callable[..., torch.Tensor] | None = None,
     ) -> torch.Tensor:
-        """The result of `call(*inputs)`: recorded where `key()` (all that decides what the call reads) is
-        new, else replayed.
+        """The result of `call(*inputs)`: recorded where the shapes or `key` are new, else replayed.
 
         `warm_up(*inputs)` runs before a recording: it must launch whatever kernels the call does, on the same
         shapes, which is `call` itself unless a shorter one is given.
         """
-        shapes = tuple((x.shape, x.dtype) for x in inputs)
-        known = self._seen.get((shapes, key())) if self._seen else None
+        key = key, tuple(None if x is None else (x.shape, x.dtype) for x in inputs)
+        known = self._recorded.get(key)
         if known is not None:
             return known(*inputs)
-        in_one_go((warm_up or call)(*inputs))
-        while len(self._seen) >= MOST_GRAPHS:
-            del self._seen[next(iter(self._seen))]
+        (warm_up or call)(*inputs)
+        while len(self._recorded) >= MAX_RECORDINGS:
+            del self._recorded[next(iter(self._recorded))]
         try:
-            graph = StepGraph(call, inputs, keep)
+            recorded = RecordedCall(call, inputs, keep)
         except RuntimeError as error:
             log.warning("a forward pass cannot be recorded as a CUDA graph", extra={"fault": repr(error)})
             self.failed = True
-            self._seen.clear()
-            return in_one_go(call(*inputs))
-        self._seen[shapes, key()] = graph  # only asked for now that the device has work
-        return graph.result()
+            self._recorded.clear()
+            return call(*inputs)
+        self._recorded[key] = recorded
+        return recorded.result()

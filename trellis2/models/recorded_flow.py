@@ -1,0 +1,151 @@
+"""A flow as a sampling run calls it: its steps replayed as CUDA graphs, from one run to the next where the
+token count never changes.
+
+Start reading at `RecordedFlow`; `trellis2.nn.cuda_graphs` records, `flow.py` computes.
+"""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any
+
+import torch
+
+from ..nn.cuda_graphs import Recordings, SegmentedCall
+from ..nn.tokens import TokenLayout
+from .context import ContextCache
+from .flow import Context, FlowTransformer, SparseStructureFlowModel, check_batch
+
+SEGMENT_BLOCKS = 5
+MAX_CONTEXTS = 2  # a run has two: of the picture and of no picture
+
+
+@dataclass(frozen=True)
+class RecordedContext:
+    """A context and the recordings that read it."""
+
+    cache: ContextCache
+    recordings: Recordings = field(default_factory=Recordings, compare=False)
+
+
+class RecordedFlow:
+    """A flow network with the interface of its `forward`, whose repeated steps are replayed.
+
+    Only calls with a context from this object's `prepare_cond` are recorded. Safe to share between threads
+    that use one stream.
+    """
+
+    def __init__(self, flow: FlowTransformer) -> None:
+        self.flow = flow
+        self._contexts = ContextPool()
+        self._weights: tuple[int, ...] = ()
+
+    @property
+    def resolution(self) -> int:
+        return self.flow.resolution
+
+    @property
+    def in_channels(self) -> int:
+        return self.flow.in_channels
+
+    def prepare_cond(self, cond: Context) -> RecordedContext:
+        """As the flow's own. Weights must stay where they are while the result is in use."""
+        context = RecordedContext(self.flow.prepare_cond(cond))
+        pooled = isinstance(self.flow, SparseStructureFlowModel) and not torch.is_grad_enabled()
+        if not pooled or self.flow.training or context.cache.layout.device.type != "cuda":
+            return context
+        weights = tuple(p.data_ptr() for p in self.flow.parameters())
+        if weights != self._weights:  # older recordings read weights that have moved
+            self._weights = weights
+            self._contexts.clear()
+        return self._contexts.borrow(context)
+
+    def __call__(
+        self, x: Any, t: torch.Tensor, cond: Context | ContextCache | RecordedContext, concat_cond: Any = None
+    ) -> Any:
+        flow = self.flow
+        if not isinstance(cond, RecordedContext):
+            return flow(x, t, cond, concat_cond)
+        tokens = flow.to_tokens(x, concat_cond)
+        if flow.training or not cond.recordings.serve(tokens.features):
+            return flow(x, t, cond.cache, concat_cond)
+        check_batch(tokens.layout, t, cond.cache)
+        velocity = cond.recordings.run(
+            segmented(flow, tokens.layout, cond.cache),
+            (tokens.features, t, tokens.phases, tokens.positions),
+            key=tokens.layout.lengths,
+            keep=tokens.layout,
+            warm_up=segmented(flow, tokens.layout, cond.cache, blocks=1),
+        )
+        return flow.to_latent(velocity, x)
+
+
+def segmented(
+    flow: FlowTransformer, layout: TokenLayout, context: ContextCache, blocks: int | None = None
+) -> SegmentedCall:
+    """The forward pass from `embed`'s arguments to rows of velocity, through the first `blocks` blocks (None:
+    all).
+    """
+    total = flow.config.num_blocks if blocks is None else blocks
+    cuts = range(0, total, SEGMENT_BLOCKS)
+    several = [slice(start, min(start + SEGMENT_BLOCKS, total)) for start in cuts]
+    passes = [partial(flow.run_blocks, layout=layout, context=context, which=which) for which in several]
+    return SegmentedCall((flow.embed, *passes, flow.output))
+
+
+@dataclass(eq=False)
+class _Pooled:
+    context: RecordedContext
+    borrowed: weakref.ref[RecordedContext] | None = None
+
+    @property
+    def idle(self) -> bool:
+        return self.borrowed is None or self.borrowed() is None
+
+
+class ContextPool:
+    """Contexts that outlive their run, with their recordings, for a network whose token count never changes.
+
+    A recording reads keys and values at fixed addresses: a new run's are copied to where those of an earlier
+    one were, once nobody holds that any more.
+    """
+
+    def __init__(self) -> None:
+        self._pooled: list[_Pooled] = []
+        self._lock = threading.Lock()
+
+    def __len__(self) -> int:
+        return len(self._pooled)
+
+    def borrow(self, fresh: RecordedContext) -> RecordedContext:
+        """`fresh`, in pooled memory where such is idle; else it joins the pool, while there is room."""
+        if any(x.is_inference() for x in fresh.cache.tensors()):
+            return fresh  # such may not be written to later on
+        with self._lock:
+            self._pooled = [p for p in self._pooled if not (p.idle and p.context.recordings.failed)]
+            pooled = next((p for p in self._pooled if p.idle and p.context.cache.fits(fresh.cache)), None)
+            if pooled is not None:
+                for old, new in zip(pooled.context.cache.tensors(), fresh.cache.tensors(), strict=True):
+                    old.copy_(new)
+            elif len(self._pooled) < MAX_CONTEXTS or self._drop_idle():
+                pooled = _Pooled(fresh)
+                self._pooled.append(pooled)
+            else:
+                return fresh
+            lent = replace(pooled.context)
+            pooled.borrowed = weakref.ref(lent)
+            return lent
+
+    def _drop_idle(self) -> bool:
+        idle = next((p for p in self._pooled if p.idle), None)
+        if idle is not None:
+            self._pooled.remove(idle)
+        return idle is not None
+
+    def clear(self) -> None:
+        """Forget all; what is borrowed stays good for those who hold it."""
+        with self._lock:
+            self._pooled = []
