@@ -10,7 +10,7 @@ from typing import Any
 
 from ..protocol.replies import ASSET_MEDIA_TYPES
 
-EXTENSIONS = {"glb": ".glb", "obj": ".zip", "stl": ".stl", "ply": ".ply"}
+EXTENSIONS = {"glb": ".glb", "usdz": ".usdz", "obj": ".zip", "stl": ".stl", "3mf": ".3mf", "ply": ".ply"}
 """File name ending by format; an obj comes as a zip with its textures."""
 
 

@@ -23,7 +23,9 @@ EVENT_STREAM = "text/event-stream"
 ASSET_MEDIA_TYPES = {
     "glb": "model/gltf-binary",
     "obj": "application/zip",
+    "usdz": "model/vnd.usdz+zip",
     "stl": "model/stl",
+    "3mf": "model/3mf",
     "ply": "application/octet-stream",
 }
 """Media type of the `glb` artifact by the format asked for (obj comes as a zip with its textures)."""

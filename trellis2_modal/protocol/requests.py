@@ -20,7 +20,7 @@ PREFERRED_PIPELINE_TYPES: tuple[PipelineType, ...] = ("1024_cascade", "1024", "5
 Preview = Literal["none", "video", "frames"]
 AlphaMode = Literal["auto", "opaque", "mask", "blend"]
 TextureFormat = Literal["jpeg", "png", "webp"]
-AssetFormat = Literal["glb", "obj", "stl", "ply"]
+AssetFormat = Literal["glb", "usdz", "obj", "stl", "3mf", "ply"]
 JobKind = Literal["generate", "extract"]
 
 MAX_SEED = 2**31 - 1
@@ -209,7 +209,7 @@ class ExtractSettings(Strict):
     format: AssetFormat = Field(
         "glb",
         title="Format",
-        description="glb and obj carry textures; stl and ply carry the shape.",
+        description="glb, usdz and obj carry textures, 3mf and ply vertex colours, stl the shape alone.",
         json_schema_extra={"group": "Basic"},
     )
     alpha_mode: AlphaMode = Field(
@@ -257,6 +257,15 @@ class ExtractSettings(Strict):
         title="Outer shell only",
         description="With Remesh: drop what the outside cannot reach; left out: unless it is translucent.",
         json_schema_extra={"group": "Remeshing"},
+    )
+
+    size_mm: float = Field(
+        100.0,
+        ge=1.0,
+        le=10_000.0,
+        title="Size in mm",
+        description="Longest side of an stl or 3mf.",
+        json_schema_extra=_slider("Remeshing", 1.0),
     )
 
     def resolved(self) -> ExtractSettings:

@@ -65,8 +65,9 @@ class RealStudio:
 
     def asset(self, mesh: Any, settings: ExtractSettings, monitor: Monitor) -> tuple[bytes, dict[str, Any]]:
         """The exported file and the mesh report."""
-        from o_voxel.postprocess import GlbAsset, to_glb
+        from o_voxel.postprocess import GlbAsset, check_file_type, to_glb
 
+        check_file_type(settings.format)  # before the work, not after it
         asset = to_glb(
             mesh.vertices,
             mesh.faces,

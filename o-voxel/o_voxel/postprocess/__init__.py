@@ -6,7 +6,7 @@ Start reading in `pipeline`: one call a step.
 
 from __future__ import annotations
 
-from .asset import GlbAsset
+from .asset import FILE_TYPES, GlbAsset, check_file_type
 from .encode import TEXTURE_FORMATS
 from .material import ALPHA_MODES, Material
 from .pipeline import STEPS, to_glb
@@ -14,6 +14,7 @@ from .report import MeshReport, StepTimes, Topology, topology
 
 __all__ = [
     "ALPHA_MODES",
+    "FILE_TYPES",
     "STEPS",
     "TEXTURE_FORMATS",
     "GlbAsset",
@@ -21,6 +22,7 @@ __all__ = [
     "MeshReport",
     "StepTimes",
     "Topology",
+    "check_file_type",
     "to_glb",
     "topology",
 ]

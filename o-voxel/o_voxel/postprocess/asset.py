@@ -13,16 +13,18 @@ import torch
 
 from ..errors import ArgumentError
 from ..mesh.quality import weld
+from .export_3mf import write_3mf
 from .export_glb import write_glb
 from .export_obj import obj_files, zipped
 from .export_plain import write_ply, write_stl
+from .export_usdz import check_usdz, write_usdz
 from .material import Material, check_texture_format
 from .report import MeshReport
 
 if TYPE_CHECKING:
     import trimesh
 
-FILE_TYPES = ("glb", "obj", "zip", "stl", "ply")
+FILE_TYPES = ("glb", "usdz", "obj", "zip", "stl", "3mf", "ply")
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,37 +80,59 @@ class GlbAsset:
         *,
         texture_format: str | None = None,
         extension_webp: bool | None = None,
-        scale: float = 1.0,
+        scale: float | None = None,
+        size_mm: float | None = None,
     ) -> bytes:
         """The asset as bytes of a `file_type` (else the path's suffix, else glb), written to `path` if given.
 
-        glb; obj (with a path: .obj, .mtl and pictures side by side, the bytes are the .obj's; without: a
-        zip), zip; stl (z up for slicers, welded, times `scale`: 100 turns the unit cube into 100 mm); ply
-        (welded, coloured). `texture_format` overrides the asset's; `extension_webp` is the reference's name
-        for webp (True) or png (False). The report's `bytes` gets the size. Raises ArgumentError.
+        glb; usdz (metres; needs usd-core); obj (with a path: .obj, .mtl and pictures side by side, the bytes
+        are the .obj's; without: a zip), zip; stl, 3mf and ply: z up, welded, times `scale` (3mf is in
+        millimetres: 100 unless told otherwise), or stl and 3mf with their longest side `size_mm` long; 3mf
+        and ply have colours at the vertices. `texture_format` overrides the asset's; `extension_webp` is the
+        reference's name for webp (True) or png (False). The report's `bytes` gets the size. Raises
+        ArgumentError.
         """
         kind = (file_type or (Path(path).suffix if path is not None else "glb")).lower().lstrip(".")
-        if kind not in FILE_TYPES:
-            raise ArgumentError(f"cannot export {kind!r}: one of {', '.join(FILE_TYPES)}")
-        if not (np.isfinite(scale) and scale > 0):
-            raise ArgumentError(f"scale must be positive, got {scale}")
+        check_file_type(kind)
         pictures = texture_format or self.texture_format
         if texture_format is None and extension_webp is not None:
             pictures = "webp" if extension_webp else "png"
         check_texture_format(pictures)
         if kind in ("obj", "zip"):
             return self._export_obj(path, kind, pictures)
+        arrays = (self.vertices, self.faces, self.normals, self.uvs)
         if kind == "glb":
-            arrays = (self.vertices, self.faces, self.normals, self.uvs, self.tangents)
-            data = write_glb(*arrays, self.see_through, self.material, pictures)
-        elif kind == "stl":
-            data = write_stl(to_z_up(self.vertices) * scale, self._welded_faces())
+            data = write_glb(*arrays, self.tangents, self.see_through, self.material, pictures)
+        elif kind == "usdz":
+            data = write_usdz(*arrays, self.see_through, self.material, pictures)
         else:
-            data = self._ply()
+            data = self._solid(kind, self._scale(kind, scale, size_mm))
         if path is not None:
             Path(path).write_bytes(data)
         self.report.bytes[kind] = len(data)
         return data
+
+    def _scale(self, kind: str, scale: float | None, size_mm: float | None) -> float:
+        for name, value in (("scale", scale), ("size_mm", size_mm)):
+            if value is not None and not (np.isfinite(value) and value > 0):
+                raise ArgumentError(f"{name} must be positive, got {value}")
+        if scale is not None and size_mm is not None:
+            raise ArgumentError("give scale or size_mm, not both")
+        if size_mm is not None and kind != "ply":
+            return size_mm / float(np.ptp(self.vertices, axis=0).max())
+        return scale if scale is not None else (100.0 if kind == "3mf" else 1.0)
+
+    def _solid(self, kind: str, scale: float) -> bytes:
+        """stl, 3mf or ply: the welded shape, z up."""
+        faces = self._welded_faces()
+        if kind == "stl":
+            return write_stl(to_z_up(self.vertices) * scale, faces)
+        used, compact = np.unique(faces, return_inverse=True)
+        vertices, corners = to_z_up(self.vertices[used]) * scale, compact.reshape(-1, 3)
+        colours = self._vertex_colours(used)
+        if kind == "3mf":
+            return write_3mf(vertices, corners, colours[:, :3])
+        return write_ply(vertices, corners, to_z_up(self.normals[used]), colours)
 
     def _export_obj(self, path: str | os.PathLike[str] | None, kind: str, pictures: str) -> bytes:
         stem = "asset" if path is None else Path(path).stem
@@ -128,16 +152,23 @@ class GlbAsset:
         faces = weld(torch.from_numpy(self.vertices)).numpy()[self.faces]
         return faces[(faces != np.roll(faces, -1, axis=1)).all(axis=1)]
 
-    def _ply(self) -> bytes:
-        faces = self._welded_faces()
-        used, compact = np.unique(faces, return_inverse=True)
+    def _vertex_colours(self, used: np.ndarray) -> np.ndarray:
+        """The texture's colour [U, 4] uint8 at some vertices."""
         height, width = self.material.base_color.shape[:2]
         column = np.clip((self.uvs[used, 0] * width).astype(int), 0, width - 1)
         row = np.clip((self.uvs[used, 1] * height).astype(int), 0, height - 1)
-        colors = self.material.base_color[row, column].copy()
+        colours = self.material.base_color[row, column].copy()
         if self.material.alpha_mode == "OPAQUE":
-            colors[:, 3] = 255
-        return write_ply(self.vertices[used], compact.reshape(-1, 3), self.normals[used], colors)
+            colours[:, 3] = 255
+        return colours
+
+
+def check_file_type(kind: str) -> None:
+    """Raises ArgumentError for a type that is unknown, or needs a package that is not installed."""
+    if kind not in FILE_TYPES:
+        raise ArgumentError(f"cannot export {kind!r}: one of {', '.join(FILE_TYPES)}")
+    if kind == "usdz":
+        check_usdz()
 
 
 def to_y_up(vectors: np.ndarray) -> np.ndarray:

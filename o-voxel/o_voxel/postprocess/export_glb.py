@@ -13,7 +13,7 @@ import numpy as np
 
 from .encode import MIME_TYPES
 from .material import Material
-from .translucency import drawing_order
+from .translucency import parts_by_alpha
 
 _FLOAT, _U16, _U32 = 5126, 5123, 5125
 _ARRAY, _ELEMENTS = 34962, 34963
@@ -74,7 +74,7 @@ def write_glb(
     }
     if tangents is not None:
         attributes["TANGENT"] = binary.accessor(tangents.astype(np.float32), "VEC4", _FLOAT, _ARRAY)
-    parts = _parts(vertices, faces, see_through, material)
+    parts = parts_by_alpha(vertices, faces, see_through, material)
     primitives = []
     for number, (_, part) in enumerate(parts):
         indices = part.reshape(-1).astype(np.uint16 if small else np.uint32)
@@ -113,18 +113,6 @@ def _texture(image: int, kind: str) -> dict[str, Any]:
     if kind == "webp":
         return {"sampler": 0, "extensions": {"EXT_texture_webp": {"source": image}}}
     return {"sampler": 0, "source": image}
-
-
-def _parts(
-    vertices: np.ndarray, faces: np.ndarray, see_through: np.ndarray | None, material: Material
-) -> list[tuple[str, np.ndarray]]:
-    """Alpha mode and faces of each primitive."""
-    if see_through is None or not see_through.any():
-        return [(material.alpha_mode, faces)]
-    clear = faces[see_through]
-    clear = clear[drawing_order(vertices, clear)]
-    solid = faces[~see_through]
-    return [("OPAQUE", solid), (material.alpha_mode, clear)] if len(solid) else [(material.alpha_mode, clear)]
 
 
 def _material(material: Material, alpha_mode: str, names: list[str]) -> dict[str, Any]:

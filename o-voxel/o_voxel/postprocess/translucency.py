@@ -6,9 +6,14 @@ far side in front. Two materials over the same vertices keep the solid part soli
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 import torch
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from .material import Material
 
 OPAQUE_FROM = 0.95
 """Alpha from which a texel counts as solid."""
@@ -40,3 +45,15 @@ def drawing_order(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
     centre = (middle * area[:, None]).sum(axis=0) / max(area.sum(), np.finfo(float).tiny)
     outwards = (normal * (middle - centre)).sum(axis=1) >= 0
     return np.argsort(outwards, kind="stable")
+
+
+def parts_by_alpha(
+    vertices: np.ndarray, faces: np.ndarray, see_through: np.ndarray | None, material: Material
+) -> list[tuple[str, np.ndarray]]:
+    """Alpha mode and faces of each part of a file: the solid one first, or all faces in one."""
+    if see_through is None or not see_through.any():
+        return [(material.alpha_mode, faces)]
+    clear = faces[see_through]
+    clear = clear[drawing_order(vertices, clear)]
+    solid = faces[~see_through]
+    return [("OPAQUE", solid), (material.alpha_mode, clear)] if len(solid) else [(material.alpha_mode, clear)]

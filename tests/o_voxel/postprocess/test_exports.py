@@ -6,12 +6,15 @@ import io
 import json
 import struct
 import zipfile
+from dataclasses import replace
 from pathlib import Path
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
 from o_voxel.errors import ArgumentError
 from o_voxel.postprocess import GlbAsset, topology
+from o_voxel.postprocess.export_3mf import CORE, MATERIAL
 from PIL import Image
 
 trimesh = pytest.importorskip("trimesh")
@@ -91,6 +94,71 @@ def test_ply_is_welded_and_coloured(asset: GlbAsset) -> None:
     assert topology(np.asarray(loaded.vertices), np.asarray(loaded.faces)).watertight
     assert loaded.visual.kind == "vertex"
     assert len(np.unique(loaded.visual.vertex_colors, axis=0)) > 100
+
+
+def test_3mf_is_a_coloured_solid_in_millimetres(asset: GlbAsset) -> None:
+    data = asset.export(file_type="3mf", size_mm=80.0)
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        assert archive.testzip() is None
+        model = ElementTree.fromstring(archive.read("3D/3dmodel.model"))
+    core, material = f"{{{CORE}}}", f"{{{MATERIAL}}}"
+    assert model.attrib["unit"] == "millimeter"
+    points = np.array([[float(v.attrib[k]) for k in "xyz"] for v in model.iter(f"{core}vertex")])
+    corners = [
+        [[int(t.attrib[k + n]) for n in "123"] for k in ("v", "p")] for t in model.iter(f"{core}triangle")
+    ]
+    faces, shades = np.array(corners).transpose(1, 0, 2)
+    colours = [c.attrib["color"] for c in model.iter(f"{material}color")]
+    np.testing.assert_allclose(np.ptp(points, axis=0).max(), 80.0, rtol=1e-4)
+    np.testing.assert_allclose(points.min(axis=0), 0.0, atol=1e-6)
+    assert topology(points, faces).watertight
+    solid = trimesh.Trimesh(points, faces, process=False)
+    assert solid.volume == pytest.approx(4 / 3 * np.pi * 40**3, rel=0.03)
+    assert len(colours) > 100
+    assert shades.max() == len(colours) - 1
+
+
+def test_stl_ply_and_3mf_lie_the_same_way(asset: GlbAsset) -> None:
+    lopsided = replace(asset, vertices=asset.vertices * np.float32([1.0, 0.5, 0.8]))
+    boxes = []
+    for kind in ("stl", "ply"):
+        loaded = trimesh.load(io.BytesIO(lopsided.export(file_type=kind)), file_type=kind)
+        boxes.append(np.ptp(loaded.vertices, axis=0))
+    np.testing.assert_allclose(boxes[0], boxes[1], rtol=1e-5)
+    assert boxes[0].argmin() == 2  # glTF's y, the height, is their z
+
+
+def test_usdz_is_stored_and_aligned(asset: GlbAsset) -> None:
+    pytest.importorskip("pxr.Usd")
+    data = asset.export(file_type="usdz", texture_format="webp")
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        names = archive.namelist()
+        assert archive.testzip() is None
+        for entry in archive.infolist():
+            name, extra = struct.unpack("<HH", data[entry.header_offset + 26 : entry.header_offset + 30])
+            assert (entry.header_offset + 30 + name + extra) % 64 == 0
+            assert entry.compress_type == zipfile.ZIP_STORED
+    assert names[0] == "asset.usdc"
+    assert {Path(name).suffix for name in names[1:]} <= {".png", ".jpg"}
+
+
+def test_usdz_is_sound_and_whole(asset: GlbAsset, tmp_path: Path) -> None:
+    pytest.importorskip("pxr.Usd")
+    from tests.opening.open_in import in_usd
+
+    asset.export(tmp_path / "ball.usdz")
+    found = in_usd(str(tmp_path / "ball.usdz"))
+    assert found["problems"] == []
+    assert (found["faces"], found["textures"]) == (asset.report.faces, 3)
+    assert (found["up"], found["metres_per_unit"]) == ("Y", 1.0)
+
+
+def test_usdz_without_its_package_says_what_to_install(
+    asset: GlbAsset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(ArgumentError, match="pip install usd-core"):
+        asset.export(file_type="usdz")
 
 
 def test_mesh_is_trimesh_with_material(asset: GlbAsset) -> None:

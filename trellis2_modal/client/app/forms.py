@@ -24,8 +24,10 @@ CHOICE_TITLES = {
     "png": "PNG",
     "jpeg": "JPEG",
     "glb": "GLB",
+    "usdz": "USDZ",
     "obj": "OBJ (zip)",
     "stl": "STL",
+    "3mf": "3MF",
     "ply": "PLY",
 }
 

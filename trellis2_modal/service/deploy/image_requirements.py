@@ -40,6 +40,7 @@ MODEL_PACKAGES = (
     "scipy==1.17.1",
     "transformers==5.23.0",
     "trimesh==5.2.0",
+    "usd-core==26.11",
     "warp-lang==1.19.0",
     "xatlas==0.0.11",
     "zstandard==0.25.0",

@@ -32,7 +32,9 @@ Reader = Annotated[ApiKey, Depends(caller())]
 EXTENSIONS = {
     "model/gltf-binary": "glb",
     "application/zip": "zip",
+    "model/vnd.usdz+zip": "usdz",
     "model/stl": "stl",
+    "model/3mf": "3mf",
     "application/octet-stream": "ply",
     "video/mp4": "mp4",
     "image/webp": "webp",
