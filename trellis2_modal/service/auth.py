@@ -30,6 +30,8 @@ logger = logging.getLogger(__name__)
 KEY_PREFIX = "sk_"
 FILE_VERSION = 1
 MAX_KEY_LENGTH = 200
+READ_TIMEOUT = 10.0
+"""Seconds after which reading the key list counts as failed."""
 
 
 @dataclass(frozen=True)
@@ -195,28 +197,30 @@ class KeyRing:
         return found
 
     async def _current(self) -> tuple[ApiKey, ...]:
-        # while one caller reads the list again, the others go on with the copy there is
-        if self._stale() and not (self._lock.locked() and self._keys is not None):
+        # while one caller reads the list again, the others may go on with the copy there is, but not for
+        # long: what was revoked meanwhile must not get in through a slow read
+        age = time.monotonic() - self._checked
+        if age > self._ttl and not (self._lock.locked() and age <= 2 * self._ttl and self._keys is not None):
             async with self._lock:
-                if self._stale():
+                if time.monotonic() - self._checked > self._ttl:
                     await self._refresh()
         if self._keys is None:
             raise UnavailableError("the key list cannot be read; the operator has been told", retry_after=10)
         return self._keys
 
-    def _stale(self) -> bool:
-        return time.monotonic() - self._checked > self._ttl
-
     async def _refresh(self) -> None:
+        began = time.monotonic()
         try:
-            self._keys = parse_keys(await asyncio.to_thread(self._storage.read))
+            reading = asyncio.to_thread(self._storage.read)
+            self._keys = parse_keys(await asyncio.wait_for(reading, READ_TIMEOUT))
         except Exception as error:
             logger.error(
                 "cannot read the key list (%s): %s",
                 "going on with the last good copy" if self._keys is not None else "refusing every request",
-                error,
+                error or type(error).__name__,
             )
-        self._checked = time.monotonic()
+            began = time.monotonic()
+        self._checked = began  # a list is as old as the moment at which its reading began
 
 
 def parse_keys(data: bytes) -> tuple[ApiKey, ...]:

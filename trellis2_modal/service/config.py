@@ -69,6 +69,12 @@ class Settings:
     """Calls of one key that make no work (status, events, downloads)."""
 
     mattes_per_minute: int = 30
+    max_streams: int = 32
+    """Event streams and other replies of one key that wait for a job at one moment."""
+
+    max_connections: int = 1000
+    """Open connections of the local server; fewer where the system allows fewer files."""
+
     keys_ttl: float = 1.0
     """How old the key list may be before it is read again."""
 

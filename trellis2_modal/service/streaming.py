@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import re
-from collections.abc import AsyncIterator, Iterator
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
@@ -15,7 +16,11 @@ from ..protocol.errors import InvalidRequestError, RangeNotSatisfiableError
 from ..protocol.replies import EVENT_STREAM, JobEvent
 
 CHUNK = 256 * 1024
-RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})")
+RANGE = re.compile(r"bytes=([0-9]{0,18})-([0-9]{0,18})")
+EVENT_ID = re.compile(r"[0-9]{1,12}")
+KEY_CHECK = 2.0
+"""Seconds after which a quiet stream asks again whether its key is still good."""
+
 COMMENT = b": still here\n\n"
 
 
@@ -29,29 +34,46 @@ def last_event_id(request: Request) -> int:
     text = request.headers.get("last-event-id", "").strip()
     if not text:
         return 0
-    if not text.isdigit() or len(text) > 12:
+    if not EVENT_ID.fullmatch(text):
         raise InvalidRequestError("Last-Event-ID is not an id of this stream")
     return int(text)
 
 
-def event_stream(events: AsyncIterator[JobEvent], comment_every: float) -> StreamingResponse:
-    """Events as they come, with a comment in quiet times so that proxies keep the stream open."""
+Admitted = Callable[[], Awaitable[bool]]
+
+
+def event_stream(
+    events: AsyncIterator[JobEvent], comment_every: float, admitted: Admitted
+) -> StreamingResponse:
+    """Events as they come, with a comment in quiet times so that proxies keep the stream open.
+
+    It ends as soon as its key is no longer `admitted`; whoever opens it again then gets 401.
+    """
     return StreamingResponse(
-        _encoded(events, comment_every),
+        _encoded(events, comment_every, admitted),
         media_type=EVENT_STREAM,
         headers={"X-Accel-Buffering": "no"},
     )
 
 
-async def _encoded(events: AsyncIterator[JobEvent], comment_every: float) -> AsyncIterator[bytes]:
+async def _encoded(
+    events: AsyncIterator[JobEvent], comment_every: float, admitted: Admitted
+) -> AsyncIterator[bytes]:
     yield b"retry: 2000\n\n"
     source = events.__aiter__()
     pending: asyncio.Future[JobEvent] | None = None
     try:
         while True:
             pending = asyncio.ensure_future(anext(source))
-            while not (await asyncio.wait({pending}, timeout=comment_every))[0]:
-                yield COMMENT
+            quiet_since = time.monotonic()
+            while not (await asyncio.wait({pending}, timeout=min(KEY_CHECK, comment_every)))[0]:
+                if not await admitted():
+                    return
+                if time.monotonic() - quiet_since >= comment_every:
+                    quiet_since = time.monotonic()
+                    yield COMMENT
+            if not await admitted():
+                return
             try:
                 event = pending.result()
             except StopAsyncIteration:

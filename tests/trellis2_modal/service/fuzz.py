@@ -33,7 +33,7 @@ from trellis2_modal.protocol.state import (
     peek_state,
     unpack_state,
 )
-from trellis2_modal.service.http.picture_checks import check_picture, picture_from_base64
+from trellis2_modal.service.http.picture_checks import check_structure, picture_bytes
 
 SLOWEST = 1.0
 NUMBERS = (0, 1, -1, 127, 255, 2**15, 2**31 - 1, 2**32, 2**40, 2**63, 10**30)
@@ -86,19 +86,19 @@ def _targets() -> list[Target]:
         ("state frame", lambda data: unpack_state(decompress_state(data)), frames),
         ("state header", lambda data: peek_state(compress_state(data)), packed),
         ("state arrays", unpack_state, packed),
-        ("picture", check_picture, pictures),
+        ("picture", check_structure, pictures),
         ("picture in base64", _from_base64, [base64.b64encode(p) for p in pictures] + data_urls),
         ("picture's pixels", _decode, pictures),
     ]
 
 
 def _from_base64(data: bytes) -> None:
-    asyncio.run(picture_from_base64(data.decode("latin-1")))
+    asyncio.run(picture_bytes(data.decode("latin-1")))
 
 
 def _decode(data: bytes) -> None:
     """What the worker does with a picture that the gateway let through."""
-    check_picture(data)
+    check_structure(data)
     try:
         load_image(data)
     except UnusableImageError as error:

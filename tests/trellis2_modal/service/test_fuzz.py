@@ -18,7 +18,7 @@ def test_a_fault_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     def careless(data: bytes) -> None:
         raise IndexError(len(data))
 
-    monkeypatch.setattr("tests.trellis2_modal.service.fuzz.check_picture", careless)
+    monkeypatch.setattr("tests.trellis2_modal.service.fuzz.check_structure", careless)
     assert any("IndexError" in fault for fault in fuzz(50).faults)
 
 

@@ -11,7 +11,7 @@ from tests.trellis2_modal.server import picture
 from trellis2_modal.protocol.errors import InvalidImageError
 from trellis2_modal.service.http import encoding
 from trellis2_modal.service.http.encoding import decode_base64, encode_base64
-from trellis2_modal.service.http.picture_checks import check_picture, picture_from_base64
+from trellis2_modal.service.http.picture_checks import check_structure, picture_bytes
 
 
 @settings(max_examples=60, deadline=None)
@@ -40,12 +40,12 @@ def test_what_is_not_base64(text: str) -> None:
 
 @pytest.mark.parametrize("format", ["PNG", "JPEG", "WEBP"])
 def test_the_three_formats(format: str) -> None:
-    found = check_picture(picture(80, format=format))
+    found = check_structure(picture(80, format=format))
     assert (found.format, found.width, found.height) == (format, 80, 80)
 
 
 def test_a_data_url() -> None:
     text = base64.b64encode(picture()).decode()
-    assert asyncio.run(picture_from_base64("data:image/png;base64," + text)).data == picture()
+    assert asyncio.run(picture_bytes("data:image/png;base64," + text)) == picture()
     with pytest.raises(InvalidImageError):
-        asyncio.run(picture_from_base64("data:image/png;base64" + text))
+        asyncio.run(picture_bytes("data:image/png;base64" + text))

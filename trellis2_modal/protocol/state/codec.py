@@ -28,7 +28,7 @@ from .bits import (
     zigzag8,
     zigzag32,
 )
-from .container import decompress_state, read_container, write_container
+from .container import read_container, read_header, write_container
 from .header import FORMAT, VERSION, Header, Reader, number
 from .mesh_state import CHANNELS, LAYOUT, MeshState, bad_state
 
@@ -141,8 +141,8 @@ def unpack_state(packed: bytes) -> MeshState:
 
 
 def peek_state(data: bytes) -> dict[str, Any]:
-    """The header of a compressed state, checked, without decoding the arrays. Raises `InvalidStateError`."""
-    return Header(read_container(decompress_state(data))[1]).raw
+    """The header of a compressed state, checked, without inflating the arrays. Raises `InvalidStateError`."""
+    return Header(read_header(data)).raw
 
 
 # --- voxel keys and order -------------------------------------------------------------------------------

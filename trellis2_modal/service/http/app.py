@@ -6,6 +6,7 @@ before every route but /health, `intake` for bodies, `routes` for what is answer
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -22,6 +23,7 @@ from . import request_parsing as intake
 from .authentication import Guard
 from .matte import Matter
 from .metrics import Metrics
+from .picture_checks import PictureChecks
 from .rate_limits import RateLimiter
 from .transport import BodyMemory, Transport
 
@@ -51,6 +53,7 @@ def create_app(
     `matter` makes the mattes of `POST /matte`; without one the route answers 503 and /health says so.
     """
     settings = settings or Settings.from_env()
+    picture_checks = PictureChecks()
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -59,6 +62,7 @@ def create_app(
             yield
         finally:
             await backend.close()
+            await picture_checks.close()
             if matter is not None:
                 await matter.close()
 
@@ -68,16 +72,23 @@ def create_app(
         description=DESCRIPTION,
         lifespan=lifespan,
         redoc_url=None,
+        redirect_slashes=False,  # it would send callers to whatever their Host header says
     )
     metrics = Metrics()
     limiter = RateLimiter()
     app.state.backend = backend
     app.state.settings = settings
     app.state.matter = matter
+    app.state.picture_checks = picture_checks
+    app.state.large_bodies = asyncio.Semaphore(1)
     app.state.metrics = metrics
     app.state.body_memory = BodyMemory(settings.body_memory)
     app.state.guard = Guard(
-        KeyRing(keys, settings.keys_ttl), limiter, settings.reads_per_minute, settings.mattes_per_minute
+        KeyRing(keys, settings.keys_ttl),
+        limiter,
+        settings.reads_per_minute,
+        settings.mattes_per_minute,
+        settings.max_streams,
     )
     problems.install(app)
     for router in (routes.info, routes.generate, routes.jobs):

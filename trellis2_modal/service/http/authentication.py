@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from typing import Annotated
 
@@ -9,7 +10,7 @@ from fastapi import Security
 from fastapi.security import APIKeyHeader
 from starlette.requests import Request
 
-from ...protocol.errors import RateLimitedError
+from ...protocol.errors import RateLimitedError, UnauthenticatedError
 from ..auth import ApiKey, KeyRing
 from .rate_limits import RateLimiter
 
@@ -21,10 +22,42 @@ WORK, READS, MATTES = "work", "reads", "mattes"
 class Guard:
     """Authenticates, then checks the scope, then counts the call."""
 
-    def __init__(self, ring: KeyRing, limiter: RateLimiter, reads: int, mattes: int) -> None:
+    def __init__(self, ring: KeyRing, limiter: RateLimiter, reads: int, mattes: int, streams: int) -> None:
         self._ring = ring
         self._limiter = limiter
         self._per_minute = {READS: reads, MATTES: mattes}
+        self._max_streams = streams
+        self._streams: Counter[str] = Counter()
+
+    async def authenticate(self, request: Request) -> ApiKey:
+        """The key behind a request, as the key list has it now; raises 401 or 503."""
+        return await self._ring.authenticate(request.headers.get(HEADER.model.name))
+
+    def watch(self, request: Request) -> Callable[[], Awaitable[bool]]:
+        """Asks, as long as a stream lasts, whether its key is still good."""
+
+        async def still_good() -> bool:
+            try:
+                await self.authenticate(request)
+            except UnauthenticatedError:
+                return False
+            return True
+
+        return still_good
+
+    def open_stream(self, request: Request, key: ApiKey) -> None:
+        """Count a reply that waits for a job, until the request ends; raises 429 beyond the key's share."""
+        if self._streams[key.id] >= self._max_streams:
+            raise RateLimitedError(
+                f"{self._max_streams} of your requests wait for jobs already, the most at once", retry_after=5
+            )
+        self._streams[key.id] += 1
+        request.scope["at_end"].append(lambda: self._close_stream(key.id))
+
+    def _close_stream(self, key_id: str) -> None:
+        self._streams[key_id] -= 1
+        if self._streams[key_id] <= 0:
+            del self._streams[key_id]
 
     async def admit(
         self, request: Request, secret: str | None, scope: str | None = None, policy: str | None = READS

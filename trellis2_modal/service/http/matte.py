@@ -1,23 +1,20 @@
 """The matte of a picture as the model will see it, in a process of its own: cheap, on the CPU.
 
-`MatteProcess` is the server's side. `python -m trellis2_modal.service.http.matte` is the process: frames of
-an 8-byte length and bytes on stdin, a status byte before the bytes on stdout. It ends when stdin closes.
+`MatteProcess` is the server's side, `python -m trellis2_modal.service.http.matte` the process.
 """
 
 from __future__ import annotations
 
-import asyncio
 import importlib.util
 import io
 import json
 import logging
-import os
-import struct
 import sys
 from pathlib import Path
-from typing import Any, BinaryIO, Protocol
+from typing import Any, Protocol
 
 from ...protocol.errors import FieldError, InvalidImageError, UnavailableError
+from .child_process import BAD, OK, ChildGone, ChildProcess, claim_stdout, serve_frames
 
 logger = logging.getLogger(__name__)
 
@@ -25,7 +22,7 @@ CHEAP_REMOVERS = ("GrabCutMatting",)
 """Background removers that need no model and no accelerator."""
 
 TIMEOUT = 30.0
-OK, BAD = b"\0", b"\1"
+"""Seconds for one matte."""
 
 
 class Matter(Protocol):
@@ -47,58 +44,23 @@ def cheap_remover(weights: str) -> dict[str, Any] | None:
 
 
 class MatteProcess:
-    """Starts the process at the first call; one picture at a time; a stuck or dead process is replaced."""
+    """Mattes from a process of its own; one picture at a time; a stuck or dead process is replaced."""
 
     def __init__(self, remover: dict[str, Any]) -> None:
-        self._remover = remover
-        self._process: asyncio.subprocess.Process | None = None
-        self._lock = asyncio.Lock()
+        self._child = ChildProcess("trellis2_modal.service.http.matte", json.dumps(remover))
 
     async def matte(self, picture: bytes) -> bytes:
-        async with self._lock:
-            try:
-                status, reply = await asyncio.wait_for(self._ask(picture), TIMEOUT)
-            except (TimeoutError, asyncio.IncompleteReadError, OSError) as error:
-                await self._end()
-                raise UnavailableError("the matte could not be made; try again", retry_after=5) from error
-            except asyncio.CancelledError:
-                await self._end()  # its reply would be taken for that of the next picture
-                raise
-        if status == BAD:
+        try:
+            made, reply = await self._child.ask(picture, TIMEOUT)
+        except ChildGone as error:
+            raise UnavailableError("the matte could not be made; try again", retry_after=5) from error
+        if not made:
             text = reply.decode()
             raise InvalidImageError(text, errors=[FieldError("image", text)])
         return reply
 
     async def close(self) -> None:
-        await self._end()
-
-    async def _ask(self, picture: bytes) -> tuple[bytes, bytes]:
-        process = await self._running()
-        assert process.stdin is not None
-        assert process.stdout is not None
-        process.stdin.write(struct.pack("<Q", len(picture)) + picture)
-        await process.stdin.drain()
-        head = await process.stdout.readexactly(9)
-        return head[:1], await process.stdout.readexactly(struct.unpack("<Q", head[1:])[0])
-
-    async def _running(self) -> asyncio.subprocess.Process:
-        if self._process is None or self._process.returncode is not None:
-            self._process = await asyncio.create_subprocess_exec(
-                sys.executable,
-                "-m",
-                "trellis2_modal.service.http.matte",
-                json.dumps(self._remover),
-                stdin=asyncio.subprocess.PIPE,
-                stdout=asyncio.subprocess.PIPE,
-                env=dict(os.environ, PYTHONPATH=os.pathsep.join(p for p in sys.path if p)),
-            )
-        return self._process
-
-    async def _end(self) -> None:
-        if self._process is not None and self._process.returncode is None:
-            self._process.kill()
-            await self._process.wait()
-        self._process = None
+        await self._child.end()
 
 
 def cut_out(picture: bytes, remover: Any) -> bytes:
@@ -121,29 +83,19 @@ def main() -> int:
     from trellis2.conditioning.registry import build_background_remover
     from trellis2.errors import InvalidImageError as UnusableImageError
 
-    replies = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
-    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+    replies = claim_stdout()
     remover = build_background_remover(json.loads(sys.argv[1]))
-    while (picture := _read_frame(sys.stdin.buffer)) is not None:
+
+    def work(picture: bytes) -> tuple[bytes, bytes]:
         try:
-            status, reply = OK, cut_out(picture, remover)
+            return OK, cut_out(picture, remover)
         except UnusableImageError as error:
-            status, reply = BAD, str(error).encode()
+            return BAD, str(error).encode()
         except Exception:
             logger.exception("matte")
-            status, reply = BAD, b"the picture cannot be read"
-        replies.write(status + struct.pack("<Q", len(reply)) + reply)
-        replies.flush()
-    return 0
+            return BAD, b"the picture cannot be read"
 
-
-def _read_frame(stream: BinaryIO) -> bytes | None:
-    head = stream.read(8)
-    if len(head) < 8:
-        return None
-    size = struct.unpack("<Q", head)[0]
-    data = stream.read(size)
-    return data if len(data) == size else None
+    return serve_frames(work, replies)
 
 
 if __name__ == "__main__":

@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
+from python_multipart.multipart import parse_options_header
 from starlette.datastructures import FormData, UploadFile
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -36,10 +38,11 @@ from ...protocol.requests import (
 from ...protocol.state import peek_state
 from ...protocol.state.mesh_state import bad_state
 from .encoding import decode_base64
-from .picture_checks import check_picture, picture_from_base64
+from .picture_checks import PictureChecks
 from .problems import invalid_request
 
 Model = TypeVar("Model", bound=BaseModel)
+Parsed = TypeVar("Parsed")
 SUBMISSION: TypeAdapter[GenerateRequest | ExtractRequest] = TypeAdapter(Submission)
 
 JSON_IMAGE_BODY = limits.base64_length(limits.MAX_IMAGE_BYTES) + limits.MAX_JSON_BYTES
@@ -47,6 +50,9 @@ JSON_STATE_BODY = limits.base64_length(limits.MAX_STATE_BYTES) + limits.MAX_JSON
 
 HASHED_AT_ONCE = 4 << 20
 """Bytes whose digest takes a few milliseconds: less than a turn through a thread under load."""
+
+PARSED_AT_ONCE = 256 << 10
+"""Bytes of JSON that are parsed in about a millisecond."""
 
 MAX_FIELDS = 40
 MAX_FIELD_BYTES = limits.MAX_JSON_BYTES
@@ -90,20 +96,25 @@ def media_type(request: Request) -> str:
 
 async def read_json(request: Request, model: type[Model]) -> Model:
     """The body as `model`; raises 400 naming the fields, or 415."""
-    _require(request, "application/json")
-    try:
-        return model.model_validate_json(await _body(request), strict=True)
-    except ValidationError as error:
-        raise invalid_request(error) from error
+    return await _parsed(request, lambda body: model.model_validate_json(body, strict=True))
 
 
 async def read_submission(request: Request) -> GenerateRequest | ExtractRequest | Multipart:
     """The body of `POST /jobs`, which is JSON or multipart."""
     if media_type(request) == "multipart/form-data":
         return await read_multipart(request)
+    return await _parsed(request, lambda body: SUBMISSION.validate_json(body, strict=True))
+
+
+async def _parsed(request: Request, parse: Callable[[bytes], Parsed]) -> Parsed:
+    """The JSON body through `parse`; large ones in a thread and one at a time: text takes memory again."""
     _require(request, "application/json")
+    body = await _body(request)
     try:
-        return SUBMISSION.validate_json(await _body(request), strict=True)
+        if len(body) <= PARSED_AT_ONCE:
+            return parse(body)
+        async with request.app.state.large_bodies:
+            return await asyncio.to_thread(parse, body)
     except ValidationError as error:
         raise invalid_request(error) from error
 
@@ -120,6 +131,10 @@ class Multipart:
 async def read_multipart(request: Request) -> Multipart:
     """The form; raises 400 for anything but text fields and at most one file."""
     _require(request, "multipart/form-data")
+    _, parameters = parse_options_header(request.headers["content-type"])
+    charset = parameters.get(b"charset", b"utf-8").decode("latin-1").lower()
+    if charset not in ("utf-8", "utf8"):  # some decoders of Python's make text that nothing can encode
+        raise UnsupportedMediaTypeError(f"the form's charset is {charset[:40]!r}, expected utf-8")
     try:
         form = await request.form(max_files=1, max_fields=MAX_FIELDS, max_part_size=MAX_FIELD_BYTES)
     except HTTPException as error:  # what starlette makes of a body that it cannot parse
@@ -162,10 +177,11 @@ async def _body(request: Request) -> bytes:
 # --- checks -------------------------------------------------------------------------------------------------
 
 
-async def generate_work(request: GenerateRequest, known: Capabilities) -> Work:
-    """Raises `InvalidImageError`, `TooLargeError`, `UnsupportedPipelineError`."""
-    picture = await picture_from_base64(request.image)
-    return Work("generate", generate_settings(request.settings(), known), picture.data)
+async def generate_work(request: GenerateRequest, known: Capabilities, checks: PictureChecks) -> Work:
+    """Raises `InvalidImageError`, `TooLargeError`, `UnavailableError`, `UnsupportedPipelineError`."""
+    settings = generate_settings(request.settings(), known)
+    picture = await checks.check_base64(request.image)
+    return Work("generate", settings, picture.data)
 
 
 def generate_settings(settings: GenerateSettings, known: Capabilities) -> dict[str, Any]:
@@ -197,33 +213,43 @@ async def extract_work(request: ExtractRequest) -> Work:
 
 
 async def check_state(data: bytes) -> None:
-    """The frame, the container and the header; the worker checks the arrays when it decodes them."""
+    """The frame and the header, of which no more is inflated; the worker checks the rest as it decodes."""
     if len(data) > limits.MAX_STATE_BYTES:
         raise TooLargeError(f"the state has {len(data)} bytes, the most is {limits.MAX_STATE_BYTES}")
     await asyncio.to_thread(peek_state, data)
 
 
-async def form_work(form: Multipart, known: Capabilities) -> Work:
-    """The work that a form asks for: `image` makes a generation, `state` or `job` an extraction."""
+def kind_of(submission: GenerateRequest | ExtractRequest | Multipart) -> JobKind:
+    """What a submission asks for; of a form, `image` makes a generation, `state` or `job` an extraction."""
+    if isinstance(submission, Multipart):
+        kind = submission.fields.get("kind", "generate" if submission.file_field == "image" else "extract")
+        if kind not in ("generate", "extract"):
+            message = "is not known"
+            raise InvalidRequestError("kind is generate or extract", errors=[FieldError("kind", message)])
+        return kind  # type: ignore[return-value]
+    return "extract" if isinstance(submission, ExtractRequest) else "generate"
+
+
+async def form_work(form: Multipart, known: Capabilities, checks: PictureChecks) -> Work:
+    """The work that a form asks for."""
     fields = dict(form.fields)
-    kind = fields.pop("kind", "generate" if form.file_field == "image" else "extract")
+    fields.pop("kind", None)
     try:
-        if kind == "generate":
+        if kind_of(form) == "generate":
             settings = GenerateSettings.model_validate(fields)
             if form.file is None or form.file_field != "image":
                 raise _missing("image")
-            return Work("generate", generate_settings(settings, known), check_picture(form.file).data)
-        if kind == "extract":
-            source = fields.pop("job", None)
-            extract = ExtractSettings.model_validate(fields).resolved().model_dump()
-            if (form.file is None) == (source is None) or form.file_field == "image":
-                raise _missing("state")
-            if form.file is not None:
-                await check_state(form.file)
-            return Work("extract", extract, form.file, source)
+            chosen = generate_settings(settings, known)
+            return Work("generate", chosen, (await checks.check(form.file)).data)
+        source = fields.pop("job", None)
+        extract = ExtractSettings.model_validate(fields).resolved().model_dump()
     except ValidationError as error:
         raise invalid_request(error) from error
-    raise InvalidRequestError("kind is generate or extract", errors=[FieldError("kind", "is not known")])
+    if (form.file is None) == (source is None) or form.file_field == "image":
+        raise _missing("state")
+    if form.file is not None:
+        await check_state(form.file)
+    return Work("extract", extract, form.file, source)
 
 
 def _missing(name: str) -> InvalidRequestError:
@@ -232,10 +258,10 @@ def _missing(name: str) -> InvalidRequestError:
 
 
 async def submission_work(
-    submission: GenerateRequest | ExtractRequest | Multipart, known: Capabilities
+    submission: GenerateRequest | ExtractRequest | Multipart, known: Capabilities, checks: PictureChecks
 ) -> Work:
     if isinstance(submission, Multipart):
-        return await form_work(submission, known)
+        return await form_work(submission, known, checks)
     if isinstance(submission, ExtractRequest):
         return await extract_work(submission)
-    return await generate_work(submission, known)
+    return await generate_work(submission, known, checks)

@@ -14,6 +14,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ...protocol.errors import (
     InternalError,
+    InvalidRequestError,
     RequestTimeoutError,
     ServiceError,
     TooLargeError,
@@ -68,6 +69,7 @@ class Transport:
         ceiling = self._ceiling(scope["method"], scope["path"])
         paced = _PacedBody(receive, ceiling, self._idle_timeout, self._min_rate, self._memory)
         scope["body_used"] = paced.release
+        at_end: list[Callable[[], None]] = scope.setdefault("at_end", [])
 
         def busy_ms() -> float:
             """Milliseconds since the request came, less those spent waiting for its body."""
@@ -93,7 +95,9 @@ class Transport:
 
         try:
             declared = _content_length(scope)
-            if declared is not None and declared > paced.ceiling:
+            if _framed_twice(scope):
+                await fail(InvalidRequestError("send Content-Length or Transfer-Encoding, not both"))
+            elif declared is not None and declared > paced.ceiling:
                 await fail(TooLargeError(f"the body has {declared} bytes, the most here is {paced.ceiling}"))
             else:
                 await self._app(scope, paced, send_with_headers)
@@ -110,6 +114,8 @@ class Transport:
                 await fail(InternalError("the failure was logged under this request_id"))
         finally:
             paced.release()
+            for release in at_end:
+                release()
             self._record(scope, status, time.perf_counter() - start)
 
     def _record(self, scope: Scope, status: int, seconds: float) -> None:
@@ -200,6 +206,12 @@ def _request_id(scope: Scope) -> str:
         if name == b"x-request-id" and REQUEST_ID.fullmatch(value):
             return str(value.decode())
     return uuid.uuid4().hex
+
+
+def _framed_twice(scope: Scope) -> bool:
+    """Two ends of one body: a proxy before us may have taken the other one (RFC 9112, 6.3)."""
+    names = {name for name, _ in scope["headers"]}
+    return b"content-length" in names and b"transfer-encoding" in names
 
 
 def _content_length(scope: Scope) -> int | None:

@@ -57,15 +57,16 @@ ACCEPTED = {"model": JobStatus, "description": "Queued; see Location (with Prefe
         _202=ACCEPTED,
     ),
 )
-async def generate(request: Request, key: Annotated[ApiKey, Depends(caller("generate"))]) -> Response:
+async def generate(request: Request, key: Annotated[ApiKey, Depends(caller("generate", WORK))]) -> Response:
     """A picture in, the asset's state and preview out.
 
     `Accept: text/event-stream` gives progress and then the result; `Prefer: respond-async` gives a job.
     """
     answer = negotiate(request, ())
     backend: Backend = request.app.state.backend
-    work = generate_work(await read_json(request, GenerateRequest), backend.capabilities())
-    job = await submit(request, key, await work)
+    asked = await read_json(request, GenerateRequest)
+    work = await generate_work(asked, backend.capabilities(), request.app.state.picture_checks)
+    job = await submit(request, key, work)
     return await reply(request, key, job, answer)
 
 
@@ -86,7 +87,7 @@ async def generate(request: Request, key: Annotated[ApiKey, Depends(caller("gene
         _202=ACCEPTED,
     ),
 )
-async def extract_glb(request: Request, key: Annotated[ApiKey, Depends(caller("extract"))]) -> Response:
+async def extract_glb(request: Request, key: Annotated[ApiKey, Depends(caller("extract", WORK))]) -> Response:
     """A state (or a finished generation's id) in, a file out; with `Accept: model/gltf-binary` its bytes."""
     answer = negotiate(request, tuple(ASSET_MEDIA_TYPES.values()))
     job = await submit(request, key, await extract_work(await read_json(request, ExtractRequest)))
@@ -119,11 +120,9 @@ def negotiate(request: Request, files: tuple[str, ...]) -> Answer:
 
 
 async def submit(request: Request, key: ApiKey, work: Work) -> JobStatus:
-    """Count the call and hand the work to the backend."""
-    guard: Guard = request.app.state.guard
+    """Hand the work to the backend."""
     backend: Backend = request.app.state.backend
     settings: Settings = request.app.state.settings
-    guard.count(request, key, WORK)
     job = await backend.submit(
         NewJob(
             owner=key.id,
@@ -147,8 +146,9 @@ def idempotency_key(request: Request) -> str | None:
     value = request.headers.get("idempotency-key")
     if value is None:
         return None
-    if not 0 < len(value) <= MAX_IDEMPOTENCY_KEY_LENGTH or not value.isprintable():
-        message = f"must be 1 to {MAX_IDEMPOTENCY_KEY_LENGTH} printable characters"
+    fits = 0 < len(value) <= MAX_IDEMPOTENCY_KEY_LENGTH
+    if not fits or not value.isascii() or not value.isprintable():
+        message = f"must be 1 to {MAX_IDEMPOTENCY_KEY_LENGTH} printable ASCII characters"
         raise InvalidRequestError(
             f"Idempotency-Key {message}", errors=[FieldError("Idempotency-Key", message)]
         )
@@ -170,15 +170,18 @@ async def reply(request: Request, key: ApiKey, job: JobStatus, answer: Answer) -
     if "respond-async" in preferences:
         return accepted(job, preferred=True)
     request_id = str(request.scope["request_id"])
+    guard: Guard = request.app.state.guard
+    guard.open_stream(request, key)
     if answer == "stream":
         settings: Settings = request.app.state.settings
         events = events_with_result(backend, key.id, job, request_id)
-        return event_stream(events, settings.heartbeat_comment)
+        return event_stream(events, settings.heartbeat_comment, guard.watch(request))
     async for event in backend.events(key.id, job.id):
         if event.type == "failed":
             raise error_from_problem(event.data)
         if event.type == "cancelled":
             raise JobCancelledError(f"job {job.id} was cancelled")
+    await guard.authenticate(request)  # the key may have been revoked in the meantime
     done = await backend.status(key.id, job.id)
     if done.status not in ("finished", "expired"):
         raise UnavailableError(f"the service is stopping; job {job.id} goes on later", retry_after=30)

@@ -19,7 +19,7 @@ from ...config import Settings
 from ..authentication import MATTES, Guard, caller
 from ..matte import Matter
 from ..metrics import MEDIA_TYPE
-from ..picture_checks import check_picture, picture_from_base64
+from ..picture_checks import PictureChecks
 from ..request_parsing import media_type, read_json, read_multipart
 from . import documents
 
@@ -85,13 +85,14 @@ async def matte(request: Request, key: Annotated[ApiKey, Depends(caller("generat
     matter: Matter | None = request.app.state.matter
     if matter is None:
         raise UnavailableError("this service makes no mattes (see /health)")
+    checks: PictureChecks = request.app.state.picture_checks
     if media_type(request) == "multipart/form-data":
         form = await read_multipart(request)
         if form.file is None or form.file_field != "image" or form.fields:
             raise InvalidRequestError("send the picture as the one part, named image")
-        picture = check_picture(form.file)
+        picture = await checks.check(form.file)
     else:
-        picture = await picture_from_base64((await read_json(request, MatteRequest)).image)
+        picture = await checks.check_base64((await read_json(request, MatteRequest)).image)
     return Response(await matter.matte(picture.data), media_type="image/png")
 
 

@@ -19,8 +19,8 @@ from ....protocol.replies import (
 from ...auth import ApiKey
 from ...config import Settings
 from ...streaming import artifact_response, event_stream, last_event_id
-from ..authentication import caller
-from ..request_parsing import read_submission, submission_work
+from ..authentication import WORK, Guard, caller
+from ..request_parsing import kind_of, read_submission, submission_work
 from . import documents
 from .generate import accepted, submit
 
@@ -49,12 +49,12 @@ EXTENSIONS = {
     openapi_extra=documents.parameters(documents.IDEMPOTENCY_KEY, body=documents.submission_body()),
     responses=documents.errors(*documents.COMMON, 404, 409, 410, 422),
 )
-async def submit_job(request: Request, key: Annotated[ApiKey, Depends(caller())]) -> Response:
+async def submit_job(request: Request, key: Annotated[ApiKey, Depends(caller(None, WORK))]) -> Response:
     """Queue a generation or an extraction, as JSON or as a form with the file itself."""
     backend: Backend = request.app.state.backend
     submission = await read_submission(request)
-    work = await submission_work(submission, backend.capabilities())
-    key.require(work.kind)
+    key.require(kind_of(submission))
+    work = await submission_work(submission, backend.capabilities(), request.app.state.picture_checks)
     return accepted(await submit(request, key, work))
 
 
@@ -107,7 +107,9 @@ async def events(request: Request, key: Reader, job_id: JobId) -> Response:
     """Everything that happens to a job, from its start or from `Last-Event-ID`, ending with its end."""
     backend: Backend = request.app.state.backend
     settings: Settings = request.app.state.settings
+    guard: Guard = request.app.state.guard
     after = last_event_id(request)
+    guard.open_stream(request, key)
     job = await backend.status(key.id, job_id)
     stream = backend.events(key.id, job_id, after)
     if after and job.status in FINAL_STATES:
@@ -115,7 +117,7 @@ async def events(request: Request, key: Reader, job_id: JobId) -> Response:
         if not rest:
             return Response(status_code=204)  # tells an EventSource not to come back
         stream = backend.events(key.id, job_id, after)
-    return event_stream(stream, settings.heartbeat_comment)
+    return event_stream(stream, settings.heartbeat_comment, guard.watch(request))
 
 
 @router.head("/{job_id}/{artifact}", include_in_schema=False)
