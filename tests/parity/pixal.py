@@ -27,10 +27,17 @@ from trellis2.conditioning.pixel_features import (
     token_features,
 )
 from trellis2.conditioning.preprocess import PIXEL_ALIGNED_MARGIN, preprocess_image
-from trellis2.nn.rope import grid_coords
+from trellis2.models import SparseStructureFlowModel, model_class
+from trellis2.nn.block import ModulatedTransformerCrossBlock
+from trellis2.nn.rope import grid_coords, rope_phases
+from trellis2.nn.tokens import PixelTokens, TokenLayout
+from trellis2.pipelines.latents import cascade_coords, quantized, world_from_camera_frame
+from trellis2.samplers.flow import denoise, time_grid
+from trellis2.samplers.guidance import Guidance, GuidedModel, distinct_tokens
+from trellis2.sparse import SparseTensor
 
 from .check import Comparison, check, exact, relative_l2
-from .models import Golden, no_grad
+from .models import BF16_TOLERANCE, Golden, no_grad
 
 TOLERANCE = 2e-5
 
@@ -177,6 +184,113 @@ def multiview(path: Path) -> list[Comparison]:
         features = token_features(views, grid_coords(grid), grid, sides, scale)
         results += g.compare(f"out/proj{i}", features, TOLERANCE)
     return results
+
+
+def tokens_of(g: Golden) -> PixelTokens:
+    return PixelTokens(g.tensor("in/global"), g.tensor("in/proj"))
+
+
+@check("pixal/block_dense.npz", "pixal/block_sparse.npz")
+@no_grad
+def block(path: Path) -> list[Comparison]:
+    g = Golden(path)
+    x, seen = g.tensor("in/x"), g.tensor("in/global")
+    module = g.build(ModulatedTransformerCrossBlock, feature_channels=g.config["proj_in_channels"])
+    batch, head_dim = len(seen), x.shape[-1] // g.config["num_heads"]
+    if "in/coords" in g:
+        coords = g.tensor("in/coords")
+        lengths, places = coords[:, 0].bincount().tolist(), coords[:, 1:]
+    else:
+        lengths, places = [x.shape[1]] * batch, grid_coords(round(x.shape[1] ** (1 / 3))).repeat(batch, 1)
+    layout, context = TokenLayout.of(lengths, "cpu"), TokenLayout.of([seen.shape[1]] * batch, "cpu")
+    one = TokenLayout.of([1] * batch, "cpu")
+    phases, features = rope_phases(places, head_dim), g.tensor("in/proj").flatten(0, -2)
+    tokens, mod = x.flatten(0, -2), g.tensor("in/mod")
+    kv = module.cross_attn.key_value(seen.flatten(0, 1))
+    null = module.cross_attn.key_value(torch.zeros_like(seen).flatten(0, 1))
+    shrunk = module.cross_attn.key_value(torch.zeros_like(seen[:, 0]), single=True)
+    runs = {
+        "out/y": module(tokens, layout, mod, kv, context, phases, None, features),
+        "out/y_null": module(tokens, layout, mod, null, context, phases, None, torch.zeros_like(features)),
+        "out/y_null, no features": module(tokens, layout, mod, null, context, phases),
+        "out/y_null, one token": module(tokens, layout, mod, shrunk, one, phases),
+    }
+    if "out/branch" in g:
+        runs["out/branch"] = module.cross_attn(module.norm2(tokens), layout, kv, context, features)
+    return [c for name, y in runs.items() for c in g.compare(name.split(",")[0], y.view(x.shape), TOLERANCE)]
+
+
+@check("pixal/ss_flow_proj.npz", "pixal/slat_flow_proj.npz")
+@no_grad
+def flow(path: Path) -> list[Comparison]:
+    g = Golden(path)
+    t, seen = g.tensor("in/t"), tokens_of(g)
+    extra: dict[str, Any] = {}
+    if "in/coords" in g:
+        x: Any = SparseTensor(g.tensor("in/x"), g.tensor("in/coords"))
+        extra["concat_cond"] = x.replace(g.tensor("in/concat_cond"))
+    else:
+        x = g.tensor("in/x")
+    config = {k: v for k, v in g.config.items() if k not in ("cls", "note")}
+
+    def model(dtype: str) -> Any:
+        return g.build(model_class(g.config["cls"]), config={**config, "dtype": dtype})
+
+    def values(v: Any) -> torch.Tensor:
+        return v if isinstance(v, torch.Tensor) else v.feats
+
+    network = model("float32")
+    results: list[Comparison] = []
+    for cond in (seen, network.prepare_cond(seen)):
+        results += g.compare("out/v", values(network(x, t, cond, **extra)), TOLERANCE)
+    zeros = PixelTokens(torch.zeros_like(g.tensor("in/global")), torch.zeros_like(g.tensor("in/proj")))
+    for cond in (zeros, seen.null(), distinct_tokens(zeros)):
+        results += g.compare("out/v_null", values(network(x, t, cond, **extra)), TOLERANCE)
+    results += g.compare("out16/v", values(model("bfloat16")(x, t, seen, **extra)), BF16_TOLERANCE)
+    return results
+
+
+@check("pixal/guided_ss.npz")
+@no_grad
+def guided_structure(path: Path) -> list[Comparison]:
+    g = Golden(path)
+    settings = dict(g.config["sampler"])
+    config = {k: v for k, v in g.config.items() if k not in ("sampler", "sigma_min")}
+    network, seen = g.build(SparseStructureFlowModel, config=config), tokens_of(g)
+    steps, rescale_t = settings.pop("steps"), settings.pop("rescale_t")
+    times = time_grid(steps, rescale_t)
+    guidance = Guidance(
+        settings["guidance_strength"], settings["guidance_rescale"], tuple(settings["guidance_interval"])
+    )
+    results: list[Comparison] = []
+    for batched in (False, True):
+        velocity = GuidedModel(network, seen, seen.null(), guidance, g.config["sigma_min"], batched=batched)
+        trace: list[torch.Tensor] = []
+        samples = denoise(velocity, g.tensor("in/noise"), times, observe=lambda *step: trace.append(step[3]))  # noqa: B023
+        results += g.compare("out/samples", samples, TOLERANCE)
+        results += g.compare("out/first", trace[0], TOLERANCE)
+    return results
+
+
+@check("pixal/cascade_quantize.npz")
+def cascade_quantize(path: Path) -> list[Comparison]:
+    g = Golden(path)
+    coords, low = g.tensor("in/hr_coords"), g.config["lr_resolution"]
+    results: list[Comparison] = []
+    for resolution in (1024, 1408, 1536):
+        unique, final = cascade_coords(coords, low, resolution, 10**6, shrink=True)
+        results += [exact("resolution", np.array(final), np.array(resolution))]
+        results += g.compare(f"out/unique{resolution}", unique)
+        rows = torch.cat([coords[:, :1].int(), quantized(coords[:, 1:], low, resolution, shrink=True)], dim=1)
+        results += g.compare(f"out/rows{resolution}", rows)
+    return results
+
+
+@check("pixal/output_rotation.npz")
+def output_rotation(path: Path) -> list[Comparison]:
+    g = Golden(path)
+    x, y, z = world_from_camera_frame(g.tensor("in/vertices"), half_turn=True).unbind(1)
+    return g.compare("out/vertices", torch.stack([x, z, -y], dim=1), TOLERANCE)
 
 
 @check("pixal/preprocess.npz")

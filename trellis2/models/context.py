@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -13,32 +12,26 @@ from ..nn.tokens import TokenLayout
 
 @dataclass(frozen=True)
 class ContextCache:
-    """Keys and values of the image tokens for every block: made once a sample, used at every step."""
+    """Keys and values of the image tokens for every block: made once a sample, used at every step.
+
+    `features [T, P]` are those of a pixel-aligned flow's own tokens, None where all are zero.
+    """
 
     layout: TokenLayout
     blocks: tuple[KeyValue, ...]
-
-    @classmethod
-    def concatenate(cls, caches: Sequence[ContextCache]) -> ContextCache:
-        """The caches of several batches as one batch, for conditional and unconditional passes in one
-        forward.
-        """
-        layout = TokenLayout.of([n for c in caches for n in c.layout.lengths], caches[0].layout.device)
-        return cls(layout, tuple(map(_joined, zip(*(c.blocks for c in caches), strict=True))))
+    features: torch.Tensor | None = None
 
     def tensors(self) -> list[torch.Tensor]:
-        """All keys, values and results, block by block."""
-        return [x for b in self.blocks for x in (b.k, b.v, b.result) if x is not None]
+        """All keys, values and results, block by block, then the features."""
+        tensors = (*(x for b in self.blocks for x in (b.k, b.v, b.result)), self.features)
+        return [x for x in tensors if x is not None]
+
+    def with_own_features(self) -> ContextCache:
+        """The same with a copy of the features, which may be the caller's own tensor."""
+        return self if self.features is None else replace(self, features=self.features.clone())
 
     def fits(self, other: ContextCache) -> bool:
         """Whether another context's tensors have these shapes, dtypes and devices."""
         return self.layout.lengths == other.layout.lengths and [
             (x.shape, x.dtype, x.device) for x in self.tensors()
         ] == [(x.shape, x.dtype, x.device) for x in other.tensors()]
-
-
-def _joined(same: Sequence[KeyValue]) -> KeyValue:
-    """One block's keys and values of several batches."""
-    results = [b.result for b in same if b.result is not None]
-    result = torch.cat(results) if len(results) == len(same) else None
-    return KeyValue(torch.cat([b.k for b in same]), torch.cat([b.v for b in same]), result)

@@ -17,13 +17,13 @@ from ..nn.layers import Linear
 from ..nn.precision import as_dtype, autocasting
 from ..nn.rope import grid_coords, rope_phases, sincos_positions
 from ..nn.timestep import TimestepEmbedder
-from ..nn.tokens import TokenLayout
+from ..nn.tokens import PixelTokens, TokenLayout
 from ..sparse import SparseTensor
 from .base import Model
 from .context import ContextCache
 from .flow_config import FlowConfig, initialize_weights
 
-Context = torch.Tensor | Sequence[torch.Tensor]
+Context = torch.Tensor | Sequence[torch.Tensor] | PixelTokens
 ALL = slice(None)
 
 
@@ -68,6 +68,7 @@ class FlowTransformer(Model):
                 qk_rms_norm=c.qk_rms_norm,
                 qk_rms_norm_cross=c.qk_rms_norm_cross,
                 share_mod=c.share_mod,
+                feature_channels=c.feature_channels,
             )
             for _ in range(c.num_blocks)
         )
@@ -88,6 +89,12 @@ class FlowTransformer(Model):
     def in_channels(self) -> int:
         return self.config.in_channels
 
+    def stored_dtypes(self) -> dict[str, torch.dtype]:
+        """As published: pixel-aligned flows are stored in float32 whatever their `dtype`."""
+        if self.config.feature_channels is not None:
+            return {name: torch.float32 for name, _ in self.named_parameters()}
+        return super().stored_dtypes()
+
     def to_tokens(self, x: Any, concat_cond: Any = None) -> Tokens:
         """The tokens of a latent, `concat_cond` (the same voxels in the same order) after its channels."""
         raise NotImplementedError
@@ -97,8 +104,21 @@ class FlowTransformer(Model):
         raise NotImplementedError
 
     def prepare_cond(self, cond: Context) -> ContextCache:
-        """Keys and values of all blocks for image tokens `[B, L, C_ctx]` or a list of `[L_b, C_ctx]`."""
-        expected = self.config.cond_channels
+        """Keys and values of all blocks for image tokens `[B, L, C_ctx]` or a list of `[L_b, C_ctx]`.
+
+        A pixel-aligned flow takes `PixelTokens` and only these.
+        """
+        expected, features = self.config.cond_channels, None
+        aligned = self.config.feature_channels is not None
+        if isinstance(cond, PixelTokens):
+            if not aligned:
+                raise InvalidArgumentError("this flow is not pixel-aligned: it takes image tokens alone")
+            features = self._features(cond.rows)
+            cond = cond.tokens
+        elif aligned:
+            raise InvalidArgumentError(
+                "this flow is pixel-aligned: it takes PixelTokens, which hold features of its own tokens"
+            )
         if isinstance(cond, torch.Tensor):
             if cond.ndim != 3:
                 raise InvalidArgumentError(f"cond must be [B, L, {expected}], got {list(cond.shape)}")
@@ -109,9 +129,18 @@ class FlowTransformer(Model):
             raise InvalidArgumentError(
                 f"image tokens have {tokens.shape[1]} channels, this model was built for {expected}"
             )
-        tokens, single = self._to_torso(tokens), max(lengths) == 1
+        tokens, single = self._to_torso(tokens), features is None and max(lengths) == 1
         blocks = tuple(block.cross_attn.key_value(tokens, single) for block in self.blocks)  # type: ignore
-        return ContextCache(TokenLayout.of(lengths, tokens.device), blocks)
+        return ContextCache(TokenLayout.of(lengths, tokens.device), blocks, features)
+
+    def _features(self, rows: torch.Tensor | None) -> torch.Tensor | None:
+        """A pixel-aligned flow's features as its blocks take them."""
+        expected = self.config.feature_channels
+        if rows is not None and rows.shape[1:] != (expected,):
+            raise InvalidArgumentError(
+                f"token features have shape {list(rows.shape)}, this model was built for [T, {expected}]"
+            )
+        return None if rows is None else self._to_torso(rows)
 
     def forward(self, x: Any, t: torch.Tensor, cond: Context | ContextCache, concat_cond: Any = None) -> Any:
         """Velocity of a latent `x` at times `t [B]` (1000 times the sampler's) under image tokens.
@@ -152,7 +181,7 @@ class FlowTransformer(Model):
         with attention_kernels(h):
             for i in range(self.config.num_blocks)[which]:
                 own = None if vectors is None else vectors[i]
-                inputs = (h, layout, mod, context.blocks[i], context.layout, phases, own)
+                inputs = (h, layout, mod, context.blocks[i], context.layout, phases, own, context.features)
                 block = self.blocks[i]
                 h = checkpoint(block, *inputs, use_reentrant=False) if recompute else block(*inputs)
         return hidden._replace(h=h)
@@ -174,6 +203,11 @@ def check_batch(layout: TokenLayout, t: torch.Tensor, context: ContextCache) -> 
     if context.layout.batch_size != batch:
         raise InvalidArgumentError(
             f"cond holds {context.layout.batch_size} items, x {batch}; repeat the cond"
+        )
+    rows, tokens = context.features, sum(layout.lengths)
+    if rows is not None and len(rows) != tokens:
+        raise InvalidArgumentError(
+            f"there are features of {len(rows)} tokens, x has {tokens}; give one a token"
         )
 
 

@@ -38,6 +38,8 @@ class FlowConfig:
     initialization: str = "vanilla"  # or "scaled"
     qk_rms_norm: bool = False
     qk_rms_norm_cross: bool = False
+    image_attn_mode: str = "cross"  # or "proj": pixel-aligned, each token also sees a feature of its own
+    proj_in_channels: int | None = None  # of these features; None: as many as `cond_channels`
 
     def __post_init__(self) -> None:
         if self.pe_mode not in ("ape", "rope"):
@@ -45,6 +47,10 @@ class FlowConfig:
         if self.initialization not in ("vanilla", "scaled"):
             raise InvalidArgumentError(
                 f"initialization {self.initialization!r} is neither 'vanilla' nor 'scaled'"
+            )
+        if self.image_attn_mode not in ("cross", "proj"):
+            raise InvalidArgumentError(
+                f"image_attn_mode {self.image_attn_mode!r} is neither 'cross' nor 'proj'"
             )
         as_dtype(self.dtype)
         object.__setattr__(self, "rope_freq", tuple(float(f) for f in self.rope_freq))
@@ -62,6 +68,11 @@ class FlowConfig:
         if missing:
             raise InvalidArgumentError(f"a flow transformer needs {', '.join(missing)}")
         return cls(**arguments)
+
+    @property
+    def feature_channels(self) -> int | None:
+        """Of each token's own feature; None for flows that are not pixel-aligned."""
+        return (self.proj_in_channels or self.cond_channels) if self.image_attn_mode == "proj" else None
 
     @property
     def heads(self) -> int:

@@ -131,7 +131,7 @@ class ContextPool:
                 for old, new in zip(pooled.context.cache.tensors(), fresh.cache.tensors(), strict=True):
                     old.copy_(new)
             elif len(self._pooled) < MAX_CONTEXTS or self._drop_idle():
-                pooled = _Pooled(fresh)
+                pooled = _Pooled(replace(fresh, cache=fresh.cache.with_own_features()))
                 self._pooled.append(pooled)
             else:
                 return fresh

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -149,10 +149,53 @@ class CrossAttention(nn.Module):
         return KeyValue(k, v, result)
 
     def forward(
-        self, x: torch.Tensor, layout: TokenLayout, context: KeyValue, context_layout: TokenLayout
+        self,
+        x: torch.Tensor,
+        layout: TokenLayout,
+        context: KeyValue,
+        context_layout: TokenLayout,
+        features: None = None,
     ) -> torch.Tensor:
         """`x [T, C]`; returns `[T, C]`."""
         projected = _by_head(self.to_q(x), 1, self.heads)
         (q,) = norm_rotate(projected, (gamma_of(self.q_rms_norm),), None)
         out: torch.Tensor = self.to_out(attention(q, context.k, context.v, layout, context_layout).flatten(1))
         return out
+
+
+class PixelCrossAttention(nn.Module):
+    """Attention over a few global tokens, and to each token a projection of its own feature.
+
+    The projection has no norm, gate or modulation, and nothing of x in it. Source: Pixal3D (Li et al.,
+    SIGGRAPH 2026).
+    """
+
+    def __init__(
+        self, channels: int, context_channels: int, heads: int, qk_rms_norm: bool, feature_channels: int
+    ) -> None:
+        super().__init__()
+        self.cross_attn_block = CrossAttention(channels, context_channels, heads, qk_rms_norm)
+        self.proj_linear = Linear(feature_channels, channels)
+
+    def key_value(self, context: torch.Tensor, single: bool = False) -> KeyValue:
+        """As `CrossAttention.key_value`; with `single`, which is for no features, the result has the bias."""
+        made = self.cross_attn_block.key_value(context, single)
+        if made.result is None:
+            return made
+        return replace(made, result=made.result + self._bias(made.result))
+
+    def forward(
+        self,
+        x: torch.Tensor,
+        layout: TokenLayout,
+        context: KeyValue,
+        context_layout: TokenLayout,
+        features: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """`x [T, C]`, `features [T, P]` (None: zeros); returns `[T, C]`."""
+        cross: torch.Tensor = self.cross_attn_block(x, layout, context, context_layout)
+        return cross + (self._bias(cross) if features is None else self.proj_linear(features))
+
+    def _bias(self, like: torch.Tensor) -> torch.Tensor:
+        """What the projection makes of zeros."""
+        return self.proj_linear.bias.to(like.dtype)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-from .attention import CrossAttention, KeyValue, SelfAttention
+from .attention import CrossAttention, KeyValue, PixelCrossAttention, SelfAttention
 from .elementwise import Affine, Modulation, add_norm, gated_add, linear_gelu, norm
 from .layers import LayerNorm32, Linear
 from .tokens import TokenLayout
@@ -34,6 +34,7 @@ class ModulatedTransformerCrossBlock(nn.Module):
 
     With `share_mod` the modulation vector `[B, 6C]` comes from outside and the block adds its own; without,
     the block projects the timestep embedding `[B, C]` itself. `modulations` does the former for many blocks.
+    With `feature_channels` the block is pixel-aligned: each token has a feature of its own too.
     """
 
     def __init__(
@@ -45,6 +46,7 @@ class ModulatedTransformerCrossBlock(nn.Module):
         qk_rms_norm: bool = False,
         qk_rms_norm_cross: bool = False,
         share_mod: bool = False,
+        feature_channels: int | None = None,
     ) -> None:
         super().__init__()
         self.share_mod = share_mod
@@ -52,7 +54,11 @@ class ModulatedTransformerCrossBlock(nn.Module):
         self.norm2 = LayerNorm32(channels, elementwise_affine=True, eps=1e-6)
         self.norm3 = LayerNorm32(channels, elementwise_affine=False, eps=1e-6)
         self.self_attn = SelfAttention(channels, num_heads, qk_rms_norm)
-        self.cross_attn = CrossAttention(channels, ctx_channels, num_heads, qk_rms_norm_cross)
+        self.cross_attn: CrossAttention | PixelCrossAttention = (
+            CrossAttention(channels, ctx_channels, num_heads, qk_rms_norm_cross)
+            if feature_channels is None
+            else PixelCrossAttention(channels, ctx_channels, num_heads, qk_rms_norm_cross, feature_channels)
+        )
         self.mlp = FeedForward(channels, mlp_ratio)
         if share_mod:
             self.modulation = nn.Parameter(torch.randn(6 * channels) / channels**0.5)
@@ -68,9 +74,11 @@ class ModulatedTransformerCrossBlock(nn.Module):
         context_layout: TokenLayout,
         phases: torch.Tensor | None,
         vectors: torch.Tensor | None = None,
+        features: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """`x [T, C]`, `mod [B, 6C]` (shared) or `[B, C]`, `phases [T, D/2]` complex or None; returns `[T,
-        C]`. `vectors [B, 6C]`: this block's, where `modulations` has made them.
+        C]`. `vectors [B, 6C]`: this block's, where `modulations` has made them. `features [T, P]` of a
+        pixel-aligned block, None for zeros.
         """
         if vectors is None:
             vectors = modulations([self], mod)[0] if self.share_mod else self.adaLN_modulation(mod)
@@ -80,7 +88,7 @@ class ModulatedTransformerCrossBlock(nn.Module):
         affine = Affine(self.norm2.weight, self.norm2.bias)
         if context.result is None:
             x, h = add_norm(x, branch, gate_msa, affine, layout, self.norm2.eps)
-            branch = self.cross_attn(h, layout, context, context_layout)
+            branch = self.cross_attn(h, layout, context, context_layout, features)
         else:
             x = gated_add(x, branch, gate_msa, layout)
             branch = context.result

@@ -50,8 +50,29 @@ def unique_coords(coords: torch.Tensor) -> torch.Tensor:
     return torch.stack(parts, dim=1).int()
 
 
+def quantized(
+    voxels: torch.Tensor, lr_resolution: int, resolution: int, shrink: bool = False
+) -> torch.Tensor:
+    """Cells `[T, 3]` int32 of the final latent's grid that voxels `[T, 3]` of the first pass lie in.
+
+    `shrink` is how the pixel-aligned flows were trained: their outermost tokens lie on the cube's faces.
+    """
+    cells = resolution // LATENT_STRIDE
+    places = (voxels + 0.5) / lr_resolution
+    return (places * (cells - 1)).round().int() if shrink else (places * cells).int()
+
+
+def world_from_camera_frame(points: torch.Tensor, half_turn: bool = False) -> torch.Tensor:
+    """Points `[N, 3]` of a pixel-aligned latent (y up, the camera on +z) in our world (Z up, it on -y).
+
+    `half_turn`: turned about the vertical, as the published program exports them.
+    """
+    x, y, z = points.unbind(1)
+    return torch.stack([-x, z, y] if half_turn else [x, -z, y], dim=1)
+
+
 def cascade_coords(
-    hr_coords: torch.Tensor, lr_resolution: int, resolution: int, max_num_tokens: int
+    hr_coords: torch.Tensor, lr_resolution: int, resolution: int, max_num_tokens: int, shrink: bool = False
 ) -> tuple[torch.Tensor, int]:
     """Tokens of the second pass, from voxels `[T, 4]` of the first one, and the final resolution.
 
@@ -63,7 +84,7 @@ def cascade_coords(
     if not len(hr_coords):
         raise EmptyStructureError("the first shape pass predicts no voxels; try another seed")
     while True:
-        cells = ((hr_coords[:, 1:] + 0.5) / lr_resolution * (resolution // LATENT_STRIDE)).int()
+        cells = quantized(hr_coords[:, 1:], lr_resolution, resolution, shrink)
         coords = unique_coords(torch.cat([hr_coords[:, :1].int(), cells], dim=1))
         if len(coords) < max_num_tokens or resolution <= CASCADE_FLOOR:
             return coords, resolution

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from ..errors import InvalidArgumentError
+from ..nn.tokens import PixelTokens
 from .flow import Interval, Latent, guide, rescale_guided, strength_at
 
 if TYPE_CHECKING:
@@ -46,12 +47,38 @@ class Guidance:
             )
 
 
+VIEW_MODES = ("cycle", "average")
+
+
+@dataclass(frozen=True)
+class SeveralViews:
+    """Conditions of several pictures of one object, for networks that were trained on one: an approximation.
+
+    "cycle": each step sees the next picture, at the cost of one. "average": each step averages the
+    conditional velocities of all pictures. Neither knows from where a picture was taken.
+    """
+
+    conds: tuple[Any, ...]
+    mode: str = "cycle"
+
+    def __post_init__(self) -> None:
+        if self.mode not in VIEW_MODES:
+            raise InvalidArgumentError(f"view mode {self.mode!r} is none of {', '.join(VIEW_MODES)}")
+        if not self.conds:
+            raise InvalidArgumentError("several views need at least one condition")
+
+    def of_step(self, step: int) -> range:
+        """Which views a step sees."""
+        count = len(self.conds)
+        return range(step % count, step % count + 1) if self.mode == "cycle" else range(count)
+
+
 class GuidedModel:
     """A velocity network bound to its conditions: call it with a state and a time, get the guided velocity.
 
     `extra` (such as `concat_cond`) goes to the network unchanged. `batched` forces the one-pass form on or
     off; None decides by the number of tokens, and only for models that take part in it (those with
-    `prepare_cond`).
+    `prepare_cond`). `cond` may be `SeveralViews`, among which each call takes the next.
     """
 
     def __init__(
@@ -69,7 +96,10 @@ class GuidedModel:
         self.sigma_min = sigma_min
         self.extra = extra or {}
         self.batched = batched
-        self._cond = cond
+        self._views = cond if isinstance(cond, SeveralViews) else SeveralViews((cond,))
+        self._contexts: dict[int, Any] = {}
+        self._pair_contexts: dict[int, Any] = {}
+        self._step = 0
         # Looked at now, while the device has nothing to do: the look waits for all that it was given before.
         shrinks = self.guidance.strength != 1.0 and hasattr(model, "prepare_cond")
         self._neg_cond = distinct_tokens(neg_cond) if shrinks else neg_cond
@@ -82,26 +112,32 @@ class GuidedModel:
     def __call__(self, x_t: Latent, t: float) -> Latent:
         g = self.guidance
         strength = strength_at(t, g.strength, g.interval)
+        views = self._views.of_step(self._step)
+        self._step += 1
         if strength == 1.0:
-            return self._forward(x_t, t, self._context, self.extra)
+            return self._conditional(x_t, t, views)
         if strength == 0.0:
             return self._forward(x_t, t, self._neg_context, self.extra)
-        v_cond, v_neg = self._both(x_t, t)
+        v_cond, v_neg = self._both(x_t, t, views)
         v = guide(v_cond, v_neg, strength)
         return rescale_guided(x_t, t, v_cond, v, g.rescale, self.sigma_min) if g.rescale > 0 else v
 
-    @cached_property
-    def _context(self) -> Any:
-        return self._prepare(self._cond)
+    def _context(self, view: int) -> Any:
+        if view not in self._contexts:
+            self._contexts[view] = self._prepare(self._views.conds[view])
+        return self._contexts[view]
 
     @cached_property
     def _neg_context(self) -> Any:
         return self._prepare(self._neg_cond)
 
-    @cached_property
-    def _pair_context(self) -> Any:
-        # A list: the null condition of equal tokens shrinks to one, whatever the condition's length.
-        return self._prepare([*self._cond, *self._neg_cond])
+    def _pair_context(self, view: int) -> Any:
+        if view not in self._pair_contexts:
+            cond, null = self._views.conds[view], self._neg_cond
+            # A list: the null condition of equal tokens shrinks to one, whatever the condition's length.
+            pair = cond.followed_by(null) if isinstance(cond, PixelTokens) else [*cond, *null]
+            self._pair_contexts[view] = self._prepare(pair)
+        return self._pair_contexts[view]
 
     @cached_property
     def _pair_extra(self) -> dict[str, Any]:
@@ -114,25 +150,35 @@ class GuidedModel:
         times = torch.full((x_t.shape[0],), 1000.0 * t, dtype=torch.float32, device=x_t.device)
         return self.model(x_t, times, context, **extra)
 
-    def _both(self, x_t: Latent, t: float) -> tuple[Latent, Latent]:
+    def _conditional(self, x_t: Latent, t: float, views: range) -> Latent:
+        """The conditional velocity, averaged over the views."""
+        first, *others = views
+        v = self._forward(x_t, t, self._context(first), self.extra)
+        for view in others:
+            v = v + self._forward(x_t, t, self._context(view), self.extra)
+        return v * (1 / len(views)) if others else v
+
+    def _both(self, x_t: Latent, t: float, views: range) -> tuple[Latent, Latent]:
         """The conditional and the unconditional velocity."""
-        if not self._in_one_pass(x_t):
+        if len(views) > 1 or not self._in_one_pass(x_t):
             return (
-                self._forward(x_t, t, self._context, self.extra),
+                self._conditional(x_t, t, views),
                 self._forward(x_t, t, self._neg_context, self.extra),
             )
+        context = self._pair_context(views[0])
         if isinstance(x_t, torch.Tensor):
-            dense: Any = self._forward(twice(x_t), t, self._pair_context, self._pair_extra)
+            dense: Any = self._forward(twice(x_t), t, context, self._pair_extra)
             v_cond, v_neg = dense.chunk(2)
             return v_cond, v_neg
-        v: Any = self._forward(self._sparse_pair(x_t), t, self._pair_context, self._pair_extra)
+        v: Any = self._forward(self._sparse_pair(x_t), t, context, self._pair_extra)
         rows = x_t.feats.shape[0]
         return x_t.replace(v.feats[:rows]), x_t.replace(v.feats[rows:])
 
     def _in_one_pass(self, x_t: Latent) -> bool:
         if self.batched is not None:
             return self.batched
-        if not hasattr(self.model, "prepare_cond") or not isinstance(self._cond, torch.Tensor):
+        takes_pairs = isinstance(self._views.conds[0], (torch.Tensor, PixelTokens))
+        if not hasattr(self.model, "prepare_cond") or not takes_pairs:
             return False
         if not all(value is None or hasattr(value, "shape") for value in self.extra.values()):
             return False
@@ -151,6 +197,9 @@ def distinct_tokens(cond: Any) -> Any:
 
     Attention over equal tokens gives their common value however many there are.
     """
+    if isinstance(cond, PixelTokens):
+        unseen = cond.features is None or not bool(cond.features.any())
+        return PixelTokens(distinct_tokens(cond.tokens), None if unseen else cond.features)
     if isinstance(cond, torch.Tensor) and cond.ndim == 3 and bool((cond == cond[:, :1]).all()):
         return cond[:, :1]
     return cond

@@ -10,6 +10,7 @@ import torch
 
 from tests.trellis2.sparse.voxels import random_voxels
 from trellis2.models import MODELS, RecordedFlow, recorded_flow
+from trellis2.nn.tokens import PixelTokens
 from trellis2.samplers import FlowEulerGuidanceIntervalSampler
 from trellis2.sparse import SparseTensor, neighbor_table
 
@@ -108,6 +109,26 @@ def test_the_structures_recording_serves_the_next_run() -> None:
         assert torch.equal(replayed, model(x, t, cond)), "a context of no earlier run"
         del context
     assert len(set(map(id, recordings))) == 1
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@torch.no_grad()
+def test_a_recording_reads_the_features_of_each_run(dtype: torch.dtype) -> None:
+    model = network(
+        "SparseStructureFlowModel", dtype, **FLOW, image_attn_mode="proj", proj_in_channels=8
+    ).cuda()
+    recorded = RecordedFlow(model)
+    x, t = torch.randn(1, 2, 4, 4, 4, device="cuda"), torch.full((1,), 500.0, device="cuda")
+    recordings = []
+    for _ in range(3):
+        cond = PixelTokens(torch.randn(1, 5, 20), torch.randn(1, 64, 8)).to("cuda")
+        for seen in (cond, cond.null()):
+            context = recorded.prepare_cond(seen)
+            for _ in range(2):
+                assert torch.equal(recorded(x, t, context), model(x, t, seen))
+            recordings += context.recordings._recorded.values()
+            del context
+    assert len(set(map(id, recordings))) == 2
 
 
 @torch.no_grad()

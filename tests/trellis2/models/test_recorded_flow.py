@@ -14,6 +14,7 @@ from trellis2.models import RecordedFlow
 from trellis2.models.recorded_flow import MAX_CONTEXTS, ContextPool, RecordedContext
 from trellis2.nn import cuda_graphs
 from trellis2.nn.cuda_graphs import Recordings, SegmentedCall
+from trellis2.nn.tokens import PixelTokens
 
 
 @pytest.fixture
@@ -59,6 +60,26 @@ def test_after_a_recording_that_failed_a_run_starts_afresh(contexts: list[Record
     pool = ContextPool()
     pool.borrow(contexts[0]).recordings.failed = True
     assert not pool.borrow(contexts[1]).recordings.failed
+
+
+@torch.no_grad()
+def test_pooled_features_are_nobody_elses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cuda_graphs, "RecordedCall", Replayed)
+    monkeypatch.setattr(Recordings, "serve", lambda self, tokens: True)
+    flow = network("SparseStructureFlowModel", **FLOW, image_attn_mode="proj", proj_in_channels=6)
+    pool, given, places = ContextPool(), [], []
+    x, t = torch.randn(1, 2, 4, 4, 4), torch.tensor([500.0])
+    recorded = RecordedFlow(flow)
+    for _ in range(3):
+        rows = torch.randn(64, 6)
+        given.append((rows, rows.clone()))
+        cond = PixelTokens(torch.randn(1, 5, 20), rows)
+        context = pool.borrow(RecordedContext(flow.prepare_cond(cond)))
+        places.append([tensor.data_ptr() for tensor in context.cache.tensors()])
+        assert torch.equal(recorded(x, t, context), flow(x, t, cond))
+        del context
+    assert places[0] == places[1] == places[2]
+    assert all(torch.equal(rows, copy) for rows, copy in given)
 
 
 def test_inference_tensors_are_not_pooled() -> None:
