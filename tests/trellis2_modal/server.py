@@ -26,7 +26,8 @@ from PIL import Image, ImageDraw
 from trellis2_modal.jobs.worker_process import WorkerSpec
 from trellis2_modal.service.auth import KeyAdmin, local_admin
 from trellis2_modal.service.config import Settings
-from trellis2_modal.service.http.server import Server, listen, make_server
+from trellis2_modal.service.http.server import Server, make_server
+from trellis2_modal.sockets import listen
 
 T = TypeVar("T")
 

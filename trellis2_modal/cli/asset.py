@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import json
+import os
+import sys
 from pathlib import Path
 from typing import Any
 
 import click
 
 from ..client.report import describe_report
-from ..client.results import EXTENSIONS, ExtractResult
+from ..client.results import EXTENSIONS, ExtractResult, write_atomically
 from ..client.stages import stage_title
 from ..protocol.requests import AssetFormat
+from .exits import WriteError
 
+STDOUT = Path("-")
 FORMATS: dict[str, AssetFormat] = {ending: name for name, ending in EXTENSIONS.items()}  # type: ignore[misc]
 
 
@@ -20,6 +24,8 @@ def format_of(path: Path, chosen: str | None, preset: str | None = None) -> str:
     """The format that a file name asks for, unless one is chosen. Raises `click.UsageError`."""
     if chosen is not None:
         return chosen
+    if path == STDOUT:
+        return "glb"
     found = FORMATS.get(path.suffix.lower())
     if path.suffix.lower() == ".obj":
         raise click.UsageError("an obj comes as a zip with its textures: name it .zip")
@@ -29,26 +35,48 @@ def format_of(path: Path, chosen: str | None, preset: str | None = None) -> str:
 
 
 def check_writable(*paths: Path | None) -> None:
-    """Find out before the work, not after it. Raises OSError."""
+    """Find out before the work, not after it. Raises `WriteError`; a missing folder is never made: it may be
+    a typing error.
+    """
+    if sum(path == STDOUT for path in paths) > 1:
+        raise click.UsageError("only one file can go to standard output (-)")
     for path in paths:
-        if path is not None:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            if path.is_dir():
-                raise IsADirectoryError(21, "is a folder", str(path))
+        if path is None or path == STDOUT:
+            continue
+        target = Path(os.path.realpath(path))
+        if target.is_dir():
+            raise WriteError("is a folder", path)
+        if not target.parent.is_dir():
+            raise WriteError(f"there is no folder {target.parent}; make it first", path)
+        if not os.access(target if target.exists() else target.parent, os.W_OK):
+            raise WriteError("must not be written here", path)
 
 
-def print_document(document: dict[str, Any]) -> None:
-    click.echo(json.dumps(document, indent=1, default=str))
+def write(path: Path, data: bytes) -> Path:
+    """Write a file, or to standard output for "-". Raises `WriteError`."""
+    try:
+        if path == STDOUT:
+            sys.stdout.buffer.write(data)
+            sys.stdout.buffer.flush()
+            return path
+        return write_atomically(path, data)
+    except OSError as error:
+        raise WriteError(error.strerror or str(error), path) from error
+
+
+def print_document(document: dict[str, Any], err: bool = False) -> None:
+    click.echo(json.dumps(document, indent=1, default=str), err=err)
 
 
 def print_asset(files: dict[str, Path], result: ExtractResult, facts: dict[str, Any]) -> None:
-    """Paths, facts and the mesh report for a person."""
+    """Paths, facts and the mesh report for a person; on stderr when a file went to standard output."""
+    err = STDOUT in files.values()
     for name, path in files.items():
-        click.echo(f"{name:9} {path}")
+        click.echo(f"{name:9} {'standard output' if path == STDOUT else path}", err=err)
     for name, value in facts.items():
-        click.echo(f"{name:9} {value}")
+        click.echo(f"{name:9} {value}", err=err)
     for line in describe_report(result.report, len(result.data)):
-        click.echo(f"  {line}")
+        click.echo(f"  {line}", err=err)
 
 
 def print_seconds(seconds: dict[str, float]) -> None:

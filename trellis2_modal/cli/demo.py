@@ -67,6 +67,7 @@ def examples() -> list[Path]:
 
 def run(client: Client, picture: Path, output: Path, budget: str, began: float) -> None:
     """Generate, extract and write everything into a folder."""
+    output.mkdir(parents=True, exist_ok=True)
     files = {"input": write_atomically(output / "input.png", as_png(picture))}
     model = client.health().model
     bars, export_bars = Bars(), Bars()

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+import signal
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import IntEnum
+from pathlib import Path
+from types import FrameType
 
 import click
 
-from ..client.errors import AppRunsError, LocalServerError, NoAnswerError
+from ..client.errors import AppRunsError, EnvironmentVariableError, LocalServerError, NoAnswerError
 from ..protocol import errors
 from ..protocol.errors import ServiceError
 
@@ -32,11 +36,12 @@ class Exit(IntEnum):
     DISK = 11
     UNSOUND = 12
     INTERRUPTED = 130
+    TERMINATED = 143
 
 
 MEANINGS: dict[Exit, str] = {
     Exit.DONE: "done",
-    Exit.FAULT: "a fault that nobody foresaw; please report it",
+    Exit.FAULT: "an unexpected error; please report it",
     Exit.USAGE: "wrong usage: an option or argument that does not exist or is out of range",
     Exit.NO_ANSWER: "the service cannot be reached, or does not answer",
     Exit.KEY: "the key is missing, unknown, or lacks the scope",
@@ -49,9 +54,11 @@ MEANINGS: dict[Exit, str] = {
     Exit.DISK: "a file cannot be written here",
     Exit.UNSOUND: "`check` found faults in a file",
     Exit.INTERRUPTED: "interrupted (Ctrl-C); a running generation is cancelled",
+    Exit.TERMINATED: "ended by SIGTERM; a running generation is cancelled",
 }
 
 KINDS: tuple[tuple[type[ServiceError], Exit], ...] = (
+    (EnvironmentVariableError, Exit.USAGE),
     (NoAnswerError, Exit.NO_ANSWER),
     (AppRunsError, Exit.BUSY),
     (errors.UnauthenticatedError, Exit.KEY),
@@ -71,6 +78,17 @@ KINDS: tuple[tuple[type[ServiceError], Exit], ...] = (
     (errors.JobTimeoutError, Exit.FAILED),
     (errors.OutOfMemoryError, Exit.FAILED),
 )
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM came."""
+
+
+class WriteError(Exception):
+    """A file that was asked for cannot be written."""
+
+    def __init__(self, reason: str, path: Path) -> None:
+        super().__init__(f"{path}: {reason}")
 
 
 def exit_code(error: ServiceError) -> Exit:
@@ -98,9 +116,18 @@ def next_step(error: ServiceError) -> str:
     return ""
 
 
+def _terminate(number: int, frame: FrameType | None) -> None:
+    raise Terminated
+
+
 @contextmanager
 def reported(as_json: bool = False) -> Iterator[None]:
-    """Errors of the client become a message (or a JSON problem) on stderr and an exit code."""
+    """Errors of the client become a message (or a JSON problem) on stderr and an exit code.
+
+    SIGTERM is an interrupt here: jobs are cancelled, and a server that the command started ends with it.
+    """
+    main = threading.current_thread() is threading.main_thread()
+    before = signal.signal(signal.SIGTERM, _terminate) if main else None
     try:
         yield
     except ServiceError as error:
@@ -113,10 +140,17 @@ def reported(as_json: bool = False) -> Iterator[None]:
             if error.request_id:
                 click.echo(f"  request {error.request_id}", err=True)
         sys.exit(exit_code(error))
-    except OSError as error:
-        place = f" ({error.filename})" if error.filename else ""
-        click.secho(f"Writing failed: {error.strerror or error}{place}", err=True, fg="red")
+    except WriteError as error:
+        click.secho(f"Writing failed: {error}", err=True, fg="red")
         sys.exit(Exit.DISK)
-    except KeyboardInterrupt:
-        click.echo("Interrupted.", err=True)
-        sys.exit(Exit.INTERRUPTED)
+    except OSError as error:
+        place = f": {error.filename}" if error.filename else ""
+        click.secho(f"{error.strerror or error}{place}", err=True, fg="red")
+        sys.exit(Exit.DISK)
+    except KeyboardInterrupt as interrupt:
+        terminated = isinstance(interrupt, Terminated)
+        click.echo("Terminated." if terminated else "Interrupted; a job that ran is cancelled.", err=True)
+        sys.exit(Exit.TERMINATED if terminated else Exit.INTERRUPTED)
+    finally:
+        if before is not None:
+            signal.signal(signal.SIGTERM, before)

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from ..protocol.requests import ExtractSettings
-from .asset import check_writable, format_of, print_asset, print_document, stage_seconds
+from .asset import STDOUT, check_writable, format_of, print_asset, print_document, stage_seconds, write
 from .bars import Bars
 from .connection import connected, json_option, local_options, url_options
 from .exits import reported
@@ -18,7 +18,11 @@ from .flags import given, settings_options
 @click.command()
 @click.argument("state", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option(
-    "-o", "--output", type=click.Path(dir_okay=False, path_type=Path), required=True, help="File to write."
+    "-o",
+    "--output",
+    type=click.Path(dir_okay=False, allow_dash=True, path_type=Path),
+    required=True,
+    help="File to write, - for standard output.",
 )
 @settings_options(ExtractSettings)
 @url_options
@@ -42,10 +46,10 @@ def command(
         with connected(url, key, weights, device) as client:
             bars = Bars(quiet=as_json)
             result = client.extract_glb(state, on_event=bars, **export)
-            path = result.save(output)
+            path = write(output, result.data)
     if as_json:
         seconds = stage_seconds(result.stats, bars.seconds)
         report = {"files": {"asset": str(path)}, "job": result.job, "report": result.report}
-        print_document(report | {"seconds": {"extract": seconds}})
+        print_document(report | {"seconds": {"extract": seconds}}, err=path == STDOUT)
     else:
         print_asset({"asset": path}, result, {})

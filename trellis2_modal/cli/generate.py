@@ -8,20 +8,26 @@ from typing import Any
 import click
 
 from ..client.api import Client
-from ..client.results import GenerateResult, write_atomically
+from ..client.results import GenerateResult
 from ..protocol.requests import ExtractSettings, GenerateSettings
-from .asset import check_writable, format_of, print_asset, print_document, stage_seconds
+from .asset import STDOUT, check_writable, format_of, print_asset, print_document, stage_seconds, write
 from .bars import Bars
 from .connection import connected, json_option, local_options, url_options
 from .exits import reported
 from .flags import given, settings_options
 
-FILE = click.Path(dir_okay=False, path_type=Path)
+FILE = click.Path(dir_okay=False, allow_dash=True, path_type=Path)
 
 
 @click.command()
 @click.argument("image", type=click.Path(exists=True, dir_okay=False, path_type=Path))
-@click.option("-o", "--output", type=FILE, default=None, help="File to write.  [default: IMAGE.glb]")
+@click.option(
+    "-o",
+    "--output",
+    type=FILE,
+    default=None,
+    help="File to write, - for stdout.  [default: IMAGE.glb]",
+)
 @click.option("--preview", "video", type=FILE, default=None, help="Also write a turntable video (.mp4).")
 @click.option("--stills", type=FILE, default=None, help="Also write stills in every render mode (.webp).")
 @click.option("--state", type=FILE, default=None, help="Keep the state, for `extract` (.state.lz4).")
@@ -78,7 +84,7 @@ def make(
     files = _write_generation(asset, video, stills, state)
     export_bars = Bars(quiet=as_json)
     result = client.extract_glb(asset, on_event=export_bars, **export)
-    files = {"asset": result.save(output)} | files
+    files = {"asset": write(output, result.data)} | files
     report = {
         "files": {name: str(path) for name, path in files.items()},
         "seed": asset.seed,
@@ -93,7 +99,7 @@ def make(
         },
     }
     if as_json:
-        print_document(report)
+        print_document(report, err=STDOUT in files.values())
     else:
         facts = {"seed": asset.seed, "pipeline": f"{asset.settings.get('pipeline_type')}"}
         print_asset(files, result, facts)
@@ -108,4 +114,4 @@ def _write_generation(
         "stills": (stills, asset.preview),
         "state": (state, asset.state),
     }
-    return {name: write_atomically(path, data) for name, (path, data) in wanted.items() if path and data}
+    return {name: write(path, data) for name, (path, data) in wanted.items() if path and data}

@@ -49,8 +49,7 @@ def command(
     if host not in ("127.0.0.1", "::1", "localhost"):
         click.echo("Listening beyond this machine without TLS: put a proxy with TLS in front.", err=True)
 
-    def listening(port: int) -> None:
-        url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    def listening(url: str) -> None:
         click.echo(f"The API is described at {url}/docs")
         click.echo(f"Listening on {url}")
 

@@ -28,6 +28,7 @@ from ..protocol.replies import Health, JobEvent, JobStatus, Usage
 from . import calls
 from .calls import StateSource
 from .core import Core, Flow, Pause, is_loopback
+from .environment import environment_errors
 from .events import Follower, is_result
 from .options import OnWait, Retry, Timeouts, Waiting
 from .pictures import Picture
@@ -73,9 +74,10 @@ class Client:
         self._core = Core(url, key, timeouts, retry)
         self._on_wait = on_wait
         self._sleep = sleep
-        self._http = httpx.Client(
-            transport=transport, trust_env=not is_loopback(self._core.url), follow_redirects=False
-        )
+        with environment_errors():
+            self._http = httpx.Client(
+                transport=transport, trust_env=not is_loopback(self._core.url), follow_redirects=False
+            )
 
     def __enter__(self) -> Client:
         return self
@@ -223,9 +225,8 @@ class Client:
             if follower.over:
                 return
             if broken is None:
-                last = follower.end_of(self._run(calls.status(self._core, job_id)))
-                if last is not None:
-                    yield last
+                yield from follower.events_of(self._run(calls.status(self._core, job_id)))
+                if follower.over:
                     return
             self._pause(follower.lost(broken))
 
@@ -292,9 +293,10 @@ class AsyncClient:
         self._core = Core(url, key, timeouts, retry)
         self._on_wait = on_wait
         self._sleep = sleep
-        self._http = httpx.AsyncClient(
-            transport=transport, trust_env=not is_loopback(self._core.url), follow_redirects=False
-        )
+        with environment_errors():
+            self._http = httpx.AsyncClient(
+                transport=transport, trust_env=not is_loopback(self._core.url), follow_redirects=False
+            )
 
     async def __aenter__(self) -> AsyncClient:
         return self
@@ -435,9 +437,9 @@ class AsyncClient:
             if follower.over:
                 return
             if broken is None:
-                last = follower.end_of(await self._run(calls.status(self._core, job_id)))
-                if last is not None:
-                    yield last
+                for event in follower.events_of(await self._run(calls.status(self._core, job_id))):
+                    yield event
+                if follower.over:
                     return
             await self._pause(follower.lost(broken))
 

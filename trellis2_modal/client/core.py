@@ -179,7 +179,7 @@ class Core:
                 response: httpx.Response = yield Send(request, call.stream)
             except httpx.TransportError as error:
                 attempt += 1
-                if attempt >= self.retry.attempts:
+                if attempt >= self.retry.attempts or call.stream:  # who follows a stream tries again itself
                     raise transport_failure(error, request.url) from error
                 waiting = Waiting(
                     "connecting", "No answer yet; trying again", self.retry.delay(attempt), attempt

@@ -7,6 +7,7 @@ ServiceError                         catches everything
 │   ├── NoReplyError                 connected, but no reply in time, or it broke off
 │   ├── NotTheServiceError           something answered that is not this service
 │   └── LocalServerError             the server on this machine did not start; `log` has its last lines
+├── EnvironmentVariableError         a proxy or certificate variable cannot be used
 └── AppRunsError                     the app is already open, or something has its port
 """
 
@@ -40,6 +41,12 @@ class LocalServerError(NoAnswerError):
     def __init__(self, detail: str, log: str = "") -> None:
         super().__init__(detail)
         self.log = log
+
+
+class EnvironmentVariableError(ServiceError):
+    """A variable that sets a proxy or certificates names something unusable."""
+
+    slug, status, title = "environment", 0, "An environment variable cannot be used"
 
 
 class AppRunsError(ServiceError):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 import httpx
 from pydantic import ValidationError
@@ -10,8 +12,11 @@ from pydantic import ValidationError
 from ..protocol.errors import JobCancelledError, ServiceError, error_from_problem
 from ..protocol.replies import EVENT_STREAM, FINAL_EVENTS, FINAL_STATES, EventType, JobEvent, JobStatus
 from .core import Call, Core, Flow, Pause, job_path, transport_failure
-from .errors import NoReplyError
+from .errors import NoReplyError, UnreachableError
 from .options import Waiting
+
+SILENT_STREAMS = 2
+"""Event streams in a row without a byte, after which the status is polled."""
 
 MAX_EVENT_BYTES = 64 << 20
 """An event that grows beyond this is not one of ours."""
@@ -71,10 +76,17 @@ class Follower:
         self._core = core
         self._decoder = Decoder()
         self._failures = 0
+        self._silences = 0
         self._lost_since: float | None = None
 
     def open(self) -> Flow[httpx.Response | None]:
-        """The stream after the last event seen; None when nothing more will come on it."""
+        """The stream after the last event seen; None when the job's status is to be asked for instead.
+
+        A proxy that buffers whole replies lets no event through before the job's end: after two silent
+        streams the status is polled.
+        """
+        if self._silences >= SILENT_STREAMS:
+            return None
         headers = {"Accept": EVENT_STREAM} | ({"Last-Event-ID": str(self.last)} if self.last else {})
         self._decoder = Decoder()
         while True:
@@ -85,12 +97,15 @@ class Follower:
                 if not error.retryable:
                     raise
                 yield self._again(error)
+                if not isinstance(error, UnreachableError):
+                    self._silences += 1
+                    return None
             else:
                 return None if response.status_code == 204 else response
 
     def feed(self, chunk: bytes) -> list[JobEvent]:
         """The new events in a chunk of the stream."""
-        self._failures, self._lost_since = 0, None
+        self._failures, self._silences, self._lost_since = 0, 0, None
         events = []
         for message in self._decoder.feed(chunk):
             try:
@@ -107,6 +122,8 @@ class Follower:
         """The stream broke off (or ended without the job's end): wait, then open it again."""
         if error is None:
             return self._again(NoReplyError("the service ended the stream of events"))
+        if isinstance(error, httpx.ReadTimeout):
+            self._silences += 1
         return self._again(transport_failure(error, self._core.url))
 
     def _again(self, error: ServiceError) -> Pause:
@@ -119,10 +136,19 @@ class Follower:
         message = "The connection was lost; the job goes on. Reconnecting"
         return Pause(Waiting("connecting", message, retry.delay(self._failures), self._failures))
 
-    def end_of(self, status: JobStatus) -> JobEvent | None:
-        """The final event that a job's status stands for, when the stream did not bring it."""
+    def events_of(self, status: JobStatus) -> Iterator[JobEvent]:
+        """The events that a job's status stands for, when the stream did not bring them."""
+        self._lost_since = None
         if status.status not in FINAL_STATES:
-            return None
+            now = datetime.now(UTC)
+            if status.status == "queued" and status.position is not None:
+                yield JobEvent(id=self.last, type="queued", time=now, data={"position": status.position})
+            elif status.progress is not None:
+                yield JobEvent(id=self.last, type="progress", time=now, data=status.progress.model_dump())
+            return
+        yield self._end_of(status)
+
+    def _end_of(self, status: JobStatus) -> JobEvent:
         self.over = True
         when = status.finished or status.created
         if status.problem is not None:

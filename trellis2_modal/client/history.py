@@ -126,6 +126,7 @@ class History:
         entry = Entry(entry_id, title[:80], time.time(), settings=dict(settings), key=secrets.token_hex(16))
         folder = self.root / entry_id
         try:
+            folder.mkdir(parents=True)
             write_atomically(folder / PICTURE, picture)
             write_atomically(folder / THUMBNAIL, thumbnail(picture))
             self.save(entry)

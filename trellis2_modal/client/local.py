@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import os
-import queue
 import subprocess
 import sys
 import tempfile
@@ -14,13 +13,13 @@ import time
 from collections import deque
 from pathlib import Path
 from types import TracebackType
+from typing import IO
 
 import httpx
 
+from ..running import RunningServer, running_server
 from .errors import LocalServerError
 
-LISTENING = "Listening on "
-KEY_FILE = "Your API key is in "
 START_TIMEOUT = 90.0
 LOG_LINES = 40
 INSTALL_HINT = "to run the model on this machine: pip install 'trellis2-modal[local]'"
@@ -86,6 +85,7 @@ class LocalServer:
         folder = self._folder()
         command = [sys.executable, "-m", "trellis2_modal.client.parent_guard", "serve", "--port", "0"]
         self._log.clear()
+        before = running_server(folder)  # of a killed server, or of one that has the folder
         self._process = subprocess.Popen(
             [*command, "--data-dir", str(folder), *self._arguments],
             stdin=subprocess.PIPE,
@@ -97,11 +97,10 @@ class LocalServer:
             env=dict(os.environ, PYTHONPATH=os.pathsep.join(p for p in sys.path if p), PYTHONUNBUFFERED="1"),
             start_new_session=True,  # Ctrl-C is for the client, which then stops the server itself
         )
-        lines: queue.Queue[str | None] = queue.Queue()
         for stream in (self._process.stdout, self._process.stderr):
-            threading.Thread(target=self._read, args=(stream, lines), daemon=True).start()
+            threading.Thread(target=self._read, args=(stream,), daemon=True).start()
         try:
-            self._read_greeting(lines)
+            self._wait_until_it_listens(folder, before)
             self._wait_until_it_answers()
         except BaseException:
             self.stop()
@@ -115,35 +114,20 @@ class LocalServer:
             self._temporary = tempfile.TemporaryDirectory(prefix="trellis2-", ignore_cleanup_errors=True)
         return Path(self._temporary.name)
 
-    def _read(self, stream: object, lines: queue.Queue[str | None]) -> None:
-        assert hasattr(stream, "__iter__")
+    def _read(self, stream: IO[str]) -> None:
         for line in stream:
             self._log.append(line.rstrip())
-            lines.put(line.rstrip())
-        lines.put(None)
 
-    def _read_greeting(self, lines: queue.Queue[str | None]) -> None:
-        """The key file and the address that the server prints."""
+    def _wait_until_it_listens(self, folder: Path, before: RunningServer | None) -> None:
+        """The address and the key, from the file that the server writes when it listens."""
         deadline = time.monotonic() + START_TIMEOUT
-        key_file = ""
-        ended = 0
-        while time.monotonic() < deadline:
-            try:
-                line = lines.get(timeout=0.5)
-            except queue.Empty:
-                if not self.running:
-                    break
-                continue
-            if line is None:
-                ended += 1
-                if ended == 2:
-                    break
-            elif line.startswith(KEY_FILE):
-                key_file = line.removeprefix(KEY_FILE)
-            elif line.startswith(LISTENING):
-                self.url = line.removeprefix(LISTENING)
-                self.key = Path(key_file).read_text().strip() if key_file else ""
+        while time.monotonic() < deadline and self.running:
+            server = running_server(folder)
+            if server is not None and server != before:
+                self.url = server.url
+                self.key = Path(server.key_file).read_text().strip() if server.key_file else ""
                 return
+            time.sleep(0.02)
         raise self._failure("did not start")
 
     def _wait_until_it_answers(self) -> None:

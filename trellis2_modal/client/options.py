@@ -17,7 +17,7 @@ class Timeouts:
     connect: float = 10.0
     read: float = 180.0
     write: float = 120.0
-    events: float = 60.0
+    events: float = 40.0
     """Silence on an event stream, which carries a comment every 15 s."""
 
     def for_calls(self) -> dict[str, float | None]:

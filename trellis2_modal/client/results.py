@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import stat
 import tempfile
+import threading
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,10 +17,26 @@ EXTENSIONS = {"glb": ".glb", "usdz": ".usdz", "obj": ".zip", "stl": ".stl", "3mf
 """File name ending by format; an obj comes as a zip with its textures."""
 
 
-def write_atomically(path: str | os.PathLike[str], data: bytes, mode: int = 0o644) -> Path:
-    """Write a file so that a crash or a full disk leaves the old one; raises OSError."""
-    target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
+_UMASK = threading.Lock()
+
+
+def write_atomically(path: str | os.PathLike[str], data: bytes, mode: int | None = None) -> Path:
+    """Write a file so that a crash or a full disk leaves the old one; raises OSError.
+
+    A link is followed; a pipe or a device is written to, never replaced. `mode` None keeps the mode of the
+    file that is there, and gives a new one what the umask allows. The folder must exist.
+    """
+    target = Path(os.path.realpath(path))
+    try:
+        kind = target.stat().st_mode
+    except FileNotFoundError:
+        kind = None
+    if kind is not None and not stat.S_ISREG(kind):
+        with target.open("wb") as file:
+            file.write(data)
+        return Path(path)
+    if mode is None:
+        mode = 0o666 & ~_umask() if kind is None else stat.S_IMODE(kind)
     handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name[:40]}.")
     try:
         with os.fdopen(handle, "wb") as file:
@@ -29,7 +48,18 @@ def write_atomically(path: str | os.PathLike[str], data: bytes, mode: int = 0o64
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise
-    return target
+    return Path(path)
+
+
+def _umask() -> int:
+    """The process's umask. Linux tells it without a moment in which other threads see another one."""
+    with contextlib.suppress(OSError, StopIteration):
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return int(next(line for line in lines if line.startswith("Umask:")).split()[1], 8)
+    with _UMASK:
+        mask = os.umask(0o077)
+        os.umask(mask)
+        return mask
 
 
 @dataclass(frozen=True)
@@ -48,6 +78,7 @@ class GenerateResult:
     def save(self, folder: str | os.PathLike[str], name: str = "asset") -> list[Path]:
         """Write `name`.state.lz4, .mp4 and .webp (those that exist) into a folder."""
         root = Path(folder)
+        root.mkdir(parents=True, exist_ok=True)
         files = {".state.lz4": self.state, ".mp4": self.video, ".webp": self.preview}
         return [write_atomically(root / (name + end), data) for end, data in files.items() if data]
 

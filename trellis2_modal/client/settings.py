@@ -65,7 +65,9 @@ def load_settings(root: Path | None = None) -> ClientSettings:
 def save_settings(settings: ClientSettings, root: Path | None = None) -> Path:
     """Write them, readable by their owner only."""
     data = json.dumps(asdict(settings), indent=1).encode()
-    return write_atomically(settings_path(root), data, mode=0o600)
+    path = settings_path(root)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return write_atomically(path, data, mode=0o600)
 
 
 @dataclass(frozen=True)

@@ -5,9 +5,11 @@ from __future__ import annotations
 import io
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +22,7 @@ from click.testing import CliRunner, Result
 from tests.trellis2_modal.client.service import GLB, KEY, Service, answers, form_of, listening, problem, state
 from trellis2_modal.cli import main
 from trellis2_modal.cli.bars import Bars
-from trellis2_modal.cli.exits import KINDS, Exit, exit_code
+from trellis2_modal.cli.exits import KINDS, Exit, exit_code, reported
 from trellis2_modal.client import errors as client_errors
 from trellis2_modal.client.local import LocalServer
 from trellis2_modal.client.options import Retry
@@ -55,6 +57,7 @@ def test_generate_writes_what_was_asked_for(
     run: Run, service: Service, picture: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
+    out.mkdir()
     result = run(
         "generate", picture, "-o", out / "disc.glb", "--preview", out / "disc.mp4",
         "--stills", out / "disc.webp", "--state", out / "disc.lz4",
@@ -214,7 +217,8 @@ def test_commands_that_need_a_service_say_so(
 
 
 def test_every_error_has_a_code_and_each_code_a_meaning() -> None:
-    every = [*ERRORS.values(), client_errors.UnreachableError, client_errors.AppRunsError]
+    every = [*ERRORS.values(), *vars(client_errors).values()]
+    every = [kind for kind in every if isinstance(kind, type)]
     assert {exit_code(kind("x")) for kind in every} >= {code for _, code in KINDS}
     assert exit_code(ServiceError("x")) is Exit.INPUT
     assert len(set(Exit)) == len(list(Exit))
@@ -291,11 +295,28 @@ def test_an_interrupt_has_its_own_code(run: Run, service: Service, picture: Path
     def interrupt(request: httpx.Request) -> httpx.Response:
         raise KeyboardInterrupt
 
-    from trellis2_modal.cli.exits import reported
-
     with pytest.raises(SystemExit) as caught, reported():
         interrupt(httpx.Request("GET", "http://a.test"))
     assert caught.value.code == Exit.INTERRUPTED
+
+
+@pytest.mark.skipif(os.name == "nt", reason="SIGTERM ends a process at once on Windows")
+def test_sigterm_cancels_as_an_interrupt_does() -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    ended = []
+
+    @contextmanager
+    def server() -> Iterator[None]:
+        try:
+            yield
+        finally:
+            ended.append("the server that was started here")
+
+    with pytest.raises(SystemExit) as caught, reported(), server():
+        os.kill(os.getpid(), signal.SIGTERM)
+    assert caught.value.code == Exit.TERMINATED
+    assert ended
+    assert signal.getsignal(signal.SIGTERM) == before
 
 
 def test_every_command_has_help() -> None:

@@ -299,7 +299,7 @@ def test_the_app_opens_once(data_home: Path, monkeypatch: pytest.MonkeyPatch) ->
     from trellis2_modal.client.app import launch as app
     from trellis2_modal.client.errors import AppRunsError
 
-    with app.listen("127.0.0.1", 0) as listener:
+    with app._listen("127.0.0.1", 0) as listener:
         port = listener.getsockname()[1]
         with pytest.raises(AppRunsError, match=str(port)):
             app.run(port=port, browser=False)

@@ -72,7 +72,7 @@ def test_a_saved_key_never_goes_to_another_address(data_home: Path) -> None:
 
 
 def test_a_write_that_fails_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = write_atomically(tmp_path / "x" / "file", b"old")
+    path = write_atomically(tmp_path / "file", b"old")
 
     def full(handle: int) -> None:
         raise OSError(28, "No space left on device")

@@ -16,7 +16,8 @@ from tests.trellis2_modal.server import picture, wait_for
 from trellis2_modal.cli import COMMANDS, main
 from trellis2_modal.jobs.locks import FileLock
 from trellis2_modal.service.auth import keys_path
-from trellis2_modal.service.http.server import ensure_first_key, listen
+from trellis2_modal.service.http.server import ensure_first_key
+from trellis2_modal.sockets import listen
 
 
 def keys(data_dir: Path, *arguments: str) -> str:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from ...jobs.locks import FileLock
+from ...sockets import address_of, listen
 from ..errors import AppRunsError
 from ..settings import home
 from .file_routes import Mattes, make_routes
@@ -46,8 +47,8 @@ def run(
 
     root = home()
     lock = FileLock(root / LOCK)
-    with listen(host, port) as listener:
-        address = f"http://{f'[{host}]' if ':' in host else host}:{listener.getsockname()[1]}"
+    with _listen(host, port) as listener:
+        address = address_of(listener, host)
         try:
             lock.acquire()
         except TimeoutError:
@@ -70,23 +71,17 @@ def run(
             lock.release()
 
 
-def listen(host: str, port: int) -> socket.socket:
+def _listen(host: str, port: int) -> socket.socket:
     """A listening socket. Raises `AppRunsError` when something else has the port."""
-    listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
-    if os.name != "nt":  # there it would allow two on one port
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
-        listener.bind((host, port))
-        listener.listen(128)
+        return listen(host, port)
     except OSError as error:
-        listener.close()
         if error.errno not in (errno.EADDRINUSE, errno.EACCES):
             raise
         raise AppRunsError(
             f"port {port} is taken, perhaps by this app in another window: open http://{host}:{port}, "
             "or choose another port (0 finds a free one)"
         ) from error
-    return listener
 
 
 def _other_address(root: Path) -> str:

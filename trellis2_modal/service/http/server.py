@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import socket
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +15,8 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from ...jobs.local import LocalBackend
 from ...jobs.worker_process import WorkerSpec
+from ...running import RunningServer, announced
+from ...sockets import address_of, listen
 from ..auth import KeyFile, keys_path, local_admin
 from ..config import Settings
 from ..logs import JsonFormatter, PlainFormatter
@@ -103,31 +104,15 @@ def make_server(
     return Server(config, backend)
 
 
-def listen(host: str, port: int) -> socket.socket:
-    """A listening socket; port 0 picks a free one. Raises OSError when the address cannot be had."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    # with the protocol named, asyncio turns Nagle's algorithm off; without, every small reply waits 40 ms
-    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-    try:
-        if os.name != "nt":  # there it would allow two servers on one port
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind((host, port))
-        listener.listen(512)
-    except BaseException:
-        listener.close()
-        raise
-    return listener
-
-
 def run(
     settings: Settings,
     weights: str,
     device: str = "auto",
     host: str = "127.0.0.1",
     port: int = 8188,
-    listening: Callable[[int], None] = lambda port: None,
+    listening: Callable[[str], None] = lambda address: None,
 ) -> int:
-    """Serve until a signal; `listening` is told the port. Returns the exit status.
+    """Serve until a signal; `listening` is told the address. Returns the exit status.
 
     Raises OSError when the port is taken, TimeoutError when another server keeps the data folder.
     """
@@ -136,6 +121,9 @@ def run(
     server = make_server(settings, spec, MatteProcess(remover) if remover else None, host)
     with listen(host, port) as listener:
         server.backend.take_folder()
-        listening(listener.getsockname()[1])
-        server.run(sockets=[listener])
+        url = address_of(listener, host)
+        key = settings.data_dir.resolve() / FIRST_KEY_FILE
+        with announced(settings.data_dir, RunningServer(url, str(key) if key.exists() else "", os.getpid())):
+            listening(url)
+            server.run(sockets=[listener])
     return 0 if server.started else 1

@@ -1,0 +1,45 @@
+"""A file in a data folder that tells other processes of this user where its server listens."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+FILE = "server.json"
+
+
+@dataclass(frozen=True)
+class RunningServer:
+    """A server's address, the file with this machine's own key ("" where there is none), and its process."""
+
+    url: str
+    key_file: str
+    pid: int
+
+
+@contextmanager
+def announced(folder: Path, server: RunningServer) -> Iterator[None]:
+    """The file exists while this lasts."""
+    path = folder / FILE
+    partial = path.with_suffix(".tmp")
+    partial.write_text(json.dumps(asdict(server)))
+    partial.replace(path)
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)
+
+
+def running_server(folder: Path) -> RunningServer | None:
+    """The server that is announced there; None when there is none.
+
+    A killed server leaves its file: whether the address answers is for the caller to try.
+    """
+    try:
+        found = json.loads((folder / FILE).read_text())
+        return RunningServer(str(found["url"]), str(found["key_file"]), int(found["pid"]))
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
