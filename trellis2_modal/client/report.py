@@ -23,7 +23,7 @@ def describe_report(report: Mapping[str, Any], size: int | None = None) -> list[
     skin = _skin(report)
     if skin:
         lines.append(skin)
-    box = _box(report.get("bounding_box"))
+    box = _size(report.get("size")) or _box(report.get("bounding_box"))
     if box:
         lines.append(box)
     textures = report.get("textures")
@@ -66,6 +66,15 @@ def _skin(report: Mapping[str, Any]) -> str:
     if report.get("non_manifold_edges"):
         text += f" {report['non_manifold_edges']:,} edges are shared by more than two faces."
     return text.strip()
+
+
+def _size(sizes: Any) -> str:
+    """Of the file that was written, with the unit that its readers take it in."""
+    try:
+        sides, unit = next(iter(sizes.values()))
+        return "Size " + " x ".join(f"{side:.3g}" for side in sides) + f" {unit}".rstrip() + "."
+    except (AttributeError, StopIteration, TypeError, ValueError):
+        return ""
 
 
 def _box(box: Any) -> str:

@@ -38,6 +38,7 @@ PRESETS: dict[PresetName, Preset] = {
             "texture_format": "png",
             "remesh": False,
             "normal_map": True,
+            "pivot": "base",
         },
     ),
     "mobile": Preset(

@@ -21,6 +21,7 @@ Preview = Literal["none", "video", "frames"]
 AlphaMode = Literal["auto", "opaque", "mask", "blend"]
 TextureFormat = Literal["jpeg", "png", "webp"]
 AssetFormat = Literal["glb", "usdz", "obj", "stl", "3mf", "ply"]
+Pivot = Literal["origin", "base", "center"]
 JobKind = Literal["generate", "extract"]
 
 MAX_SEED = 2**31 - 1
@@ -212,6 +213,29 @@ class ExtractSettings(Strict):
         description="glb, usdz and obj carry textures, 3mf and ply vertex colours, stl the shape alone.",
         json_schema_extra={"group": "Basic"},
     )
+    size_mm: float = Field(
+        100.0,
+        ge=1.0,
+        le=5_000.0,
+        title="Size of a print",
+        description="Longest side in millimetres, of formats for printing (stl, 3mf).",
+        json_schema_extra=_slider("Size", 1.0),
+    )
+    size_m: float | None = Field(
+        None,
+        ge=0.001,
+        le=1_000.0,
+        title="Size",
+        description="Longest side in metres, of the other formats; left out: as generated, within 1 m.",
+        json_schema_extra=_slider("Size", 0.01),
+    )
+    pivot: Pivot = Field(
+        "origin",
+        title="Pivot",
+        description="What lies at the origin: the generation's own (origin), the middle of the underside "
+        "(base), or of the asset (center). Files for printing stand on their base.",
+        json_schema_extra={"group": "Size"},
+    )
     alpha_mode: AlphaMode = Field(
         "auto",
         title="Transparency",
@@ -257,15 +281,6 @@ class ExtractSettings(Strict):
         title="Outer shell only",
         description="With Remesh: drop what the outside cannot reach; left out: unless it is translucent.",
         json_schema_extra={"group": "Remeshing"},
-    )
-
-    size_mm: float = Field(
-        100.0,
-        ge=1.0,
-        le=10_000.0,
-        title="Size in mm",
-        description="Longest side of an stl or 3mf.",
-        json_schema_extra=_slider("Remeshing", 1.0),
     )
 
     def resolved(self) -> ExtractSettings:

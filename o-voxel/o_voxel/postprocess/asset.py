@@ -19,12 +19,20 @@ from .export_obj import obj_files, zipped
 from .export_plain import write_ply, write_stl
 from .export_usdz import check_usdz, write_usdz
 from .material import Material, check_texture_format
+from .placement import Placement, check_placement, to_z_up
 from .report import MeshReport
 
 if TYPE_CHECKING:
     import trimesh
 
 FILE_TYPES = ("glb", "usdz", "obj", "zip", "stl", "3mf", "ply")
+PRINTED = ("stl", "3mf")
+
+PRINT_SIZE = 100.0
+"""Millimetres of the longest side of a file for printing, unless told otherwise."""
+
+UNITS = {"glb": "m", "usdz": "m", "stl": "mm", "3mf": "mm"}
+"""Of the formats that have one."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,63 +88,62 @@ class GlbAsset:
         *,
         texture_format: str | None = None,
         extension_webp: bool | None = None,
-        scale: float | None = None,
-        size_mm: float | None = None,
+        size_mm: float = PRINT_SIZE,
+        size_m: float | None = None,
+        pivot: str = "origin",
     ) -> bytes:
         """The asset as bytes of a `file_type` (else the path's suffix, else glb), written to `path` if given.
 
-        glb; usdz (metres; needs usd-core); obj (with a path: .obj, .mtl and pictures side by side, the bytes
-        are the .obj's; without: a zip), zip; stl, 3mf and ply: z up, welded, times `scale` (3mf is in
-        millimetres: 100 unless told otherwise), or stl and 3mf with their longest side `size_mm` long; 3mf
-        and ply have colours at the vertices. `texture_format` overrides the asset's; `extension_webp` is the
-        reference's name for webp (True) or png (False). The report's `bytes` gets the size. Raises
-        ArgumentError.
+        glb; usdz (needs usd-core); obj (with a path: .obj, .mtl and pictures side by side, the bytes are the
+        .obj's; without: a zip), zip; stl and 3mf (welded, standing on z = 0, the longest side `size_mm`
+        millimetres); ply (welded). 3mf and ply have colours at the vertices. Up is what a format's readers
+        take for it: y in glb, usdz and obj, z in stl, 3mf and ply. `size_m` sets the longest side of all but
+        stl and 3mf, in metres where the format has a unit; `pivot` what lies at their origin: origin (the
+        decoder's), base (the middle of the underside) or center. `texture_format` overrides the asset's;
+        `extension_webp` is the reference's name for webp (True) or png (False). The report's `bytes` and
+        `size` get what was written. Raises ArgumentError.
         """
         kind = (file_type or (Path(path).suffix if path is not None else "glb")).lower().lstrip(".")
         check_file_type(kind)
+        check_placement(size_mm, pivot)
+        place = Placement(self.vertices, *((size_mm, "base") if kind in PRINTED else (size_m, pivot)))
+        vertices = place(self.vertices)
+        self.report.size[kind] = (np.ptp(vertices, axis=0).tolist(), UNITS.get(kind, ""))
         pictures = texture_format or self.texture_format
         if texture_format is None and extension_webp is not None:
             pictures = "webp" if extension_webp else "png"
         check_texture_format(pictures)
         if kind in ("obj", "zip"):
-            return self._export_obj(path, kind, pictures)
-        arrays = (self.vertices, self.faces, self.normals, self.uvs)
+            return self._export_obj(vertices, path, kind, pictures)
+        arrays = (vertices, self.faces, self.normals, self.uvs)
         if kind == "glb":
             data = write_glb(*arrays, self.tangents, self.see_through, self.material, pictures)
         elif kind == "usdz":
             data = write_usdz(*arrays, self.see_through, self.material, pictures)
         else:
-            data = self._solid(kind, self._scale(kind, scale, size_mm))
+            data = self._welded(kind, to_z_up(vertices))
         if path is not None:
             Path(path).write_bytes(data)
         self.report.bytes[kind] = len(data)
         return data
 
-    def _scale(self, kind: str, scale: float | None, size_mm: float | None) -> float:
-        for name, value in (("scale", scale), ("size_mm", size_mm)):
-            if value is not None and not (np.isfinite(value) and value > 0):
-                raise ArgumentError(f"{name} must be positive, got {value}")
-        if scale is not None and size_mm is not None:
-            raise ArgumentError("give scale or size_mm, not both")
-        if size_mm is not None and kind != "ply":
-            return size_mm / float(np.ptp(self.vertices, axis=0).max())
-        return scale if scale is not None else (100.0 if kind == "3mf" else 1.0)
-
-    def _solid(self, kind: str, scale: float) -> bytes:
-        """stl, 3mf or ply: the welded shape, z up."""
+    def _welded(self, kind: str, vertices: np.ndarray) -> bytes:
+        """stl, 3mf or ply: the welded shape of vertices [V, 3], z up."""
         faces = self._welded_faces()
         if kind == "stl":
-            return write_stl(to_z_up(self.vertices) * scale, faces)
+            return write_stl(vertices, faces)
         used, compact = np.unique(faces, return_inverse=True)
-        vertices, corners = to_z_up(self.vertices[used]) * scale, compact.reshape(-1, 3)
+        vertices, corners = vertices[used], compact.reshape(-1, 3)
         colours = self._vertex_colours(used)
         if kind == "3mf":
             return write_3mf(vertices, corners, colours[:, :3])
         return write_ply(vertices, corners, to_z_up(self.normals[used]), colours)
 
-    def _export_obj(self, path: str | os.PathLike[str] | None, kind: str, pictures: str) -> bytes:
+    def _export_obj(
+        self, vertices: np.ndarray, path: str | os.PathLike[str] | None, kind: str, pictures: str
+    ) -> bytes:
         stem = "asset" if path is None else Path(path).stem
-        arrays = (self.vertices, self.faces, self.normals, self.uvs)
+        arrays = (vertices, self.faces, self.normals, self.uvs)
         files = obj_files(stem, *arrays, self.material, pictures)
         self.report.bytes["obj"] = sum(len(data) for data in files.values())
         if path is None or kind == "zip":
@@ -169,13 +176,3 @@ def check_file_type(kind: str) -> None:
         raise ArgumentError(f"cannot export {kind!r}: one of {', '.join(FILE_TYPES)}")
     if kind == "usdz":
         check_usdz()
-
-
-def to_y_up(vectors: np.ndarray) -> np.ndarray:
-    """(x, y, z) to (x, z, -y): the decoder's z up to glTF's y up, a rotation."""
-    return np.stack([vectors[:, 0], vectors[:, 2], -vectors[:, 1]], axis=1)
-
-
-def to_z_up(vectors: np.ndarray) -> np.ndarray:
-    """The inverse of `to_y_up`."""
-    return np.stack([vectors[:, 0], -vectors[:, 2], vectors[:, 1]], axis=1)

@@ -16,10 +16,11 @@ from ..mesh.creases import split_creases
 from ..mesh.holes import fill_holes
 from ..mesh.normals import vertex_normals
 from ..mesh.unwrap import Unwrapped, unwrap
-from .asset import GlbAsset, to_y_up
+from .asset import GlbAsset
 from .bake import Layout, Textures, bake, fill_gutters
 from .geometry import HOLE_PERIMETER, clean_and_simplify, remesh_and_simplify
 from .material import ALPHA_MODES, Material, check_texture_format, choose_alpha_mode
+from .placement import to_y_up
 from .report import MeshReport, Progress, StepTimes, topology
 from .source import Source, check_budget, check_source
 from .tangents import vertex_tangents

@@ -51,6 +51,7 @@ class MeshReport:
     seconds: dict[str, float] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     bytes: dict[str, int] = field(default_factory=dict)
+    size: dict[str, tuple[list[float], str]] = field(default_factory=dict)  # of each file, with its unit
 
     def to_dict(self) -> dict[str, Any]:
         """Plain types only, ready for JSON."""
@@ -58,6 +59,10 @@ class MeshReport:
             "bounding_box": [list(corner) for corner in self.bounding_box],
             "textures": {name: list(size) for name, size in self.textures.items()},
         }
+
+    def _extent(self, kind: str) -> str:
+        sides, unit = self.size.get(kind, ([], ""))
+        return " x ".join(f"{side:.4g}" for side in sides) + f" {unit}".rstrip() + ", " if sides else ""
 
     def summary(self) -> str:
         """The report in plain words."""
@@ -80,7 +85,7 @@ class MeshReport:
             f"Transparency {self.alpha_mode.lower()}, "
             f"{'both sides' if self.double_sided else 'only front sides'} drawn.",
         ]
-        lines += [f"{kind}: {size / 1e6:.2f} MB." for kind, size in self.bytes.items()]
+        lines += [f"{kind}: {self._extent(kind)}{size / 1e6:.2f} MB." for kind, size in self.bytes.items()]
         steps = ", ".join(f"{name} {seconds:.2f}" for name, seconds in self.seconds.items())
         lines.append(f"Seconds: {steps}; {sum(self.seconds.values()):.2f} in all.")
         return "\n".join(lines + [f"Note: {note}." for note in self.notes])

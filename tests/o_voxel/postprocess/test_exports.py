@@ -8,14 +8,17 @@ import struct
 import zipfile
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree
 
 import numpy as np
 import pytest
 from o_voxel.errors import ArgumentError
-from o_voxel.postprocess import GlbAsset, topology
+from o_voxel.postprocess import GlbAsset, to_glb, topology
 from o_voxel.postprocess.export_3mf import CORE, MATERIAL
 from PIL import Image
+
+from .objects import box, decoded
 
 trimesh = pytest.importorskip("trimesh")
 
@@ -81,11 +84,52 @@ def test_obj_holds_plain_names_and_pictures_that_its_readers_know(asset: GlbAsse
 
 
 def test_stl_is_a_closed_solid_z_up(asset: GlbAsset, tmp_path: Path) -> None:
-    asset.export(tmp_path / "ball.stl", scale=100.0)
+    asset.export(tmp_path / "ball.stl")
     solid = trimesh.load(tmp_path / "ball.stl")
     assert solid.is_watertight
-    assert solid.volume == pytest.approx(4 / 3 * np.pi * 40**3, rel=0.03)
-    np.testing.assert_allclose(solid.bounds[1][2], asset.report.bounding_box[1][1] * 100, rtol=1e-5)
+    assert solid.volume == pytest.approx(4 / 3 * np.pi * 50**3, rel=0.03)
+    assert solid.extents.max() == pytest.approx(100.0, rel=1e-6)
+    np.testing.assert_allclose(solid.bounds[:, :2].sum(axis=0), 0, atol=1e-4)
+    assert solid.bounds[0, 2] == pytest.approx(0.0, abs=1e-5)
+    smaller = trimesh.load(io.BytesIO(asset.export(file_type="stl", size_mm=30)), file_type="stl")
+    assert smaller.extents.max() == pytest.approx(30.0, rel=1e-6)
+    assert asset.report.size["stl"][1] == "mm"
+    assert max(asset.report.size["stl"][0]) == pytest.approx(30.0, rel=1e-6)
+    assert "mm, " in asset.report.summary()
+
+
+def _upright(kind: str, tmp_path: Path, arguments: dict[str, Any], **options: Any) -> np.ndarray:
+    """Bounds of an asset that is taller than wide, as trimesh reads the file."""
+    tall = to_glb(**arguments, decimation_target=200, texture_size=64)
+    tall.export(tmp_path / f"tall.{kind}", **options)
+    return trimesh.load(tmp_path / f"tall.{kind}", force="mesh", process=False).bounds
+
+
+@pytest.mark.parametrize(("kind", "up"), [("glb", 1), ("obj", 1), ("ply", 2), ("stl", 2)])
+def test_up_pivot_and_size_by_format(kind: str, up: int, tmp_path: Path) -> None:
+    """Readers, Blender's importers among them, take y for up in glTF and OBJ, z in PLY and STL."""
+    tower = decoded(box((-0.1, -0.2, -0.45), (0.3, 0.1, 0.45)), 32)
+    bounds = _upright(kind, tmp_path, tower, size_m=1.8, size_mm=1.8, pivot="base")
+    sides = bounds[1] - bounds[0]
+    assert sides.argmax() == up
+    assert sides[up] == pytest.approx(1.8, rel=1e-5)
+    assert bounds[0, up] == pytest.approx(0.0, abs=1e-5)
+    others = [axis for axis in range(3) if axis != up]
+    np.testing.assert_allclose(bounds.sum(axis=0)[others], 0, atol=1e-5)
+
+
+def test_ply_normals_turn_with_the_mesh(asset: GlbAsset) -> None:
+    loaded = trimesh.load(io.BytesIO(asset.export(file_type="ply")), file_type="ply", process=False)
+    away = loaded.vertices / np.linalg.norm(loaded.vertices, axis=1, keepdims=True)
+    assert ((loaded.vertex_normals * away).sum(axis=1) > 0.9).all()
+
+
+def test_center_and_origin(asset: GlbAsset) -> None:
+    low, high = np.array(asset.report.bounding_box)
+    for pivot, middle in (("center", np.zeros(3)), ("origin", (low + high) / 2)):
+        data = asset.export(file_type="glb", pivot=pivot)
+        bounds = trimesh.load(io.BytesIO(data), file_type="glb").bounds
+        np.testing.assert_allclose(bounds.mean(axis=0), middle, atol=1e-6)
 
 
 def test_ply_is_welded_and_coloured(asset: GlbAsset) -> None:
@@ -122,7 +166,7 @@ def test_stl_ply_and_3mf_lie_the_same_way(asset: GlbAsset) -> None:
     lopsided = replace(asset, vertices=asset.vertices * np.float32([1.0, 0.5, 0.8]))
     boxes = []
     for kind in ("stl", "ply"):
-        loaded = trimesh.load(io.BytesIO(lopsided.export(file_type=kind)), file_type=kind)
+        loaded = trimesh.load(io.BytesIO(lopsided.export(file_type=kind, size_m=100)), file_type=kind)
         boxes.append(np.ptp(loaded.vertices, axis=0))
     np.testing.assert_allclose(boxes[0], boxes[1], rtol=1e-5)
     assert boxes[0].argmin() == 2  # glTF's y, the height, is their z
@@ -174,8 +218,12 @@ def test_mesh_is_trimesh_with_material(asset: GlbAsset) -> None:
 def test_unknown_kind_and_scale(asset: GlbAsset) -> None:
     with pytest.raises(ArgumentError, match="fbx"):
         asset.export(file_type="fbx")
-    with pytest.raises(ArgumentError, match="scale"):
-        asset.export(file_type="stl", scale=0.0)
+    with pytest.raises(ArgumentError, match="size"):
+        asset.export(file_type="stl", size_mm=0.0)
+    with pytest.raises(ArgumentError, match="size"):
+        asset.export(size_m=float("nan"))
+    with pytest.raises(ArgumentError, match="pivot"):
+        asset.export(pivot="top")
     with pytest.raises(ArgumentError, match="tiff"):
         asset.export(texture_format="tiff")
 

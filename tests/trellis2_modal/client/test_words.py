@@ -177,13 +177,17 @@ def test_the_report_in_words() -> None:
         "alpha_mode": "OPAQUE",
         "notes": ["the lid was closed"],
     }
+    printed = describe_report(report | {"size": {"stl": [[100.0, 51.23, 80.0], "mm"]}})
+    assert "Size 100 x 51.2 x 80 mm." in printed
     text = "\n".join(describe_report(report, 1_600_000))
     for words in ("50,000 faces", "in one piece", "72,664", "Watertight", "1.00 x 0.50 x 1.00", "1024 x 1024",
                   "colour, relief", "Opaque", "1.6 MB", "the lid was closed"):  # fmt: skip
         assert words in text, words
 
 
-@pytest.mark.parametrize("report", [{}, {"textures": 3, "bounding_box": "x", "notes": 5, "faces": "many"}])
+@pytest.mark.parametrize(
+    "report", [{}, {"textures": 3, "bounding_box": "x", "notes": 5, "size": {"glb": 4}, "faces": "many"}]
+)
 def test_a_report_of_another_version_is_no_crash(report: dict[str, Any]) -> None:
     assert describe_report(report) == []
     open_mesh = describe_report({"watertight": False, "boundary_edges": 3, "non_manifold_edges": 2})

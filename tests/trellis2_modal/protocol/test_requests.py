@@ -86,7 +86,7 @@ def test_every_default_lies_within_its_own_bounds() -> None:
             if control.kind in ("int", "float"):
                 assert control.minimum is not None
                 assert control.maximum is not None
-                assert control.minimum <= control.default <= control.maximum
+                assert control.default is None or control.minimum <= control.default <= control.maximum
                 assert control.step
 
 

@@ -29,6 +29,9 @@ CHOICE_TITLES = {
     "stl": "STL",
     "3mf": "3MF",
     "ply": "PLY",
+    "origin": "As generated",
+    "base": "Middle of the underside",
+    "center": "Middle of the asset",
 }
 
 
@@ -46,6 +49,8 @@ def component(control: Control) -> Any:
         return gr.Dropdown(choices, value=control.default, **shared)
     assert control.minimum is not None, f"{control.name} has no lower bound"
     assert control.maximum is not None, f"{control.name} has no upper bound"
+    if control.default is None:  # a slider always has a value
+        return gr.Number(None, minimum=control.minimum, maximum=control.maximum, **shared)
     return gr.Slider(
         control.minimum,
         control.maximum,
