@@ -90,7 +90,7 @@ class Settings:
 
     @classmethod
     def from_env(cls, env: Mapping[str, str] | None = None, **overrides: Any) -> Settings:
-        """Settings from the environment; keyword arguments win. Raises ValueError naming the variable."""
+        """Settings from the environment; keyword arguments win. Raises `SettingsError`."""
         return cls(**(values_from_env(cls, env) | overrides))
 
 
@@ -103,7 +103,7 @@ def default_weights() -> str:
 
 
 def values_from_env(cls: type, env: Mapping[str, str] | None = None) -> dict[str, Any]:
-    """The fields of a settings class that the environment sets. Raises ValueError naming the variable."""
+    """The fields of a settings class that the environment sets. Raises `SettingsError`."""
     env = os.environ if env is None else env
     values: dict[str, Any] = {}
     for field in dataclasses.fields(cls):
@@ -121,7 +121,7 @@ def _parse(name: str, kind: str, text: str) -> Any:
             return tuple(part.strip() for part in text.split(",") if part.strip())
         return {"int": int, "float": float, "str": str, "Path": Path}[kind](text)
     except (ValueError, KeyError) as error:
-        raise ValueError(f"{ENV_PREFIX}{name.upper()}={text!r} is not of type {kind}") from error
+        raise SettingsError(f"{ENV_PREFIX}{name.upper()}={text!r} is not of type {kind}") from error
 
 
 MINUTE = 60
@@ -145,10 +145,19 @@ CUDA_ARCHITECTURES = {
     "H100": "9.0",
     "H100!": "9.0",
     "H200": "9.0",
+    "B200": "10.0",
+    "RTX-PRO-6000": "12.0",
 }
 """GPUs with room for the model, and the architecture that the full image's extensions are compiled for."""
 
+LEAN_ONLY = ("B200", "RTX-PRO-6000")
+"""GPUs that the full image's CUDA 12.4 and torch 2.6 cannot compile for."""
+
 NO_GPU = "none"
+
+
+class SettingsError(ValueError):
+    """A variable of the environment has a value that it cannot have; the text names it and what it may be."""
 
 
 @dataclass(frozen=True)
@@ -158,15 +167,17 @@ class DeploySettings:
     """
 
     app: str = "trellis2"
-    image: str = "full"
-    """`full`: every compiled extension, some licensed for non-commercial use only. `lean`: wheels alone."""
+    image: str = "lean"
+    """`lean`: wheels alone, what the GPU figures were measured with. `full`: the compiled extensions too, for
+    comparison; some are licensed for non-commercial use only."""
 
     gpu: str = "A100-80GB"
     """`none` runs the model on the CPU: only for trying a deployment out with the bundled weights."""
 
     loading: str = "snapshot"
     """`snapshot`: weights on the CPU are part of the memory snapshot. `stream`: the snapshot holds imports
-    only, and weights are read straight to the GPU after each restore. Measure which starts faster."""
+    only, and weights are read straight to the GPU after each restore. `gpu_snapshot` (experimental at Modal):
+    the snapshot holds the GPU's memory, warm kernels included. Measure which starts faster."""
 
     model: str = PUBLISHED_MODEL
     """A repository on the hub, or `bundled`: the small weights of this project, nothing to download."""
@@ -219,19 +230,32 @@ class DeploySettings:
 
     @classmethod
     def from_env(cls, env: Mapping[str, str] | None = None) -> DeploySettings:
-        """Raises ValueError naming the variable and what it may be."""
+        """Raises `SettingsError`."""
         settings = cls(**values_from_env(cls, env))
-        for name, allowed in (("image", ("full", "lean")), ("loading", ("snapshot", "stream"))):
-            if getattr(settings, name) not in allowed:
-                raise ValueError(
-                    f"{ENV_PREFIX}{name.upper()}={getattr(settings, name)!r}: choose {' or '.join(allowed)}"
-                )
-        if settings.gpu not in (*CUDA_ARCHITECTURES, NO_GPU):
-            known = ", ".join((*CUDA_ARCHITECTURES, NO_GPU))
-            raise ValueError(f"{ENV_PREFIX}GPU={settings.gpu!r}: choose one of {known}")
-        if settings.gpu == NO_GPU and settings.image == "full":
-            raise ValueError(f"{ENV_PREFIX}GPU={NO_GPU} needs {ENV_PREFIX}IMAGE=lean: extensions need a GPU")
+        settings.check()
         return settings
+
+    def check(self) -> None:
+        """Raises `SettingsError` for what Modal would refuse late, or not at all."""
+        choices = {
+            "image": ("lean", "full"),
+            "loading": LOADINGS,
+            "gpu": (*CUDA_ARCHITECTURES, NO_GPU),
+        }
+        for name, allowed in choices.items():
+            if getattr(self, name) not in allowed:
+                raise _refused(self, name, f"choose one of {', '.join(allowed)}")
+        if self.image == "full" and self.gpu == NO_GPU:
+            raise _refused(self, "gpu", f"needs {ENV_PREFIX}IMAGE=lean: extensions need a GPU")
+        if self.image == "full" and self.gpu in LEAN_ONLY:
+            raise _refused(self, "gpu", f"needs {ENV_PREFIX}IMAGE=lean: CUDA 12.4 does not compile for it")
+        if self.gpu == NO_GPU and self.loading == "gpu_snapshot":
+            raise _refused(self, "loading", f"needs a GPU, and {ENV_PREFIX}GPU={NO_GPU}")
+        for name, (least, most) in RANGES.items():
+            if not least <= getattr(self, name) <= most:
+                raise _refused(self, name, f"choose a number from {least:g} to {most:g}")
+        if self.gateway_min_containers > self.gateway_max_containers:
+            raise _refused(self, "gateway_min_containers", f"is above {ENV_PREFIX}GATEWAY_MAX_CONTAINERS")
 
     @property
     def device(self) -> str:
@@ -282,6 +306,30 @@ class DeploySettings:
             "scaledown_window": self.gateway_scaledown_window,
             "timeout": 60 * MINUTE,
         }
+
+
+LOADINGS = ("snapshot", "stream", "gpu_snapshot")
+
+RANGES: dict[str, tuple[float, float]] = {
+    "gpu_max_containers": (1, 1000),
+    "gpu_scaledown_window": (2, 3600),
+    "gpu_timeout": (60, 12 * 3600),
+    "gpu_startup_timeout": (60, 24 * 3600),
+    "gpu_cpu": (0.125, 64),
+    "gpu_memory": (4096, 336 * 1024),
+    "gpu_max_attempts": (1, 10),
+    "gateway_max_containers": (1, 1000),
+    "gateway_min_containers": (0, 1000),
+    "gateway_max_inputs": (1, 1000),
+    "gateway_scaledown_window": (2, 3600),
+    "gateway_cpu": (0.125, 64),
+    "gateway_memory": (512, 336 * 1024),
+}
+"""What Modal takes; its own refusal comes in the middle of a deploy."""
+
+
+def _refused(settings: DeploySettings, name: str, why: str) -> SettingsError:
+    return SettingsError(f"{ENV_PREFIX}{name.upper()}={getattr(settings, name)!r}: {why}")
 
 
 def baked_environment(settings: DeploySettings, env: Mapping[str, str] | None = None) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""The container images on Modal, and `modal run -m trellis2_modal.service.image::verify_image`.
+"""The container images on Modal, and `modal run trellis2_modal/service/image.py::verify_image`.
 
 `gpu_image` is the full or the lean one (`TRELLIS2_IMAGE`), `gateway_image` the slim one for the CPU gateway,
 `download_image` for fetching weights. Nothing is built or asked of the network here: a recipe is a tuple of
@@ -8,18 +8,34 @@
 from __future__ import annotations
 
 import logging
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import modal
 
-from .config import CUDA_ARCHITECTURES, DeploySettings, baked_environment
+if not __package__:  # `modal run trellis2_modal/service/image.py::verify_image`
+    sys.path[0] = str(Path(__file__).resolve().parents[2])
+    from trellis2_modal.service.deploy.by_path import become
+
+    become("trellis2_modal.service.image", globals())
+
+from .config import CUDA_ARCHITECTURES, DeploySettings, SettingsError, baked_environment
 from .deploy import image_requirements as pins
 
 logger = logging.getLogger(__name__)
 
-SETTINGS = DeploySettings.from_env()
+
+def settings_of_deployer() -> DeploySettings:
+    """The settings of the environment; a wrong one ends the command in a line that names it."""
+    try:
+        return DeploySettings.from_env()
+    except SettingsError as error:
+        raise SystemExit(str(error)) from None
+
+
+SETTINGS = settings_of_deployer()
 CHECKOUT = Path(__file__).resolve().parents[2]
 ASSETS = "/root/assets"
 """Where the packages find the bundled weights and the environment light: /root holds the packages."""
@@ -43,11 +59,11 @@ RUNTIME_ENVIRONMENT = {
     "PYTHONUNBUFFERED": "1",
 }
 FULL_ENVIRONMENT = {
-    "ATTN_BACKEND": "flash_attn",
-    "SPARSE_CONV_BACKEND": "flex_gemm",
     "FLEX_GEMM_USE_AUTOTUNE_CACHE": "1",
     "FLEX_GEMM_AUTOSAVE_AUTOTUNE_CACHE": "1",
 }
+CONSTRAINTS = "/constraints.txt"
+CONSTRAINED = f"--constraint {CONSTRAINTS}"
 
 
 @dataclass(frozen=True)
@@ -61,6 +77,16 @@ class Step:
 
 def step(method: str, *args: Any, **options: Any) -> Step:
     return Step(method, args, tuple(sorted(options.items())))
+
+
+def install(*packages: str) -> Step:
+    """Wheels, with every version that they bring along fixed too."""
+    return step("uv_pip_install", *packages, uv_version=pins.UV, extra_options=CONSTRAINED)
+
+
+def constraints() -> Step:
+    source = CHECKOUT / "trellis2_modal" / "service" / "deploy" / "constraints.txt"
+    return step("add_local_file", str(source), CONSTRAINTS, copy=True)
 
 
 def full_steps(settings: DeploySettings) -> tuple[Step, ...]:
@@ -79,10 +105,12 @@ def full_steps(settings: DeploySettings) -> tuple[Step, ...]:
         step("from_registry", pins.CUDA_BASE, add_python=pins.PYTHON),
         step("entrypoint", []),
         step("apt_install", "build-essential", "curl", "git"),
-        step("env", build),
-        step("uv_pip_install", *pins.TORCH, index_url=pins.TORCH_INDEX, uv_version=pins.UV),
+        step("env", pins.COMPILERS | build),
+        step("uv_pip_install", *pins.FULL_TORCH, index_url=pins.FULL_TORCH_INDEX, uv_version=pins.UV),
         step("uv_pip_install", *pins.BUILD_PACKAGES, uv_version=pins.UV),
-        step("uv_pip_install", *pins.MODEL_PACKAGES, *pins.REMOVER_PACKAGES, uv_version=pins.UV),
+        constraints(),
+        # torch once more: what needs it must not bring a newer one
+        install(*pins.FULL_TORCH, *pins.MODEL_PACKAGES, *pins.REMOVER_PACKAGES),
         *(step("run_commands", *extension.install_commands()) for extension in pins.EXTENSIONS),
         step("run_commands", fetch),
         step("env", RUNTIME_ENVIRONMENT | FULL_ENVIRONMENT),
@@ -94,8 +122,8 @@ def lean_steps(settings: DeploySettings) -> tuple[Step, ...]:
     return (
         step("debian_slim", python_version=pins.PYTHON),
         step("apt_install", "gcc", "libc6-dev"),
-        step("uv_pip_install", *pins.TORCH, index_url=pins.TORCH_INDEX, uv_version=pins.UV),
-        step("uv_pip_install", *pins.MODEL_PACKAGES, *pins.REMOVER_PACKAGES, uv_version=pins.UV),
+        constraints(),
+        install(*pins.TORCH, *pins.MODEL_PACKAGES, *pins.REMOVER_PACKAGES),
         step("env", RUNTIME_ENVIRONMENT),
     )
 
@@ -103,14 +131,16 @@ def lean_steps(settings: DeploySettings) -> tuple[Step, ...]:
 def gateway_steps(settings: DeploySettings) -> tuple[Step, ...]:
     return (
         step("debian_slim", python_version=pins.PYTHON),
-        step("uv_pip_install", *pins.GATEWAY_PACKAGES, uv_version=pins.UV),
+        constraints(),
+        install(*pins.GATEWAY_PACKAGES),
     )
 
 
 def download_steps(settings: DeploySettings) -> tuple[Step, ...]:
     return (
         step("debian_slim", python_version=pins.PYTHON),
-        step("uv_pip_install", *pins.DOWNLOAD_PACKAGES, uv_version=pins.UV),
+        constraints(),
+        install(*pins.DOWNLOAD_PACKAGES),
         step("env", {"HF_XET_HIGH_PERFORMANCE": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}),
     )
 
@@ -161,7 +191,7 @@ def missing_sources(checkout: Path) -> tuple[Path, ...]:
 if modal.is_local() and (missing := missing_sources(CHECKOUT)):
     logger.warning(
         "a deploy from here will fail, since %s is not there; clone the repository, and in it run: "
-        "pip install -e '.[deploy]' && modal deploy -m trellis2_modal.service.service",
+        "pip install -e '.[deploy]' && modal deploy trellis2_modal/service/service.py",
         ", ".join(map(str, missing)),
     )
 

@@ -1,4 +1,4 @@
-"""The deployment: `modal deploy -m trellis2_modal.service.service`.
+"""The deployment: `modal deploy trellis2_modal/service/service.py`.
 
 `web` is the CPU gateway: it authenticates, validates, counts, and spawns calls. `TRELLIS2Service` is the GPU
 class: nothing but an accepted job starts one of its containers. Settings come from the environment of whoever
@@ -15,6 +15,12 @@ from typing import Any
 
 import modal
 import modal.experimental
+
+if not __package__:  # `modal deploy trellis2_modal/service/service.py`
+    sys.path[0] = str(Path(__file__).resolve().parents[2])
+    from trellis2_modal.service.deploy.by_path import become
+
+    become("trellis2_modal.service.service", globals())
 
 from ..jobs.execution import DeviceLostError
 from ..jobs.modal.worker import ModelHost, Outcome, state_of

@@ -16,12 +16,12 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from trellis2_modal.service import image
-from trellis2_modal.service.config import CUDA_ARCHITECTURES, DeploySettings, baked_environment
+from trellis2_modal.service.config import CUDA_ARCHITECTURES, LEAN_ONLY, DeploySettings, baked_environment
 from trellis2_modal.service.deploy import image_requirements as pins
 from trellis2_modal.service.image import Step
 
 ROOT = Path(__file__).parents[3]
-FULL, LEAN = DeploySettings(), DeploySettings(image="lean")
+FULL, LEAN = DeploySettings(image="full"), DeploySettings()
 
 
 def methods(steps: tuple[Step, ...]) -> list[str]:
@@ -53,25 +53,35 @@ def test_the_full_image_is_what_the_plan_asks_for() -> None:
     assert (first.method, first.args) == ("from_registry", ("nvidia/cuda:12.4.0-devel-ubuntu22.04",))
     assert dict(first.options) == {"add_python": "3.11"}
     assert steps[1] == image.step("entrypoint", [])
-    assert {"torch==2.6.0", "torchvision==0.21.0"} <= packages(steps)
-    torch_layer = next(s for s in steps if "torch==2.6.0" in s.args)
+    torch_layer, with_models = [s for s in steps if "torch==2.6.0" in s.args]
     assert dict(torch_layer.options)["index_url"].endswith("/whl/cu124")
+    assert {"torchvision==0.21.0", *pins.MODEL_PACKAGES} <= set(with_models.args)
+    assert not set(pins.TORCH) & packages(steps)
     built = commands(steps)
     assert "flash-attn==2.7.3" in built
     assert "NVlabs/nvdiffrast@v0.4.0" in built
-    assert "JeffreyXiang/nvdiffrec@renderutils" in built
+    assert "JeffreyXiang/nvdiffrec@b296927cc7fd01c2ac1087c8065c4d7248f72da4" in built
     assert "checkout cf1a2f07304b5fe388ed86a16e4a0474599df914" in built
     assert "checkout 6dd94a859c26ee8246888502eada3dd8ad85532e" in built
     assert "forest.exr" in built
     wanted = {
         "TORCH_CUDA_ARCH_LIST": "8.0",
-        "ATTN_BACKEND": "flash_attn",
-        "SPARSE_CONV_BACKEND": "flex_gemm",
         "OPENCV_IO_ENABLE_OPENEXR": "1",
         "PYTORCH_CUDA_ALLOC_CONF": "expandable_segments:True",
         "HF_HUB_OFFLINE": "1",
     }
     assert wanted.items() <= environment(steps).items()
+
+
+@pytest.mark.parametrize("settings", [FULL, LEAN], ids=["full", "lean"])
+def test_no_image_forces_a_backend(settings: DeploySettings) -> None:
+    assert not [name for name in environment(image.gpu_steps(settings)) if name.endswith("_BACKEND")]
+
+
+def test_the_default_image_has_the_torch_of_the_gpu_figures() -> None:
+    figures = json.loads((ROOT / "benchmarks" / "results" / "gpu.json").read_text())
+    torch = next(name for name in packages(image.gpu_steps(DeploySettings())) if name.startswith("torch=="))
+    assert f"torch {torch.partition('==')[2]}+" in figures["machine"]
 
 
 def test_the_lean_image_compiles_nothing_and_is_free_of_non_commercial_parts() -> None:
@@ -81,13 +91,12 @@ def test_the_lean_image_compiles_nothing_and_is_free_of_non_commercial_parts() -
     text = repr(steps)
     for extension in pins.EXTENSIONS:
         assert extension.name not in text
-    assert not {"ATTN_BACKEND", "SPARSE_CONV_BACKEND"} & set(environment(steps))
     assert [e.name for e in pins.EXTENSIONS if not e.commercial] == ["nvdiffrast", "nvdiffrec_render"]
 
 
-@pytest.mark.parametrize("gpu", sorted(CUDA_ARCHITECTURES))
+@pytest.mark.parametrize("gpu", sorted(set(CUDA_ARCHITECTURES) - set(LEAN_ONLY)))
 def test_extensions_are_compiled_for_the_gpu(gpu: str) -> None:
-    built = environment(image.gpu_steps(DeploySettings(gpu=gpu)))
+    built = environment(image.gpu_steps(DeploySettings(gpu=gpu, image="full")))
     assert built["TORCH_CUDA_ARCH_LIST"] == CUDA_ARCHITECTURES[gpu]
 
 
@@ -109,10 +118,13 @@ def test_every_installer_is_pinned() -> None:
     ):
         for step in steps:
             if step.method == "uv_pip_install":
-                assert dict(step.options)["uv_version"] == pins.UV
+                options = dict(step.options)
+                assert options["uv_version"] == pins.UV
+                without_dependencies = step.args in (pins.FULL_TORCH, pins.BUILD_PACKAGES)
+                assert options.get("extra_options") == (None if without_dependencies else image.CONSTRAINED)
         assert all("==" in name for name in packages(steps))
     for extension in pins.EXTENSIONS:
-        assert re.fullmatch(r"[0-9a-f]{40}|v?\d+\.\d+\.\d+|renderutils", extension.ref), extension
+        assert re.fullmatch(r"[0-9a-f]{40}|v?\d+\.\d+\.\d+", extension.ref), extension
 
 
 def test_gateway_and_download_images_are_slim() -> None:
@@ -159,7 +171,7 @@ def test_a_deploy_from_the_wrong_folder_says_what_to_run(tmp_path: Path) -> None
     )
     assert done.returncode == 0, done.stderr
     assert "clone the repository" in done.stderr
-    assert "modal deploy -m trellis2_modal.service.service" in done.stderr
+    assert "modal deploy trellis2_modal/service/service.py" in done.stderr
 
 
 # --- pins ---------------------------------------------------------------------------------------------------
@@ -173,6 +185,19 @@ def test_pins_agree_with_the_constraints() -> None:
     for requirement in pinned:
         name, version = requirement.split("==")
         assert known[canonicalize_name(name)] == version, requirement
+
+
+def test_everything_that_comes_along_is_pinned_too() -> None:
+    """The closure of what the images install, as installed here, is in the containers' constraints."""
+    text = (Path(image.__file__).parent / "deploy" / "constraints.txt").read_text()
+    locked = {canonicalize_name(line.partition("==")[0]) for line in text.splitlines() if "==" in line}
+    asked = {*pins.GATEWAY_PACKAGES, *pins.MODEL_PACKAGES, *pins.DOWNLOAD_PACKAGES}
+    names = closure({name.partition("==")[0] for name in asked})
+    assert len(names) > 30
+    assert names - locked <= {"setuptools"}
+    for requirement in (*asked, *pins.REMOVER_PACKAGES):
+        name, version = requirement.split("==")
+        assert f"{canonicalize_name(name)}=={version}" in text
 
 
 def test_pinned_versions_fit_what_our_packages_ask_for() -> None:

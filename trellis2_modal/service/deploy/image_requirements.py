@@ -12,8 +12,11 @@ CUDA_BASE = "nvidia/cuda:12.4.0-devel-ubuntu22.04"
 PYTHON = "3.11"
 UV = "0.13.9"
 
-TORCH_INDEX = "https://download.pytorch.org/whl/cu124"
-TORCH = ("torch==2.6.0", "torchvision==0.21.0")
+TORCH = ("torch==2.11.0", "torchvision==0.26.0")
+"""Of the lean image, from PyPI with wheels of CUDA 13.0: what the GPU figures were measured with."""
+
+FULL_TORCH = ("torch==2.6.0", "torchvision==0.21.0")
+FULL_TORCH_INDEX = "https://download.pytorch.org/whl/cu124"
 
 PROTOCOL_PACKAGES = (
     "click==8.5.1",
@@ -57,6 +60,15 @@ DOWNLOAD_PACKAGES = (
 )
 BUILD_PACKAGES = ("ninja==1.13.2", "packaging==26.3", "psutil==7.2.2", "setuptools==75.8.0", "wheel==0.45.1")
 """For compiling the extensions; setuptools as old as they are."""
+
+COMPILERS = {
+    "CC": "gcc",
+    "CXX": "g++",
+    "LDSHARED": "gcc -pthread -shared",
+    "LDCXXSHARED": "g++ -pthread -shared",
+}
+"""The Python that Modal adds to a CUDA base was built with clang, and its configuration says so, so that an
+extension looks for clang++ to compile and to link, and the image has gcc."""
 
 FOREST_URL = "https://dl.polyhaven.org/file/ph-assets/HDRIs/exr/1k/forest_slope_1k.exr"
 """A forest by Poly Haven, CC0. The lean image lights previews with the studio made in code."""
@@ -103,7 +115,7 @@ EXTENSIONS = (
         "nvdiffrec_render",
         "nvdiffrec_render",
         "https://github.com/JeffreyXiang/nvdiffrec",
-        "renderutils",
+        "b296927cc7fd01c2ac1087c8065c4d7248f72da4",
         "NVIDIA source code licence",
         commercial=False,
     ),

@@ -7,10 +7,17 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
 import modal
+
+if not __package__:  # `modal run trellis2_modal/service/deploy/weights.py::download_weights`
+    sys.path[0] = str(Path(__file__).resolve().parents[3])
+    from trellis2_modal.service.deploy.by_path import become
+
+    become("trellis2_modal.service.deploy.weights", globals())
 
 from ..config import BUNDLED_MODEL, DeploySettings, default_data_dir
 from ..image import SETTINGS, download_image
