@@ -331,7 +331,7 @@ def model_modules() -> list[str]:
             parts = file.relative_to(parent).with_suffix("").parts
             if "training" not in parts and "triton" not in parts[-1] and parts[-1] != "__main__":
                 names.append(".".join(parts[:-1] if parts[-1] == "__init__" else parts))
-    return [*names, *(f"trellis2_modal.service.{name}" for name in ("service", "verification", "studio"))]
+    return [*names, *(f"trellis2_modal.service.{n}" for n in ("service", "deploy.verification", "exporter"))]
 
 
 def test_the_model_runs_in_its_images() -> None:

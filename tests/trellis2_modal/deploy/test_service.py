@@ -210,7 +210,7 @@ def container(monkeypatch: pytest.MonkeyPatch) -> Container:
 
 def test_half_downloaded_weights_end_the_container_with_what_to_run(container: Container) -> None:
     with pytest.raises(
-        WeightsError, match=r"run: modal run -m trellis2_modal\.service\.weights::download_weights"
+        WeightsError, match=r"run: modal run -m trellis2_modal\.service\.deploy\.weights::download_weights"
     ):
         service.open_host()
 
