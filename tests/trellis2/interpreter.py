@@ -5,7 +5,9 @@ from __future__ import annotations
 import importlib
 import os
 from types import ModuleType
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -22,4 +24,21 @@ def interpret_triton(module: str, device: str) -> ModuleType:
     if device == "cpu":
         os.environ.setdefault("TRITON_INTERPRET", "1")  # before Triton defines its own library's functions
     pytest.importorskip("triton")
+    if device == "cpu":
+        _scalars_from_arrays_of_one()
     return importlib.import_module(module)
+
+
+def _scalars_from_arrays_of_one() -> None:
+    """Triton's interpreter takes loop bounds by `int(array)` from arrays of one axis, which NumPy 2.4 refuses."""
+    from triton.runtime import interpreter
+
+    class AnyInt(type):
+        def __instancecheck__(cls, value: object) -> bool:
+            return isinstance(value, int)
+
+    class Integer(metaclass=AnyInt):
+        def __new__(cls, value: Any = 0, *rest: Any) -> Any:
+            return int(value.item() if isinstance(value, np.ndarray) else value, *rest)
+
+    interpreter.int = Integer
