@@ -11,6 +11,7 @@ import importlib
 import importlib.util
 import logging
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 
@@ -20,14 +21,47 @@ from .errors import BackendError
 
 log = logging.getLogger(__name__)
 
-ATTENTION = ("cudnn", "flash_attn", "sdpa")
+ATTENTION = ("cudnn", "cudnn_padded", "flash_attn", "triton", "sdpa")
 SPARSE_CONV = ("flex_gemm", "triton", "torch")
 ELEMENTWISE = ("triton", "torch")
-_PACKAGE = {"cudnn": "cuDNN", "flash_attn": "flash-attn", "flex_gemm": "flex_gemm", "triton": "triton"}
+_PACKAGE = {
+    "cudnn": "cuDNN",
+    "cudnn_padded": "cuDNN",
+    "flash_attn": "flash-attn",
+    "flex_gemm": "flex_gemm",
+    "triton": "triton",
+}
 _MODULES = {
     "flash_attn": ("flash_attn",),
     "flex_gemm": ("flex_gemm",),
-    "triton": ("triton", "trellis2.sparse.conv_triton", "trellis2.nn.elementwise_triton"),
+    "triton": (
+        "triton",
+        "trellis2.sparse.conv_triton",
+        "trellis2.nn.elementwise_triton",
+        "trellis2.nn.attention_triton",
+    ),
+}
+
+LONG_TOKENS = 8192  # from here on a faster kernel saves more in one run than its plan costs (Hopper)
+
+
+@dataclass(frozen=True)
+class AttentionOrder:
+    """Which attention to try, first to last, by whether a length comes again in every run, and by length."""
+
+    recurring: tuple[str, ...]
+    short: tuple[str, ...]
+    long: tuple[str, ...]
+
+
+_FLASH = ("flash_attn", "sdpa")
+# By compute capability: the newest entry that a device reaches. cuDNN plans every new length (0.07 to 0.9 s
+# on Hopper): lengths that are new in every run take a kernel without plans until cuDNN's speed pays for one.
+ATTENTION_ORDERS: dict[tuple[int, int], AttentionOrder] = {
+    (0, 0): AttentionOrder(_FLASH, _FLASH, _FLASH),  # Ampere, Ada: cuDNN's attention is no gain there
+    (9, 0): AttentionOrder(("cudnn", *_FLASH), _FLASH, ("cudnn", *_FLASH)),  # Hopper
+    (10, 0): AttentionOrder(("cudnn", *_FLASH), _FLASH, ("cudnn", *_FLASH)),  # B200: not measured
+    (12, 0): AttentionOrder(_FLASH, _FLASH, _FLASH),  # RTX 50: not measured
 }
 
 
@@ -64,11 +98,20 @@ def _fault(backend: str, device: torch.device, dtype: torch.dtype, needs_grad: b
         return f"{_PACKAGE[backend]} needs CUDA tensors, these are on {device.type}"
     if backend == "flash_attn" and dtype not in (torch.float16, torch.bfloat16):
         return f"flash-attn takes float16 and bfloat16 only, not {dtype}"
-    if backend == "cudnn":
-        return _cudnn_fault(device, dtype, needs_grad)
+    if backend in ("cudnn", "cudnn_padded"):
+        return _cudnn_fault(dtype, needs_grad)
     if backend == "triton":
         return _import_fault(backend) or _triton_fault(device)
     return _import_fault(backend)
+
+
+def _attention_fault(backend: str, device: torch.device, dtype: torch.dtype, needs_grad: bool) -> str | None:
+    """The same for attention, whose Triton kernel has no backward pass."""
+    if backend == "triton" and needs_grad:
+        return "Triton's attention computes no gradients"
+    if backend == "triton" and dtype not in (torch.float16, torch.bfloat16):
+        return f"Triton's attention takes float16 and bfloat16 only, not {dtype}"
+    return _fault(backend, device, dtype, needs_grad)
 
 
 @cache
@@ -85,16 +128,13 @@ def _triton_fault(device: torch.device) -> str | None:
 
 
 @cache
-def _cudnn_fault(device: torch.device, dtype: torch.dtype, needs_grad: bool) -> str | None:
-    """Why torch's cuDNN attention should not serve: it beats the others on Hopper and later only."""
+def _cudnn_fault(dtype: torch.dtype, needs_grad: bool) -> str | None:
+    """Why torch's cuDNN attention should not serve."""
     if dtype not in (torch.float16, torch.bfloat16):
         return f"cuDNN's attention takes float16 and bfloat16 only, not {dtype}"
     if needs_grad:
         return "cuDNN's attention plans every new length, which training has many of"
-    if not torch.backends.cudnn.is_available():
-        return "package cuDNN is not part of this torch"
-    major, minor = torch.cuda.get_device_capability(device)
-    return None if major >= 9 else f"cuDNN's attention is no gain on compute capability {major}.{minor}"
+    return None if torch.backends.cudnn.is_available() else "package cuDNN is not part of this torch"
 
 
 def _choose(
@@ -105,26 +145,45 @@ def _choose(
     dtype: torch.dtype,
     grad: bool,
 ) -> Choice:
+    find_fault: Callable[..., str | None] = _attention_fault if operation == "attention" else _fault
     forced = os.environ.get(variable)
     if forced and forced != "auto":
         if forced not in order:
             raise BackendError(f"{variable}={forced} is unknown; choose one of {', '.join(order)}, auto")
-        fault = _fault(forced, device, dtype, grad)
+        fault = find_fault(forced, device, dtype, grad)
         if fault:
             raise BackendError(f"{variable}={forced} was forced, but {fault}; install it or unset {variable}")
         return Choice(operation, forced, f"forced by {variable}")
     passed: list[str] = []
     for backend in order:
-        fault = _fault(backend, device, dtype, grad)
+        fault = find_fault(backend, device, dtype, grad)
         if fault is None:
             return Choice(operation, backend, "; ".join(passed) or "first choice")
         passed.append(fault)
     raise AssertionError("the portable backend serves every call")
 
 
-def attention_backend(device: torch.device, dtype: torch.dtype, needs_grad: bool = False) -> Choice:
-    """The attention implementation for tensors of this device and dtype."""
-    return _choose("attention", "ATTN_BACKEND", ATTENTION, device, dtype, needs_grad)
+def attention_backend(
+    device: torch.device,
+    dtype: torch.dtype,
+    needs_grad: bool = False,
+    tokens: int = 0,
+    recurring: bool = False,
+) -> Choice:
+    """The attention implementation for tensors of this device and dtype.
+
+    `tokens`: of the longest sequence of queries; `recurring`: every run has this length again.
+    """
+    forced = os.environ.get("ATTN_BACKEND", "auto") not in ("", "auto")
+    if forced or device.type != "cuda":
+        return _choose("attention", "ATTN_BACKEND", ATTENTION, device, dtype, needs_grad)
+    capability = torch.cuda.get_device_capability(device)
+    order = ATTENTION_ORDERS[max(known for known in ATTENTION_ORDERS if known <= capability)]
+    kind = "recurring" if recurring else "long" if tokens > LONG_TOKENS else "short"
+    chosen = _choose("attention", "ATTN_BACKEND", getattr(order, kind), device, dtype, needs_grad)
+    reason = f"{kind} lists on compute capability {capability[0]}.{capability[1]}"
+    passed = "" if chosen.reason == "first choice" else f"; {chosen.reason}"
+    return Choice(chosen.operation, chosen.backend, f"{reason}{passed}")
 
 
 def sparse_conv_backend(

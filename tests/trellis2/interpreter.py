@@ -30,7 +30,7 @@ def interpret_triton(module: str, device: str) -> ModuleType:
 
 
 def _scalars_from_arrays_of_one() -> None:
-    """Triton's interpreter takes loop bounds by `int(array)` from arrays of one axis, which NumPy 2.4 refuses."""
+    """Let the interpreter take loop bounds as `int(array)` from arrays of one axis, as NumPy 2.4 does not."""
     from triton.runtime import interpreter
 
     class AnyInt(type):

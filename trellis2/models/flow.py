@@ -178,7 +178,7 @@ class FlowTransformer(Model):
         """Through all blocks, or some of them in a row."""
         h, mod, vectors, phases = hidden
         recompute = self.config.use_checkpoint and self.training and torch.is_grad_enabled()
-        with attention_kernels(h):
+        with attention_kernels(h, layout):
             for i in range(self.config.num_blocks)[which]:
                 own = None if vectors is None else vectors[i]
                 inputs = (h, layout, mod, context.blocks[i], context.layout, phases, own, context.features)
@@ -230,7 +230,7 @@ class SparseStructureFlowModel(FlowTransformer):
         batch, rope = x.shape[0], self.config.pe_mode == "rope"
         table: torch.Tensor = self.rope_phases if rope else self.pos_emb  # type: ignore[assignment]
         table = table if batch == 1 else table.repeat(batch, 1)
-        layout = TokenLayout.of([r**3] * batch, x.device)
+        layout = TokenLayout.of([r**3] * batch, x.device, recurring=True)
         features = x.flatten(2).transpose(1, 2).flatten(0, 1)
         return Tokens(features, layout, table if rope else None, None if rope else table)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
@@ -18,21 +20,28 @@ from .layers import Linear, MultiHeadRMSNorm
 from .precision import autocasting
 from .tokens import TokenLayout
 
-CUDNN_FIRST = [
-    SDPBackend.CUDNN_ATTENTION,
-    SDPBackend.FLASH_ATTENTION,
-    SDPBackend.EFFICIENT_ATTENTION,
-    SDPBackend.MATH,
-]
+# Queries, keys and values `[B, H, T, D]` to the output and the log of the sum of exponentials `[B, H, Tq]`.
+AttentionWithLse = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
+
+PLAN_FREE = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
+CUDNN_FIRST = [SDPBackend.CUDNN_ATTENTION, *PLAN_FREE]
 
 
-def attention_kernels(x: torch.Tensor) -> AbstractContextManager[Any]:
-    """Inside it torch's attention on tensors like `x` is cuDNN's where that is chosen and takes the shapes.
+def attention_kernels(x: torch.Tensor, layout: TokenLayout) -> AbstractContextManager[Any]:
+    """Inside it torch's attention of queries like `x` takes cuDNN's kernel where that is chosen, and never
+    elsewhere: left alone, torch takes it first on Hopper, and plans every new length.
 
     Entering it costs as much as a launch: hold it around many calls.
     """
-    choice = attention_backend(x.device, _dtype(x), torch.is_grad_enabled())
-    return sdpa_kernel(CUDNN_FIRST, set_priority=True) if choice.backend == "cudnn" else nullcontext()
+    if not x.is_cuda:
+        return nullcontext()
+    cudnn = _choice(x, layout) in ("cudnn", "cudnn_padded")
+    return sdpa_kernel(CUDNN_FIRST if cudnn else PLAN_FREE, set_priority=True)
+
+
+def _choice(x: torch.Tensor, queries: TokenLayout) -> str:
+    grad = torch.is_grad_enabled()
+    return attention_backend(x.device, _dtype(x), grad, queries.longest, queries.recurring).backend
 
 
 def _dtype(x: torch.Tensor) -> torch.dtype:
@@ -55,8 +64,17 @@ def attention(
         )
     if autocasting(q):
         q, k, v = (x.to(_dtype(x)) for x in (q, k, v))
-    if attention_backend(q.device, q.dtype, torch.is_grad_enabled()).backend == "flash_attn":
+    choice = _choice(q, queries)
+    if choice == "flash_attn":
         return _flash(q, k, v, queries, keys)
+    if choice == "triton" and q.shape[-1] in (16, 32, 64, 128):
+        kernels = importlib.import_module("trellis2.nn.attention_triton")
+        packed: torch.Tensor = kernels.packed_attention(
+            q, k, v, queries.boundaries, keys.boundaries, queries.longest
+        )
+        return packed
+    if choice == "cudnn_padded" and queries.batch_size == 1 and keys.longest > 1:
+        return padded_attention(q, k, v, _cudnn_with_lse)
     if queries.uniform and keys.uniform:
         b, (_, h, d) = queries.batch_size, q.shape
         q, k, v = (x.view(b, len(x) // b, h, d).transpose(1, 2) for x in (q, k, v))
@@ -65,6 +83,33 @@ def attention(
     batches = ([x.transpose(0, 1)[None] for x in item] for item in items)
     parts = [F.scaled_dot_product_attention(q, k, v)[0].transpose(0, 1) for q, k, v in batches]
     return torch.cat(parts)
+
+
+def bucket(length: int) -> int:
+    """The next length of a series with 16 steps an octave, each a multiple of 64."""
+    step = max(64, (1 << max(length - 1, 1).bit_length()) // 32)
+    return -(-length // step) * step
+
+
+def padded_attention(
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, kernel: AttentionWithLse
+) -> torch.Tensor:
+    """Exact attention of `q [Tq, H, D]` over `k, v [Tk, H, D]` by a kernel that only sees bucket lengths.
+
+    A key of zeros adds exp(0) = 1 to the softmax's denominator and nothing to its numerator, so n of them are
+    undone by dividing by 1 - n exp(-lse).
+    """
+    queries, padding = len(q), bucket(len(k)) - len(k)
+    q, k, v = (F.pad(x, (0, 0, 0, 0, 0, bucket(len(x)) - len(x))) for x in (q, k, v))
+    out, lse = kernel(*(x.transpose(0, 1)[None] for x in (q, k, v)))
+    out = out[0].transpose(0, 1)[:queries]
+    share = 1 - padding * torch.exp(-lse.float().reshape(q.shape[1], -1).T[:queries, :, None])  # of true keys
+    return torch.div(out, share, out=torch.empty_like(out))  # in float32, rounded once
+
+
+def _cudnn_with_lse(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    out, lse, *_ = torch.ops.aten._scaled_dot_product_cudnn_attention(q, k, v, None, True)
+    return out, lse
 
 
 def _flash(
@@ -76,9 +121,7 @@ def _flash(
         b = queries.batch_size
         out: torch.Tensor = flash_attn_func(*(x.unflatten(0, (b, -1)) for x in (q, k, v)))
         return out.flatten(0, 1)
-    out = flash_attn_varlen_func(
-        q, k, v, queries.boundaries, keys.boundaries, max(queries.lengths), max(keys.lengths)
-    )
+    out = flash_attn_varlen_func(q, k, v, queries.boundaries, keys.boundaries, queries.longest, keys.longest)
     return out
 
 

@@ -15,10 +15,11 @@ class TokenLayout:
 
     lengths: tuple[int, ...]
     device: torch.device
+    recurring: bool = False  # every run has these lengths again: what is made once for them pays
 
     @classmethod
-    def of(cls, lengths: Sequence[int], device: torch.device | str) -> TokenLayout:
-        return cls(tuple(lengths), torch.device(device))
+    def of(cls, lengths: Sequence[int], device: torch.device | str, recurring: bool = False) -> TokenLayout:
+        return cls(tuple(lengths), torch.device(device), recurring)
 
     @property
     def batch_size(self) -> int:
@@ -28,6 +29,10 @@ class TokenLayout:
     def uniform(self) -> bool:
         """Whether all sequences have one length."""
         return len(set(self.lengths)) == 1
+
+    @cached_property
+    def longest(self) -> int:
+        return max(self.lengths)
 
     @cached_property
     def boundaries(self) -> torch.Tensor:

@@ -125,7 +125,7 @@ def attention(device: str) -> str:
     dtype = torch.float32 if device == "cpu" else torch.bfloat16
     q = torch.randn(24, 2, 64, device=device, dtype=dtype)
     layout = TokenLayout.of((16, 8), device)
-    with torch.no_grad(), attention_kernels(q):
+    with torch.no_grad(), attention_kernels(q, layout):
         out = attend(q, q, torch.ones_like(q), layout, layout)
     expect(bool((out.float() - 1).abs().max() < 1e-2), "attention over ones is not one")
     choice = attention_backend(torch.device(device), dtype)
