@@ -105,11 +105,14 @@ def _fault(backend: str, device: torch.device, dtype: torch.dtype, needs_grad: b
     return _import_fault(backend)
 
 
-def _attention_fault(backend: str, device: torch.device, dtype: torch.dtype, needs_grad: bool) -> str | None:
-    """The same for attention, whose Triton kernel has no backward pass."""
-    if backend == "triton" and needs_grad:
+def _fault_of(
+    operation: str, backend: str, device: torch.device, dtype: torch.dtype, needs_grad: bool
+) -> str | None:
+    """The same for one operation: Triton's attention takes 16 bits and has no backward pass."""
+    packed = operation == "attention" and backend == "triton"
+    if packed and needs_grad:
         return "Triton's attention computes no gradients"
-    if backend == "triton" and dtype not in (torch.float16, torch.bfloat16):
+    if packed and dtype not in (torch.float16, torch.bfloat16):
         return f"Triton's attention takes float16 and bfloat16 only, not {dtype}"
     return _fault(backend, device, dtype, needs_grad)
 
@@ -145,18 +148,17 @@ def _choose(
     dtype: torch.dtype,
     grad: bool,
 ) -> Choice:
-    find_fault: Callable[..., str | None] = _attention_fault if operation == "attention" else _fault
     forced = os.environ.get(variable)
     if forced and forced != "auto":
         if forced not in order:
             raise BackendError(f"{variable}={forced} is unknown; choose one of {', '.join(order)}, auto")
-        fault = find_fault(forced, device, dtype, grad)
+        fault = _fault_of(operation, forced, device, dtype, grad)
         if fault:
             raise BackendError(f"{variable}={forced} was forced, but {fault}; install it or unset {variable}")
         return Choice(operation, forced, f"forced by {variable}")
     passed: list[str] = []
     for backend in order:
-        fault = find_fault(backend, device, dtype, grad)
+        fault = _fault_of(operation, backend, device, dtype, grad)
         if fault is None:
             return Choice(operation, backend, "; ".join(passed) or "first choice")
         passed.append(fault)
@@ -228,7 +230,7 @@ def describe(device: str | torch.device = "cpu", dtype: torch.dtype = torch.bflo
     """What 16-bit inference on a device uses and why; `unavailable` where a forced choice cannot be met."""
     device = torch.device(device)
     rows = []
-    picks = {
+    picks: dict[str, Callable[..., Choice]] = {
         "attention": attention_backend,
         "sparse convolution": sparse_conv_backend,
         "element-wise": elementwise_backend,

@@ -52,14 +52,14 @@ def _published(bench: Session, image: dict[int, torch.Tensor]) -> None:
     flows = {stage: RecordedFlow(network(f"{stage} flow")) for stage in ("structure", "shape", "texture")}
     dense = torch.randn(1, 8, 16, 16, 16, device="cuda")
     parts: dict[str, Callable[[], torch.Tensor]] = {
-        "structure": partial(_run, flows["structure"], dense, image[1029], STRUCTURE)
+        "structure": partial(denoised, flows["structure"], dense, image[1029], STRUCTURE)
     }
     for size, length in ((512, 1029), (1024, 4101)):
         noise = shapes[size]
         known = noise.replace(torch.randn_like(noise.feats))
-        parts[f"shape {size}"] = partial(_run, flows["shape"], noise, image[length], SHAPE)
+        parts[f"shape {size}"] = partial(denoised, flows["shape"], noise, image[length], SHAPE)
         parts[f"texture {size}"] = partial(
-            _run, flows["texture"], noise, image[length], TEXTURE, concat_cond=known
+            denoised, flows["texture"], noise, image[length], TEXTURE, concat_cond=known
         )
     for name, call in parts.items():
         bench.attempt(name, partial(_sample, bench, name, call))
@@ -74,7 +74,7 @@ def _published(bench: Session, image: dict[int, torch.Tensor]) -> None:
     bench.attempt("agreement bf16", partial(_agreement, bench, flow, dense, image[1029], STRUCTURE, 2e-2))
 
 
-def _run(
+def denoised(
     flow: Any, noise: Any, cond: torch.Tensor, params: Any, batched: bool | None = None, **extra: Any
 ) -> torch.Tensor:
     sampler = FlowEulerGuidanceIntervalSampler(1e-5, batched_guidance=batched)
@@ -116,8 +116,10 @@ def _whole(
 def _guidance(bench: Session, name: str, flow: Any, noise: Any, cond: torch.Tensor, params: Any) -> None:
     found = {}
     for batched in (True, False):
-        wall_ms(lambda b=batched: _run(flow, noise, cond, params, b))
-        found[batched] = min(wall_ms(lambda b=batched: _run(flow, noise, cond, params, b)) for _ in range(2))
+        wall_ms(lambda b=batched: denoised(flow, noise, cond, params, b))
+        found[batched] = min(
+            wall_ms(lambda b=batched: denoised(flow, noise, cond, params, b)) for _ in range(2)
+        )
     note = f"two passes {found[False] / 1e3:.3f} s"
     bench.add(f"sampling {name}, both branches in one pass", found[True] / 1e3, "s", None, note)
 
@@ -133,13 +135,13 @@ def _agreement(bench: Session, flow: Any, noise: Any, cond: torch.Tensor, params
         torch.manual_seed(draw)
         dense = isinstance(noise, torch.Tensor)
         start = torch.randn_like(noise) if dense else noise.replace(torch.randn_like(noise.feats))
-        found["ours"].append(_run(flow, start, cond, params))
+        found["ours"].append(denoised(flow, start, cond, params))
         with unrecorded():
-            found["unrecorded"].append(_run(flow, start, cond, params))
+            found["unrecorded"].append(denoised(flow, start, cond, params))
             with plain_torch():
-                found["torch"].append(_run(flow, start, cond, params))
+                found["torch"].append(denoised(flow, start, cond, params))
         if exact_flow is not None:
-            found["exact"].append(_run(exact_flow, start, cond, params))
+            found["exact"].append(denoised(exact_flow, start, cond, params))
     runs = {name: torch.cat(results).flatten() for name, results in found.items()}
 
     def apart(a: str, b: str) -> float:

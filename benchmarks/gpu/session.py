@@ -22,11 +22,13 @@ from benchmarks.record import Record
 SECTIONS = (
     "limits",
     "attention",
+    "attention_lengths",
     "layers",
     "flows",
     "convolution",
     "decode",
     "sampling",
+    "lengths",
     "profile",
     "geometry",
     "memory",

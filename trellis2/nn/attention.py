@@ -74,7 +74,7 @@ def attention(
         )
         return packed
     if choice == "cudnn_padded" and queries.batch_size == 1 and keys.longest > 1:
-        return padded_attention(q, k, v, _cudnn_with_lse)
+        return padded_attention(q, k, v, cudnn_with_lse)
     if queries.uniform and keys.uniform:
         b, (_, h, d) = queries.batch_size, q.shape
         q, k, v = (x.view(b, len(x) // b, h, d).transpose(1, 2) for x in (q, k, v))
@@ -107,7 +107,7 @@ def padded_attention(
     return torch.div(out, share, out=torch.empty_like(out))  # in float32, rounded once
 
 
-def _cudnn_with_lse(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def cudnn_with_lse(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     out, lse, *_ = torch.ops.aten._scaled_dot_product_cudnn_attention(q, k, v, None, True)
     return out, lse
 
