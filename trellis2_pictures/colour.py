@@ -7,7 +7,8 @@ do. Of several descriptions the first in PNG's order counts: cICP, ICC, sRGB, gA
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageCms
@@ -102,7 +103,7 @@ def _from_cicp(primaries: int, transfer: int) -> tuple[Curve, Matrix] | None:
     return _TRANSFERS[transfer], matrix_to_srgb(_CICP_PRIMARIES[primaries])
 
 
-def _from_png(info: dict[str, object]) -> tuple[Curve, Matrix] | None:
+def _from_png(info: Mapping[Any, object]) -> tuple[Curve, Matrix] | None:
     gamma, primaries = info.get("gamma"), info.get("chromaticity")
     usual = not isinstance(gamma, float) or abs(gamma * 2.2 - 1) <= _SAME_GAMMA or not 0.1 <= gamma <= 4
     curve = srgb_to_linear if usual else power(1 / float(gamma))  # type: ignore[arg-type]
