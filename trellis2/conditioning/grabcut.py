@@ -12,6 +12,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from .matting import ANOTHER_SUBJECT
+
 Floats = npt.NDArray[np.float32]
 Mask = npt.NDArray[np.bool_]
 
@@ -31,6 +33,9 @@ class GrabCutMatting:
 
     A picture in which nothing stands out from the border gets an empty matte.
     """
+
+    subjects = "largest"
+    """What is kept of several subjects unless told otherwise: simple mattes often find clutter, too."""
 
     def __call__(self, image: Image.Image) -> Image.Image:
         """The picture with its matte."""
@@ -63,13 +68,13 @@ class GrabCutMatting:
 
 
 def subject_mask(pixels: npt.NDArray[np.uint8]) -> Mask:
-    """The main subject of a small RGB picture."""
+    """The subjects of a small RGB picture."""
     import cv2
 
     distance, spread = background_distance(pixels)
     if spread > BUSY:
         labels = grabcut(pixels, centred_seed(*distance.shape))
-        return fill_small_holes(main_component((labels == cv2.GC_FGD) | (labels == cv2.GC_PR_FGD)))
+        return fill_small_holes(main_components((labels == cv2.GC_FGD) | (labels == cv2.GC_PR_FGD)))
     far = distance > FAR
     if not far.any():
         return np.zeros(far.shape, dtype=bool)
@@ -80,7 +85,7 @@ def subject_mask(pixels: npt.NDArray[np.uint8]) -> Mask:
     seed[core] = cv2.GC_FGD
     labels = grabcut(pixels, seed) if (seed == cv2.GC_BGD).any() and core.any() else seed
     subject = (labels == cv2.GC_FGD) | (labels == cv2.GC_PR_FGD)
-    return fill_small_holes(main_component(subject))
+    return fill_small_holes(main_components(subject))
 
 
 def centred_seed(height: int, width: int) -> npt.NDArray[np.uint8]:
@@ -174,8 +179,8 @@ def connected_to_border(mask: Mask) -> Mask:
     return connected
 
 
-def main_component(mask: Mask) -> Mask:
-    """The largest part, weighted towards the middle of the picture; parts a hair's breadth apart are one."""
+def main_components(mask: Mask) -> Mask:
+    """The large parts, weighted towards the middle of the picture; parts a hair's breadth apart are one."""
     import cv2
 
     gap = max(3, round(NEARBY * max(mask.shape)))
@@ -186,7 +191,7 @@ def main_component(mask: Mask) -> Mask:
     middle = np.array([mask.shape[1], mask.shape[0]]) / 2
     offset = np.linalg.norm((centroids[1:] - middle) / middle, axis=1)  # 0 in the middle, 1 at an edge
     weight = stats[1:, cv2.CC_STAT_AREA] * np.exp(-(offset**2))
-    main: Mask = mask & (labels == 1 + int(np.argmax(weight)))
+    main: Mask = mask & np.isin(labels, 1 + np.nonzero(weight >= ANOTHER_SUBJECT * weight.max())[0])
     return main
 
 

@@ -9,39 +9,62 @@ from PIL import Image
 
 from ..errors import InvalidArgumentError, InvalidImageError
 from .images import check_size, load_image
+from .matting import (
+    SUBJECT_ALPHA,
+    Notice,
+    OnNotice,
+    Subjects,
+    choose_subjects,
+    has_matte,
+    ignore,
+    notice_darkness,
+    strengthened,
+)
 
 MAX_SIDE = 1024
-SUBJECT_ALPHA = 0.8 * 255  # pixels above this belong to the subject when its box is measured
 PIXEL_ALIGNED_MARGIN = 1.1  # side of the crop in sides of the subject's box, for pixel-aligned flows
 
 BackgroundRemover = Callable[[Image.Image], Image.Image]
 
 
-def has_alpha(image: Image.Image) -> bool:
-    """Whether the picture brings its own matte: mode RGBA with at least one pixel that is not opaque."""
-    return image.mode == "RGBA" and int(np.asarray(image.getchannel("A")).min()) < 255
-
-
 def preprocess_image(
-    image: Image.Image, remove_background: BackgroundRemover | None = None, margin: float = 1.0
+    image: Image.Image,
+    remove_background: BackgroundRemover | None = None,
+    margin: float = 1.0,
+    subjects: Subjects = "auto",
+    notice: OnNotice = ignore,
 ) -> Image.Image:
     """The subject, cropped to a square around it and multiplied by its matte, as an RGB picture on black.
 
     A picture without a matte of its own goes through `remove_background` (RGB in, RGBA out). The longer side
     is first brought down to 1024. The crop is `margin` times the subject's longer side; it may leave the
-    picture, outside is black. Raises `InvalidImageError` when the matte shows no subject,
-    `InvalidArgumentError` when a matte is needed and there is no remover.
+    picture, outside is black. `notice` is told what a person should know. Raises `InvalidImageError` when
+    the matte shows no subject, `InvalidArgumentError` when a matte is needed and there is no remover.
     """
-    matted = with_matte(image, remove_background)
+    matted = with_matte(image, remove_background, subjects, notice)
+    notice_darkness(matted, notice)
     return composite_on_black(matted.crop(subject_square(matted, margin)))
 
 
-def with_matte(image: Image.Image, remove_background: BackgroundRemover | None = None) -> Image.Image:
-    """The whole picture as RGBA with a matte, its own or the remover's; errors as for `preprocess_image`."""
+def with_matte(
+    image: Image.Image,
+    remove_background: BackgroundRemover | None = None,
+    subjects: Subjects = "auto",
+    notice: OnNotice = ignore,
+) -> Image.Image:
+    """The whole picture as RGBA with a matte, its own or the remover's; errors as for `preprocess_image`.
+
+    Transparency that is no matte is left for the remover's where there is one. `subjects`: all that stand
+    out (auto does, too), or only the largest.
+    """
     check_size(image)
     if image.mode not in ("RGB", "RGBA"):
         image = load_image(image)
-    own_matte = has_alpha(image)
+    transparent = image.mode == "RGBA" and int(np.asarray(image.getchannel("A")).min()) < 255
+    own_matte = has_matte(image) or (transparent and remove_background is None)
+    if transparent and not has_matte(image):
+        done = "it is used as it is" if own_matte else "the background was removed instead"
+        notice(Notice("alpha_is_no_matte", f"the picture's transparency cuts no subject out; {done}"))
     image = limit_size(image)
     if not own_matte:
         if remove_background is None:
@@ -49,10 +72,10 @@ def with_matte(image: Image.Image, remove_background: BackgroundRemover | None =
                 f"the image (mode {image.mode}) has no transparency and no background remover is loaded; "
                 "pass an RGBA image with the background cut out, or preprocess_image=False"
             )
-        image = remove_background(image.convert("RGB"))
+        image = remove_background(without_alpha(image))
         if image.mode != "RGBA":
             raise InvalidArgumentError(f"the background remover must return RGBA, got {image.mode}")
-    return image
+    return choose_subjects(strengthened(image, notice), subjects, notice)
 
 
 def limit_size(image: Image.Image) -> Image.Image:
@@ -114,6 +137,20 @@ def framed_together(views: Sequence[Image.Image], margin: float) -> list[Image.I
         view.crop(square_around(*box, int(margin * longest * height)))
         for view, box, height in zip(views, boxes, heights, strict=True)
     ]
+
+
+def without_alpha(image: Image.Image) -> Image.Image:
+    """RGB for a remover: clear corners, under which often lies garbage, take the nearest colour."""
+    pixels = np.asarray(image)
+    if image.mode == "RGB":
+        return image
+    from scipy.ndimage import distance_transform_edt
+
+    clear = pixels[..., 3] <= pixels[..., 3].max() // 2
+    if not clear.any() or clear.all():
+        return image.convert("RGB")
+    rows, columns = distance_transform_edt(clear, return_distances=False, return_indices=True)
+    return Image.fromarray(np.ascontiguousarray(pixels[rows, columns, :3]))
 
 
 def composite_on_black(image: Image.Image) -> Image.Image:

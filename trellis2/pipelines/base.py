@@ -14,6 +14,7 @@ from PIL import Image
 
 from ..conditioning import preprocess_image
 from ..conditioning.images import ImageSource, load_image
+from ..conditioning.matting import OnNotice, Subjects, has_matte, ignore
 from ..conditioning.registry import BackgroundRemover, ImageEncoder
 from ..errors import CheckpointError, InvalidArgumentError
 from ..models import FlowTransformer, Model, RecordedFlow
@@ -152,18 +153,22 @@ class LatentPipeline:
     # ---- the picture
     # --------------------------------------------------------------------------------------------
 
-    def preprocess_image(self, input: ImageSource) -> Image.Image:
+    def preprocess_image(
+        self, input: ImageSource, subjects: Subjects = "auto", notice: OnNotice = ignore
+    ) -> Image.Image:
         """The subject on black, cropped square, as RGB; see `trellis2.conditioning.preprocess_image`."""
         image = load_image(input)
         if self.rembg_model is None:
-            return preprocess_image(image)
+            return preprocess_image(image, subjects=subjects, notice=notice)
+        if subjects == "auto" and not has_matte(image):
+            subjects = getattr(self.rembg_model, "subjects", "all")
 
         def remove(picture: Image.Image) -> Image.Image:
             with self._in_use(self.rembg_model) as remover:
                 matted: Image.Image = remover(picture)
             return matted
 
-        return preprocess_image(image, remove)
+        return preprocess_image(image, remove, subjects=subjects, notice=notice)
 
     @torch.no_grad()
     def get_cond(self, image: torch.Tensor | list[Image.Image], resolution: int) -> Condition:

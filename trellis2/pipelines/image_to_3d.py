@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from ..conditioning.images import ImageSource, load_image
+from ..conditioning.matting import OnNotice, Subjects, ignore
 from ..conditioning.registry import BackgroundRemover, ImageEncoder
 from ..errors import InvalidArgumentError, UnsupportedPipelineError
 from ..models.base import Model
@@ -199,12 +200,16 @@ class Trellis2ImageTo3DPipeline(LatentPipeline):
         *,
         progress: ProgressCallback | None = None,
         cancel: CancelCallback | None = None,
+        subjects: Subjects = "auto",
+        notice: OnNotice = ignore,
     ) -> list[MeshWithVoxel] | tuple[list[MeshWithVoxel], Latents]:
         """`num_samples` assets from a picture; with `return_latent` also (shape_slat, tex_slat, resolution).
 
         `image`: PIL, encoded bytes, a path or a file. The sampler parameters override the config's, key by
         key. A seed gives the same result every time on one machine; noise is drawn on the CPU whatever the
         device. `progress` gets a `Progress` at each step, `cancel` is asked between steps and stages.
+        Of several objects `subjects` keeps "all" or the "largest" ("auto": the largest where the background
+        remover is a simple one); `notice` is told what a person should know of the picture.
 
         Raises `UnsupportedPipelineError`, `InvalidArgumentError`, `InvalidImageError`, `EmptyStructureError`,
         `NumericalError`, `Cancelled`.
@@ -221,7 +226,9 @@ class Trellis2ImageTo3DPipeline(LatentPipeline):
         run = SamplingRun(torch.Generator().manual_seed(seed), settings, monitor)
 
         with self._stage("image", monitor):
-            picture = self.preprocess_image(image) if preprocess_image else load_image(image)
+            picture = (
+                self.preprocess_image(image, subjects, notice) if preprocess_image else load_image(image)
+            )
         with self._stage("condition", monitor):
             sizes = sorted({LOW_RESOLUTION, kind.flow_resolution})
             conditioner = self.conditioner(picture, tuple(sizes))

@@ -91,6 +91,7 @@ def make(
         "resolution": asset.resolution,
         "pipeline_type": asset.settings.get("pipeline_type"),
         "job": asset.job,
+        "warnings": [notice.model_dump() for notice in asset.warnings],
         "report": result.report,
         "stats": {k: v for k, v in asset.stats.items() if k != "seconds"},
         "seconds": {
@@ -103,6 +104,8 @@ def make(
     else:
         facts = {"seed": asset.seed, "pipeline": f"{asset.settings.get('pipeline_type')}"}
         print_asset(files, result, facts)
+        for notice in asset.warnings:
+            click.echo(f"Warning: {notice.message}.", err=True)
     return report
 
 

@@ -140,7 +140,12 @@ def result(core: Core, job_id: str) -> Flow[GenerateResult | ExtractResult]:
         data = yield from artifact(core, job_id, "glb")
         stats = dict(found.stats) if found else {}
         return ExtractResult(
-            job_id, data, str(job.settings.get("format") or "glb"), dict(job.settings), stats
+            job_id,
+            data,
+            str(job.settings.get("format") or "glb"),
+            dict(job.settings),
+            stats,
+            found.warnings if found else [],
         )
     state = yield from artifact(core, job_id, "state")
     video = (yield from artifact(core, job_id, "video")) if "video" in names else None
@@ -154,4 +159,5 @@ def result(core: Core, job_id: str) -> Flow[GenerateResult | ExtractResult]:
         preview=preview,
         settings=dict(job.settings),
         stats=dict(found.stats) if found else {},
+        warnings=found.warnings if found else [],
     )

@@ -155,6 +155,7 @@ class History:
         entry.status, entry.problem = "finished", {}
         entry.job, entry.seed, entry.resolution = result.job, result.seed, result.resolution
         entry.stats = dict(result.stats)
+        entry.stats["warnings"] = [notice.message for notice in result.warnings]
         entry.settings = dict(result.settings) or entry.settings
         self.save(entry)
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..protocol.replies import ASSET_MEDIA_TYPES
+from ..protocol.replies import ASSET_MEDIA_TYPES, Notice
 
 EXTENSIONS = {"glb": ".glb", "usdz": ".usdz", "obj": ".zip", "stl": ".stl", "3mf": ".3mf", "ply": ".ply"}
 """File name ending by format; an obj comes as a zip with its textures."""
@@ -74,6 +74,7 @@ class GenerateResult:
     preview: bytes | None = field(default=None, repr=False)
     settings: dict[str, Any] = field(default_factory=dict)
     stats: dict[str, Any] = field(default_factory=dict)
+    warnings: list[Notice] = field(default_factory=list)
 
     def save(self, folder: str | os.PathLike[str], name: str = "asset") -> list[Path]:
         """Write `name`.state.lz4, .mp4 and .webp (those that exist) into a folder."""
@@ -108,6 +109,7 @@ class ExtractResult:
     format: str = "glb"
     settings: dict[str, Any] = field(default_factory=dict)
     stats: dict[str, Any] = field(default_factory=dict)
+    warnings: list[Notice] = field(default_factory=list)
 
     @property
     def media_type(self) -> str:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
 
 from .requests import JobKind
 
@@ -73,13 +73,30 @@ class ArtifactLink(Reply):
     bytes: int
 
 
+class Notice(Reply):
+    """Something a person should know of a result; `code` is stable, `message` says what to do."""
+
+    code: str
+    message: str
+
+
 class JobResult(Reply):
     """What a finished job left; `stats` are for people and dashboards."""
 
     seed: int | None = None
     resolution: int | None = None
     artifacts: dict[str, ArtifactLink] = {}
+    warnings: list[Notice] = []
     stats: dict[str, JsonValue] = {}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _lift_warnings(cls, value: Any) -> Any:
+        """Workers count them among the stats, beside which they are published."""
+        if isinstance(value, dict) and isinstance(value.get("stats"), dict) and "warnings" in value["stats"]:
+            stats = dict(value["stats"])
+            return {"warnings": stats.pop("warnings"), **value, "stats": stats}
+        return value
 
 
 class JobStatus(Reply):
@@ -130,6 +147,7 @@ class GenerateResponse(Reply):
     job: str
     seed: int
     resolution: int
+    warnings: list[Notice] = []
     stats: dict[str, JsonValue] = {}
 
 
@@ -140,6 +158,7 @@ class ExtractResponse(Reply):
     format: str = "glb"
     request_id: str
     job: str
+    warnings: list[Notice] = []
     stats: dict[str, JsonValue] = {}
 
 

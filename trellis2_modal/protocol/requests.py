@@ -22,6 +22,7 @@ AlphaMode = Literal["auto", "opaque", "mask", "blend"]
 TextureFormat = Literal["jpeg", "png", "webp"]
 AssetFormat = Literal["glb", "usdz", "obj", "stl", "3mf", "ply"]
 Pivot = Literal["origin", "base", "center"]
+Subjects = Literal["auto", "largest", "all"]
 JobKind = Literal["generate", "extract"]
 
 MAX_SEED = 2**31 - 1
@@ -129,6 +130,12 @@ class GenerateSettings(Strict):
         True,
         title="Remove background",
         description="Cut the subject out; pictures with transparency keep their own matte.",
+        json_schema_extra={"group": "Basic"},
+    )
+    subjects: Subjects = Field(
+        "auto",
+        title="Several objects",
+        description="What to keep when several stand out; auto keeps all of a transparent picture.",
         json_schema_extra={"group": "Basic"},
     )
     ss_sampling_steps: int = _steps(STRUCTURE, 12)

@@ -6,6 +6,7 @@ Modal class run the same code, and tests put another pipeline in. The gateway ne
 
 from __future__ import annotations
 
+import dataclasses
 import gc
 import logging
 import time
@@ -113,7 +114,10 @@ class TRELLIS2Generator:
                 f"the loaded weights offer {', '.join(self.pipeline_types)}, not {kind}"
             )
         clock = StageClock(monitor)
-        mesh = self._guarded(lambda: self._run_pipeline(picture, settings, kind, clock.monitor), kind)
+        warnings: list[dict[str, str]] = []
+        mesh = self._guarded(
+            lambda: self._run_pipeline(picture, settings, kind, clock.monitor, warnings), kind
+        )
         info = {
             "seed": settings.seed,
             "pipeline_type": kind,
@@ -136,6 +140,7 @@ class TRELLIS2Generator:
         if settings.preview == "frames":
             files["preview"], layout = self._guarded(lambda: self.studio.sheet(mesh, clock.monitor), kind)
             stats["preview"] = layout
+        stats["warnings"] = warnings
         stats["seconds"] = clock.seconds()
         return JobOutput(files, settings.seed, info["resolution"], stats)
 
@@ -156,18 +161,29 @@ class TRELLIS2Generator:
 
         data, report = self._guarded(export, None)
         stats = {"report": report, "bytes": len(data), "seconds": clock.seconds()}
+        stats["warnings"] = [{"code": "asset", "message": note} for note in report.get("notes", ())]
         return JobOutput({"glb": JobFile(data, ASSET_MEDIA_TYPES[settings.format])}, stats=stats)
 
-    def _run_pipeline(self, picture: bytes, settings: GenerateSettings, kind: str, monitor: Monitor) -> Any:
+    def _run_pipeline(
+        self,
+        picture: bytes,
+        settings: GenerateSettings,
+        kind: str,
+        monitor: Monitor,
+        warnings: list[dict[str, str]],
+    ) -> Any:
         from trellis2.conditioning.images import load_image
-        from trellis2.conditioning.preprocess import has_alpha
+        from trellis2.conditioning.matting import has_matte
 
+        warnings.clear()  # of a first try that ran out of memory
         image = load_image(picture)
         meshes = self.pipeline.run(
             image,
             seed=settings.seed,
             pipeline_type=kind,
-            preprocess_image=settings.remove_background or has_alpha(image),
+            preprocess_image=settings.remove_background or has_matte(image),
+            subjects=settings.subjects,
+            notice=lambda found: warnings.append(dataclasses.asdict(found)),
             progress=lambda p: monitor.report(p.stage, p.step, p.steps, p.message),
             cancel=monitor.cancelled,
             **settings.sampler_params(),

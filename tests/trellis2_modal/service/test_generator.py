@@ -12,9 +12,11 @@ import torch
 from tests.trellis2_modal.fake import glb
 from tests.trellis2_modal.server import picture
 from tests.trellis2_modal.shapes import dual_grid
+from trellis2.conditioning.matting import Notice
 from trellis2.errors import Cancelled, EmptyStructureError, InvalidArgumentError
 from trellis2_modal.jobs.execution import DeviceLostError, JobCancelled, JobFile, Monitor, run_job
 from trellis2_modal.protocol import errors
+from trellis2_modal.protocol.replies import JobResult
 from trellis2_modal.protocol.requests import ExtractSettings, GenerateSettings
 from trellis2_modal.protocol.state import MeshState
 from trellis2_modal.service import state as states
@@ -45,6 +47,7 @@ class SmallPipeline:
 
     def run(self, image: Any, *, progress: Any, cancel: Any, **options: Any) -> list[Any]:
         self.calls.append({"size": image.size, **options})
+        options["notice"](Notice("several_subjects", "2 objects stand out"))
         if self.failures:
             raise self.failures.pop(0)
         if cancel():
@@ -209,3 +212,12 @@ def test_the_state_round_trips_through_torch() -> None:
     with pytest.raises(errors.InvalidStateError, match="layout"):
         states.from_mesh(mesh)
     assert np.isfinite(state.vertices).all()
+
+
+def test_what_a_person_should_know_is_a_field_of_the_result() -> None:
+    generator, pipeline = make(torch.OutOfMemoryError("CUDA out of memory"))
+    output = generator.generate(picture(), GenerateSettings(subjects="all"), Monitor())
+    result = JobResult.model_validate({"stats": output.stats, "artifacts": {}})
+    assert [notice.code for notice in result.warnings] == ["several_subjects"]  # once, of the second try
+    assert "warnings" not in result.stats
+    assert pipeline.calls[-1]["subjects"] == "all"

@@ -20,6 +20,8 @@ CHOICE_TITLES = {
     "opaque": "Opaque",
     "mask": "Cut-out",
     "blend": "Blended",
+    "largest": "Only the largest",
+    "all": "All of them",
     "webp": "WebP",
     "png": "PNG",
     "jpeg": "JPEG",

@@ -225,7 +225,14 @@ def facts(entry: Entry) -> str:
     ]
     again = button("Use this picture again", "reuse", entry.id)
     rows = "".join(f"<span>{fact}</span>" for fact in found if fact)
-    return f'<div class="facts muted">{rows}{again}</div>'
+    said = "".join(f'<p class="hint warn" role="status">{text(warning)}.</p>' for warning in warnings(entry))
+    return f'<div class="facts muted">{rows}{again}</div>{said}'
+
+
+def warnings(entry: Entry) -> list[str]:
+    """What a person should know of a generation, as sentences without their stop."""
+    found = entry.stats.get("warnings")
+    return [word[:1].upper() + word[1:] for word in found if isinstance(word, str)] if found else []
 
 
 def ended(entry: Entry) -> str:
@@ -346,7 +353,7 @@ def _card(desk: Desk, entry: Entry) -> str:
 
 
 def matte(address: str, hint: str, warn: bool) -> str:
-    """The cut-out subject on a checkerboard, and a word about it."""
+    """The cut-out subject on black, as the model sees it, and a word about it."""
     kind = "hint warn" if warn else "hint muted"
     words = f'<p class="{kind}" role="status">{text(hint)}</p>'
     if not address:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 
-SMALL, FULL, SOFT = 0.06, 0.97, 0.35
+SMALL, FULL, SOFT, DARK = 0.06, 0.97, 0.35, 12
 
 
 def judge(png: bytes) -> tuple[str, bool]:
@@ -13,7 +13,9 @@ def judge(png: bytes) -> tuple[str, bool]:
     from PIL import Image
 
     with Image.open(io.BytesIO(png)) as image:
-        alpha = np.asarray(image.convert("RGBA"))[..., 3] / 255.0  # [H, W]
+        pixels = np.asarray(image.convert("RGBA"))
+    alpha = pixels[..., 3] / 255.0  # [H, W]
+    brightness = pixels[..., :3].max(axis=2)[alpha > 0.5]
     solid = float((alpha > 0.5).mean())
     if solid < SMALL:
         return (
@@ -26,6 +28,11 @@ def judge(png: bytes) -> tuple[str, bool]:
     if float((edge > 0.5).mean()) > 0.5:
         return (
             "The object seems to be cut off at the border. A picture that shows all of it works best.",
+            True,
+        )
+    if np.percentile(brightness, 95) < DARK:
+        return (
+            "The object is almost black, and the model sees it on black. A brighter picture works best.",
             True,
         )
     seen = alpha > 0.05

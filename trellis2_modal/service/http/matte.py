@@ -66,13 +66,11 @@ class MatteProcess:
 def cut_out(picture: bytes, remover: Any) -> bytes:
     """PNG of the subject with its matte, cropped as the pipeline crops it."""
     from trellis2.conditioning.images import load_image
-    from trellis2.conditioning.preprocess import has_alpha, limit_size, subject_square
+    from trellis2.conditioning.matting import has_matte
+    from trellis2.conditioning.preprocess import subject_square, with_matte
 
     image = load_image(picture)
-    own = has_alpha(image)
-    image = limit_size(image)
-    if not own:
-        image = remover(image.convert("RGB"))
+    image = with_matte(image, remover, "auto" if has_matte(image) else remover.subjects)
     buffer = io.BytesIO()
     image.crop(subject_square(image)).save(buffer, "PNG", compress_level=1)
     return buffer.getvalue()

@@ -214,13 +214,14 @@ async def result_reply(backend: Backend, owner: str, job: JobStatus, request_id:
         file = await backend.result(owner, job.id, name)
         return await encode_base64(await asyncio.to_thread(file.read))
 
-    stats = found.stats if found else {}
+    stats, warnings = (found.stats, found.warnings) if found else ({}, [])
     if job.kind == "extract":
         return ExtractResponse(
             glb=await encoded("glb") or "",
             format=str(job.settings.get("format", "glb")),
             request_id=request_id,
             job=job.id,
+            warnings=warnings,
             stats=stats,
         )
     return GenerateResponse(
@@ -231,5 +232,6 @@ async def result_reply(backend: Backend, owner: str, job: JobStatus, request_id:
         job=job.id,
         seed=(found.seed if found else None) or 0,
         resolution=(found.resolution if found else None) or 0,
+        warnings=warnings,
         stats=stats,
     )
