@@ -8,8 +8,12 @@ A kernel to be launched through `launch` takes `start: int` first and works on i
 
 from __future__ import annotations
 
+import atexit
 import contextlib
+import logging
 import os
+import shutil
+import tempfile
 import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -18,6 +22,8 @@ from types import ModuleType
 from typing import Any
 
 import torch
+
+log = logging.getLogger(__name__)
 
 SMALLEST_CHUNK = 2048
 """Items below which a CPU launch is not worth splitting."""
@@ -38,8 +44,27 @@ def _initialised() -> ModuleType:
     else:  # before 1.14
         setattr(warp.config, "quiet", True)  # noqa: B010
     with _silent_stderr():
-        warp.init()
+        try:
+            warp.init()
+            usable = os.access(warp.config.kernel_cache_dir or "", os.W_OK)
+        except OSError:
+            usable = False
+        if not usable:
+            _use_private_cache(warp)
     return warp
+
+
+def _use_private_cache(warp: ModuleType) -> None:
+    """Compile into a folder of this process alone, where the user's cache cannot be written."""
+    folder = tempfile.mkdtemp(prefix="o-voxel-kernels-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    log.warning(
+        "the cache of compiled kernels cannot be written; this process compiles into %s. "
+        "Set WARP_CACHE_PATH to a folder that can be written",
+        folder,
+    )
+    warp.config.kernel_cache_dir = folder
+    warp.init()
 
 
 def warp_module() -> ModuleType:

@@ -1,0 +1,50 @@
+"""Warp's set-up where the user's cache of compiled kernels cannot be written."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+CODE = """
+import json, logging, os, sys
+logging.basicConfig(stream=sys.stdout, format="%(message)s")
+import warp
+if sys.argv[1] == "read-only":  # root may write anywhere, so the question is answered for it
+    access = os.access
+    os.access = lambda path, mode: mode != os.W_OK and access(path, mode)
+from o_voxel.kernels import warp_module
+warp_module()
+folder = warp.config.kernel_cache_dir
+if sys.argv[1] == "read-only":
+    import torch
+    from o_voxel.raster import rasterize
+    position = torch.tensor([[-1.0, -1, 0, 1], [3, -1, 0, 1], [-1, 3, 0, 1]])
+    found = rasterize(position, torch.tensor([[0, 1, 2]], dtype=torch.int32), (8, 8)).face_id
+    assert int((found == 0).sum()) == 64
+    assert os.listdir(folder)
+print(json.dumps([folder, os.path.isdir(folder)]))
+"""
+
+
+@pytest.mark.parametrize("fault", ["no home", "read-only"])
+def test_a_cache_that_cannot_be_written_is_replaced_with_one_warning(fault: str, tmp_path: Path) -> None:
+    home = "/proc/none" if fault == "no home" else str(tmp_path)
+    environment = {k: v for k, v in os.environ.items() if k not in ("XDG_CACHE_HOME", "WARP_CACHE_PATH")}
+    done = subprocess.run(
+        [sys.executable, "-c", CODE, fault],
+        env=environment | {"HOME": home},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    *warnings, last = done.stdout.splitlines()
+    folder, existed = json.loads(last)
+    assert len([line for line in warnings if "cannot be written" in line]) == 1
+    assert existed
+    assert "o-voxel-kernels-" in folder
+    assert not Path(folder).exists(), "gone with the process"
