@@ -11,6 +11,7 @@ import json
 import os
 import struct
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -46,7 +47,10 @@ class FakeGenerator:
         pipeline_types: tuple[str, ...],
         burn: bool,
         pad: int,
+        gate: str | None = None,
     ) -> None:
+        self.crash: Callable[[], None] = lambda: os._exit(9)
+        self._gate = Path(gate) if gate else None
         self.pipeline_types = pipeline_types
         self._step_seconds = step_seconds
         self._burn = burn
@@ -59,6 +63,8 @@ class FakeGenerator:
                 image.load()
         except Exception as error:
             raise InvalidImageError("the picture cannot be decoded") from error
+        if settings.seed == CRASH:
+            self.crash()
         _misbehave(settings.seed)
         self._steps(monitor, "shape")
         state = dual_grid(16, seed=settings.seed)
@@ -80,6 +86,9 @@ class FakeGenerator:
     def _steps(self, monitor: Monitor, stage: str) -> None:
         for step in range(STEPS):
             monitor.step(stage, step, STEPS, self._message)
+            while self._gate is not None and not self._gate.exists():
+                monitor.check()
+                time.sleep(0.01)
             if self._burn:
                 _burn(self._step_seconds)
             else:
@@ -98,12 +107,13 @@ def create(
     pipeline_types: tuple[str, ...] = ("512",),
     burn: bool = False,
     pad: int = 0,
+    gate: str | None = None,
 ) -> FakeGenerator:
     """With `burn` its steps keep every processor busy, as a model on the CPU does.
 
-    Each progress message has `pad` characters.
+    Each progress message has `pad` characters. Steps wait until the file `gate` exists.
     """
-    return FakeGenerator(step_seconds, journal, tuple(pipeline_types), burn, pad)
+    return FakeGenerator(step_seconds, journal, tuple(pipeline_types), burn, pad, gate)
 
 
 def broken() -> FakeGenerator:
@@ -119,8 +129,6 @@ def _burn(seconds: float) -> None:
 
 
 def _misbehave(seed: int) -> None:
-    if seed == CRASH:
-        os._exit(9)
     if seed == OUT_OF_MEMORY:
         raise OutOfMemoryError("try 512", hints={"suggested": {"pipeline_type": "512"}})
     if seed == DEVICE_LOST:

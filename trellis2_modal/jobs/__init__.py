@@ -1,4 +1,5 @@
 """Jobs: what a job is, when it is accepted, and who runs it, on this machine (`local`) or on Modal (`modal`).
 
-Start reading in `backend` (the seam between the HTTP app and what runs the jobs), then `local`.
+Start reading in `job` (what a job is), then `engine` (what happens to it), then `ports` (what that stands
+on). Imports the protocol only.
 """

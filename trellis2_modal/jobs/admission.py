@@ -1,7 +1,4 @@
-"""When a job is taken: room in the queue, the key's own limits, and the source that an extraction names.
-
-The rules are here once; the job store and the Modal backend count, and ask.
-"""
+"""When a job is taken: room in the queue, the key's own limits, and the source that an extraction names."""
 
 from __future__ import annotations
 
@@ -16,13 +13,15 @@ from ..protocol.errors import (
     QuotaExceededError,
     TooManyJobsError,
 )
-from .backend import Charge, NewJob
+from .job import NewJob
+from .ports import Charge
 
 DAY = 24 * 3600.0
 
 
 def check_room(job: NewJob, queued: int, queue_limit: int, active: int, charges: Sequence[Charge]) -> None:
-    """Raises `QueueFullError`, `TooManyJobsError` or `QuotaExceededError`; `charges` are of the last day."""
+    """Raises `QueueFullError`, `TooManyJobsError` or `QuotaExceededError`; `charges` are of the last day,
+    those of unfinished jobs reserved."""
     if queued >= queue_limit:
         raise QueueFullError(f"{queued} jobs are waiting, the most is {queue_limit}", retry_after=30)
     if active >= job.max_active:

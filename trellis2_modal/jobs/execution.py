@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from ..protocol.requests import ExtractSettings, GenerateSettings, JobKind
+
+GROWTH = 0.01
 
 Report = Callable[[str, int, int, str], None]
 """Called with stage, step, steps, message."""
@@ -36,6 +39,26 @@ class Monitor:
         """Report after checking that the result is still wanted."""
         self.check()
         self.report(stage, step, steps, message)
+
+
+class Thinning:
+    """Which progress is worth keeping: the first and last step of each stage, others once an interval.
+
+    The interval grows by `GROWTH` of the running time, so that the events of an hour stay few.
+    """
+
+    def __init__(self, interval: float) -> None:
+        self._interval = interval
+        self._stage: str | None = None
+        self._began = self._last = time.monotonic()
+
+    def worth_keeping(self, stage: str, step: int, steps: int) -> bool:
+        now = time.monotonic()
+        interval = max(self._interval, (now - self._began) * GROWTH)
+        if stage == self._stage and step < steps and now - self._last < interval:
+            return False
+        self._stage, self._last = stage, now
+        return True
 
 
 @dataclass(frozen=True)

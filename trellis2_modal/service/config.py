@@ -11,6 +11,8 @@ from typing import Any
 
 import platformdirs
 
+from ..jobs.settings import JobSettings
+
 ENV_PREFIX = "TRELLIS2_"
 APP_NAME = "trellis2-modal"
 
@@ -24,39 +26,14 @@ def default_data_dir() -> Path:
 
 
 @dataclass(frozen=True)
-class Settings:
-    """Limits and times (seconds) of the gateway and of the local backend."""
+class Settings(JobSettings):
+    """Limits and times (seconds) of the HTTP front, and of the job engine behind it."""
 
     data_dir: Path = dataclasses.field(default_factory=default_data_dir)
     """Keys, job store, job files and locks."""
 
-    queue_limit: int = 32
-    """Jobs that may wait; more are refused with 503."""
-
     max_active_jobs: int = 8
     """Unfinished jobs of one key."""
-
-    retention: float = 24 * 3600.0
-    """How long the files of a finished job stay downloadable."""
-
-    row_retention: float = 30 * 24 * 3600.0
-    """How long a job is remembered at all (it answers 410 after `retention`)."""
-
-    job_timeout: float = 3600.0
-    max_attempts: int = 3
-    """How often a job is tried when the worker ends under it."""
-
-    heartbeat_timeout: float = 120.0
-    """A worker that is silent this long is stuck (the heartbeat is a thread of its own) and is replaced."""
-
-    cancel_grace: float = 60.0
-    """How long a cancelled job may take to reach its next check before the worker is replaced."""
-
-    shutdown_grace: float = 20.0
-    """How long a running job may go on when the server stops; after that it is put back into the queue."""
-
-    min_free_bytes: int = 256 << 20
-    """Jobs are refused when the disk has less room than this."""
 
     body_idle_timeout: float = 20.0
     body_min_rate: float = 8192.0
@@ -81,9 +58,6 @@ class Settings:
     cors_origins: tuple[str, ...] = ()
     metrics: bool = False
     """Whether GET /metrics answers (without a key: for a private network)."""
-
-    event_interval: float = 0.2
-    """Progress reports of one stage are stored at most this often."""
 
     heartbeat_comment: float = 15.0
     """Idle event streams carry a comment this often, so that proxies keep them open."""
@@ -214,7 +188,7 @@ class DeploySettings:
     gpu_memory: int = 48 * 1024
     """MiB: one copy of the weights on the CPU (16 GB) and room for extraction."""
 
-    gpu_max_attempts: int = 3
+    gpu_max_attempts: int = 2
     """How often a job is tried when its container dies or loses its GPU; other failures are final."""
 
     gateway_max_containers: int = 1

@@ -53,7 +53,7 @@ def web() -> Any:
     log_as_json()
     settings = gateway_settings(SETTINGS)
     backend = ModalBackend(ModalCalls(SETTINGS, TRELLIS2Service), settings, SETTINGS)
-    return create_app(backend, open_keys(SETTINGS), settings)
+    return create_app(backend, open_keys(SETTINGS), settings)  # type: ignore[arg-type]
 
 
 @app.cls(

@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
-from ..jobs.backend import Artifact
+from ..jobs.ports import Artifact
 from ..protocol.errors import InvalidRequestError, RangeNotSatisfiableError
 from ..protocol.replies import EVENT_STREAM, JobEvent
 

@@ -69,7 +69,7 @@ def test_the_module_defines_what_the_settings_say() -> None:
     assert found["app"] == "trellis2"
     assert found["gpus"] == [["A100-80GB", 1]]
     assert (found["cpu"], found["memory"]) == (8.0, 49152)
-    assert (found["timeout"], found["startup"], found["retries"]) == (1200, 1200, 2)
+    assert (found["timeout"], found["startup"], found["retries"]) == (1200, 1200, 1)
     assert found["volumes"] == {"/weights": ["trellis2-weights", True]}
     assert found["methods"] == ["generate", "extract_glb", "health"]
     assert found["web_gpus"] == []

@@ -117,7 +117,7 @@ def serve(*arguments: str, **env: str) -> str:
 
 def test_a_server_that_cannot_start_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("trellis2_modal.service.http.server.configure_logging", lambda as_json: None)
-    monkeypatch.setattr("trellis2_modal.jobs.local.SERVER_LOCK_TIMEOUT", 0.1)
+    monkeypatch.setattr("trellis2_modal.jobs.local.assembly.SERVER_LOCK_TIMEOUT", 0.1)
     folder = str(tmp_path / "data")
     with listen("127.0.0.1", 0) as taken:
         port = str(taken.getsockname()[1])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,14 +13,15 @@ import pytest
 
 from tests.trellis2_modal.server import Running, running, wait_for
 from tests.trellis2_modal.service.test_api import finished, problem, submit
-from trellis2_modal.jobs import local
-from trellis2_modal.jobs.backend import NewJob
-from trellis2_modal.jobs.store import JobStore
+from trellis2_modal.jobs import engine
+from trellis2_modal.jobs.job import NewJob, accepted
+from trellis2_modal.jobs.local.table import SqliteTable
+from trellis2_modal.jobs.locks import FileLock
 from trellis2_modal.protocol.errors import StorageFullError
 
 
 @contextmanager
-def full(store: JobStore) -> Iterator[None]:
+def full(store: SqliteTable) -> Iterator[None]:
     """SQLite may not take another page: what it says then is what it says on a full disk."""
     with store._lock:
         pages = store._db.execute("PRAGMA page_count").fetchone()[0]
@@ -31,31 +33,42 @@ def full(store: JobStore) -> Iterator[None]:
             store._db.execute("PRAGMA max_page_count = 1073741823")
 
 
-def store_of(server: Running) -> JobStore:
+def store_of(server: Running) -> SqliteTable:
     assert server.server is not None
-    return server.server.backend.store
+    table = server.server.backend.table
+    assert isinstance(table, SqliteTable)
+    return table
 
 
 def test_a_full_store_refuses_and_keeps_what_it_has(tmp_path: Path) -> None:
-    store = JobStore(tmp_path / "jobs.sqlite")
-    job = NewJob(owner="anna", kind="generate", settings={"pad": "x" * 5000}, payload=None, fingerprint="f")
-    store.accept("first", job, 9)
+    asyncio.run(_fill_and_go_on(SqliteTable(tmp_path / "jobs.sqlite", FileLock(tmp_path / "lock"))))
 
-    def accept_many() -> None:
+
+async def _fill_and_go_on(table: SqliteTable) -> None:
+    await table.open()
+    new = NewJob("anna", "generate", {"pad": "x" * 5000}, payload=None, request_digest="f")
+
+    async def insert(name: str) -> None:
+        await table.insert(*accepted(new, name, 1.0, 0))
+
+    async def insert_many() -> None:
         for number in range(20):
-            store.accept(f"more {number}", job, 99)
+            await insert(f"more {number}")
 
-    with full(store), pytest.raises(StorageFullError):
-        accept_many()
-    assert store.row("first")["status"] == "queued"
-    store.accept("last", job, 99)
-    store.close()
+    await insert("first")
+    with full(table), pytest.raises(StorageFullError):
+        await insert_many()
+    first = await table.get("first")
+    assert first is not None
+    assert first.status == "queued"
+    await insert("last")
+    await table.close()
 
 
 def test_a_store_that_fills_under_a_running_job(
     tmp_path: Path, body: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(local, "RETRY_INTERVAL", 0.05)
+    monkeypatch.setattr(engine, "RETRY_INTERVAL", 0.05)
     options = {"step_seconds": 0.05, "pad": 5000}
     with running(tmp_path, options=options) as server, server.client() as client:
         job = submit(client, body)["id"]

@@ -33,7 +33,8 @@ from ...protocol.requests import PIPELINE_TYPES
 from ...service.config import DeploySettings, Settings
 from ...service.deploy.weights_manifest import WeightsError
 from ..admission import DAY, check_room, check_source
-from ..backend import Artifact, Capabilities, Charge, NewJob, QueueStats
+from ..job import NewJob
+from ..ports import Artifact, Capabilities, Charge, QueueStats
 from . import records as modal_jobs
 from .calls import CallOutcome, Calls
 from .records import JOB_ID, NEVER, JobRecord, LiveJob, ResultCache, job_id_of
@@ -154,7 +155,7 @@ class ModalBackend:
         job_id = job_id_of(job)
         async with self._admission:
             live = await self._find(job_id) if job.idempotency_key is not None else None
-            if live is not None and live.record.fingerprint != job.fingerprint:
+            if live is not None and live.record.fingerprint != job.request_digest:
                 raise ConflictError("use a new Idempotency-Key for a new request")
             if live is not None and not self._cut_off(live):
                 return self._status(live)
@@ -173,14 +174,14 @@ class ModalBackend:
             owner=job.owner,
             kind=job.kind,
             settings=job.settings,
-            fingerprint=job.fingerprint,
+            fingerprint=job.request_digest,
             created=time.time(),
             source=job.source,
         )
         if await self._calls.claim(job_id, record.dump()):
             return record
         stored = JobRecord.load(await self._calls.record(job_id) or record.dump())
-        if stored.fingerprint != job.fingerprint:
+        if stored.fingerprint != job.request_digest:
             raise ConflictError("use a new Idempotency-Key for a new request")
         return stored
 

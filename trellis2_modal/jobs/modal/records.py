@@ -13,8 +13,7 @@ from typing import Any
 from ...protocol.errors import JobCancelledError, WorkerDiedError
 from ...protocol.replies import FINAL_EVENTS, JobEvent, JobStatus
 from ...protocol.requests import JobKind
-from ..backend import NewJob
-from ..store import new_job_id, utc
+from ..job import NewJob, new_job_id, utc
 from .progress import Entry
 
 NEVER = float("-inf")

@@ -15,7 +15,7 @@ from fastapi.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp
 
 from ... import __version__
-from ...jobs.backend import Backend
+from ...jobs.engine import Engine
 from ..auth import KeyRing, KeyStorage
 from ..config import Settings
 from . import problems, routes
@@ -46,7 +46,7 @@ REPLY_HEADERS = [
 
 
 def create_app(
-    backend: Backend, keys: KeyStorage, settings: Settings | None = None, matter: Matter | None = None
+    backend: Engine, keys: KeyStorage, settings: Settings | None = None, matter: Matter | None = None
 ) -> FastAPI:
     """The app over a backend and a key list; its lifespan starts and closes the backend.
 

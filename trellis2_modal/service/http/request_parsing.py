@@ -1,4 +1,4 @@
-"""From a request's body to a job: media types, JSON and multipart, base64, checks, fingerprint."""
+"""From a request's body to a job: media types, JSON and multipart, base64, checks, digest."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from starlette.datastructures import FormData, UploadFile
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
-from ...jobs.backend import Capabilities
+from ...jobs.ports import Capabilities
 from ...protocol import limits
 from ...protocol.errors import (
     FieldError,
@@ -67,7 +67,7 @@ class Work:
     payload: bytes | None
     source: str | None = None
 
-    async def fingerprint(self) -> str:
+    async def request_digest(self) -> str:
         """Digest of all that decides the result."""
         asked = json.dumps([self.kind, self.settings, self.source], sort_keys=True)
         digest = hashlib.sha256(asked.encode() + b"\0")

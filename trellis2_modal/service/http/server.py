@@ -13,7 +13,9 @@ from types import FrameType
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from ...jobs.local import LocalBackend
+from ...jobs.engine import Engine
+from ...jobs.local.assembly import folder_lock, local_engine
+from ...jobs.locks import FileLock
 from ...jobs.worker_process import WorkerSpec
 from ...running import RunningServer, announced
 from ...sockets import address_of, listen
@@ -75,9 +77,10 @@ class TimedConnection(H11Protocol):
 class Server(uvicorn.Server):
     """Tells the backend at once when a signal asks to stop, so that event streams end."""
 
-    def __init__(self, config: uvicorn.Config, backend: LocalBackend) -> None:
+    def __init__(self, config: uvicorn.Config, backend: Engine, folder: FileLock) -> None:
         super().__init__(config)
         self.backend = backend
+        self.folder = folder
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         self.backend.begin_shutdown()
@@ -88,7 +91,8 @@ def make_server(
     settings: Settings, spec: WorkerSpec, matter: MatteProcess | None = None, host: str = "127.0.0.1"
 ) -> Server:
     """A server over a local backend; give it a listening socket with `run(sockets=[...])`."""
-    backend = LocalBackend(spec, settings)
+    lock = folder_lock(settings.data_dir)
+    backend = local_engine(spec, settings, settings.data_dir, lock)
     app = create_app(backend, KeyFile(keys_path(settings.data_dir)), settings, matter)
     config = uvicorn.Config(
         app,
@@ -101,7 +105,7 @@ def make_server(
         lifespan="on",
         timeout_graceful_shutdown=GRACEFUL_CONNECTIONS,
     )
-    return Server(config, backend)
+    return Server(config, backend, lock)
 
 
 def run(
@@ -120,7 +124,7 @@ def run(
     remover = cheap_remover(weights)
     server = make_server(settings, spec, MatteProcess(remover) if remover else None, host)
     with listen(host, port) as listener:
-        server.backend.take_folder()
+        server.folder.acquire()
         url = address_of(listener, host)
         key = settings.data_dir.resolve() / FIRST_KEY_FILE
         with announced(settings.data_dir, RunningServer(url, str(key) if key.exists() else "", os.getpid())):

@@ -8,7 +8,8 @@ from typing import Annotated, Literal
 
 from fastapi import APIRouter, Depends, Request, Response
 
-from ....jobs.backend import Backend, NewJob
+from ....jobs.engine import Engine
+from ....jobs.job import NewJob
 from ....protocol.errors import (
     FieldError,
     InvalidRequestError,
@@ -63,7 +64,7 @@ async def generate(request: Request, key: Annotated[ApiKey, Depends(caller("gene
     `Accept: text/event-stream` gives progress and then the result; `Prefer: respond-async` gives a job.
     """
     answer = negotiate(request, ())
-    backend: Backend = request.app.state.backend
+    backend: Engine = request.app.state.backend
     asked = await read_json(request, GenerateRequest)
     work = await generate_work(asked, backend.capabilities(), request.app.state.picture_checks)
     job = await submit(request, key, work)
@@ -121,7 +122,7 @@ def negotiate(request: Request, files: tuple[str, ...]) -> Answer:
 
 async def submit(request: Request, key: ApiKey, work: Work) -> JobStatus:
     """Hand the work to the backend."""
-    backend: Backend = request.app.state.backend
+    backend: Engine = request.app.state.backend
     settings: Settings = request.app.state.settings
     job = await backend.submit(
         NewJob(
@@ -129,7 +130,7 @@ async def submit(request: Request, key: ApiKey, work: Work) -> JobStatus:
             kind=work.kind,
             settings=work.settings,
             payload=work.payload,
-            fingerprint=await work.fingerprint(),
+            request_digest=await work.request_digest(),
             source=work.source,
             idempotency_key=idempotency_key(request),
             max_active=settings.max_active_jobs,
@@ -165,7 +166,7 @@ def accepted(job: JobStatus, preferred: bool = False) -> Response:
 
 async def reply(request: Request, key: ApiKey, job: JobStatus, answer: Answer) -> Response:
     """The job itself, its events ending in the result, or the result after waiting for it."""
-    backend: Backend = request.app.state.backend
+    backend: Engine = request.app.state.backend
     preferences = [part.strip().lower() for part in request.headers.get("prefer", "").split(",")]
     if "respond-async" in preferences:
         return accepted(job, preferred=True)
@@ -193,7 +194,7 @@ async def reply(request: Request, key: ApiKey, job: JobStatus, answer: Answer) -
 
 
 async def events_with_result(
-    backend: Backend, owner: str, job: JobStatus, request_id: str
+    backend: Engine, owner: str, job: JobStatus, request_id: str
 ) -> AsyncIterator[JobEvent]:
     """The job's events; the final `result` carries what the call would have answered."""
     async for event in backend.events(owner, job.id):
@@ -204,7 +205,7 @@ async def events_with_result(
         yield event
 
 
-async def result_reply(backend: Backend, owner: str, job: JobStatus, request_id: str) -> Reply:
+async def result_reply(backend: Engine, owner: str, job: JobStatus, request_id: str) -> Reply:
     """The JSON reply of a finished job."""
     found = job.result
 

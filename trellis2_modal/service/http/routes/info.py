@@ -9,8 +9,8 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Request, Response
 
 from .... import __version__
-from ....jobs.backend import Backend
-from ....jobs.store import DAY
+from ....jobs.admission import DAY
+from ....jobs.engine import Engine
 from ....protocol.errors import InvalidRequestError, UnavailableError
 from ....protocol.replies import Health, Usage
 from ....protocol.requests import MatteRequest, default_pipeline_type
@@ -31,7 +31,7 @@ metrics_router = APIRouter(tags=["service"])
 @router.get("/health", response_model=Health, responses=documents.errors(500))
 async def health(request: Request) -> Response:
     """Whether the service runs, what it offers and how long the queue is. Needs no key."""
-    backend: Backend = request.app.state.backend
+    backend: Engine = request.app.state.backend
     known, stats = backend.capabilities(), backend.stats()
     reply = Health(
         status={"ready": "ok", "starting": "starting", "stopping": "stopping"}.get(known.state, "degraded"),  # type: ignore[arg-type]
@@ -51,7 +51,7 @@ async def health(request: Request) -> Response:
 @router.get("/usage", response_model=Usage, responses=documents.errors(*documents.READS))
 async def usage(request: Request, key: Annotated[ApiKey, Depends(caller())]) -> Response:
     """The caller's own limits and what is left of them."""
-    backend: Backend = request.app.state.backend
+    backend: Engine = request.app.state.backend
     guard: Guard = request.app.state.guard
     settings: Settings = request.app.state.settings
     charges = await backend.usage(key.id, time.time() - DAY)
@@ -99,5 +99,5 @@ async def matte(request: Request, key: Annotated[ApiKey, Depends(caller("generat
 @metrics_router.get("/metrics", response_class=Response)
 async def prometheus(request: Request) -> Response:
     """Counters in the Prometheus text format."""
-    backend: Backend = request.app.state.backend
+    backend: Engine = request.app.state.backend
     return Response(request.app.state.metrics.render(backend.stats()), media_type=MEDIA_TYPE)

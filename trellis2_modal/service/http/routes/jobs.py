@@ -6,7 +6,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends, Path, Query, Request, Response
 
-from ....jobs.backend import Backend
+from ....jobs.engine import Engine
 from ....protocol.replies import (
     ASSET_MEDIA_TYPES,
     EVENT_STREAM,
@@ -51,7 +51,7 @@ EXTENSIONS = {
 )
 async def submit_job(request: Request, key: Annotated[ApiKey, Depends(caller(None, WORK))]) -> Response:
     """Queue a generation or an extraction, as JSON or as a form with the file itself."""
-    backend: Backend = request.app.state.backend
+    backend: Engine = request.app.state.backend
     submission = await read_submission(request)
     key.require(kind_of(submission))
     work = await submission_work(submission, backend.capabilities(), request.app.state.picture_checks)
@@ -66,7 +66,7 @@ async def list_jobs(
     before: Annotated[str | None, Query(max_length=100, description="Id of the last job seen")] = None,
 ) -> Response:
     """Your jobs, newest first."""
-    backend: Backend = request.app.state.backend
+    backend: Engine = request.app.state.backend
     found = await backend.list_jobs(key.id, limit + 1, before)
     page = JobList(jobs=found[:limit], next=found[limit - 1].id if len(found) > limit else None)
     return Response(page.model_dump_json(), media_type="application/json")
@@ -75,7 +75,7 @@ async def list_jobs(
 @router.get("/{job_id}", response_model=JobStatus, responses=documents.errors(*documents.READS, 404))
 async def look(request: Request, key: Reader, job_id: JobId) -> Response:
     """One job, with progress while it runs and links to its files when it has finished."""
-    backend: Backend = request.app.state.backend
+    backend: Engine = request.app.state.backend
     job = await backend.status(key.id, job_id)
     return Response(job.model_dump_json(), media_type="application/json")
 
@@ -83,7 +83,7 @@ async def look(request: Request, key: Reader, job_id: JobId) -> Response:
 @router.delete("/{job_id}", response_model=JobStatus, responses=documents.errors(*documents.READS, 404))
 async def cancel(request: Request, key: Reader, job_id: JobId) -> Response:
     """Stop a job: a queued one at once, a running one at its next step; a finished one stays as it is."""
-    backend: Backend = request.app.state.backend
+    backend: Engine = request.app.state.backend
     job = await backend.cancel(key.id, job_id)
     status = 200 if job.status in FINAL_STATES else 202
     return Response(job.model_dump_json(), status, media_type="application/json")
@@ -105,7 +105,7 @@ async def cancel(request: Request, key: Reader, job_id: JobId) -> Response:
 )
 async def events(request: Request, key: Reader, job_id: JobId) -> Response:
     """Everything that happens to a job, from its start or from `Last-Event-ID`, ending with its end."""
-    backend: Backend = request.app.state.backend
+    backend: Engine = request.app.state.backend
     settings: Settings = request.app.state.settings
     guard: Guard = request.app.state.guard
     after = last_event_id(request)
@@ -141,7 +141,7 @@ async def events(request: Request, key: Reader, job_id: JobId) -> Response:
 )
 async def download(request: Request, key: Reader, job_id: JobId, artifact: ArtifactName) -> Response:
     """A file of a finished job; ranges and conditional requests are understood."""
-    backend: Backend = request.app.state.backend
+    backend: Engine = request.app.state.backend
     file = await backend.result(key.id, job_id, artifact)
     extension = EXTENSIONS.get(file.media_type, "bin")
     return artifact_response(request, file, f"{artifact}-{job_id[-8:]}.{extension}")

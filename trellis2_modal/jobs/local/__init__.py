@@ -1,0 +1,1 @@
+"""Jobs on this machine: SQLite, one worker process, a folder a job."""

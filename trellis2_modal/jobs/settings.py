@@ -1,0 +1,41 @@
+"""Limits and times of the job engine. `service.config.Settings` adds those of the HTTP front."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class JobSettings:
+    """Times are in seconds."""
+
+    queue_limit: int = 32
+    """Jobs that may wait; more are refused with 503."""
+
+    retention: float = 24 * 3600.0
+    """How long the files of a finished job stay downloadable."""
+
+    row_retention: float = 30 * 24 * 3600.0
+    """How long a job is remembered at all (it answers 410 after `retention`)."""
+
+    job_timeout: float = 3600.0
+    max_attempts: int = 2
+    """How often a worker may die under a job before the job fails."""
+
+    reserve_seconds: float = 60.0
+    """GPU seconds that an unfinished job holds of its key's daily allowance until its real use is charged."""
+
+    heartbeat_timeout: float = 120.0
+    """A worker that is silent this long is stuck (the heartbeat is a thread of its own) and is replaced."""
+
+    cancel_grace: float = 60.0
+    """How long a cancelled job may take to reach its next check before the worker is replaced."""
+
+    shutdown_grace: float = 20.0
+    """How long a running job may go on when the server stops; after that it is put back into the queue."""
+
+    min_free_bytes: int = 256 << 20
+    """Jobs are refused when the disk has less room than this."""
+
+    event_interval: float = 0.2
+    """Progress of one stage is stored at most this often, and a platform is polled at most this often."""
