@@ -30,7 +30,12 @@ SIZES = {
 FORCED = ("sdpa", "cudnn", "cudnn_padded", "triton")
 FORCED_SIZES = {2900: 2, 12000: 2}
 SPREAD = 0.03
-TARGETS = {"512": 1.15, "1024 cascade": 4.6}
+TARGETS = {
+    ("512", "exact"): 1.15,
+    ("1024 cascade", "exact"): 4.6,
+    ("512", "fast"): 0.8,
+    ("1024 cascade", "fast"): 3.1,
+}
 
 
 class Bench:
@@ -88,8 +93,8 @@ def run(bench: Session) -> None:
         made.sample("shape", tokens, 1029)
         made.sample("texture", tokens, 1029)
     made.sample("structure", 0, 1029)
-    for name in TARGETS:
-        bench.attempt(f"new {name}", partial(_whole, bench, made, name))
+    for name, quality in TARGETS:
+        bench.attempt(f"new {name} {quality}", partial(_whole, bench, made, name, quality))
     for size, draws in SIZES.items():
         bench.attempt(f"new {size}", partial(_stage, bench, made, "shape", size, draws))
     for backend in FORCED:
@@ -123,11 +128,12 @@ def _sample_at(made: Bench, stage: str, picture: int, tokens: int) -> None:
     made.sample(stage, tokens, picture)
 
 
-def _whole(bench: Session, made: Bench, name: str) -> None:
+def _whole(bench: Session, made: Bench, name: str, quality: str) -> None:
     lengths = [(made.length(2900), made.length(12000)) for _ in range(3)]
-    first, again = pairs(lambda i: made.whole(name, *lengths[i]), range(len(lengths)))
+    first, again = pairs(lambda i: made.whole(name, *lengths[i], quality=quality), range(len(lengths)))
     shown = [low if name == "512" else high for low, high in lengths]
-    _report(bench, f"all flows of {name}", shown, first, again, "", TARGETS[name])
+    label = f"all flows of {name}, {quality}"
+    _report(bench, label, shown, first, again, "", TARGETS[name, quality])
 
 
 def _report(

@@ -17,6 +17,7 @@ from ..errors import InvalidArgumentError, UnsupportedPipelineError
 from ..models.base import Model
 from ..progress import CancelCallback, Monitor, ProgressCallback
 from ..representations import Mesh, MeshWithVoxel
+from ..samplers.acceleration import Passes, check_quality
 from ..samplers.flow import require_finite
 from ..sparse import SparseTensor
 from .base import LatentPipeline
@@ -198,6 +199,8 @@ class Trellis2ImageTo3DPipeline(LatentPipeline):
         pipeline_type: str | None = None,
         max_num_tokens: int = 49152,
         *,
+        quality: str = "exact",
+        passes: dict[str, Passes] | None = None,
         progress: ProgressCallback | None = None,
         cancel: CancelCallback | None = None,
         subjects: Subjects = "auto",
@@ -207,7 +210,9 @@ class Trellis2ImageTo3DPipeline(LatentPipeline):
 
         `image`: PIL, encoded bytes, a path or a file. The sampler parameters override the config's, key by
         key. A seed gives the same result every time on one machine; noise is drawn on the CPU whatever the
-        device. `progress` gets a `Progress` at each step, `cancel` is asked between steps and stages.
+        device. `quality` "fast" does without the network at a third of the steps, see
+        `trellis2.samplers.acceleration`; `passes`, by stage, is filled with what was computed. `progress`
+        gets a `Progress` at each step, `cancel` is asked between steps and stages.
         Of several objects `subjects` keeps "all" or the "largest" ("auto": the largest where the background
         remover is a simple one); `notice` is told what a person should know of the picture.
 
@@ -222,8 +227,9 @@ class Trellis2ImageTo3DPipeline(LatentPipeline):
         settings = self.sampler_settings(  # refuses unknown names before any work is done
             sparse_structure_sampler_params, shape_slat_sampler_params, tex_slat_sampler_params
         )
-        monitor = Monitor(progress, cancel)
-        run = SamplingRun(torch.Generator().manual_seed(seed), settings, monitor)
+        check_quality(quality)
+        monitor, counted = Monitor(progress, cancel), {} if passes is None else passes
+        run = SamplingRun(torch.Generator().manual_seed(seed), settings, monitor, quality, counted)
 
         with self._stage("image", monitor):
             picture = (

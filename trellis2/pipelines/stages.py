@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
 
 from ..errors import InvalidArgumentError
 from ..progress import Monitor
+from ..samplers.acceleration import Passes
 from ..samplers.euler import FlowEulerSampler, build_sampler
 from .conditioner import Condition
 from .latents import Normalization
@@ -48,6 +50,8 @@ class SamplingRun:
     generator: torch.Generator | None = None
     settings: Mapping[str, Settings | None] = field(default_factory=dict)
     monitor: Monitor = field(default_factory=Monitor)
+    quality: str = "exact"  # or "fast": see `trellis2.samplers.acceleration`
+    passes: dict[str, Passes] = field(default_factory=dict)  # filled in: what each stage computed
 
 
 @torch.no_grad()
@@ -78,6 +82,8 @@ def sample(
         **extra,
         monitor=run.monitor,
         stage=label or stage.name,
+        quality=run.quality,
+        passes=partial(run.passes.__setitem__, label or stage.name),
     )
     return latent if stage.normalization is None else stage.normalization.undo(latent)
 

@@ -1,8 +1,8 @@
 """Samplers: from noise to a latent along the flow that a velocity model predicts.
 
 May import torch, `trellis2.errors`, `trellis2.progress` and (for types) `trellis2.sparse`. Start reading at
-`flow.py`, which is the whole method as pure functions; `guidance.py` runs the network, `euler.py` holds the
-classes that configs name.
+`flow.py`, which is the whole method as pure functions; `guidance.py` runs the network, `acceleration.py` says
+where to do without it, `euler.py` holds the classes that configs name.
 """
 
 from __future__ import annotations

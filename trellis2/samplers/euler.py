@@ -16,6 +16,7 @@ import torch
 
 from ..errors import CheckpointError, InvalidArgumentError
 from ..progress import Monitor
+from .acceleration import Passes, forecast_steps
 from .flow import (
     Latent,
     SamplingResult,
@@ -92,11 +93,21 @@ class FlowEulerSampler:
         monitor: Monitor | None = None,
         stage: str = "sampling",
         observe: Callable[[Latent, float, Latent, Latent], None] | None = None,
+        quality: str = "exact",
+        passes: Callable[[Passes], None] | None = None,
         **options: Any,
     ) -> Latent:
-        """The final state alone, which nobody has looked at: the device may still be at work on it."""
-        velocity = self._bind(model, cond, options)
-        return denoise(velocity, noise, time_grid(steps, rescale_t), monitor, stage, observe)
+        """The final state alone, which nobody has looked at: the device may still be at work on it.
+
+        `quality`: "exact", or "fast" with forecasts at some steps; `passes` is told what was computed.
+        """
+        velocity, times = self._bind(model, cond, options), time_grid(steps, rescale_t)
+        guidance = velocity.guidance
+        velocity.forecast_at(forecast_steps(quality, times, guidance.strength, guidance.interval))
+        latent = denoise(velocity, noise, times, monitor, stage, observe)
+        if passes is not None:
+            passes(velocity.passes)
+        return latent
 
     @torch.no_grad()
     def sample_once(

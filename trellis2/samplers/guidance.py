@@ -16,6 +16,7 @@ import torch
 
 from ..errors import InvalidArgumentError
 from ..nn.tokens import PixelTokens
+from .acceleration import Passes, VelocityHistory
 from .flow import Interval, Latent, guide, rescale_guided, strength_at
 
 if TYPE_CHECKING:
@@ -78,7 +79,8 @@ class GuidedModel:
 
     `extra` (such as `concat_cond`) goes to the network unchanged. `batched` forces the one-pass form on or
     off; None decides by the number of tokens, and only for models that take part in it (those with
-    `prepare_cond`). `cond` may be `SeveralViews`, among which each call takes the next.
+    `prepare_cond`). `cond` may be `SeveralViews`, among which each call takes the next. `passes`
+    counts what was computed.
     """
 
     def __init__(
@@ -100,6 +102,9 @@ class GuidedModel:
         self._contexts: dict[int, Any] = {}
         self._pair_contexts: dict[int, Any] = {}
         self._step = 0
+        self._forecast: frozenset[int] = frozenset()
+        self._history = VelocityHistory()
+        self.passes = Passes()
         # Looked at now, while the device has nothing to do: the look waits for all that it was given before.
         shrinks = self.guidance.strength != 1.0 and hasattr(model, "prepare_cond")
         self._neg_cond = distinct_tokens(neg_cond) if shrinks else neg_cond
@@ -112,15 +117,38 @@ class GuidedModel:
     def __call__(self, x_t: Latent, t: float) -> Latent:
         g = self.guidance
         strength = strength_at(t, g.strength, g.interval)
-        views = self._views.of_step(self._step)
+        views, forecast = self._views.of_step(self._step), self._step in self._forecast
         self._step += 1
-        if strength == 1.0:
-            return self._conditional(x_t, t, views)
         if strength == 0.0:
+            self.passes.null += 1
             return self._forward(x_t, t, self._neg_context, self.extra)
-        v_cond, v_neg = self._both(x_t, t, views)
-        v = guide(v_cond, v_neg, strength)
+        if forecast:
+            self.passes.forecast += 1
+            v_cond = self._history.conditional(t)
+            v = self._history.guided(v_cond, strength)
+        else:
+            self.passes.conditional += len(views)
+            if strength == 1.0:
+                v = v_cond = self._conditional(x_t, t, views)
+                self._remember(t, v_cond, None)
+            else:
+                self.passes.null += 1
+                v_cond, v_neg = self._both(x_t, t, views)
+                v = guide(v_cond, v_neg, strength)
+                self._remember(t, v_cond, v_neg)
+        if strength == 1.0:
+            return v
         return rescale_guided(x_t, t, v_cond, v, g.rescale, self.sigma_min) if g.rescale > 0 else v
+
+    def forecast_at(self, steps: frozenset[int]) -> None:
+        """Do without the network in these calls, counted from 0."""
+        # Neighbouring steps that see different pictures say nothing of one another.
+        cycling = len(self._views.of_step(0)) < len(self._views.conds)
+        self._forecast = frozenset() if cycling else steps
+
+    def _remember(self, t: float, v_cond: Latent, v_neg: Latent | None) -> None:
+        if self._forecast:
+            self._history.add(t, v_cond, v_neg)
 
     def _context(self, view: int) -> Any:
         if view not in self._contexts:

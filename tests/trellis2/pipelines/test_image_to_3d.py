@@ -33,6 +33,7 @@ from trellis2.pipelines.memory import (
 )
 from trellis2.progress import Progress
 from trellis2.representations import MeshWithVoxel
+from trellis2.samplers.acceleration import Passes
 from trellis2.sparse import SparseTensor
 
 TYPES = {"512": 512, "1024": 1024, "1024_cascade": 1024, "1536_cascade": 1536}
@@ -346,3 +347,22 @@ def test_damaged_folders_are_typed_errors(checkpoint: Path, tmp_path: Path) -> N
         load(copy)
     with pytest.raises(CheckpointError, match="no such model: nonsense"):
         load(checkpoint, model_paths={"nonsense": "x"})
+
+
+def test_fast_runs_spare_a_third_of_the_passes(
+    pipeline: Trellis2ImageTo3DPipeline, picture: Image.Image
+) -> None:
+    steps: dict[str, Any] = {
+        f"{name}_sampler_params": {"steps": 12} for name in ("sparse_structure", "shape_slat", "tex_slat")
+    }
+    spent: dict[str, dict[str, Passes]] = {"exact": {}, "fast": {}}
+    for quality, passes in spent.items():
+        pipeline.run(picture, pipeline_type="512", quality=quality, passes=passes, **steps)
+    assert set(spent["fast"]) == set(spent["exact"]) == {"sparse_structure", "shape", "texture"}
+    for stage, passes in spent["fast"].items():
+        exact = spent["exact"][stage]
+        assert (exact.conditional, exact.forecast) == (12, 0)
+        assert (passes.conditional, passes.forecast) == (8, 4)
+        assert passes.null <= exact.null
+    with pytest.raises(InvalidArgumentError, match="quality 'best'"):
+        pipeline.run(picture, pipeline_type="512", quality="best")
