@@ -243,6 +243,20 @@ class ExtractSettings(Strict):
         "(base), or of the asset (center). Files for printing stand on their base.",
         json_schema_extra={"group": "Size"},
     )
+    lods: int = Field(
+        1,
+        ge=1,
+        le=6,
+        title="Levels of detail",
+        description="In one glb (MSFT_lod): each has a quarter of the faces and texels of the one before.",
+        json_schema_extra=_slider("Game", 1),
+    )
+    collision: bool = Field(
+        False,
+        title="Collision hull",
+        description="Add a convex shape for physics to a glb (OMI_physics_shape); it is not drawn.",
+        json_schema_extra={"group": "Game"},
+    )
     alpha_mode: AlphaMode = Field(
         "auto",
         title="Transparency",

@@ -12,9 +12,10 @@ import numpy as np
 import torch
 
 from ..errors import ArgumentError
+from ..mesh.hull import convex_hull
 from ..mesh.quality import weld
 from .export_3mf import write_3mf
-from .export_glb import write_glb
+from .export_glb import Level, write_glb
 from .export_obj import obj_files, zipped
 from .export_plain import write_ply, write_stl
 from .export_usdz import check_usdz, write_usdz
@@ -41,7 +42,8 @@ class GlbAsset:
 
     `vertices` [V, 3], `normals` [V, 3], `uvs` [V, 2] float32, `faces` [F, 3] int32, `tangents` [V, 4] with a
     normal map, `see_through` [F] bool when faces blend with what lies behind. `mesh` is the same as a
-    `trimesh.Trimesh`; `export` writes files; `report` says what is in them.
+    `trimesh.Trimesh`; `lower` are coarser levels of detail, for GLB alone; `export` writes files; `report`
+    says what is in them.
     """
 
     vertices: np.ndarray
@@ -53,6 +55,7 @@ class GlbAsset:
     material: Material
     texture_format: str
     report: MeshReport
+    lower: tuple[GlbAsset, ...] = ()
 
     @cached_property
     def mesh(self) -> trimesh.Trimesh:
@@ -91,6 +94,7 @@ class GlbAsset:
         size_mm: float = PRINT_SIZE,
         size_m: float | None = None,
         pivot: str = "origin",
+        collision: bool = False,
     ) -> bytes:
         """The asset as bytes of a `file_type` (else the path's suffix, else glb), written to `path` if given.
 
@@ -99,9 +103,9 @@ class GlbAsset:
         millimetres); ply (welded). 3mf and ply have colours at the vertices. Up is what a format's readers
         take for it: y in glb, usdz and obj, z in stl, 3mf and ply. `size_m` sets the longest side of all but
         stl and 3mf, in metres where the format has a unit; `pivot` what lies at their origin: origin (the
-        decoder's), base (the middle of the underside) or center. `texture_format` overrides the asset's;
-        `extension_webp` is the reference's name for webp (True) or png (False). The report's `bytes` and
-        `size` get what was written. Raises ArgumentError.
+        decoder's), base (the middle of the underside) or center. `collision` adds a convex hull to a glb.
+        `texture_format` overrides the asset's; `extension_webp` is the reference's name for webp (True) or
+        png (False). The report's `bytes` and `size` get what was written. Raises ArgumentError.
         """
         kind = (file_type or (Path(path).suffix if path is not None else "glb")).lower().lstrip(".")
         check_file_type(kind)
@@ -117,7 +121,7 @@ class GlbAsset:
             return self._export_obj(vertices, path, kind, pictures)
         arrays = (vertices, self.faces, self.normals, self.uvs)
         if kind == "glb":
-            data = write_glb(*arrays, self.tangents, self.see_through, self.material, pictures)
+            data = self._glb(place, pictures, collision)
         elif kind == "usdz":
             data = write_usdz(*arrays, self.see_through, self.material, pictures)
         else:
@@ -126,6 +130,13 @@ class GlbAsset:
             Path(path).write_bytes(data)
         self.report.bytes[kind] = len(data)
         return data
+
+    def _glb(self, place: Placement, pictures: str, collision: bool) -> bytes:
+        levels = [
+            Level(place(a.vertices), a.faces, a.normals, a.uvs, a.tangents, a.see_through, a.material)
+            for a in (self, *self.lower)
+        ]
+        return write_glb(levels, pictures, convex_hull(levels[0].vertices) if collision else None)
 
     def _welded(self, kind: str, vertices: np.ndarray) -> bytes:
         """stl, 3mf or ply: the welded shape of vertices [V, 3], z up."""

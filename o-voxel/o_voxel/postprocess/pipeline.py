@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from ..mesh.creases import split_creases
 from ..mesh.holes import fill_holes
 from ..mesh.normals import vertex_normals
 from ..mesh.unwrap import Unwrapped, unwrap
+from ..mesh.vertex_cache import cache_order, fetch_order
 from .asset import GlbAsset
 from .bake import Layout, Textures, bake, fill_gutters
 from .geometry import HOLE_PERIMETER, clean_and_simplify, remesh_and_simplify
@@ -27,6 +29,10 @@ from .tangents import vertex_tangents
 from .translucency import translucent_faces
 
 log = logging.getLogger(__name__)
+
+MOST_LEVELS = 6
+LEAST_FACES, LEAST_TEXTURE = 64, 64
+"""Of the coarser levels of detail."""
 
 STEPS = ("fill holes", "search tree", "simplify", "unwrap", "bake", "gutters", "material")
 
@@ -57,6 +63,7 @@ def to_glb(
     normal_map: bool = False,
     outer_shell: bool | None = None,
     double_sided: bool | None = None,
+    lods: int = 1,
     progress: Progress | None = None,
 ) -> GlbAsset:
     """Turn a decoded asset into a textured mesh of a given budget, ready to export.
@@ -84,6 +91,8 @@ def to_glb(
         outer_shell: with `remesh`, keep only the skin that the outside can reach. None: unless the asset is
             translucent, when inner walls show.
         double_sided: None: only without `remesh`, as the reference.
+        lods: levels of detail, 1 to 6. Each has a quarter of the faces and of the texels of the one before,
+            and textures of its own.
         progress: called as (step, index, count) when a step of STEPS begins; raise from it to cancel.
     Raises:
         MeshError: empty or not finite mesh, indices out of range, only degenerate faces, outside the box.
@@ -93,6 +102,8 @@ def to_glb(
     check_texture_format(texture_format)
     if alpha_mode not in ALPHA_MODES:
         raise ArgumentError(f"alpha_mode {alpha_mode!r}: one of {', '.join(ALPHA_MODES)}")
+    if not 1 <= lods <= MOST_LEVELS:
+        raise ArgumentError(f"lods must lie between 1 and {MOST_LEVELS}, got {lods}")
     if outer_shell and not remesh:
         raise ArgumentError("outer_shell needs remesh=True: only a remeshed surface is surely closed")
     source = check_source(vertices, faces, attr_volume, coords, attr_layout, aabb, voxel_size, grid_size)
@@ -112,29 +123,72 @@ def to_glb(
             mesh = clean_and_simplify(reference_mesh, decimation_target)
         if not len(mesh[1]):
             raise MeshError(f"nothing is left of {len(source.faces)} faces: all of them are degenerate")
+    finish = Finish(
+        cone_half_angle=mesh_cluster_threshold_cone_half_angle_rad,
+        smooth_iterations=8 + mesh_cluster_refine_iterations,
+        normal_map=normal_map,
+        alpha_mode=alpha_mode,
+        double_sided=not remesh if double_sided is None else double_sided,
+        texture_format=texture_format,
+        # An offset surface keeps its distance: its nearest point is always the right one.
+        recheck=not remesh,
+    )
+    asset = _textured(source, reference, mesh, finish, texture_size, times)
+    lower = []
+    for level in range(1, lods):
+        mesh = clean_and_simplify(mesh, max(decimation_target // 4**level, LEAST_FACES))
+        silent = StepTimes(STEPS, None, source.vertices.device)
+        size = max(texture_size // 2**level, LEAST_TEXTURE)
+        lower.append(_textured(source, reference, mesh, finish, size, silent))
+        times.seconds[f"level {level}"] = sum(silent.seconds.values())
+    if lower:
+        asset.report.lods = [level.report.faces for level in lower]
+        asset = replace(asset, lower=tuple(lower))
+    for name, seconds in times.seconds.items():
+        log.log(logging.INFO if verbose else logging.DEBUG, "%s: %.2f s", name, seconds)
+    return asset
+
+
+@dataclass(frozen=True)
+class Finish:
+    """How a mesh is unwrapped and textured; see `to_glb`."""
+
+    cone_half_angle: float
+    smooth_iterations: int
+    normal_map: bool
+    alpha_mode: str
+    double_sided: bool
+    texture_format: str
+    recheck: bool
+
+
+def _textured(
+    source: Source,
+    reference: TriangleBVH,
+    mesh: tuple[torch.Tensor, torch.Tensor],
+    finish: Finish,
+    texture_size: int,
+    times: StepTimes,
+) -> GlbAsset:
     with times.step("unwrap"):
         unwrapped = unwrap(
             *mesh,
             texture_size=texture_size,
-            cone_half_angle=mesh_cluster_threshold_cone_half_angle_rad,
-            smooth_iterations=8 + mesh_cluster_refine_iterations,
+            cone_half_angle=finish.cone_half_angle,
+            smooth_iterations=finish.smooth_iterations,
         )
-        layout = _layout(mesh, unwrapped, normal_map)
+        layout = _layout(mesh, unwrapped, finish.normal_map)
     with times.step("bake"):
-        # An offset surface keeps its distance: its nearest point is always the right one.
-        textures = bake(source, reference, layout, texture_size, recheck=not remesh)
+        textures = bake(source, reference, layout, texture_size, recheck=finish.recheck)
     with times.step("gutters"):
         textures = fill_gutters(textures)
     with times.step("material"):
-        material, notes = _material(textures, alpha_mode, double_sided, remesh)
+        material, notes = _material(textures, finish.alpha_mode, finish.double_sided)
         see_through = None
         if material.alpha_mode == "BLEND":
             alpha = textures.attributes[..., 5]
             see_through = translucent_faces(textures.face_id, alpha, layout.uvs, layout.faces)
-        asset = _asset(source, layout, see_through, unwrapped, material, texture_format, notes, times)
-    for name, seconds in times.seconds.items():
-        log.log(logging.INFO if verbose else logging.DEBUG, "%s: %.2f s", name, seconds)
-    return asset
+        return _asset(source, layout, see_through, unwrapped, material, finish.texture_format, notes, times)
 
 
 def _layout(mesh: tuple[torch.Tensor, torch.Tensor], unwrapped: Unwrapped, normal_map: bool) -> Layout:
@@ -146,14 +200,14 @@ def _layout(mesh: tuple[torch.Tensor, torch.Tensor], unwrapped: Unwrapped, norma
     pair, faces = torch.unique(pairs, return_inverse=True)
     place = torch.div(pair, len(source), rounding_mode="floor")
     vertices, uvs, normals = unwrapped.vertices[place], unwrapped.uvs[place], normals[pair % len(source)]
-    faces = faces.int()
+    faces = faces[cache_order(faces, len(pair))]
+    order, faces = fetch_order(faces, len(pair))
+    vertices, uvs, normals = vertices[order], uvs[order], normals[order]
     tangents = vertex_tangents(vertices, faces, uvs, normals) if normal_map else None
     return Layout(vertices, faces, uvs, normals, tangents)
 
 
-def _material(
-    textures: Textures, alpha_mode: str, double_sided: bool | None, remesh: bool
-) -> tuple[Material, list[str]]:
+def _material(textures: Textures, alpha_mode: str, double_sided: bool) -> tuple[Material, list[str]]:
     attributes = textures.attributes
     mode, note = choose_alpha_mode(alpha_mode, attributes[textures.covered][:, 5].cpu().numpy())
     notes = [note] if note else []
@@ -167,7 +221,7 @@ def _material(
         orm=orm.cpu().numpy(),
         normal=None if textures.normal is None else textures.normal.cpu().numpy(),
         alpha_mode=mode,
-        double_sided=not remesh if double_sided is None else double_sided,
+        double_sided=double_sided,
     )
     return material, notes
 

@@ -51,6 +51,7 @@ class MeshReport:
     seconds: dict[str, float] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     bytes: dict[str, int] = field(default_factory=dict)
+    lods: list[int] = field(default_factory=list)  # faces of each coarser level
     size: dict[str, tuple[list[float], str]] = field(default_factory=dict)  # of each file, with its unit
 
     def to_dict(self) -> dict[str, Any]:

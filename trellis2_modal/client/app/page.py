@@ -160,7 +160,9 @@ class Page:
             )
             with gr.Accordion("Size, format and material", open=False, elem_id="export-details"):
                 self.extraction = forms.components(
-                    ExtractSettings, ["Basic", "Size", "Material", "Remeshing"], leave_out=["simplify"]
+                    ExtractSettings,
+                    ["Basic", "Size", "Material", "Remeshing", "Game"],
+                    leave_out=["simplify"],
                 )
                 for name, value in forms.budget_values("web").items():
                     self.extraction[name].value = value
