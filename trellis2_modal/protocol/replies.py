@@ -66,7 +66,7 @@ class Problem(Reply):
 
 
 class ArtifactLink(Reply):
-    """A file of a finished job; `url` is relative to the base URL."""
+    """A file of a finished job; `url` is to be put after the base URL, prefix of a proxy included."""
 
     url: str
     media_type: str

@@ -88,7 +88,8 @@ def test_respond_async_gives_a_job(client: httpx.Client, body: dict[str, Any]) -
     assert reply.status_code == 202
     assert reply.headers["preference-applied"] == "respond-async"
     job = JobStatus.model_validate(reply.json())
-    assert reply.headers["location"] == f"/jobs/{job.id}"
+    prefixed = httpx.URL("https://proxy.example/trellis/jobs").join(reply.headers["location"])
+    assert prefixed.path == f"/trellis/jobs/{job.id}"
     done = JobStatus.model_validate(finished(client, job.id))
     assert done.result is not None
     assert done.settings["pipeline_type"] == "512"

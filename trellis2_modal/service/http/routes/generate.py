@@ -156,9 +156,14 @@ def idempotency_key(request: Request) -> str | None:
     return value
 
 
-def accepted(job: JobStatus, preferred: bool = False) -> Response:
+def job_location(request: Request, job: JobStatus) -> str:
+    """The job's address relative to the request's: behind a proxy it keeps whatever prefix was asked for."""
+    return "../" * (request.scope["path"].count("/") - 1) + f"jobs/{job.id}"
+
+
+def accepted(request: Request, job: JobStatus, preferred: bool = False) -> Response:
     """202 and the job."""
-    headers = {"Location": f"/jobs/{job.id}"}
+    headers = {"Location": job_location(request, job)}
     if preferred:
         headers["Preference-Applied"] = "respond-async"
     return Response(job.model_dump_json(), 202, headers, "application/json")
@@ -169,7 +174,7 @@ async def reply(request: Request, key: ApiKey, job: JobStatus, answer: Answer) -
     backend: Engine = request.app.state.backend
     preferences = [part.strip().lower() for part in request.headers.get("prefer", "").split(",")]
     if "respond-async" in preferences:
-        return accepted(job, preferred=True)
+        return accepted(request, job, preferred=True)
     request_id = str(request.scope["request_id"])
     guard: Guard = request.app.state.guard
     guard.open_stream(request, key)
@@ -188,7 +193,7 @@ async def reply(request: Request, key: ApiKey, job: JobStatus, answer: Answer) -
         raise UnavailableError(f"the service is stopping; job {job.id} goes on later", retry_after=30)
     if answer == "file":
         file = await backend.result(key.id, job.id, "glb")
-        return whole_file(file, {"Location": f"/jobs/{job.id}"})
+        return whole_file(file, {"Location": job_location(request, job)})
     result = await result_reply(backend, key.id, done, request_id)
     return Response(result.model_dump_json(), media_type="application/json")
 

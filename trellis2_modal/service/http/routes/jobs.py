@@ -55,7 +55,7 @@ async def submit_job(request: Request, key: Annotated[ApiKey, Depends(caller(Non
     submission = await read_submission(request)
     key.require(kind_of(submission))
     work = await submission_work(submission, backend.capabilities(), request.app.state.picture_checks)
-    return accepted(await submit(request, key, work))
+    return accepted(request, await submit(request, key, work))
 
 
 @router.get("", response_model=JobList, responses=documents.errors(*documents.READS, 404))
