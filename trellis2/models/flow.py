@@ -25,6 +25,7 @@ from .flow_config import FlowConfig, initialize_weights
 
 Context = torch.Tensor | Sequence[torch.Tensor] | PixelTokens
 ALL = slice(None)
+SHORT_CONTEXT = 2048  # image tokens whose keys and values are always stored
 
 
 class Tokens(NamedTuple):
@@ -103,10 +104,11 @@ class FlowTransformer(Model):
         """Token rows `[T, out_channels]` as a latent like `like`."""
         raise NotImplementedError
 
-    def prepare_cond(self, cond: Context) -> ContextCache:
+    def prepare_cond(self, cond: Context, store: bool = True) -> ContextCache:
         """Keys and values of all blocks for image tokens `[B, L, C_ctx]` or a list of `[L_b, C_ctx]`.
 
-        A pixel-aligned flow takes `PixelTokens` and only these.
+        A pixel-aligned flow takes `PixelTokens` and only these. Without `store` long contexts stay tokens,
+        which each block projects anew at every step.
         """
         expected, features = self.config.cond_channels, None
         aligned = self.config.feature_channels is not None
@@ -130,6 +132,8 @@ class FlowTransformer(Model):
                 f"image tokens have {tokens.shape[1]} channels, this model was built for {expected}"
             )
         tokens, single = self._to_torso(tokens), features is None and max(lengths) == 1
+        if not store and len(tokens) > SHORT_CONTEXT:
+            return ContextCache(TokenLayout.of(lengths, tokens.device), (), features, tokens.contiguous())
         blocks = tuple(block.cross_attn.key_value(tokens, single) for block in self.blocks)  # type: ignore
         return ContextCache(TokenLayout.of(lengths, tokens.device), blocks, features)
 
@@ -180,9 +184,10 @@ class FlowTransformer(Model):
         recompute = self.config.use_checkpoint and self.training and torch.is_grad_enabled()
         with attention_kernels(h, layout):
             for i in range(self.config.num_blocks)[which]:
-                own = None if vectors is None else vectors[i]
-                inputs = (h, layout, mod, context.blocks[i], context.layout, phases, own, context.features)
-                block = self.blocks[i]
+                own, block = None if vectors is None else vectors[i], self.blocks[i]
+                stored = context.blocks
+                key_value = stored[i] if stored else block.cross_attn.key_value(context.tokens)  # type: ignore
+                inputs = (h, layout, mod, key_value, context.layout, phases, own, context.features)
                 h = checkpoint(block, *inputs, use_reentrant=False) if recompute else block(*inputs)
         return hidden._replace(h=h)
 

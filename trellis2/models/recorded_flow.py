@@ -38,8 +38,10 @@ class RecordedFlow:
     that use one stream.
     """
 
-    def __init__(self, flow: FlowTransformer) -> None:
+    def __init__(self, flow: FlowTransformer, low_memory: bool = False) -> None:
+        """`low_memory`: do not store the keys and values of long contexts."""
         self.flow = flow
+        self.low_memory = low_memory
         self._contexts = ContextPool()
         self._weights: tuple[int, ...] = ()
 
@@ -53,7 +55,7 @@ class RecordedFlow:
 
     def prepare_cond(self, cond: Context) -> RecordedContext:
         """As the flow's own. Weights must stay where they are while the result is in use."""
-        context = RecordedContext(self.flow.prepare_cond(cond))
+        context = RecordedContext(self.flow.prepare_cond(cond, store=not self.low_memory))
         pooled = isinstance(self.flow, SparseStructureFlowModel) and not torch.is_grad_enabled()
         if not pooled or self.flow.training or context.cache.layout.device.type != "cuda":
             return context

@@ -131,7 +131,9 @@ class LatentPipeline:
         """A flow as sampling calls it; recordings outlive the run where its weights stay on the device."""
         if not isinstance(flow, FlowTransformer):
             return flow
-        return RecordedFlow(flow) if self.low_vram else self._recorded.setdefault(flow, RecordedFlow(flow))
+        if self.low_vram:
+            return RecordedFlow(flow, low_memory=True)
+        return self._recorded.setdefault(flow, RecordedFlow(flow))
 
     @contextmanager
     def _stage(self, name: str, monitor: Monitor | None) -> Iterator[Monitor]:

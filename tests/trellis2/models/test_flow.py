@@ -7,7 +7,7 @@ import torch
 
 from tests.trellis2.sparse.voxels import random_voxels
 from trellis2.errors import InvalidArgumentError
-from trellis2.models import SLatFlowModel, SparseStructureFlowModel, recorded_flow
+from trellis2.models import SLatFlowModel, SparseStructureFlowModel, flow, recorded_flow
 from trellis2.nn.rope import grid_coords
 from trellis2.sparse import SparseTensor, sparse_cat
 
@@ -49,6 +49,18 @@ def test_prepared_context_gives_the_same_numbers(sparse_model: SLatFlowModel) ->
     plain = sparse_model(x, t, cond)
     cache = sparse_model.prepare_cond(cond)
     assert torch.equal(sparse_model(x, t, cache).feats, plain.feats)
+
+
+@torch.no_grad()
+def test_a_context_that_is_not_stored_gives_the_same_numbers(
+    sparse_model: SLatFlowModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(flow, "SHORT_CONTEXT", 9)
+    x, t, cond = random_voxels([20, 15], 8), torch.tensor([1.0, 700.0]), torch.randn(2, 5, 20)
+    context = sparse_model.prepare_cond(cond, store=False)
+    assert context.blocks == ()
+    assert torch.equal(sparse_model(x, t, context).feats, sparse_model(x, t, cond).feats)
+    assert sparse_model.prepare_cond(cond[:1], store=False).blocks, "a short context is stored all the same"
 
 
 @torch.no_grad()
