@@ -84,7 +84,7 @@ class ServiceError(Exception):
             "status": self.status,
             "detail": self.detail,
             "request_id": request_id or self.request_id,
-            "errors": list(self.errors),
+            "errors": [dict(error) for error in self.errors],
         }
         if self.retry_after is not None:
             document["retry_after"] = self.retry_after

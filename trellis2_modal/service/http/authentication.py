@@ -12,6 +12,7 @@ from starlette.requests import Request
 
 from ...protocol.errors import RateLimitedError, UnauthenticatedError
 from ..auth import ApiKey, KeyRing
+from .context import context_of
 from .rate_limits import RateLimiter
 
 HEADER = APIKeyHeader(name="X-API-Key", scheme_name="ApiKey", auto_error=False)
@@ -52,7 +53,7 @@ class Guard:
                 f"{self._max_streams} of your requests wait for jobs already, the most at once", retry_after=5
             )
         self._streams[key.id] += 1
-        request.scope["at_end"].append(lambda: self._close_stream(key.id))
+        context_of(request).at_end.append(lambda: self._close_stream(key.id))
 
     def _close_stream(self, key_id: str) -> None:
         self._streams[key_id] -= 1
@@ -64,7 +65,7 @@ class Guard:
     ) -> ApiKey:
         """The caller's key; raises 401, 403, 429 or 503. `policy` None counts nothing yet."""
         key = await self._ring.authenticate(secret)
-        request.scope["key_id"] = key.id
+        context_of(request).key_id = key.id
         if scope is not None:
             key.require(scope)
         if policy is not None:
@@ -74,7 +75,7 @@ class Guard:
     def count(self, request: Request, key: ApiKey, policy: str) -> None:
         """Count a call; the reply carries what is left."""
         per_minute = self._per_minute.get(policy, key.requests_per_minute)
-        headers: dict[str, str] = request.scope["extra_headers"]
+        headers = context_of(request).reply_headers
         try:
             headers.update(self._limiter.hit(policy, key.id, per_minute).headers())
         except RateLimitedError:

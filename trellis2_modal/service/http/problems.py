@@ -22,6 +22,7 @@ from ...protocol.errors import (
     InvalidRequestError,
     ServiceError,
 )
+from .context import context_of
 
 logger = logging.getLogger(__name__)
 
@@ -43,10 +44,6 @@ def problem_response(error: ServiceError, request_id: str) -> Response:
         headers["WWW-Authenticate"] = 'ApiKey realm="trellis2", header="X-API-Key"'
     body = json.dumps(error.problem(request_id)).encode()
     return Response(body, error.status, headers, PROBLEM_MEDIA_TYPE)
-
-
-def request_id_of(request: Request) -> str:
-    return str(request.scope.get("request_id", ""))
 
 
 def invalid_request(error: ValidationError | RequestValidationError) -> InvalidRequestError:
@@ -82,13 +79,13 @@ def install(app: FastAPI) -> None:
     """
 
     async def service_error(request: Request, error: Any) -> Response:
-        return problem_response(error, request_id_of(request))
+        return problem_response(error, context_of(request).request_id)
 
     async def validation_error(request: Request, error: Any) -> Response:
-        return problem_response(invalid_request(error), request_id_of(request))
+        return problem_response(invalid_request(error), context_of(request).request_id)
 
     async def http_error(request: Request, error: Any) -> Response:
-        response = problem_response(_framework_error(error), request_id_of(request))
+        response = problem_response(_framework_error(error), context_of(request).request_id)
         for name, value in (error.headers or {}).items():
             response.headers[name] = value
         return response

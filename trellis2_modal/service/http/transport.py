@@ -20,6 +20,7 @@ from ...protocol.errors import (
     TooLargeError,
     UnavailableError,
 )
+from .context import RequestContext
 from .problems import problem_response
 
 logger = logging.getLogger("trellis2_modal.access")
@@ -62,14 +63,12 @@ class Transport:
             return
         start = time.perf_counter()
         request_id = _request_id(scope)
-        scope["request_id"] = request_id
-        extra: dict[str, str] = scope.setdefault("extra_headers", {})
         status = 0
 
         ceiling = self._ceiling(scope["method"], scope["path"])
         paced = _PacedBody(receive, ceiling, self._idle_timeout, self._min_rate, self._memory)
-        scope["body_used"] = paced.release
-        at_end: list[Callable[[], None]] = scope.setdefault("at_end", [])
+        context = RequestContext(request_id, paced.release)
+        context.attach(scope)
 
         def busy_ms() -> float:
             """Milliseconds since the request came, less those spent waiting for its body."""
@@ -86,7 +85,9 @@ class Transport:
                     headers.append((b"connection", b"close"))  # the rest of the body is not wanted
                 headers.append((b"x-request-id", request_id.encode()))
                 headers.append((b"server-timing", f"gateway;dur={busy_ms():.2f}".encode()))
-                headers += [(name.lower().encode(), value.encode()) for name, value in extra.items()]
+                headers += [
+                    (name.lower().encode(), value.encode()) for name, value in context.reply_headers.items()
+                ]
                 message = {**message, "headers": headers}
             await send(message)
 
@@ -114,24 +115,24 @@ class Transport:
                 await fail(InternalError("the failure was logged under this request_id"))
         finally:
             paced.release()
-            for release in at_end:
+            for release in context.at_end:
                 release()
-            self._record(scope, status, time.perf_counter() - start)
+            self._record(scope, context, status, time.perf_counter() - start)
 
-    def _record(self, scope: Scope, status: int, seconds: float) -> None:
+    def _record(self, scope: Scope, context: RequestContext, status: int, seconds: float) -> None:
         """Count the request and log a line, by route so that neither grows with the ids in the paths."""
         route = getattr(scope.get("route"), "path", "unmatched")
         self._observe(scope["method"], route, status, seconds)
         level = logging.DEBUG if route in QUIET_ROUTES else logging.INFO
         if logger.isEnabledFor(level):
             details = {
-                "request_id": scope["request_id"],
+                "request_id": context.request_id,
                 "method": scope["method"],
                 "path": route,
                 "status": status,
                 "seconds": round(seconds, 4),
-                "key": scope.get("key_id", ""),
-                "job": scope.get("job_id") or scope.get("path_params", {}).get("job_id", ""),
+                "key": context.key_id,
+                "job": context.job_id or scope.get("path_params", {}).get("job_id", ""),
             }
             logger.log(level, "%s %s %d", scope["method"], route, status, extra=details)
 

@@ -33,6 +33,7 @@ from ...auth import ApiKey
 from ...config import Settings
 from ...streaming import event_stream, whole_file
 from ..authentication import WORK, Guard, caller
+from ..context import context_of
 from ..encoding import encode_base64
 from ..request_parsing import Work, extract_work, generate_work, read_json
 from . import documents
@@ -137,8 +138,9 @@ async def submit(request: Request, key: ApiKey, work: Work) -> JobStatus:
             gpu_seconds=key.gpu_seconds_per_day,
         )
     )
-    request.scope["body_used"]()
-    request.scope["job_id"] = job.id  # for the log
+    context = context_of(request)
+    context.release_body()
+    context.job_id = job.id
     return job
 
 
@@ -175,7 +177,7 @@ async def reply(request: Request, key: ApiKey, job: JobStatus, answer: Answer) -
     preferences = [part.strip().lower() for part in request.headers.get("prefer", "").split(",")]
     if "respond-async" in preferences:
         return accepted(request, job, preferred=True)
-    request_id = str(request.scope["request_id"])
+    request_id = context_of(request).request_id
     guard: Guard = request.app.state.guard
     guard.open_stream(request, key)
     if answer == "stream":
