@@ -25,6 +25,7 @@ PRESETS: dict[PresetName, Preset] = {
             "decimation_target": 50_000,
             "texture_size": 1_024,
             "texture_format": "jpeg",
+            "quantize": True,
             "remesh": False,
             "normal_map": True,
         },

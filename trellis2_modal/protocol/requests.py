@@ -20,6 +20,7 @@ PREFERRED_PIPELINE_TYPES: tuple[PipelineType, ...] = ("1024_cascade", "1024", "5
 Preview = Literal["none", "video", "frames"]
 AlphaMode = Literal["auto", "opaque", "mask", "blend"]
 TextureFormat = Literal["jpeg", "png", "webp"]
+Compression = Literal["none", "meshopt", "draco"]
 AssetFormat = Literal["glb", "usdz", "obj", "stl", "3mf", "ply"]
 Pivot = Literal["origin", "base", "center"]
 Subjects = Literal["auto", "largest", "all"]
@@ -267,6 +268,18 @@ class ExtractSettings(Strict):
         "jpeg",
         title="Texture format",
         description="jpeg and png open everywhere, png without loss; webp is smallest, where it is read.",
+        json_schema_extra={"group": "Material"},
+    )
+    compress: Compression = Field(
+        "none",
+        title="Compression",
+        description="Of a glb's geometry: draco is smallest, meshopt fast to decode; viewers must know it.",
+        json_schema_extra={"group": "Material"},
+    )
+    quantize: bool = Field(
+        False,
+        title="Compact geometry",
+        description="Store a glb's arrays in 16 and 8 bits; web viewers, engines and Blender read it.",
         json_schema_extra={"group": "Material"},
     )
     normal_map: bool = Field(

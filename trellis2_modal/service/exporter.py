@@ -67,7 +67,7 @@ class RealStudio:
         """The exported file and the mesh report."""
         from o_voxel.postprocess import GlbAsset, check_file_type, to_glb
 
-        check_file_type(settings.format)  # before the work, not after it
+        check_file_type(settings.format, settings.compress)  # before the work, not after it
         asset = to_glb(
             mesh.vertices,
             mesh.faces,

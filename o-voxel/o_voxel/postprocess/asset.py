@@ -19,6 +19,7 @@ from .export_glb import Level, write_glb
 from .export_obj import obj_files, zipped
 from .export_plain import write_ply, write_stl
 from .export_usdz import check_usdz, write_usdz
+from .gltf_mesh import check_compression
 from .material import Material, check_texture_format
 from .placement import Placement, check_placement, to_z_up
 from .report import MeshReport
@@ -95,6 +96,8 @@ class GlbAsset:
         size_m: float | None = None,
         pivot: str = "origin",
         collision: bool = False,
+        compress: str = "none",
+        quantize: bool = False,
     ) -> bytes:
         """The asset as bytes of a `file_type` (else the path's suffix, else glb), written to `path` if given.
 
@@ -105,10 +108,11 @@ class GlbAsset:
         stl and 3mf, in metres where the format has a unit; `pivot` what lies at their origin: origin (the
         decoder's), base (the middle of the underside) or center. `collision` adds a convex hull to a glb.
         `texture_format` overrides the asset's; `extension_webp` is the reference's name for webp (True) or
-        png (False). The report's `bytes` and `size` get what was written. Raises ArgumentError.
+        png (False); `compress` (none, meshopt, draco) and `quantize` make a glb smaller, for readers that
+        know the extensions. The report's `bytes` and `size` get what was written. Raises ArgumentError.
         """
         kind = (file_type or (Path(path).suffix if path is not None else "glb")).lower().lstrip(".")
-        check_file_type(kind)
+        check_file_type(kind, compress)
         check_placement(size_mm, pivot)
         place = Placement(self.vertices, *((size_mm, "base") if kind in PRINTED else (size_m, pivot)))
         vertices = place(self.vertices)
@@ -121,7 +125,7 @@ class GlbAsset:
             return self._export_obj(vertices, path, kind, pictures)
         arrays = (vertices, self.faces, self.normals, self.uvs)
         if kind == "glb":
-            data = self._glb(place, pictures, collision)
+            data = self._glb(place, pictures, collision, compress, quantize)
         elif kind == "usdz":
             data = write_usdz(*arrays, self.see_through, self.material, pictures)
         else:
@@ -131,12 +135,15 @@ class GlbAsset:
         self.report.bytes[kind] = len(data)
         return data
 
-    def _glb(self, place: Placement, pictures: str, collision: bool) -> bytes:
+    def _glb(
+        self, place: Placement, pictures: str, collision: bool, compress: str, quantize: bool
+    ) -> bytes:
         levels = [
             Level(place(a.vertices), a.faces, a.normals, a.uvs, a.tangents, a.see_through, a.material)
             for a in (self, *self.lower)
         ]
-        return write_glb(levels, pictures, convex_hull(levels[0].vertices) if collision else None)
+        hull = convex_hull(levels[0].vertices) if collision else None
+        return write_glb(levels, pictures, hull, compress, quantize)
 
     def _welded(self, kind: str, vertices: np.ndarray) -> bytes:
         """stl, 3mf or ply: the welded shape of vertices [V, 3], z up."""
@@ -181,8 +188,9 @@ class GlbAsset:
         return colours
 
 
-def check_file_type(kind: str) -> None:
-    """Raises ArgumentError for a type that is unknown, or needs a package that is not installed."""
+def check_file_type(kind: str, compress: str = "none") -> None:
+    """Raises ArgumentError for what is unknown, or needs a package that is not installed."""
+    check_compression(compress)
     if kind not in FILE_TYPES:
         raise ArgumentError(f"cannot export {kind!r}: one of {', '.join(FILE_TYPES)}")
     if kind == "usdz":

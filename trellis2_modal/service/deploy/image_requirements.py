@@ -36,6 +36,7 @@ GATEWAY_PACKAGES = (
 )
 MODEL_PACKAGES = (
     *PROTOCOL_PACKAGES,
+    "DracoPy==2.2.0",
     "fast_simplification==0.2.0",
     "huggingface_hub==2.4.0",
     "imageio-ffmpeg==0.8.1",
