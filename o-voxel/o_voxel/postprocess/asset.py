@@ -135,9 +135,7 @@ class GlbAsset:
         self.report.bytes[kind] = len(data)
         return data
 
-    def _glb(
-        self, place: Placement, pictures: str, collision: bool, compress: str, quantize: bool
-    ) -> bytes:
+    def _glb(self, place: Placement, pictures: str, collision: bool, compress: str, quantize: bool) -> bytes:
         levels = [
             Level(place(a.vertices), a.faces, a.normals, a.uvs, a.tangents, a.see_through, a.material)
             for a in (self, *self.lower)

@@ -58,7 +58,11 @@ class Binary:
         return len(self.views) - 1
 
     def meshopt_view(self, data: bytes, mode: str, count: int, stride: int, target: int) -> int:
-        packed = {"buffer": 0, "byteOffset": self._append(data), "byteLength": len(data)}
+        packed: dict[str, Any] = {
+            "buffer": 0,
+            "byteOffset": self._append(data),
+            "byteLength": len(data),
+        }
         packed |= {"byteStride": stride, "mode": mode, "count": count}
         size = count * stride
         entry = {"buffer": 1, "byteOffset": self.decompressed, "byteLength": size, "target": target}
