@@ -112,7 +112,7 @@ def proj_grid(path: Path) -> list[Comparison]:
 
         def features(patches: torch.Tensor, coords: torch.Tensor) -> torch.Tensor:
             view = PixelView(camera, int(size), patches, {})  # noqa: B023
-            return token_features([view], coords, grid, (), scale)  # noqa: B023
+            return token_features([view], 1, coords, grid, (), scale)  # noqa: B023
 
         dense, rows = grid_coords(grid), g.tensor(f"in/coords{i}")[:, 1:]
         results += g.compare(f"out/lr{i}", features(low, dense), TOLERANCE)
@@ -152,7 +152,7 @@ def conditioning(path: Path) -> list[Comparison]:
         tokens, patches = split_tokens(normalize_tokens(g.tensor(f"in/hidden{i}")))
         view = make_view(camera, patches, g.tensor(f"in/image{i}"), sides, model)
         results += g.compare(f"out/global{i}", tokens, TOLERANCE)
-        features = token_features([view], grid_coords(grid), grid, sides, scale)
+        features = token_features([view], 1, grid_coords(grid), grid, sides, scale)
         results += g.compare(f"out/proj{i}", features, TOLERANCE)
     return results
 
@@ -181,7 +181,7 @@ def multiview(path: Path) -> list[Comparison]:
         results += g.compare(
             f"out/global{i}", torch.stack([tokens for tokens, _ in split]).mean(0), TOLERANCE
         )
-        features = token_features(views, grid_coords(grid), grid, sides, scale)
+        features = token_features(views, len(views), grid_coords(grid), grid, sides, scale)
         results += g.compare(f"out/proj{i}", features, TOLERANCE)
     return results
 

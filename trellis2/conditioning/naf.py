@@ -183,11 +183,13 @@ def load_naf(path: Path) -> NAF:
             tensors = load_file(path)
         else:
             tensors = torch.load(path, map_location="cpu", weights_only=True)
-        model = NAF()
+        dim = 2 * len(tensors["image_encoder.encoder.0.bias"])
+        model = NAF(dim, dim // (4 * len(tensors["image_encoder.rope.periods"])))
         model.load_state_dict(tensors)
     except (
         OSError,
         EOFError,
+        KeyError,
         ValueError,
         TypeError,
         AttributeError,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -65,7 +65,8 @@ def upsampled_at(view: PixelView, side: int, pixels: torch.Tensor) -> torch.Tens
 
 
 def token_features(
-    views: Sequence[PixelView],
+    views: Iterable[PixelView],
+    count: int,
     coords: torch.Tensor,
     resolution: int,
     sides: Sequence[int] = (),
@@ -74,24 +75,26 @@ def token_features(
 ) -> torch.Tensor:
     """What the tokens `coords [N, 3]` of a `resolution`^3 grid see: `[N, C * (1 + len(sides))]` in `dtype`.
 
-    First the patch map, then the maps upsampled to each of `sides`, all averaged over the views with equal
-    weights. Summed in float32, `TOKENS_AT_ONCE` tokens and one view at a time, so that memory grows with
-    neither.
+    First the patch map, then the maps upsampled to each of `sides`, all averaged over the `count` views with
+    equal weights. Each view is asked for once and summed in float32, so that memory does not grow with their
+    number.
     """
-    if not views:
-        raise InvalidArgumentError("token features need at least one view")
-    width = views[0].patches.shape[-1]
-    out = coords.new_empty(len(coords), width * (1 + len(sides)), dtype=dtype)
-    for start in range(0, len(coords), TOKENS_AT_ONCE):
-        points = token_points(coords[start : start + TOKENS_AT_ONCE], resolution, mesh_scale)
-        total = torch.zeros(len(points), out.shape[1], device=points.device)
-        for view in views:
+    total: torch.Tensor | None = None
+    for view in views:
+        width = view.patches.shape[-1]
+        if total is None:
+            summed = dtype if count == 1 else torch.float32
+            total = coords.new_zeros(len(coords), width * (1 + len(sides)), dtype=summed)
+        for start in range(0, len(coords), TOKENS_AT_ONCE):
+            rows = slice(start, start + TOKENS_AT_ONCE)
+            points = token_points(coords[rows], resolution, mesh_scale)
             pixels, _ = project(points, view.camera, view.size)
-            total[:, :width] += sample_map(view.patches, pixels, view.size)
+            total[rows, :width] += sample_map(view.patches, pixels, view.size)
             for i, side in enumerate(sides, start=1):
-                total[:, i * width : (i + 1) * width] += upsampled_at(view, side, pixels)
-        out[start : start + len(points)] = total / len(views)
-    return out
+                total[rows, i * width : (i + 1) * width] += upsampled_at(view, side, pixels)
+    if total is None:
+        raise InvalidArgumentError("token features need at least one view")
+    return total if count == 1 else total.div_(count).to(dtype)
 
 
 def make_view(

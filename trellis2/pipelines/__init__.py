@@ -10,12 +10,16 @@ from __future__ import annotations
 from typing import Any
 
 from .config import read_pipeline_config
+from .family import FAMILIES
 from .image_to_3d import Trellis2ImageTo3DPipeline
 from .texturing import Trellis2TexturingPipeline
 
 __all__ = ["Trellis2ImageTo3DPipeline", "Trellis2TexturingPipeline", "from_pretrained"]
 
-_PIPELINES = {cls.__name__: cls for cls in (Trellis2ImageTo3DPipeline, Trellis2TexturingPipeline)}
+_PIPELINES: dict[str, type[Trellis2ImageTo3DPipeline | Trellis2TexturingPipeline]] = {
+    **dict.fromkeys(FAMILIES, Trellis2ImageTo3DPipeline),
+    "Trellis2TexturingPipeline": Trellis2TexturingPipeline,
+}
 
 
 def from_pretrained(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
@@ -40,6 +40,7 @@ class LatentPipeline:
     """
 
     cpu_dtype: torch.dtype | None = torch.float32
+    margin = 1.0  # side of the picture's crop in sides of the subject's box
 
     def __init__(
         self,
@@ -160,17 +161,28 @@ class LatentPipeline:
     ) -> Image.Image:
         """The subject on black, cropped square, as RGB; see `trellis2.conditioning.preprocess_image`."""
         image = load_image(input)
+        chosen = self.chosen_subjects(image, subjects)
+        return preprocess_image(image, self._remover, self.margin, chosen, notice)
+
+    def chosen_subjects(self, image: Image.Image, subjects: Subjects) -> Subjects:
+        """Which subjects "auto" keeps of a picture whose matte the remover makes: as the remover says."""
+        if self.rembg_model is None or subjects != "auto" or has_matte(image):
+            return subjects
+        chosen: Subjects = getattr(self.rembg_model, "subjects", "all")
+        return chosen
+
+    @property
+    def _remover(self) -> Callable[[Image.Image], Image.Image] | None:
+        """The background remover, on the device while it is at work."""
         if self.rembg_model is None:
-            return preprocess_image(image, subjects=subjects, notice=notice)
-        if subjects == "auto" and not has_matte(image):
-            subjects = getattr(self.rembg_model, "subjects", "all")
+            return None
 
         def remove(picture: Image.Image) -> Image.Image:
             with self._in_use(self.rembg_model) as remover:
                 matted: Image.Image = remover(picture)
             return matted
 
-        return preprocess_image(image, remove, subjects=subjects, notice=notice)
+        return remove
 
     @torch.no_grad()
     def get_cond(self, image: torch.Tensor | list[Image.Image], resolution: int) -> Condition:

@@ -9,6 +9,8 @@ from typing import Any, Protocol
 import torch
 
 from ..errors import InvalidArgumentError
+from ..nn.tokens import PixelTokens
+from ..samplers.guidance import SeveralViews
 
 PICTURE_SIZES = (512, 1024)
 
@@ -31,7 +33,9 @@ class Condition:
         return Condition(self.cond.to(device), self.neg_cond.to(device))
 
 
-def _repeated(tokens: torch.Tensor, samples: int) -> torch.Tensor:
+def _repeated(tokens: Any, samples: int) -> Any:
+    if isinstance(tokens, (PixelTokens, SeveralViews)):
+        return tokens.repeated(samples)
     if tokens.shape[0] not in (1, samples):
         raise InvalidArgumentError(f"the condition holds {tokens.shape[0]} items for {samples} samples")
     return tokens if tokens.shape[0] == samples else tokens.expand(samples, -1, -1)

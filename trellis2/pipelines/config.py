@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from ..conditioning.registry import (
+    IMAGE_ENCODERS,
     BackgroundRemover,
     ImageEncoder,
     build_background_remover,
@@ -103,6 +104,37 @@ def load_parts(
             parts.rembg_model = build_background_remover(args["rembg_model"], path, rembg_model)
         parts.models = {name: load.result() for name, load in loads.items()}
     return parts
+
+
+DINOV3 = {
+    "name": "DinoV3FeatureExtractor",
+    "args": {"model_name": "facebook/dinov3-vitl16-pretrain-lvd1689m"},
+}
+
+
+def with_known_encoder(args: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments of a pixel-aligned pipeline with DINOv3 where they name an encoder of the published
+    program, which itself pays no attention to this entry.
+    """
+    named = (args.get("image_cond_model") or {}).get("name")
+    return {**args} if named in IMAGE_ENCODERS else {**args, "image_cond_model": DINOV3}
+
+
+UPSAMPLER_FILES = ("naf_release.safetensors", "naf_release.pth")
+
+
+def find_upsampler(path: str | Path, given: str | Path | None) -> Path:
+    """The file with NAF's weights: as given, else in the pipeline's folder. Raises `CheckpointError`."""
+    if given is not None:
+        return Path(given)
+    places = [folder / name for folder in (Path(path), Path(path) / "ckpts") for name in UPSAMPLER_FILES]
+    found = next((place for place in places if place.is_file()), None)
+    if found is None:
+        raise CheckpointError(
+            f"pixel-aligned weights need NAF's, and {path} holds no {' or '.join(UPSAMPLER_FILES)}: download "
+            "naf_release.pth from the releases of github.com/valeoai/NAF and name it as feature_upsampler"
+        )
+    return found
 
 
 def load_one(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,21 +11,28 @@ from typing import Any
 import torch
 
 from ..conditioning.images import ImageSource, load_image
-from ..conditioning.matting import OnNotice, Subjects, ignore
+from ..conditioning.matting import Notice, OnNotice, Subjects, ignore
+from ..conditioning.naf import NAF, load_naf
+from ..conditioning.preprocess import with_matte
 from ..conditioning.registry import BackgroundRemover, ImageEncoder
 from ..errors import InvalidArgumentError, UnsupportedPipelineError
 from ..models.base import Model
+from ..nn.precision import as_dtype
 from ..progress import CancelCallback, Monitor, ProgressCallback
 from ..representations import Mesh, MeshWithVoxel
 from ..samplers.acceleration import Passes, check_quality
 from ..samplers.flow import require_finite
+from ..samplers.guidance import SeveralViews
 from ..sparse import SparseTensor
 from .base import LatentPipeline
-from .conditioner import Conditioner
-from .config import load_parts, read_pipeline_config
-from .latents import cascade_coords, occupied_coords
+from .conditioner import Condition, Conditioner, ImageConditioner
+from .config import find_upsampler, load_parts, read_pipeline_config, with_known_encoder
+from .family import FAMILIES, Family
+from .latents import cascade_coords, occupied_coords, world_from_camera_frame
 from .memory import MemoryProbe, fitting_tokens, free_memory
+from .pixel_conditioner import PIXEL_STAGES, EncodedPicture, PixelConditioner, PixelStage
 from .stages import STAGES, LatentStage, SamplingRun, Settings, stages_from_config
+from .views import CameraSpec, View, check_count, check_plain, several_views, single_view, view_warning
 
 log = logging.getLogger(__name__)
 
@@ -90,9 +97,15 @@ class Trellis2ImageTo3DPipeline(LatentPipeline):
         rembg_model: BackgroundRemover | None = None,
         low_vram: bool = True,
         default_pipeline_type: str = DEFAULT_PIPELINE_TYPE,
+        family: Family | None = None,
+        feature_upsampler: NAF | None = None,
     ) -> None:
         super().__init__(models, stages, image_cond_model, rembg_model, low_vram)
         self.default_pipeline_type = default_pipeline_type
+        self.family = family or Family()
+        self.margin = self.family.margin
+        self.feature_upsampler = feature_upsampler
+        self.half_turn = False  # whether pixel-aligned results show their back, as published
 
     @classmethod
     def from_pretrained(
@@ -107,15 +120,21 @@ class Trellis2ImageTo3DPipeline(LatentPipeline):
         model_paths: Mapping[str, str] | None = None,
         image_cond_model: str | None = None,
         rembg_model: str | None = None,
+        feature_upsampler: str | Path | None = None,
     ) -> Trellis2ImageTo3DPipeline:
         """Load from a folder or a hub repository in the published layout.
 
         `skip` leaves parts out by name (a model, `image_cond_model`, `rembg_model`). `model_paths`,
         `image_cond_model` and `rembg_model` name other copies of the same weights than the config does.
         `low_vram` None keeps the config's choice (true when it has none); without it weights go straight
-        to `device`. Raises `CheckpointError`.
+        to `device`. Pixel-aligned weights also need `feature_upsampler`, a file with NAF's weights; None
+        looks for `naf_release.pth` or `.safetensors` in the folder and its `ckpts`. Raises `CheckpointError`.
         """
-        args = read_pipeline_config(path, config_file, revision).args
+        config = read_pipeline_config(path, config_file, revision)
+        args, family = config.args, FAMILIES.get(config.name, Family())
+        upsampler: Path | None = None
+        if family.pixel_aligned:
+            args, upsampler = with_known_encoder(args), find_upsampler(path, feature_upsampler)
         low_vram = args.get("low_vram", True) if low_vram is None else low_vram
         parts = load_parts(
             path,
@@ -135,6 +154,8 @@ class Trellis2ImageTo3DPipeline(LatentPipeline):
             parts.rembg_model,
             low_vram,
             args.get("default_pipeline_type", DEFAULT_PIPELINE_TYPE),
+            family,
+            None if upsampler is None else load_naf(upsampler),
         )
         pipeline._pretrained_args = args
         return pipeline.to(device)
@@ -142,7 +163,12 @@ class Trellis2ImageTo3DPipeline(LatentPipeline):
     @property
     def available_pipeline_types(self) -> list[str]:
         """The pipeline types whose models are all loaded."""
-        return [name for name, kind in PIPELINE_TYPES.items() if self._missing(kind) == []]
+        offered = self.family.pipeline_types
+        return [
+            name
+            for name, kind in PIPELINE_TYPES.items()
+            if (offered is None or name in offered) and not self._missing(kind)
+        ]
 
     def _missing(self, kind: PipelineType) -> list[str]:
         return [name for name in kind.models if name not in self.models]
@@ -154,6 +180,10 @@ class Trellis2ImageTo3DPipeline(LatentPipeline):
             raise UnsupportedPipelineError(
                 f"unknown pipeline type {name!r}; known: {', '.join(PIPELINE_TYPES)}; "
                 f"available here: {available}"
+            )
+        if self.family.pipeline_types is not None and name not in self.family.pipeline_types:
+            raise UnsupportedPipelineError(
+                f"there are no pixel-aligned weights for pipeline type {name!r}; available here: {available}"
             )
         missing = self._missing(PIPELINE_TYPES[name])
         if missing:
@@ -179,6 +209,9 @@ class Trellis2ImageTo3DPipeline(LatentPipeline):
             for name, settings in zip(STAGES, asked, strict=True)
         }
 
+    pixel_stages: Mapping[str, PixelStage] = PIXEL_STAGES
+    """Which pictures and maps the stages of pixel-aligned weights read."""
+
     memory_probe: MemoryProbe = staticmethod(free_memory)
     """Bytes free on a device, None where they set no limit; asked before the fine pass of a cascade."""
 
@@ -188,7 +221,7 @@ class Trellis2ImageTo3DPipeline(LatentPipeline):
     @torch.no_grad()
     def run(
         self,
-        image: ImageSource,
+        image: ImageSource | Sequence[ImageSource],
         num_samples: int = 1,
         seed: int = 42,
         sparse_structure_sampler_params: Mapping[str, Any] | None = None,
@@ -201,6 +234,9 @@ class Trellis2ImageTo3DPipeline(LatentPipeline):
         *,
         quality: str = "exact",
         passes: dict[str, Passes] | None = None,
+        cameras: Sequence[CameraSpec] | None = None,
+        fov: float | None = None,
+        view_mode: str = "cycle",
         progress: ProgressCallback | None = None,
         cancel: CancelCallback | None = None,
         subjects: Subjects = "auto",
@@ -208,13 +244,18 @@ class Trellis2ImageTo3DPipeline(LatentPipeline):
     ) -> list[MeshWithVoxel] | tuple[list[MeshWithVoxel], Latents]:
         """`num_samples` assets from a picture; with `return_latent` also (shape_slat, tex_slat, resolution).
 
-        `image`: PIL, encoded bytes, a path or a file. The sampler parameters override the config's, key by
-        key. A seed gives the same result every time on one machine; noise is drawn on the CPU whatever the
-        device. `quality` "fast" does without the network at a third of the steps, see
-        `trellis2.samplers.acceleration`; `passes`, by stage, is filled with what was computed. `progress`
-        gets a `Progress` at each step, `cancel` is asked between steps and stages.
+        `image`: PIL, encoded bytes, a path or a file; or a list of up to 8 such, views of one object. The
+        sampler parameters override the config's, key by key. A seed gives the same result every time on one
+        machine; noise is drawn on the CPU whatever the device. `quality` "fast" does without the network at a
+        third of the steps, see `trellis2.samplers.acceleration`; `passes`, by stage, is filled with what was
+        computed. `progress` gets a `Progress` at each step, `cancel` is asked between steps and stages.
         Of several objects `subjects` keeps "all" or the "largest" ("auto": the largest where the background
         remover is a simple one); `notice` is told what a person should know of the picture.
+
+        Pixel-aligned weights read `cameras` (one a view: "front", "left", "back", "right", or camera-to-world
+        matrices with Z up; a single picture needs none) and `fov`, the width of the view in degrees: 49.13 by
+        default for one picture and for matrices, 20 for named views; smaller is a longer lens from further
+        away. Other weights use several views by `view_mode`, "cycle" or "average", which is approximate.
 
         Raises `UnsupportedPipelineError`, `InvalidArgumentError`, `InvalidImageError`, `EmptyStructureError`,
         `NumericalError`, `Cancelled`.
@@ -231,13 +272,17 @@ class Trellis2ImageTo3DPipeline(LatentPipeline):
         monitor, counted = Monitor(progress, cancel), {} if passes is None else passes
         run = SamplingRun(torch.Generator().manual_seed(seed), settings, monitor, quality, counted)
 
+        images: list[Any] = list(image) if isinstance(image, (list, tuple)) else [image]
         with self._stage("image", monitor):
-            picture = (
-                self.preprocess_image(image, subjects, notice) if preprocess_image else load_image(image)
-            )
+            views = self.prepare_views(images, cameras, fov, preprocess_image, subjects, notice)
+        warning = view_warning(len(views), self.family.views, self.family.pixel_aligned)
+        if warning is not None:
+            log.warning(warning, extra={"stage": "condition", "views": len(views)})
+            notice(Notice("views", warning))
+            monitor.report("condition", 0, 1, warning)
         with self._stage("condition", monitor):
-            sizes = sorted({LOW_RESOLUTION, kind.flow_resolution})
-            conditioner = self.conditioner(picture, tuple(sizes))
+            sizes = tuple(sorted({LOW_RESOLUTION, kind.flow_resolution}))
+            conditioner = self.view_conditioner(views, sizes, view_mode)
         coords = self.sample_sparse_structure(conditioner, kind.structure_resolution, num_samples, run)
         shape_flow = self.models[f"shape_slat_flow_model_{kind.flow_resolution}"]
         if kind.cascade:
@@ -254,6 +299,69 @@ class Trellis2ImageTo3DPipeline(LatentPipeline):
             torch.cuda.empty_cache()
         assets = self.decode_latent(shape_slat, tex_slat, resolution, monitor=monitor)
         return (assets, (shape_slat, tex_slat, resolution)) if return_latent else assets
+
+    # ---- the pictures
+    # ------------------------------------------------------------------------------------------
+
+    def prepare_views(
+        self,
+        images: Sequence[ImageSource],
+        cameras: Sequence[CameraSpec] | None = None,
+        fov: float | None = None,
+        preprocess: bool = True,
+        subjects: Subjects = "auto",
+        notice: OnNotice = ignore,
+    ) -> list[View]:
+        """Matted and cropped pictures with their cameras, the main view first; arguments as for `run`.
+
+        Without `preprocess` pictures are taken as they are, with the matte that they have.
+        """
+        if not self.family.pixel_aligned:
+            check_plain(len(images), cameras, fov)
+        if not self.family.pixel_aligned or (len(images) == 1 and cameras is None):
+            cropped = [
+                self.preprocess_image(i, subjects, notice) if preprocess else load_image(i) for i in images
+            ]
+            return [single_view(c, fov) if self.family.pixel_aligned else View(c) for c in cropped]
+        check_count(len(images))
+        loaded = [load_image(i) for i in images]
+        matted = [
+            with_matte(i, self._remover, self.chosen_subjects(i, subjects), notice)
+            if preprocess
+            else i.convert("RGBA")
+            for i in loaded
+        ]
+        return several_views(matted, cameras, fov)
+
+    @torch.no_grad()
+    def view_conditioner(
+        self, views: Sequence[View], sizes: tuple[int, ...], view_mode: str = "cycle"
+    ) -> Conditioner:
+        """What gives the stages of a run their conditions, from `prepare_views`."""
+        if not self.family.pixel_aligned:
+            if len(views) == 1:
+                return self.conditioner(views[0].picture, sizes)
+            each = {size: [self.get_cond([v.picture], size) for v in views] for size in sizes}
+            return ImageConditioner(
+                {
+                    size: Condition(SeveralViews(tuple(c.cond for c in conds), view_mode), conds[0].neg_cond)
+                    for size, conds in each.items()
+                }
+            )
+        structure: Any = self._model("sparse_structure_flow_model")
+        pictures: dict[int, list[EncodedPicture]] = {}
+        for size in sorted({stage.picture for stage in self.pixel_stages.values()}):
+            tensors = [view.tensor(size).to(self.device) for view in views]
+            pictures[size] = [EncodedPicture(x, self.get_cond(x[None], size).cond[0]) for x in tensors]
+        on_cpu = self.device.type == "cpu" and self.cpu_dtype is not None
+        return PixelConditioner(
+            pictures,
+            [view.camera for view in views if view.camera is not None],
+            structure.resolution,
+            None if self.feature_upsampler is None else self.feature_upsampler.to(self.device),
+            self.cpu_dtype if on_cpu and self.cpu_dtype else as_dtype(structure.config.dtype),
+            self.pixel_stages,
+        )
 
     # ---- the stages
     # ---------------------------------------------------------------------------------------------
@@ -318,7 +426,8 @@ class Trellis2ImageTo3DPipeline(LatentPipeline):
         with self._in_use(self._model("shape_slat_decoder")) as decoder:
             hr_coords = decoder.upsample(slat, upsample_times=UPSAMPLE_TIMES)
         limit = fitting_tokens(max_num_tokens, self.memory_probe(self.device), self.low_vram)
-        fine, final = cascade_coords(hr_coords, LOW_RESOLUTION, resolution, limit)
+        shrink = self.family.shrinks_cascade
+        fine, final = cascade_coords(hr_coords, LOW_RESOLUTION, resolution, limit, shrink)
         if final != resolution:
             reason = "the limit is" if limit == max_num_tokens else "free memory allows"
             message = f"resolution reduced from {resolution} to {final}: {reason} {limit} tokens"
@@ -370,9 +479,14 @@ class Trellis2ImageTo3DPipeline(LatentPipeline):
     def _asset(self, mesh: Mesh, voxels: SparseTensor, resolution: int) -> MeshWithVoxel:
         """One sample's mesh, holes filled, with its voxels."""
         mesh.fill_holes()
-        coords = voxels.coords[:, 1:]
+        vertices, coords = mesh.vertices, voxels.coords[:, 1:]
+        if self.family.camera_frame:
+            vertices = world_from_camera_frame(vertices, self.half_turn)
+            # Of cells, by their centres in halves of a cell from the middle of the grid.
+            centres = world_from_camera_frame(2 * coords + 1 - resolution, self.half_turn)
+            coords = (centres - 1 + resolution) // 2
         return MeshWithVoxel(
-            mesh.vertices,
+            vertices,
             mesh.faces,
             origin=[-0.5, -0.5, -0.5],
             voxel_size=1 / resolution,

@@ -8,7 +8,7 @@ unconditional] beats two.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -67,6 +67,13 @@ class SeveralViews:
             raise InvalidArgumentError(f"view mode {self.mode!r} is none of {', '.join(VIEW_MODES)}")
         if not self.conds:
             raise InvalidArgumentError("several views need at least one condition")
+
+    def repeated(self, samples: int) -> SeveralViews:
+        """Image tokens of batch 1 for `samples` items."""
+        return replace(self, conds=tuple(c.expand(samples, -1, -1) for c in self.conds))
+
+    def to(self, device: torch.device | str) -> SeveralViews:
+        return replace(self, conds=tuple(c.to(device) for c in self.conds))
 
     def of_step(self, step: int) -> range:
         """Which views a step sees."""

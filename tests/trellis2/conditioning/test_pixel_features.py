@@ -29,10 +29,10 @@ def test_chunks_change_nothing(upsampler: NAF, monkeypatch: pytest.MonkeyPatch) 
         for name in ("front", "left")
     ]
     coords = grid_coords(5)
-    whole = token_features(views, coords, 5, [36])
+    whole = token_features(views, len(views), coords, 5, [36])
     monkeypatch.setattr(pixel_features, "TOKENS_AT_ONCE", 7)
     monkeypatch.setattr(naf_module, "SCORES_AT_ONCE", 1)
-    torch.testing.assert_close(token_features(views, coords, 5, [36]), whole)
+    torch.testing.assert_close(token_features(views, len(views), coords, 5, [36]), whole)
 
 
 def test_views_are_averaged(upsampler: NAF) -> None:
@@ -41,15 +41,15 @@ def test_views_are_averaged(upsampler: NAF) -> None:
         for name in ("front", "back")
     )
     coords = grid_coords(4)
-    mean = (token_features([a], coords, 4, [36]) + token_features([b], coords, 4, [36])) / 2
-    torch.testing.assert_close(token_features([a, b], coords, 4, [36]), mean)
+    mean = (token_features([a], 1, coords, 4, [36]) + token_features([b], 1, coords, 4, [36])) / 2
+    torch.testing.assert_close(token_features([a, b], 2, coords, 4, [36]), mean)
 
 
 def test_the_torsos_dtype_is_rounded_to_once() -> None:
     view = make_view(front_camera(), torch.randn(8, 8, 4), torch.zeros(3, 32, 32))
     coords = grid_coords(4)
-    exact = token_features([view], coords, 4)
-    assert torch.equal(token_features([view], coords, 4, dtype=torch.bfloat16), exact.bfloat16())
+    exact = token_features([view], 1, coords, 4)
+    assert torch.equal(token_features([view], 1, coords, 4, dtype=torch.bfloat16), exact.bfloat16())
 
 
 def test_points_at_the_camera_itself_read_something_finite() -> None:

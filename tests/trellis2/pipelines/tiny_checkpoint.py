@@ -7,12 +7,15 @@ leave a few at each level: every stage is non-empty and fast.
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file, save_file
 from torch import nn
 
+from trellis2.conditioning.naf import NAF
 from trellis2.models import model_class, save_pretrained
 
 LATENT, COND, WIDTH = 8, 24, 16
@@ -114,7 +117,49 @@ def random_model(name: str, args: dict[str, Any], seed: int) -> Any:
     return model
 
 
-def write_dinov3(folder: Path) -> None:
+def write_pixel_aligned(plain: Path, root: Path) -> Path:
+    """The same folder as pixel-aligned weights: flows with features, stored in float32, and NAF.
+
+    `pipeline.json` is the single-view one, `pipeline_mv.json` the multi-view one.
+    """
+    folder = root / "pixel-aligned"
+    shutil.copytree(plain, folder)
+    args = json.loads((folder / "pipeline.json").read_text())["args"]
+    del args["models"]["tex_slat_flow_model_512"]
+    args["image_cond_model"] = {"name": "SomeEncoderOfTheirs", "args": {"model_name": "nowhere"}}
+    for seed, key in enumerate(key for key in args["models"] if "flow" in key):
+        name, arguments = MODELS[key]
+        extra: dict[str, Any] = {"image_attn_mode": "proj"}
+        if name == "SLatFlowModel":
+            name, extra["proj_in_channels"] = "ElasticSLatFlowModel", 2 * COND
+        arguments = {**arguments, **extra}
+        model = random_model(name, arguments, 20 + seed)
+        save_pretrained(model, folder / "ckpts" / key, arguments)
+        if "structure" in key:
+            tensors = {k: p.detach().float() for k, p in model.named_parameters()}
+            save_file({**tensors, "rope_phases": model.rope_phases}, folder / "ckpts" / f"{key}.safetensors")
+    thin_out(folder / "ckpts" / "shape_slat_decoder.safetensors")
+    write_dinov3(folder / "ckpts" / "dinov3-16", patch_size=16)
+    torch.manual_seed(5)
+    torch.save(NAF(dim=32, heads=4).state_dict(), folder / "ckpts" / "naf_release.pth")
+    for file, name in (
+        ("pipeline.json", "Pixal3DImageTo3DPipeline"),
+        ("pipeline_mv.json", "Pixal3DMVImageTo3DPipeline"),
+    ):
+        (folder / file).write_text(json.dumps({"name": name, "args": args}, indent=2), encoding="utf-8")
+    return folder
+
+
+def thin_out(decoder: Path) -> None:
+    """Make a stored shape decoder predict two children or three of a voxel instead of four or five."""
+    tensors = load_file(decoder)
+    for key, value in tensors.items():
+        if key.endswith("to_subdiv.bias"):
+            tensors[key] = torch.tensor([0.6, 0.3, -0.3, -0.6, -0.6, -0.6, -0.6, -0.6]).to(value)
+    save_file(tensors, decoder)
+
+
+def write_dinov3(folder: Path, patch_size: int = 128) -> None:
     """A DINOv3 ViT of width 24 in transformers' own layout."""
     from transformers import DINOv3ViTConfig, DINOv3ViTModel
 
@@ -124,7 +169,7 @@ def write_dinov3(folder: Path) -> None:
         num_hidden_layers=2,
         num_attention_heads=2,
         intermediate_size=32,
-        patch_size=128,
+        patch_size=patch_size,
         num_register_tokens=4,
         image_size=512,
     )
