@@ -130,7 +130,7 @@ def test_a_slow_body_is_cut_off(server: Running) -> None:
 
 
 def test_a_head_that_never_ends_is_cut_off(server: Running, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("trellis2_modal.service.http.server.HEAD_TIMEOUT", 0.3)
+    monkeypatch.setattr("trellis2_modal.service.http.connections.HEAD_TIMEOUT", 0.3)
     start = time.monotonic()
     assert raw(server, b"GET /health HTTP/1.1\r\nHost: x\r\nX-Slow: ", wait=15) == b""
     assert time.monotonic() - start < 10

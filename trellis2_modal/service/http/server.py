@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import os
 import sys
@@ -11,7 +10,6 @@ from pathlib import Path
 from types import FrameType
 
 import uvicorn
-from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from ...jobs.engine import Engine
 from ...jobs.local.assembly import folder_lock, local_engine
@@ -23,14 +21,12 @@ from ..auth import KeyFile, keys_path, local_admin
 from ..config import Settings
 from ..logs import JsonFormatter, PlainFormatter
 from .app import create_app
+from .connections import BoundedServer, Connection, connection_limit, raise_file_limit
 from .matte import MatteProcess, cheap_remover
 
 FIRST_KEY_FILE = "first-key.txt"
 GRACEFUL_CONNECTIONS = 5
 """Seconds that open connections (such as event streams) get when the server stops."""
-
-HEAD_TIMEOUT = 20.0
-"""Seconds that a new connection may take to send the head of its first request."""
 
 
 def ensure_first_key(data_dir: Path) -> Path | None:
@@ -55,26 +51,7 @@ def configure_logging(as_json: bool = False, level: str = "INFO") -> None:
     logging.basicConfig(level=level, handlers=[handler], force=True)
 
 
-class TimedConnection(H11Protocol):
-    """A connection that is closed when no whole request head came within `HEAD_TIMEOUT`.
-
-    Always h11, whatever else is installed: it bounds the head and takes nothing that is not quite HTTP.
-    """
-
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(transport)
-        self._head_timer = asyncio.get_running_loop().call_later(HEAD_TIMEOUT, self._give_up)
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._head_timer.cancel()
-        super().connection_lost(exc)
-
-    def _give_up(self) -> None:
-        if self.cycle is None:  # uvicorn's name for a request and its reply
-            self.transport.close()
-
-
-class Server(uvicorn.Server):
+class Server(BoundedServer):
     """Tells the backend at once when a signal asks to stop, so that event streams end."""
 
     def __init__(self, config: uvicorn.Config, backend: Engine, folder: FileLock) -> None:
@@ -97,7 +74,8 @@ def make_server(
     config = uvicorn.Config(
         app,
         host=host,
-        http=TimedConnection,
+        http=Connection,
+        limit_concurrency=connection_limit(settings.max_connections),
         loop="asyncio",
         log_config=None,
         access_log=False,
@@ -120,6 +98,7 @@ def run(
 
     Raises OSError when the port is taken, TimeoutError when another server keeps the data folder.
     """
+    raise_file_limit(settings.max_connections)
     spec = WorkerSpec(options={"weights": weights, "device": device})
     remover = cheap_remover(weights)
     server = make_server(settings, spec, MatteProcess(remover) if remover else None, host)
