@@ -1,6 +1,6 @@
 """Which implementation of attention, the sparse convolution and the element-wise work a call uses, and why.
 
-Chosen per call from the device, the dtype and what is importable; `ATTN_BACKEND`, `SPARSE_CONV_BACKEND` and
+Chosen per call from the device, the dtype and what was measured to be faster there; `ATTN_BACKEND`, `SPARSE_CONV_BACKEND` and
 `ELEMENTWISE_BACKEND` force one. A forced backend that cannot run is a BackendError that names the package; an
 automatic choice never fails.
 """
@@ -23,6 +23,9 @@ log = logging.getLogger(__name__)
 
 ATTENTION = ("cudnn", "cudnn_padded", "flash_attn", "triton", "sdpa")
 SPARSE_CONV = ("flex_gemm", "triton", "torch")
+ONLY_FORCED = {
+    "flex_gemm": "flex_gemm is slower where it was measured (H200: 61 s of autotuning at a first decode)"
+}
 ELEMENTWISE = ("triton", "torch")
 _PACKAGE = {
     "cudnn": "cuDNN",
@@ -158,7 +161,7 @@ def _choose(
         return Choice(operation, forced, f"forced by {variable}")
     passed: list[str] = []
     for backend in order:
-        fault = _fault_of(operation, backend, device, dtype, grad)
+        fault = ONLY_FORCED.get(backend) or _fault_of(operation, backend, device, dtype, grad)
         if fault is None:
             return Choice(operation, backend, "; ".join(passed) or "first choice")
         passed.append(fault)

@@ -1,8 +1,8 @@
 """Which implementation each operation uses on a device, and why.
 
-Every operation has a portable implementation; a faster package is used when it is installed and the device is
-CUDA. An automatic choice never fails; a forced one (`MESH_BACKEND=cumesh`) that cannot be met raises
-`BackendError`. Nothing is imported before an operation asks.
+Every operation has a portable implementation, and the automatic choice takes it on every device: on an H200
+`to_glb` takes 1.0 s with it and 2.6 s with the packages. A variable (`MESH_BACKEND=cumesh`) forces a package,
+and raises `BackendError` where it cannot serve. Nothing is imported before an operation asks.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Operation:
-    """An operation with a faster twin: the environment variable that forces one, and the twin's module."""
+    """An operation with a twin in a package: the variable that forces one, and the twin's module."""
 
     name: str
     variable: str
@@ -84,14 +84,11 @@ def pick(operation: str, device: torch.device | str) -> Choice:
         raise ArgumentError(f"{spec.variable}={forced}: use {spec.package}, {PORTABLE} or auto")
     if forced == PORTABLE:
         return Choice(operation, PORTABLE, f"{spec.variable}={PORTABLE}")
-    problem = _problem(spec, device)
-    if forced == spec.package:
-        if problem:
-            raise BackendError(f"{spec.variable}={forced}, but {problem} ({spec.install})")
-        return Choice(operation, spec.package, f"{spec.variable}={forced}")
-    if problem:
-        return Choice(operation, PORTABLE, problem)
-    return Choice(operation, spec.package, f"{spec.package} is installed and the device is {device.type}")
+    if forced != spec.package:
+        return Choice(operation, PORTABLE, f"faster than {spec.package} where both were measured (H200)")
+    if problem := _problem(spec, device):
+        raise BackendError(f"{spec.variable}={forced}, but {problem} ({spec.install})")
+    return Choice(operation, spec.package, f"{spec.variable}={forced}")
 
 
 def describe(device: torch.device | str) -> list[Choice]:

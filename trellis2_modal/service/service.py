@@ -59,6 +59,7 @@ def web() -> Any:
 @app.cls(
     image=gpu_image,
     volumes={WEIGHTS_ROOT: weights_volume.with_mount_options(read_only=True)},
+    env=DEPLOYMENT,
     **SETTINGS.gpu_class_options(),
 )
 class TRELLIS2Service:
@@ -68,18 +69,18 @@ class TRELLIS2Service:
     def load_model_cpu(self) -> None:
         """Before the memory snapshot: imports and, unless they are streamed, the weights in host memory."""
         log_as_json()
-        self.host = open_host()
-        self.host.load_cpu()
+        self.container = Container(open_host, StartRecord(None if modal.is_local() else progress))
+        self.container.before_snapshot()
 
     @modal.enter(snap=False)
     def load_model_gpu(self) -> None:
         """After the restore: a GPU is here, the weights go to it, random numbers start anew."""
-        self.host.to_device()
+        self.container.after_restore()
 
     @modal.method()
     def generate(self, picture: bytes, settings: dict[str, Any] | None = None) -> Outcome:
         """An encoded picture becomes a state and a preview; `settings` are fields of `GenerateSettings`."""
-        return run_call(self.host, "generate", settings, lambda: picture)
+        return run_call(self.container.host, "generate", settings, lambda: picture)
 
     @modal.method()
     def extract_glb(
@@ -90,12 +91,12 @@ class TRELLIS2Service:
         def load() -> bytes:
             return state if state is not None else state_of_call(source)
 
-        return run_call(self.host, "extract", settings, load)
+        return run_call(self.container.host, "extract", settings, load)
 
     @modal.method()
     def health(self) -> dict[str, Any]:
         """Model, device and how this container started. Wakes a GPU: the gateway's /health does not."""
-        return self.host.health()
+        return self.container.health()
 
 
 def open_host() -> ModelHost:
