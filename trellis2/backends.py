@@ -1,8 +1,8 @@
 """Which implementation of attention, the sparse convolution and the element-wise work a call uses, and why.
 
-Chosen per call from the device, the dtype and what was measured to be faster there; `ATTN_BACKEND`, `SPARSE_CONV_BACKEND` and
-`ELEMENTWISE_BACKEND` force one. A forced backend that cannot run is a BackendError that names the package; an
-automatic choice never fails.
+Chosen per call from the device, the dtype and what was measured to be faster there; `ATTN_BACKEND`,
+`SPARSE_CONV_BACKEND` and `ELEMENTWISE_BACKEND` force one. A forced backend that cannot run is a BackendError
+that names the package; an automatic choice never fails.
 """
 
 from __future__ import annotations

@@ -176,6 +176,12 @@ class DeploySettings:
     progress_dict: str = "trellis2-progress"
     """What running calls report, by call id."""
 
+    kernels_volume: str = "trellis2-kernels"
+    """Compiled kernels of Warp, Triton and torch, so that one container compiles for all."""
+
+    warm_up: bool = True
+    """Run every stage once before a GPU container takes jobs."""
+
     gpu_max_containers: int = 2
     """The most GPUs that can cost money at one moment."""
 
@@ -257,7 +263,9 @@ class DeploySettings:
 
         Only a lost GPU or a dead container is retried: a job that fails returns its problem.
         """
+        experimental = {"enable_gpu_snapshot": True} if self.loading == "gpu_snapshot" else {}
         return {
+            "experimental_options": experimental,
             "gpu": self.modal_gpu,
             "cpu": self.gpu_cpu,
             "memory": self.gpu_memory,

@@ -62,6 +62,15 @@ FULL_ENVIRONMENT = {
     "FLEX_GEMM_USE_AUTOTUNE_CACHE": "1",
     "FLEX_GEMM_AUTOSAVE_AUTOTUNE_CACHE": "1",
 }
+KERNELS_ROOT = "/kernels"
+KERNEL_CACHES = {
+    "WARP_CACHE_PATH": "warp",
+    "TRITON_CACHE_DIR": "triton",
+    "TORCHINDUCTOR_CACHE_DIR": "inductor",
+    "CUDA_CACHE_PATH": "cuda",
+}
+"""Variable to folder on the kernels volume; what is in them is keyed by source, version and architecture."""
+
 CONSTRAINTS = "/constraints.txt"
 CONSTRAINED = f"--constraint {CONSTRAINTS}"
 
@@ -154,9 +163,17 @@ def model_source_steps(settings: DeploySettings) -> tuple[Step, ...]:
     packages = (CHECKOUT / "trellis2", CHECKOUT / "trellis2_pictures", CHECKOUT / "o-voxel" / "o_voxel")
     return (
         step("add_local_dir", str(CHECKOUT / "assets"), ASSETS, copy=True),
-        step("env", baked_environment(settings)),
+        step("env", baked_environment(settings) | kernel_caches(settings)),
         *(step("add_local_dir", str(path), f"/root/{path.name}", ignore=COMPILED) for path in packages),
     )
+
+
+def kernel_caches(settings: DeploySettings) -> dict[str, str]:
+    """Where compiled kernels go: a folder for each image and GPU, which is only ever added to."""
+    torch = (pins.TORCH if settings.image == "lean" else pins.FULL_TORCH)[0].replace("==", "-")
+    warp = next(name for name in pins.MODEL_PACKAGES if name.startswith("warp-lang")).replace("==", "-")
+    folder = f"{KERNELS_ROOT}/{torch}-{warp}-{settings.gpu.rstrip('!')}"
+    return {variable: f"{folder}/{leaf}" for variable, leaf in KERNEL_CACHES.items()}
 
 
 def light_source_steps(settings: DeploySettings) -> tuple[Step, ...]:

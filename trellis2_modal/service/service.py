@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -23,16 +24,22 @@ if not __package__:  # `modal deploy trellis2_modal/service/service.py`
     become("trellis2_modal.service.service", globals())
 
 from ..jobs.execution import DeviceLostError
-from ..jobs.modal.worker import ModelHost, Outcome, state_of
+from ..jobs.modal.worker import ModelHost, Outcome, failed, state_of
 from ..protocol.errors import ExpiredError
 from ..protocol.requests import JobKind
 from .config import BUNDLED_MODEL, default_weights, gateway_settings
+from .deploy.container import Container
+from .deploy.start_record import DEPLOYMENT_VARIABLE, StartRecord, deployment_id
 from .deploy.weights_manifest import WEIGHTS_ROOT, check_folder, weights_folder
-from .image import SETTINGS, gateway_image, gpu_image
+from .image import KERNELS_ROOT, SETTINGS, gateway_image, gpu_image
 from .logs import JsonFormatter
 
 app = modal.App(SETTINGS.app)
 
+DEPLOYMENT: dict[str, str | None] = {DEPLOYMENT_VARIABLE: deployment_id()}
+"""Both functions of one deploy know which one they are of: the record of starts belongs to it."""
+
+kernels_volume = modal.Volume.from_name(SETTINGS.kernels_volume, create_if_missing=True)
 weights_volume = modal.Volume.from_name(SETTINGS.weights_volume, create_if_missing=True)
 progress = modal.Dict.from_name(SETTINGS.progress_dict, create_if_missing=True)
 
@@ -40,7 +47,7 @@ RESULT_TIMEOUT = 120.0
 """Seconds to fetch the state of an earlier call."""
 
 
-@app.function(image=gateway_image, **SETTINGS.gateway_options())
+@app.function(image=gateway_image, env=DEPLOYMENT, **SETTINGS.gateway_options())
 @modal.concurrent(max_inputs=SETTINGS.gateway_max_inputs)
 @modal.asgi_app(requires_proxy_auth=SETTINGS.proxy_auth)
 def web() -> Any:
@@ -58,7 +65,10 @@ def web() -> Any:
 
 @app.cls(
     image=gpu_image,
-    volumes={WEIGHTS_ROOT: weights_volume.with_mount_options(read_only=True)},
+    volumes={
+        WEIGHTS_ROOT: weights_volume.with_mount_options(read_only=True),
+        KERNELS_ROOT: kernels_volume,
+    },
     env=DEPLOYMENT,
     **SETTINGS.gpu_class_options(),
 )
@@ -69,18 +79,22 @@ class TRELLIS2Service:
     def load_model_cpu(self) -> None:
         """Before the memory snapshot: imports and, unless they are streamed, the weights in host memory."""
         log_as_json()
-        self.container = Container(open_host, StartRecord(None if modal.is_local() else progress))
+        table = None if modal.is_local() else progress
+        record = StartRecord(table, deployment_id(), SETTINGS.gpu_max_containers)
+        self.container = Container(open_host, record, SETTINGS.loading == "gpu_snapshot")
         self.container.before_snapshot()
 
     @modal.enter(snap=False)
     def load_model_gpu(self) -> None:
         """After the restore: a GPU is here, the weights go to it, random numbers start anew."""
         self.container.after_restore()
+        if not modal.is_local():
+            kernels_volume.commit()  # what was compiled serves the next container
 
     @modal.method()
     def generate(self, picture: bytes, settings: dict[str, Any] | None = None) -> Outcome:
         """An encoded picture becomes a state and a preview; `settings` are fields of `GenerateSettings`."""
-        return run_call(self.container.host, "generate", settings, lambda: picture)
+        return run_call(self.container, "generate", settings, lambda: picture)
 
     @modal.method()
     def extract_glb(
@@ -91,7 +105,7 @@ class TRELLIS2Service:
         def load() -> bytes:
             return state if state is not None else state_of_call(source)
 
-        return run_call(self.container.host, "extract", settings, load)
+        return run_call(self.container, "extract", settings, load)
 
     @modal.method()
     def health(self) -> dict[str, Any]:
@@ -110,11 +124,13 @@ def open_host() -> ModelHost:
 
 
 def run_call(
-    host: ModelHost, kind: JobKind, settings: dict[str, Any] | None, payload: Callable[[], bytes]
+    container: Container, kind: JobKind, settings: dict[str, Any] | None, payload: Callable[[], bytes]
 ) -> Outcome:
     """Run the job of the current call; a container that lost its GPU takes no other."""
+    if (refusal := container.refusal()) is not None:
+        return failed(refusal) | {"seconds": 0.0, "attempt": 1, "finished": time.time()}
     try:
-        return host.run(kind, settings or {}, payload, modal.current_function_call_id())
+        return container.host.run(kind, settings or {}, payload, modal.current_function_call_id())
     except DeviceLostError:
         if not modal.is_local():  # the context is poisoned: the next try gets another container
             modal.experimental.stop_fetching_inputs()

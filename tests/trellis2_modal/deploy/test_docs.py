@@ -188,7 +188,9 @@ def test_the_table_of_settings_is_complete_and_right() -> None:
         ENV_PREFIX + field.name.upper(): str(getattr(defaults, field.name))
         for field in dataclasses.fields(defaults)
     }
-    expected = {name: value.lower() if value == "False" else value for name, value in expected.items()}
+    expected = {
+        name: value.lower() if value in ("True", "False") else value for name, value in expected.items()
+    }
     assert rows == expected
     listed = next(line for line in PAGES["MODAL_INTEGRATION"].splitlines() if "TRELLIS2_GPU`" in line)
     assert set(re.findall(r"`([^`]+)`", listed)) == {"TRELLIS2_GPU", NO_GPU, *CUDA_ARCHITECTURES}

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import warnings
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import modal
@@ -70,7 +71,10 @@ def test_the_module_defines_what_the_settings_say() -> None:
     assert found["gpus"] == [["A100-80GB", 1]]
     assert (found["cpu"], found["memory"]) == (8.0, 49152)
     assert (found["timeout"], found["startup"], found["retries"]) == (1200, 1200, 1)
-    assert found["volumes"] == {"/weights": ["trellis2-weights", True]}
+    assert found["volumes"] == {
+        "/weights": ["trellis2-weights", True],
+        "/kernels": ["trellis2-kernels", False],
+    }
     assert found["methods"] == ["generate", "extract_glb", "health"]
     assert found["web_gpus"] == []
     assert found["web_volumes"] == []
@@ -223,10 +227,11 @@ def test_bundled_weights_need_no_volume(container: Container, monkeypatch: pytes
 def test_a_lost_device_retires_the_container(container: Container) -> None:
     host = modal_worker.ModelHost(DeploySettings(), Path("nowhere"), "cpu")
     host._generator = HostedFake(0.0)  # type: ignore[assignment]
+    started = SimpleNamespace(host=host, refusal=lambda: None)
     with pytest.raises(DeviceLostError):
-        service.run_call(host, "generate", {"seed": fake.DEVICE_LOST, "preview": "none"}, picture)
+        service.run_call(started, "generate", {"seed": fake.DEVICE_LOST, "preview": "none"}, picture)
     assert container.stopped == 1
-    assert service.run_call(host, "generate", {"preview": "none"}, picture)["status"] == "finished"
+    assert service.run_call(started, "generate", {"preview": "none"}, picture)["status"] == "finished"
     assert container.stopped == 1
 
 

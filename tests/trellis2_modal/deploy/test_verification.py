@@ -42,7 +42,7 @@ def test_a_lean_image_on_the_cpu(
 
 
 def test_extensions_that_are_missing_fail_by_name() -> None:
-    rows = {row["check"]: row for row in map(verification._row, checks(DeploySettings())[4:9])}
+    rows = {row["check"]: row for row in map(verification._row, checks(DeploySettings(image="full"))[4:9])}
     for extension in pins.EXTENSIONS:
         if importlib.util.find_spec(extension.module.partition(".")[0]) is None:
             assert rows[extension.name]["result"] == "failed"

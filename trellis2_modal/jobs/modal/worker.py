@@ -28,6 +28,7 @@ from ...protocol.errors import (
 from ...protocol.requests import JobKind
 from ...service.config import DeploySettings
 from ...service.deploy.start_budget import StartClock
+from ...service.deploy.warm_up import warm_up
 from ...service.generator import Pipeline, TRELLIS2Generator, is_device_lost
 from ..execution import DeviceLostError, JobCancelled, JobOutput, Monitor, run_job
 from .progress import EventLog, Table
@@ -105,6 +106,20 @@ class ModelHost:
                 self.generator.move_model_gpu(self.device)
                 torch.cuda.synchronize()
         self.clock.ready()
+
+    def warm_up(self) -> None:
+        """Every stage once, where kernels are compiled for a GPU and the settings do not forbid it."""
+        if self.device != "cpu" and self.settings.warm_up:
+            warm_up(self.generator, self.clock)
+            self.generator.free_memory()
+
+    def resume(self) -> None:
+        """After a restore with the weights on the GPU: it answers, and random numbers start anew."""
+        import torch
+
+        reseed()
+        if self.device != "cpu":
+            torch.cuda.synchronize()
 
     @property
     def generator(self) -> TRELLIS2Generator:
@@ -216,9 +231,20 @@ class ModelHost:
             "pipeline_types": list(self.generator.pipeline_types),
             "loading": self.settings.loading,
             "image": self.settings.image,
+            "backends": backends(self.device),
             "jobs": self.jobs,
             "cold_start": self.clock.summary(),
         }
+
+
+def backends(device: str) -> dict[str, str]:
+    """Which implementation each operation uses on a device, and why."""
+    import o_voxel.backends
+
+    import trellis2.backends
+
+    rows: list[Any] = [*trellis2.backends.describe(device), *o_voxel.backends.describe(device)]
+    return {row.operation: f"{row.backend}: {row.reason}" for row in rows}
 
 
 def load_pipeline(folder: Path, device: str) -> Pipeline:

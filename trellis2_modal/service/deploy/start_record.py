@@ -1,16 +1,18 @@
 """What containers of the GPU class note about their starts, for one another and for the gateway.
 
-Modal starts a container that crashed again, for as long as inputs wait. So a start that fails is noted in a
-table; the second one that fails stays up and answers what waits with the reason, and the gateway, which reads
-the same entry, takes no more jobs. An entry belongs to one deployment: another deploy begins with none.
+Modal starts a container that crashed again, for as long as inputs wait. So each start is noted in a table:
+the second one that fails stays up and answers what waits with the reason, and the gateway, which reads the
+same entry, takes no more jobs. An entry belongs to one deployment: another deploy begins with none.
 """
 
 from __future__ import annotations
 
 import logging
 import os
+import secrets
 import time
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
 logger = logging.getLogger(__name__)
@@ -18,12 +20,9 @@ logger = logging.getLogger(__name__)
 KEY = "start"
 DEPLOYMENT_VARIABLE = "TRELLIS2_DEPLOYMENT"
 MOST_STARTS = 2
-"""Starts in a row that may fail before a container stays up to say why."""
+"""Starts in a row that may fail; the last of them stays up to say why."""
 
-FRESH_STARTS = 6
-"""Starts without a snapshot of one deployment; Modal makes two or three snapshots for each kind of worker."""
-
-NO_WORD = "its container ended without a word (killed, out of memory, or a crash in a library)"
+NO_WORD = "its containers ended while they started, without a word (killed, or a crash in a library)"
 
 
 class Table(Protocol):
@@ -36,19 +35,23 @@ class Table(Protocol):
 
 @dataclass(frozen=True)
 class Start:
-    """The entry: `state` is starting, ready or failed; `failures` counts since the last ready start."""
+    """The entry of a deployment; `state` is starting, ready or failed."""
 
     deployment: str
     state: str = "starting"
-    container: str = ""
     reason: str = ""
     failures: int = 0
+    """Since the last start that came to its end."""
+
+    starting: tuple[str, ...] = ()
+    """Containers that began to start, and have neither come to an end nor failed with a word."""
+
     fresh: int = 0
-    """Starts of this deployment that had no snapshot."""
+    """Starts that had no snapshot to begin from."""
 
     time: float = 0.0
-    report: dict[str, Any] | None = None
-    """Of the last ready start: GPU, backends and seconds by stage."""
+    report: Mapping[str, Any] | None = None
+    """Of the last ready start: device, backends, seconds by stage."""
 
     @classmethod
     def load(cls, raw: Any, deployment: str) -> Start:
@@ -56,64 +59,76 @@ class Start:
         if not isinstance(raw, dict) or raw.get("deployment") != deployment:
             return cls(deployment)
         known = {name: raw[name] for name in cls.__dataclass_fields__ if name in raw}
-        return cls(**known)
+        return cls(**known | {"starting": tuple(known.get("starting", ()))})
 
     @property
     def broken(self) -> str:
-        """Why this deployment cannot start, or an empty string."""
+        """Why no container of this deployment can start, or an empty string."""
         return self.reason if self.state == "failed" and self.failures >= MOST_STARTS else ""
 
 
 def deployment_id() -> str:
-    return os.environ.get(DEPLOYMENT_VARIABLE, "")
+    """The id that a deploy gave its containers; a new one on the machine that deploys."""
+    return os.environ.get(DEPLOYMENT_VARIABLE) or secrets.token_hex(8)
 
 
 class StartRecord:
-    """The entry, as one container writes it. A table that cannot be reached hinders no start."""
+    """The entry as one container writes it; `parallel` containers may start at the same time.
 
-    def __init__(self, table: Table | None, deployment: str = "", container: str = "") -> None:
+    A table that cannot be reached hinders no start.
+    """
+
+    def __init__(self, table: Table | None, deployment: str, parallel: int = 1) -> None:
         self._table = table
-        self._deployment = deployment or deployment_id()
-        self._container = container or os.environ.get("MODAL_TASK_ID", "")
+        self._deployment = deployment
+        self._parallel = parallel
 
     def read(self) -> Start:
-        if self._table is None:
-            return Start(self._deployment)
-        try:
-            return Start.load(self._table.get(KEY), self._deployment)
-        except Exception:
-            logger.warning("the record of starts cannot be read", exc_info=True)
-            return Start(self._deployment)
+        raw: Any = None
+        if self._table is not None:
+            try:
+                raw = self._table.get(KEY)
+            except Exception:
+                logger.warning("the record of starts cannot be read", exc_info=True)
+        return Start.load(raw, self._deployment)
 
-    def begin(self, fresh: bool) -> Start:
-        """Note that this container starts, without a snapshot or restored from one; the entry as it is then.
+    def begin(self, container: str, fresh: bool) -> Start:
+        """Note that a container starts, from nothing or from a snapshot; the entry as it is then.
 
-        An earlier start that neither came to its end nor said why has failed.
+        More that began and were never heard of than can start at once: the others crashed.
         """
         before = self.read()
-        failures, reason = before.failures, before.reason
-        if before.state == "starting" and before.container not in ("", self._container):
-            failures, reason = failures + 1, NO_WORD
-        state = "failed" if failures >= MOST_STARTS else "starting"
+        starting = tuple(dict.fromkeys((*before.starting, container)))
+        entry = {"starting": starting, "fresh": before.fresh + int(fresh)}
+        if len(starting) >= self._parallel + MOST_STARTS:
+            return self._write(before, **entry, state="failed", reason=NO_WORD, failures=MOST_STARTS)
+        return self._write(before, **entry)
+
+    def forget(self, container: str) -> None:
+        """A container that began under this id goes on under another."""
+        before = self.read()
+        if container in before.starting:
+            self._write(before, starting=tuple(other for other in before.starting if other != container))
+
+    def failed(self, container: str, reason: str) -> Start:
+        """Note why this container's start failed."""
+        before = self.read()
+        failures = before.failures + 1
+        logger.error("a start failed: %s", reason, extra={"stage": "start", "failures": failures})
+        left = tuple(other for other in before.starting if other != container)
+        return self._write(before, state="failed", reason=reason, failures=failures, starting=left)
+
+    def ready(self, report: Mapping[str, Any]) -> Start:
+        """Note that a container takes work: earlier failures are over."""
         return self._write(
-            before, state=state, reason=reason, failures=failures, fresh=before.fresh + int(fresh)
+            self.read(), state="ready", reason="", failures=0, starting=(), report=dict(report)
         )
 
-    def failed(self, reason: str) -> Start:
-        """Note why this start failed."""
-        before = self.read()
-        logger.error("start failed: %s", reason, extra={"stage": "start", "failures": before.failures + 1})
-        return self._write(before, state="failed", reason=reason, failures=before.failures + 1)
-
-    def ready(self, report: dict[str, Any]) -> Start:
-        """Note that this container takes work: earlier failures are over."""
-        return self._write(self.read(), state="ready", reason="", failures=0, report=report)
-
     def _write(self, before: Start, **changes: Any) -> Start:
-        entry = vars(before) | {"container": self._container, "time": time.time()} | changes
+        entry = asdict(before) | {"time": time.time()} | changes
         if self._table is not None:
             try:
                 self._table.put(KEY, entry)
             except Exception:
                 logger.warning("the record of starts cannot be written", exc_info=True)
-        return Start(**entry)
+        return Start.load(entry, self._deployment)

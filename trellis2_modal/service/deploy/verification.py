@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import io
 import logging
 import platform
 import time
@@ -14,6 +13,7 @@ from typing import Any
 
 from ..config import BUNDLED_WEIGHTS, DeploySettings
 from . import image_requirements as pins
+from .warm_up import picture
 
 logger = logging.getLogger(__name__)
 
@@ -280,16 +280,3 @@ def generation(settings: DeploySettings) -> str:
     glb = asset["files"]["glb"]["data"]
     expect(glb[:4] == b"glTF", "the file is no GLB")
     return f"{made['stats']['faces']:,} faces, GLB of {len(glb) / 1e3:.0f} kB on {host.device}"
-
-
-def picture() -> bytes:
-    """PNG of a red vase-like shape on white."""
-    from PIL import Image, ImageDraw
-
-    image = Image.new("RGB", (512, 512), "white")
-    draw = ImageDraw.Draw(image)
-    draw.ellipse((136, 150, 376, 420), fill=(180, 60, 50))
-    draw.rectangle((216, 90, 296, 180), fill=(160, 50, 45))
-    buffer = io.BytesIO()
-    image.save(buffer, "PNG")
-    return buffer.getvalue()

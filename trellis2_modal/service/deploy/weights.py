@@ -21,11 +21,13 @@ if not __package__:  # `modal run trellis2_modal/service/deploy/weights.py::down
 
 from ..config import BUNDLED_MODEL, DeploySettings, default_data_dir
 from ..image import SETTINGS, download_image
+from .start_record import KEY as START_KEY
 from .weights_fetch import fetch
 from .weights_hub import Hub, HuggingFaceHub, gated_advice
 from .weights_manifest import WEIGHTS_ROOT, WeightsError, bundled_manifest, weights_folder
 
 app = modal.App(f"{SETTINGS.app}-weights")
+progress = modal.Dict.from_name(SETTINGS.progress_dict, create_if_missing=True)
 volume = modal.Volume.from_name(SETTINGS.weights_volume, create_if_missing=True)
 
 # a secret that is missing ends the run before it starts, with Modal's message that names it
@@ -45,7 +47,9 @@ def download_weights() -> dict[str, Any]:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     if modal.is_local():
         return run(SETTINGS, default_data_dir() / "weights", HuggingFaceHub())
-    return run(SETTINGS, Path(WEIGHTS_ROOT), HuggingFaceHub(), volume.commit)
+    summary = run(SETTINGS, Path(WEIGHTS_ROOT), HuggingFaceHub(), volume.commit)
+    progress.pop(START_KEY, None)  # starts that failed for want of these weights are tried again
+    return summary
 
 
 def run(settings: DeploySettings, root: Path, hub: Hub, saved: Any = lambda: None) -> dict[str, Any]:
