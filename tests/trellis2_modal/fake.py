@@ -34,6 +34,15 @@ CRASH, OUT_OF_MEMORY, DEVICE_LOST, DEAF, DISK_FULL, BUG = range(666_001, 666_007
 STEPS = 4
 
 
+class KilledError(BaseException):
+    """A worker that is gone: nothing of ours sees it coming."""
+
+
+def die() -> None:
+    """What a crash is where the worker is a thread."""
+    raise KilledError
+
+
 class FakeGenerator:
     """See the module. `journal` is a file that gets a line for every run that came to its end."""
 

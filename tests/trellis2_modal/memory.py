@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from tests.trellis2_modal.fake import KilledError
 from trellis2_modal.jobs.engine import Engine
 from trellis2_modal.jobs.execution import (
     DeviceLostError,
@@ -24,10 +25,6 @@ from trellis2_modal.jobs.ports import Artifact, Capabilities, Published, Run
 from trellis2_modal.jobs.settings import JobSettings
 from trellis2_modal.protocol.errors import InternalError, ServiceError
 from trellis2_modal.protocol.replies import JobResult, ProgressReport
-
-
-class KilledError(BaseException):
-    """A worker that is gone: nothing of ours sees it coming."""
 
 
 class MemoryArtifacts:

@@ -439,7 +439,8 @@ class Engine:
         if job.cancel_requested:
             return await self._change(job.id, lambda j: steps.cancelled(j, time.time(), self._spent(j)))
         if run.final or crashes >= self.settings.max_attempts:
-            times = f", {crashes} times" if crashes > 1 else ""
+            died = max(crashes, run.attempt)
+            times = f", {died} times" if died > 1 else ""
             error = WorkerDiedError(f"{run.reason}{times}; try smaller settings, or later")
             return await self._fail(job, error, self._spent(job))
         return await self._change(job.id, lambda j: steps.requeued(j, time.time(), run.reason, crashed))

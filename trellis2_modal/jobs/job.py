@@ -89,6 +89,14 @@ class Job:
         running = self.status == "running" and self.started is not None
         return self.seconds + (max(0.0, now - (self.started or now)) if running else 0.0)
 
+    def final_event(self) -> list[Event]:
+        """The event of the job's end, if it has ended."""
+        if not self.over:
+            return []
+        kind = FINAL_EVENT[self.status]
+        data = self.result if kind == "result" else self.problem if kind == "failed" else None
+        return [Event(kind, self.finished or self.created, data or Cancelled().model_dump())]
+
     def state(self, now: float) -> JobState:
         """The status, or expired when the time of the files is over."""
         late = self.status == "finished" and self.expires is not None and self.expires <= now
@@ -121,6 +129,12 @@ class Job:
 
 
 JOB: TypeAdapter[Job] = TypeAdapter(Job)
+FINAL_EVENT: dict[JobState, EventType] = {
+    "finished": "result",
+    "expired": "result",
+    "failed": "failed",
+    "cancelled": "cancelled",
+}
 
 
 @dataclass(frozen=True)
@@ -181,15 +195,15 @@ def requeued(job: Job, now: float, reason: str, crashed: bool) -> Step:
 
 
 def finished(job: Job, now: float, result: Data, seconds: float, retention: float) -> Step:
-    return _ended(job, now, "finished", "result", seconds, result=result, expires=now + retention)
+    return _ended(job, now, "finished", seconds, result=result, expires=now + retention)
 
 
 def failed(job: Job, now: float, error: ServiceError, seconds: float) -> Step:
-    return _ended(job, now, "failed", "failed", seconds, problem=error.problem())
+    return _ended(job, now, "failed", seconds, problem=error.problem())
 
 
 def cancelled(job: Job, now: float, seconds: float) -> Step:
-    return _ended(job, now, "cancelled", "cancelled", seconds, cancel_requested=True)
+    return _ended(job, now, "cancelled", seconds, cancel_requested=True)
 
 
 def cancel_requested(job: Job, now: float) -> Step:
@@ -205,15 +219,13 @@ def expired(job: Job, now: float) -> Step:
     return (dataclasses.replace(job, status="expired"), None) if job.status == "finished" else None
 
 
-def _ended(job: Job, now: float, status: JobState, event: EventType, seconds: float, **changes: Any) -> Step:
+def _ended(job: Job, now: float, status: JobState, seconds: float, **changes: Any) -> Step:
     """The one way into a final state."""
     if job.over:
         return None
-    ended = dataclasses.replace(
-        job, status=status, finished=now, seconds=max(seconds, job.seconds), **changes
-    )
-    data = ended.result if event == "result" else ended.problem if event == "failed" else None
-    return ended, Event(event, now, data or Cancelled().model_dump())
+    seconds = max(seconds, job.seconds)
+    ended = dataclasses.replace(job, status=status, finished=now, seconds=seconds, **changes)
+    return ended, ended.final_event()[0]
 
 
 def new_job_id() -> str:

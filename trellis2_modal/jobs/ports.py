@@ -23,7 +23,7 @@ ACTIVE: tuple[JobState, ...] = ("queued", "running")
 class Capabilities:
     """What the loaded weights can do. `state` is starting, ready, degraded or stopping.
 
-    `samplers` are the weights' own sampler settings by request field.
+    `samplers` are the weights' own sampler settings by request field, `reason` says why it is degraded.
     """
 
     model: str = ""
@@ -31,6 +31,7 @@ class Capabilities:
     pipeline_types: tuple[str, ...] = ()
     state: str = "starting"
     samplers: dict[str, float] = field(default_factory=dict)
+    reason: str = ""
 
 
 @dataclass(frozen=True)
@@ -146,7 +147,7 @@ class Runner(Protocol):
         """Take a job; returns the handle."""
 
     async def poll(self, job: Job) -> tuple[Run, list[Event]]:
-        """Where a started job stands, and its progress since the last poll."""
+        """Where a started job stands, and the events that the table needs: see its `report`."""
 
     async def cancel(self, job: Job) -> None:
         """Ask a started job to stop."""

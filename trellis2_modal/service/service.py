@@ -52,15 +52,19 @@ RESULT_TIMEOUT = 120.0
 @modal.asgi_app(requires_proxy_auth=SETTINGS.proxy_auth)
 def web() -> Any:
     """The HTTP API on a CPU container: the same app as the local server, over calls of the GPU class."""
-    from ..jobs.modal.backend import ModalBackend
-    from ..jobs.modal.calls import ModalCalls
+    from ..jobs.engine import Engine
+    from ..jobs.modal.ports import CallArtifacts, CallRunner, CallTable
+    from .deploy import modal_calls
     from .deploy.modal_keys import open_keys
     from .http.app import create_app
 
     log_as_json()
     settings = gateway_settings(SETTINGS)
-    backend = ModalBackend(ModalCalls(SETTINGS, TRELLIS2Service), settings, SETTINGS)
-    return create_app(backend, open_keys(SETTINGS), settings)  # type: ignore[arg-type]
+    calls = modal_calls.ModalCalls(SETTINGS, TRELLIS2Service)
+    table = CallTable(calls, shared=SETTINGS.gateway_max_containers > 1)
+    artifacts = CallArtifacts(calls)
+    engine = Engine(table, CallRunner(calls, artifacts, settings), artifacts, settings)
+    return create_app(engine, open_keys(SETTINGS), settings)
 
 
 @app.cls(

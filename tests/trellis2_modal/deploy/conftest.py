@@ -13,11 +13,10 @@ from starlette.testclient import TestClient
 from tests.trellis2_modal.deploy.emulated import EmulatedModal
 from tests.trellis2_modal.deploy.volume import MemoryVolume
 from tests.trellis2_modal.server import picture
-from trellis2_modal.jobs.modal import backend as modal_backend
-from trellis2_modal.jobs.modal import calls as modal_calls
+from trellis2_modal.jobs import engine
 from trellis2_modal.service import service
 from trellis2_modal.service.auth import KeyAdmin
-from trellis2_modal.service.deploy import modal_keys
+from trellis2_modal.service.deploy import modal_calls, modal_keys
 from trellis2_modal.service.deploy.modal_keys import VolumeKeys
 
 
@@ -32,7 +31,8 @@ class Deployed:
         self.key = self.new_key("tests")
         monkeypatch.setattr(modal_calls, "ModalCalls", lambda settings, cls: self.modal)
         monkeypatch.setattr(modal_keys, "open_keys", lambda settings: self.keys)
-        monkeypatch.setattr(modal_backend, "WATCH_INTERVAL", 0.05)
+        monkeypatch.setattr(engine, "WATCH_INTERVAL", 0.05)
+        monkeypatch.setattr(engine, "SWEEP_INTERVAL", 0.05)
         monkeypatch.setenv("TRELLIS2_EVENT_INTERVAL", "0.01")
         monkeypatch.setenv("TRELLIS2_KEYS_TTL", "0")
 

@@ -18,13 +18,15 @@ from typing import Any
 
 from modal import exception as modal_errors
 
-from tests.trellis2_modal.fake import create
+from tests.trellis2_modal.fake import KilledError, create, die
 from trellis2_modal.jobs.execution import DeviceLostError
 from trellis2_modal.jobs.modal.calls import PENDING, CallOutcome
 from trellis2_modal.jobs.modal.progress import Entry
 from trellis2_modal.jobs.modal.worker import ModelHost, state_of
+from trellis2_modal.jobs.ports import Capabilities
 from trellis2_modal.protocol.errors import UnavailableError
 from trellis2_modal.service.config import DeploySettings
+from trellis2_modal.service.deploy.modal_calls import capabilities_of
 from trellis2_modal.service.deploy.weights_manifest import COMMON_MODELS, REQUIRED_MODELS, Manifest
 
 MODELS = (*COMMON_MODELS, *REQUIRED_MODELS["512"])
@@ -36,8 +38,9 @@ class HostedFake:
 
     freed = 0
 
-    def __init__(self, step_seconds: float) -> None:
-        fake = create(step_seconds=step_seconds)
+    def __init__(self, step_seconds: float, gate: str | None = None) -> None:
+        fake = create(step_seconds=step_seconds, gate=gate)
+        fake.crash = die
         self.model, self.device, self.pipeline_types = fake.model, fake.device, fake.pipeline_types
         self.generate, self.extract_glb = fake.generate, fake.extract_glb
 
@@ -76,8 +79,13 @@ class EmulatedModal:
     """Implements `Calls`. `paused` holds back the containers; `broken` makes Modal unreachable."""
 
     def __init__(
-        self, settings: DeploySettings | None = None, step_seconds: float = 0.0, containers: int = 1
+        self,
+        settings: DeploySettings | None = None,
+        step_seconds: float = 0.0,
+        containers: int = 1,
+        gate: str | None = None,
     ) -> None:
+        self._gate = gate
         self.settings = settings or DeploySettings()
         self.progress_table = TableOfBytes()
         self.jobs = TableOfBytes()
@@ -134,6 +142,12 @@ class EmulatedModal:
             return CallOutcome(state, detail=repr(found.error))
         return CallOutcome("returned", pickle.loads(found.result or b""))
 
+    def kill_running(self) -> None:
+        """End the containers that run a call, as a dying machine does."""
+        for call in self.calls.values():
+            if call.thread is not None:
+                _raise_in(call.thread, KilledError)
+
     async def cancel(self, call: str) -> None:
         self._reach("cancel")
         found = self.calls[call]
@@ -142,13 +156,15 @@ class EmulatedModal:
         if found.thread is None:
             self._finish(found, error=modal_errors.RemoteError("cancelled"))
             return
-        cancellation = ctypes.py_object(modal_errors.InputCancellation)
-        ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(found.thread), cancellation)
+        _raise_in(found.thread, modal_errors.InputCancellation)
 
     async def progress(self, call: str) -> Entry | None:
         self._reach("progress")
         entry: Entry | None = self.progress_table.get(call)
         return entry
+
+    async def capabilities(self) -> Capabilities:
+        return await capabilities_of(self.manifest, self.settings)
 
     async def manifest(self) -> Manifest:
         self._reach("manifest")
@@ -190,7 +206,7 @@ class EmulatedModal:
     def _container(self) -> ModelHost:
         self.containers_made += 1
         host = ModelHost(self.settings, Path("nowhere"), "cpu", self.progress_table)
-        host._generator = HostedFake(self._step_seconds)  # type: ignore[assignment]
+        host._generator = HostedFake(self._step_seconds, self._gate)  # type: ignore[assignment]
         return host
 
     def _serve(self) -> None:
@@ -217,7 +233,7 @@ class EmulatedModal:
         settings, payload, source = pickle.loads(call.arguments)
         if self.kill_next > 0:
             self.kill_next -= 1
-            host.run(call.kind, settings, lambda: _die(), call.id)  # type: ignore[arg-type]
+            host.run(call.kind, settings, _lost, call.id)  # type: ignore[arg-type]
 
         def load() -> bytes:
             if payload is not None:
@@ -231,12 +247,12 @@ class EmulatedModal:
         call.done.set()
 
 
-class KilledError(BaseException):
-    """A container that is gone: nothing of ours sees it coming."""
-
-
-def _die() -> bytes:
+def _lost() -> bytes:
     raise KilledError
+
+
+def _raise_in(thread: int, error: type[BaseException]) -> None:
+    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), ctypes.py_object(error))
 
 
 def wait_for_call(modal: EmulatedModal, call: str, seconds: float = 20.0) -> None:

@@ -15,7 +15,8 @@ from tests.trellis2_modal import fake
 from tests.trellis2_modal.deploy.conftest import Deployed
 from tests.trellis2_modal.deploy.emulated import MANIFEST, EmulatedModal, HostedFake, until, wait_for_call
 from tests.trellis2_modal.server import picture
-from trellis2_modal.jobs.modal import backend as modal_backend
+from trellis2_modal.jobs import engine
+from trellis2_modal.jobs.modal import ports
 from trellis2_modal.protocol.state import decompress_state, unpack_state
 from trellis2_modal.service.deploy.weights_manifest import WeightsError
 
@@ -283,13 +284,13 @@ def test_a_submission_that_was_cut_off_is_taken_up_by_its_repeat(
     with deployed.gateway() as client:
         job = submit(client, body, **tag)["id"]
     stored = deployed.modal.jobs.get(job)
-    deployed.modal.jobs.put(job, stored | {"call": None})  # as if the gateway had died before the call
+    deployed.modal.jobs.put(job, stored | {"handle": None})  # as if the gateway had died before the call
     with deployed.gateway() as client:
         assert submit(client, body, **tag)["id"] == job
         assert len(deployed.modal.spawned) == 1  # it may still be on its way
-    monkeypatch.setattr(modal_backend, "UNSTARTED", -1.0)
-    monkeypatch.setattr(modal_backend, "WATCH_INTERVAL", 60.0)
+    monkeypatch.setattr(engine, "WATCH_INTERVAL", 60.0)
     with deployed.gateway() as client:
+        monkeypatch.setattr(engine, "UNSTARTED", -1.0)
         assert submit(client, body, **tag)["id"] == job
         deployed.modal.resume()
         assert finished(client, job)["status"] == "finished"
@@ -421,7 +422,7 @@ def test_old_jobs_are_forgotten(deploy: Deploy, body: Body, monkeypatch: pytest.
 def test_a_job_that_no_container_takes_is_ended(
     deployed: Deployed, body: Body, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(modal_backend, "MAX_WAIT", 0.05)
+    monkeypatch.setattr(engine, "MAX_WAIT", 0.05)
     deployed.modal.pause()
     with deployed.gateway() as client:
         job = finished(client, submit(client, body)["id"])
@@ -435,7 +436,7 @@ def test_a_job_that_no_container_takes_is_ended(
 def test_without_weights_jobs_are_refused_until_they_are_there(
     deployed: Deployed, body: Body, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(modal_backend, "WEIGHTS_INTERVAL", 0.05)
+    monkeypatch.setattr(ports, "WEIGHTS_INTERVAL", 0.05)
     deployed.modal.manifest_now = WeightsError("x is not there; run: modal run -m w::download_weights")
     with deployed.gateway() as client:
         assert client.get("/health").json()["status"] == "degraded"

@@ -13,9 +13,9 @@ from modal import exception as modal_errors
 
 from tests.trellis2_modal.deploy.emulated import MANIFEST
 from trellis2_modal.jobs.execution import DeviceLostError
-from trellis2_modal.jobs.modal.calls import ModalCalls
 from trellis2_modal.protocol.errors import QueueFullError, UnavailableError
 from trellis2_modal.service.config import BUNDLED_MODEL, DeploySettings
+from trellis2_modal.service.deploy.modal_calls import ModalCalls
 from trellis2_modal.service.deploy.weights_manifest import MARKER, WeightsError, folder_name
 
 
@@ -149,8 +149,7 @@ def test_weights_that_are_not_there_say_what_to_run(failure: Exception) -> None:
 def test_bundled_weights_without_a_config_say_what_to_run(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Any
 ) -> None:
-    from trellis2_modal.jobs.modal import calls as modal_calls
-    from trellis2_modal.service.deploy import weights_manifest
+    from trellis2_modal.service.deploy import modal_calls, weights_manifest
 
     monkeypatch.setattr(modal_calls, "bundled_manifest", lambda: weights_manifest.bundled_manifest(tmp_path))
     with pytest.raises(WeightsError, match="modal deploy -m"):

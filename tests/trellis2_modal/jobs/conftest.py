@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,12 +14,15 @@ from typing import Any
 import pytest
 
 from tests.trellis2_modal import fake
-from tests.trellis2_modal.memory import KilledError, ThreadRunner, memory_engine
+from tests.trellis2_modal.deploy.emulated import EmulatedModal
+from tests.trellis2_modal.memory import ThreadRunner, memory_engine
 from tests.trellis2_modal.server import picture
 from trellis2_modal.jobs import engine as engine_module
 from trellis2_modal.jobs.engine import Engine
 from trellis2_modal.jobs.job import NewJob
 from trellis2_modal.jobs.local.assembly import local_engine
+from trellis2_modal.jobs.modal import progress
+from trellis2_modal.jobs.modal.ports import CallArtifacts, CallRunner, CallTable
 from trellis2_modal.jobs.settings import JobSettings
 from trellis2_modal.jobs.worker_process import WorkerSpec
 from trellis2_modal.protocol.replies import FINAL_STATES, JobEvent, JobStatus
@@ -82,7 +85,11 @@ class Port:
         self.gate = folder / "gate"
 
     def make(self, settings: JobSettings) -> tuple[Engine, Callable[[], Awaitable[None]]]:
+        """An engine, and what kills its worker under the running job."""
         raise NotImplementedError
+
+    def close(self) -> None:
+        """End what outlives an engine."""
 
     @asynccontextmanager
     async def rig(self, **changes: Any) -> AsyncIterator[Rig]:
@@ -117,7 +124,7 @@ class MemoryPort(Port):
 
     def make(self, settings: JobSettings) -> tuple[Engine, Callable[[], Awaitable[None]]]:
         generator = fake.create(gate=str(self.gate))
-        generator.crash = die
+        generator.crash = fake.die
         engine = memory_engine(generator, settings)
         if self._last is not None:
             artifacts: Any = self._last.artifacts
@@ -131,14 +138,35 @@ class MemoryPort(Port):
         return engine, kill
 
 
-def die() -> None:
-    raise KilledError
+class ModalPort(Port):
+    """The ports on Modal over its emulation: containers are threads with the real `ModelHost`."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        self.modal = EmulatedModal(gate=str(self.gate))
+
+    def make(self, settings: JobSettings) -> tuple[Engine, Callable[[], Awaitable[None]]]:
+        artifacts = CallArtifacts(self.modal)
+        runner = CallRunner(self.modal, artifacts, settings)
+
+        async def kill() -> None:
+            self.modal.kill_running()
+
+        return Engine(CallTable(self.modal), runner, artifacts, settings), kill
+
+    def close(self) -> None:
+        self.gate.touch()
+        self.modal.stop()
 
 
-PORTS: dict[str, type[Port]] = {"local": LocalPort, "memory": MemoryPort}
+PORTS: dict[str, type[Port]] = {"local": LocalPort, "modal": ModalPort, "memory": MemoryPort}
 
 
 @pytest.fixture(params=PORTS)
-def port(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Port:
+def port(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Port]:
     monkeypatch.setattr(engine_module, "WATCH_INTERVAL", 0.05)
-    return PORTS[request.param](tmp_path)
+    monkeypatch.setattr(progress, "SIGN_OF_LIFE", 0.05)
+    monkeypatch.setattr(progress, "WRITE_INTERVAL", 0.0)
+    port = PORTS[request.param](tmp_path)
+    yield port
+    port.close()

@@ -1,1 +1,1 @@
-"""Jobs as spawned calls of the GPU class on Modal. Start reading in `backend`, then `calls`."""
+"""Jobs as spawned calls of the GPU class on Modal. Start reading in `ports`, then `calls`."""

@@ -11,13 +11,17 @@ import threading
 import time
 from typing import Any, Protocol
 
+from ..execution import Thinning
+
 logger = logging.getLogger(__name__)
 
-GROWTH = 0.01
-"""The interval grows by this part of the running time, so that an hour of events still fits one entry."""
+WRITE_INTERVAL = 1.0
+SIGN_OF_LIFE = 15.0
+"""A silent call writes this often that it still runs, so that an attempt that is killed can be charged."""
 
 Entry = dict[str, Any]
-"""`{"attempt": int, "started": Unix seconds, "events": [{"type", "time", "data"}]}`."""
+"""`{"attempt": int, "started": Unix seconds, "seen": Unix seconds of the last sign of life,
+"spent": seconds of earlier attempts, "events": [{"type", "time", "data"}]}`."""
 
 
 class Table(Protocol):
@@ -31,13 +35,12 @@ class Table(Protocol):
 class EventLog:
     """The events of one run of a call. `begin`, then any number of `report`s, then `close`."""
 
-    def __init__(self, table: Table | None, call: str | None, interval: float = 1.0) -> None:
+    def __init__(self, table: Table | None, call: str | None, interval: float | None = None) -> None:
         self._table = table if call else None
         self._call = call or ""
-        self._interval = interval
+        self._interval = WRITE_INTERVAL if interval is None else interval
         self._entry: Entry = {"attempt": 0, "started": 0.0, "events": []}
-        self._stage: str | None = None
-        self._last = 0.0
+        self._thinning = Thinning(self._interval)
         self._changed = threading.Condition()
         self._dirty = self._closed = False
         self._thread: threading.Thread | None = None
@@ -55,7 +58,10 @@ class EventLog:
         if earlier:
             events.append(_event("restarted", {"reason": "its container ended under it"}))
         events.append(_event("started", {"attempt": attempt}))
-        self._entry = {"attempt": attempt, "started": time.time(), "events": events}
+        now = time.time()
+        spent = _spent(earlier) if earlier else 0.0
+        self._entry = {"attempt": attempt, "started": now, "seen": now, "spent": spent, "events": events}
+        self._thinning = Thinning(self._interval)
         self._write()
         if self._table is not None:
             self._thread = threading.Thread(target=self._keep_writing, name="progress", daemon=True)
@@ -70,13 +76,15 @@ class EventLog:
     def started(self) -> float:
         return float(self._entry["started"])
 
+    @property
+    def spent(self) -> float:
+        """Seconds of earlier attempts, as far as they gave signs of life."""
+        return float(self._entry["spent"])
+
     def report(self, stage: str, step: int, steps: int, message: str = "") -> None:
         """Note progress; the first and last step of a stage always, others once an interval."""
-        now = time.time()
-        interval = max(self._interval, (now - self.started) * GROWTH)
-        if stage == self._stage and step < steps and now - self._last < interval:
+        if not self._thinning.worth_keeping(stage, step, steps):
             return
-        self._stage, self._last = stage, now
         event = _event("progress", {"stage": stage, "step": step, "steps": steps, "message": message})
         with self._changed:
             self._entry = self._entry | {"events": [*self._entry["events"], event]}
@@ -95,8 +103,8 @@ class EventLog:
     def _keep_writing(self) -> None:
         while True:
             with self._changed:
-                self._changed.wait_for(lambda: self._dirty or self._closed)
-                if not self._dirty:
+                self._changed.wait_for(lambda: self._dirty or self._closed, timeout=SIGN_OF_LIFE)
+                if self._closed and not self._dirty:
                     return
                 self._dirty = False
             self._write()
@@ -107,9 +115,13 @@ class EventLog:
         if self._table is None:
             return
         try:
-            self._table.put(self._call, self._entry)
+            self._table.put(self._call, self._entry | {"seen": time.time()})
         except Exception:  # a job must not fail because nobody can watch it
             logger.warning("progress cannot be written", exc_info=True)
+
+
+def _spent(earlier: Entry) -> float:
+    return float(earlier.get("spent", 0.0)) + max(0.0, earlier.get("seen", 0.0) - earlier["started"])
 
 
 def _event(kind: str, data: dict[str, Any]) -> dict[str, Any]:

@@ -187,7 +187,7 @@ class ModelHost:
             if not ended:  # cancelled from outside, or the device is lost
                 logger.warning("job stopped", extra={"call": call, "kind": kind})
             self._tidy(ended)
-        seconds = time.time() - log.started
+        seconds = log.spent + time.time() - log.started
         logger.info(
             "job %s", outcome["status"], extra={"call": call, "kind": kind, "seconds": round(seconds, 3)}
         )
