@@ -87,7 +87,7 @@ def test_pictures_are_made_on_the_gpu(
     for name, pictures in here.items():
         for picture, other in zip(pictures, there[name], strict=True):
             assert np.abs(picture.astype(int) - other.astype(int)).max() <= 1
-    assert set(gpu.copied) == {"render_utils.to_uint8"}
+    assert set(gpu.copied) == {"render_utils.to_pictures"}
     views = next(iter(frames.values()))
     assert gpu.waits < 100 + 30 * views
 
@@ -105,7 +105,7 @@ def test_maps_without_light_are_made_on_the_gpu(made: dict[str, Any], kind: str)
     assert set(there) == set(here)
     for name, pictures in here.items():
         np.testing.assert_allclose(np.stack(pictures), np.stack(there[name]), atol=1)
-    assert set(gpu.copied) == {"render_utils.to_uint8"}
+    assert set(gpu.copied) == {"render_utils.to_pictures"}
 
 
 def test_dual_grids_are_made_and_read_on_the_gpu(made: dict[str, Any]) -> None:

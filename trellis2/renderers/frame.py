@@ -36,9 +36,12 @@ COLUMNS = {"base_color": slice(0, 3), "metallic": slice(3, 4), "roughness": slic
 @dataclass(frozen=True)
 class PbrOptions:
     """resolution: side of the picture. near, far: clip planes. ssaa: samples a side of a pixel. peel_layers:
-    most depth layers, for transparency. flat: the published model's look (face normals, raw occlusion margin)
-    in place of smooth shading. background: None for black, "soft" for a light neutral backdrop, or a linear
+    most depth layers, for transparency. flat: the published model's look (face normals, its occlusion) in
+    place of smooth shading. background: None for black, "soft" for a light neutral backdrop, or a linear
     RGB triple. occlusion_samples: for each pixel of the picture. seed: of the occlusion samples.
+
+    Occlusion follows the published rule under `flat` and under lights with `reference_quirks`. There slanted
+    surfaces hide themselves, a tenth of the light on a convex object; otherwise only what lies in front does.
     """
 
     resolution: int = 512
@@ -203,13 +206,14 @@ class Frame:
         if self.first is None:
             return self._buffer(1)
         o = self.options
+        published = o.flat or any(light.reference_quirks for light in self.lights.values())
         return openness(
             self.first.pixels,
             self.front_normal,
             self.extrinsics[:3, :3],
             self.front_depth.reshape(self.size, self.size),
             self.intrinsics,
-            slope=0.0 if o.flat else 1.0,
+            slope=0.0 if published else 1.0,
             samples=max(1, o.occlusion_samples // o.ssaa**2),
             intensity=OCCLUSION_INTENSITY,
             seed=o.seed,

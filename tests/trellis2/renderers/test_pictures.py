@@ -256,3 +256,17 @@ def test_a_voxel_is_a_cube_with_its_named_attributes() -> None:
     assert torch.allclose(own["color"][:, 8, 8], torch.tensor([1.0, 0, 0]), atol=1e-5)
     with pytest.raises(InvalidArgumentError, match="2 colours for 1"):
         VoxelRenderer().render(voxel, *camera, torch.ones(2, 3))
+
+
+def test_occlusion_is_the_published_rule_under_reference_quirks() -> None:
+    """On a ball nothing lies in front: what the published rule takes is the slanted surface's own."""
+    ball = with_voxels(*sphere(), WHITE)
+    taken = {}
+    for name, quirks, flat in (("ours", False, False), ("quirks", True, False), ("flat", False, True)):
+        light = EnvMap(torch.ones(16, 32, 3), reference_quirks=quirks, cube_size=16)
+        renderer = PbrMeshRenderer({"resolution": 128, "flat": flat})
+        out = renderer.render(ball, *CAMERA, light, keys=["shaded", "clay", "mask"])
+        taken[name] = float(1 - out["clay"][out["mask"] == 1].mean())
+    assert taken["ours"] < 0.02
+    assert taken["quirks"] > 0.05
+    assert taken["quirks"] == pytest.approx(taken["flat"], rel=0.25)

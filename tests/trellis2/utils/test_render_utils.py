@@ -26,6 +26,7 @@ from trellis2.utils.render_utils import (
     render_multiview,
     render_snapshot,
     render_video,
+    to_pictures,
 )
 
 RED = [0.9, 0.1, 0.1, 0.0, 0.6, 1.0]
@@ -157,3 +158,13 @@ def test_no_frames_and_no_views_are_refused(light: EnvMap) -> None:
         render_video(mesh, num_frames=0, envmap=light)
     with pytest.raises(InvalidArgumentError, match="at least 1"):
         render_frames(mesh, [], [], envmap=light)
+
+
+def test_maps_of_a_view_become_pictures_together() -> None:
+    colour, grey = torch.linspace(-0.2, 1.2, 3 * 24 * 24).reshape(3, 24, 24), torch.rand(24, 24)
+    first, second, third = to_pictures([colour, grey, grey[None]])
+    np.testing.assert_array_equal(first, np.trunc(colour.clamp(0, 1).permute(1, 2, 0).numpy() * 255))
+    np.testing.assert_array_equal(second, np.trunc(grey[..., None].expand(-1, -1, 3).numpy() * 255))
+    np.testing.assert_array_equal(second, third)
+    assert all(picture.flags.c_contiguous and picture.dtype == np.uint8 for picture in (first, second, third))
+    assert to_pictures([]) == []
