@@ -149,3 +149,16 @@ def launch(kernel: Any, count: int, inputs: Sequence[Any], device: torch.device 
         wp.launch(kernel, dim=stop - start, inputs=[start, *inputs], device=target)
 
     list(_pool(os.getpid(), threads).map(run, range(pieces)))
+
+
+def launch_serially(kernel: Any, count: int, inputs: Sequence[Any], device: torch.device | str) -> None:
+    """`launch` for kernels whose items may write to the same place through atomics: one thread on a CPU."""
+    if count == 0:
+        return
+    wp = warp_module()
+    device = torch.device(device)
+    target = wp.device_from_torch(device)
+    with _loading:
+        wp.load_module(kernel.module, device=target)
+    with current_stream(device):
+        wp.launch(kernel, dim=count, inputs=[0, *inputs], device=target)
