@@ -27,7 +27,8 @@ def make_manifold(vertices: Tensor, faces: Tensor) -> Mesh:
     """A closed mesh in which every edge has two faces and every vertex one fan, also after welding.
 
     Expects a consistently wound mesh, closed but for little: pairs of faces folded onto each other go, sheets
-    that touch along an edge or at a vertex come apart there, and what is then open is filled. Raises MeshError.
+    that touch along an edge or at a vertex come apart there, and what is then open is filled. Raises
+    MeshError.
     """
     vertices, faces = check_mesh(vertices, faces, allow_empty=True)
     for _ in range(ROUNDS):
@@ -43,16 +44,19 @@ def make_manifold(vertices: Tensor, faces: Tensor) -> Mesh:
 
 
 def _without_folds(faces: Tensor) -> Tensor:
-    """Drop faces that name a vertex twice, and of faces on the same three vertices all pairs."""
+    """Drop faces that name a vertex twice; of faces on the same three vertices, those that face each other
+    cancel, and of those that are left one stays."""
     faces = faces[(faces != faces.roll(1, dims=1)).all(dim=1)]
     _, place, uses = torch.unique(faces.sort(dim=1).values, dim=0, return_inverse=True, return_counts=True)
     if len(uses) == len(faces):
         return faces
-    order = torch.argsort(place, stable=True)
-    first = torch.ones(len(faces), dtype=torch.bool, device=faces.device)
-    first[1:] = place[order[1:]] != place[order[:-1]]
-    odd = (uses % 2 == 1)[place[order]]
-    return faces[order[first & odd].sort().values]
+    even = (faces < faces.roll(-1, dims=1)).sum(dim=1) == 2  # winds as its sorted vertices do
+    turn = torch.where(even, 1, -1)
+    surplus = torch.zeros_like(uses).index_add_(0, place, turn)
+    wanted = surplus[place] * turn > 0
+    index = torch.arange(len(faces), device=faces.device)
+    lowest = torch.full_like(uses, len(faces)).scatter_reduce(0, place[wanted], index[wanted], "amin")
+    return faces[wanted & (lowest[place] == index)]
 
 
 def _parted(vertices: Tensor, faces: Tensor, table: EdgeTable) -> tuple[Tensor, Tensor, bool]:

@@ -75,7 +75,7 @@ def rebuild(
     cells = _manifold_cells(band, -depth.clamp(-DEEPEST, DEEPEST))
     surface = surface_nets(cells, max(lattice.shape) + 1)
     points = _pulled_back(surface, band, depth)
-    return _without_floaters(lattice.to_world(points), surface.faces)
+    return without_floaters(lattice.to_world(points), surface.faces)
 
 
 def solid_depth(band: Band, label: Tensor) -> Tensor:
@@ -172,7 +172,10 @@ def _smoothed(values: Tensor, faces: Tensor, rounds: int = 2) -> Tensor:
     return values
 
 
-def _without_floaters(vertices: Tensor, faces: Tensor) -> tuple[Tensor, Tensor]:
+def without_floaters(vertices: Tensor, faces: Tensor) -> tuple[Tensor, Tensor]:
+    """Drop parts of less than SMALLEST_PART of the area."""
+    if not len(faces):
+        return vertices, faces
     labels = face_components(faces, len(vertices))
     areas = component_areas(vertices, faces, labels)
     return keep_faces(vertices, faces, (areas >= SMALLEST_PART * areas.sum())[labels])

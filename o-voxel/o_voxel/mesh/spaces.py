@@ -25,6 +25,9 @@ ROOM = 4.0
 """Volume of a room's core (where the ball's centre fits) over the ball's, from which it is a hollow body
 rather than a cup, whose opening is as wide as itself."""
 
+NARROWER = 0.75
+"""From one ball to the next smaller one that looks for rooms of its own size."""
+
 LEVELS = 0.25
 """Steps of clearance from one round of growth to the next."""
 
@@ -49,7 +52,14 @@ def spaces(band: Band, radius: float, least: float, see_through: Tensor | None =
         is_open |= _seen_through(band, rim, see_through, len(sizes))
     label = torch.where(is_open[rim.clamp(min=0)], OUTSIDE, INSIDE).to(torch.uint8)
     label[rim < 0] = 0
-    return grown(band, label, radius, least)
+    widest = radius
+    while widest > least:
+        narrower = max(NARROWER * widest, least)
+        label = grown(band, label, widest, narrower)
+        if see_through is None:  # smaller rooms that nothing wide enough leads to
+            label[(label == 0) & (band.distance > narrower)] = INSIDE
+        widest = narrower
+    return label
 
 
 def _seen_through(band: Band, rim: Tensor, see_through: Tensor, count: int) -> Tensor:

@@ -8,9 +8,12 @@ from torch import Tensor
 from ..errors import MeshError
 from ..mesh.bvh import TriangleBVH
 from ..mesh.components import remove_small_components
+from ..mesh.edges import edge_table
 from ..mesh.holes import fill_holes
+from ..mesh.manifold import make_manifold
 from ..mesh.orientation import unify_orientations
 from ..mesh.quality import weld
+from ..mesh.rebuild import rebuild, without_floaters
 from ..mesh.remesh import remesh_narrow_band
 from ..mesh.repair import (
     keep_faces,
@@ -19,11 +22,15 @@ from ..mesh.repair import (
     repair_non_manifold_edges,
 )
 from ..mesh.simplify import CLOSE_ENOUGH, simplify
+from ..sampling import sample_nearest
 from .source import Source
 
 HOLE_PERIMETER = 3e-2
 SMALLEST_COMPONENT = 1e-5  # area
-_CORRECTIONS = 3  # lowered budgets that are tried; one is nearly always enough
+MOST_CROWDED = 1e-4  # share of edges with three faces or more that simplifying still sorts out
+MOST_STEPS = 176  # of the lattice that a surface is rebuilt on, along its longest side
+TRANSLUCENT = 0.9  # alpha
+_CORRECTIONS = 5  # lowered budgets that are tried; one is nearly always enough
 
 Mesh = tuple[Tensor, Tensor]
 
@@ -123,3 +130,36 @@ def remesh_and_simplify(
     if not len(faces):
         raise MeshError("remeshing found no surface: the mesh lies outside aabb")
     return _finished(_without_flaps(remove_degenerate_faces(*simplify(vertices, faces, target))))
+
+
+def is_frayed(mesh: Mesh) -> bool:
+    """Whether a surface must be rebuilt to come out closed: it is open, or edges of three faces are common.
+
+    A handful of such edges is mended on the simplified mesh.
+    """
+    counts = edge_table(mesh[1], len(mesh[0])).counts
+    return bool((counts == 1).any()) or float((counts > 2).float().mean()) > MOST_CROWDED
+
+
+def rebuilt(source: Source) -> Mesh:
+    """The source's surface as one closed, outward one at the voxels' resolution, or what suits its size."""
+    used = source.vertices[source.faces.reshape(-1).long()]
+    extent = float((used.amax(dim=0) - used.amin(dim=0)).max())
+    see_through = None
+    if source.translucent:
+        centres = source.vertices[source.faces.long()].mean(dim=1)
+        places = (centres - source.frame.origin) / source.frame.voxel_size
+        see_through = sample_nearest(source.grid, source.attributes[:, 5:], places)[:, 0] < TRANSLUCENT
+    step = max(source.voxel, extent / MOST_STEPS)
+    return rebuild(source.vertices, source.faces, step, see_through=see_through)
+
+
+def simplified_closed(mesh: Mesh, target: int) -> Mesh:
+    """A closed mesh down to at most `target` faces, closed and manifold again afterwards."""
+    budget = max(4, int(target / CLOSE_ENOUGH)) if len(mesh[1]) > target else target
+    for _ in range(_CORRECTIONS):
+        mesh = without_floaters(*make_manifold(*simplify(*mesh, budget)))
+        if len(mesh[1]) <= target:
+            break
+        budget = max(4, budget * target // len(mesh[1]) - 2)
+    return mesh

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -20,7 +20,14 @@ from ..mesh.unwrap import Unwrapped, unwrap
 from ..mesh.vertex_cache import cache_order, fetch_order
 from .asset import GlbAsset
 from .bake import Layout, Textures, bake, fill_gutters
-from .geometry import HOLE_PERIMETER, clean_and_simplify, remesh_and_simplify
+from .geometry import (
+    HOLE_PERIMETER,
+    clean_and_simplify,
+    is_frayed,
+    rebuilt,
+    remesh_and_simplify,
+    simplified_closed,
+)
 from .material import ALPHA_MODES, Material, check_texture_format, choose_alpha_mode
 from .placement import to_y_up
 from .report import MeshReport, Progress, StepTimes, topology
@@ -34,7 +41,7 @@ MOST_LEVELS = 6
 LEAST_FACES, LEAST_TEXTURE = 64, 64
 """Of the coarser levels of detail."""
 
-STEPS = ("fill holes", "search tree", "simplify", "unwrap", "bake", "gutters", "material")
+STEPS = ("fill holes", "rebuild", "search tree", "simplify", "unwrap", "bake", "gutters", "material")
 
 
 def to_glb(
@@ -48,7 +55,7 @@ def to_glb(
     grid_size: Triple | None = None,
     decimation_target: int = 1_000_000,
     texture_size: int = 2048,
-    remesh: bool = False,
+    remesh: bool | Literal["auto"] = "auto",
     remesh_band: float = 1,
     remesh_project: float = 0.9,
     mesh_cluster_threshold_cone_half_angle_rad: float = np.pi / 2,
@@ -74,10 +81,13 @@ def to_glb(
             are clipped.
         attr_layout: columns of base_color (3), metallic, roughness, alpha (1 each).
         aabb, voxel_size, grid_size: where the voxels lie; give one size (voxel_size wins).
-        decimation_target: the most *faces* of the result (a percent more where collapses cannot hit it).
+        decimation_target: the most *faces* of the result (a percent more without auto, where collapses
+            cannot hit it).
         texture_size: texels a side, 16 to 8192.
-        remesh: replace the surface by a closed one at `remesh_band` voxels' distance, moved back by the share
-            `remesh_project` (0 leaves it that much larger).
+        remesh: auto looks at the surface: a sound one is simplified as it is, a frayed one is rebuilt as one
+            closed outward surface that follows it. True replaces any surface by a closed one at `remesh_band`
+            voxels' distance, moved back by the share `remesh_project` (0 leaves it that much larger), as the
+            reference does. False never rebuilds.
         mesh_cluster_threshold_cone_half_angle_rad: bound on a chart's normal cone; smaller means more and
             flatter charts.
         mesh_cluster_refine_iterations: rounds of straightening chart borders beyond the usual eight.
@@ -90,7 +100,7 @@ def to_glb(
         normal_map: bake the dense surface's normals, and export tangents.
         outer_shell: with `remesh`, keep only the skin that the outside can reach. None: unless the asset is
             translucent, when inner walls show.
-        double_sided: None: only without `remesh`, as the reference.
+        double_sided: None: only if `remesh` is False, as the reference; a closed surface needs one side.
         lods: levels of detail, 1 to 6. Each has a quarter of the faces and of the texels of the one before,
             and textures of its own.
         progress: called as (step, index, count) when a step of STEPS begins; raise from it to cancel.
@@ -104,23 +114,33 @@ def to_glb(
         raise ArgumentError(f"alpha_mode {alpha_mode!r}: one of {', '.join(ALPHA_MODES)}")
     if not 1 <= lods <= MOST_LEVELS:
         raise ArgumentError(f"lods must lie between 1 and {MOST_LEVELS}, got {lods}")
-    if outer_shell and not remesh:
-        raise ArgumentError("outer_shell needs remesh=True: only a remeshed surface is surely closed")
+    if remesh not in (True, False, "auto"):
+        raise ArgumentError(f"remesh {remesh!r}: one of True, False, auto")
+    if outer_shell and remesh is False:
+        raise ArgumentError("outer_shell needs remesh: only a remeshed surface is surely closed")
     source = check_source(vertices, faces, attr_volume, coords, attr_layout, aabb, voxel_size, grid_size)
     times = StepTimes(STEPS, progress, source.vertices.device)
 
     with times.step("fill holes"):
         reference_mesh = fill_holes(source.vertices, source.faces, HOLE_PERIMETER)
+    with times.step("rebuild"):
+        frayed = remesh == "auto" and is_frayed(reference_mesh)
+        if frayed:
+            reference_mesh = rebuilt(source)
     with times.step("search tree"):
         reference = TriangleBVH(*reference_mesh)
     with times.step("simplify"):
-        if remesh:
+        if frayed:
+            mesh = simplified_closed(reference_mesh, decimation_target)
+        elif remesh is True:
             only_outer = not source.translucent if outer_shell is None else outer_shell
             mesh = remesh_and_simplify(
                 source, reference, decimation_target, remesh_band, remesh_project, only_outer
             )
         else:
             mesh = clean_and_simplify(reference_mesh, decimation_target)
+            if remesh == "auto":
+                mesh = simplified_closed(mesh, decimation_target)
         if not len(mesh[1]):
             raise MeshError(f"nothing is left of {len(source.faces)} faces: all of them are degenerate")
     finish = Finish(
@@ -128,15 +148,16 @@ def to_glb(
         smooth_iterations=8 + mesh_cluster_refine_iterations,
         normal_map=normal_map,
         alpha_mode=alpha_mode,
-        double_sided=not remesh if double_sided is None else double_sided,
+        double_sided=remesh is False if double_sided is None else double_sided,
         texture_format=texture_format,
         # An offset surface keeps its distance: its nearest point is always the right one.
-        recheck=not remesh,
+        recheck=remesh is not True,
     )
     asset = _textured(source, reference, mesh, finish, texture_size, times)
     lower = []
     for level in range(1, lods):
-        mesh = clean_and_simplify(mesh, max(decimation_target // 4**level, LEAST_FACES))
+        coarser = simplified_closed if remesh == "auto" else clean_and_simplify
+        mesh = coarser(mesh, max(decimation_target // 4**level, LEAST_FACES))
         silent = StepTimes(STEPS, None, source.vertices.device)
         size = max(texture_size // 2**level, LEAST_TEXTURE)
         lower.append(_textured(source, reference, mesh, finish, size, silent))
