@@ -18,7 +18,10 @@ from .validation import check_mesh
 APART = 0.05
 """How far copies of a vertex that joined several fans move towards the middle of their own."""
 
-ROUNDS = 6
+GENTLE = 2
+"""Rounds in which no sound face goes."""
+
+ROUNDS = 8
 
 Mesh = tuple[Tensor, Tensor]
 
@@ -31,16 +34,31 @@ def make_manifold(vertices: Tensor, faces: Tensor) -> Mesh:
     MeshError.
     """
     vertices, faces = check_mesh(vertices, faces, allow_empty=True)
-    for _ in range(ROUNDS):
+    for number in range(ROUNDS):
         faces = _without_folds(weld(vertices)[faces.long()])
         if not len(faces):
             break
         table = edge_table(faces, len(vertices))
+        if number >= GENTLE:  # twisted or torn: what lies around goes, and the hole is filled
+            faces = faces[~_bad_vertices(faces, len(vertices), table)[faces].any(dim=1)]
+            table = edge_table(faces, len(vertices))
         vertices, faces, parted = _parted(vertices, faces, table)
         if not parted and bool((table.counts == 2).all()):
             break
         vertices, faces = fill_holes(vertices, faces.int(), math.inf)
     return remove_unreferenced_vertices(vertices, faces.int())
+
+
+def _bad_vertices(faces: Tensor, count: int, table: EdgeTable) -> Tensor:
+    """Mask [count] of the ends of edges that do not join two faces of one winding."""
+    bad = torch.zeros(count, dtype=torch.bool, device=faces.device)
+    bad[table.edges[table.counts != 2].reshape(-1)] = True
+    first, second = table.manifold_pairs.unbind(dim=1)
+    corner = faces.reshape(-1)
+    twisted = corner[first] == corner[second]
+    bad[corner[first[twisted]]] = True
+    bad[corner[_next_corner(first[twisted])]] = True
+    return bad
 
 
 def _without_folds(faces: Tensor) -> Tensor:
@@ -64,7 +82,8 @@ def _parted(vertices: Tensor, faces: Tensor, table: EdgeTable) -> tuple[Tensor, 
     pairs = table.manifold_pairs
     corner_vertex = faces.reshape(-1)
     pairs = pairs[corner_vertex[pairs[:, 0]] != corner_vertex[pairs[:, 1]]]
-    pairs = torch.cat([pairs, _pairs_around(vertices, faces, table)])
+    around = _pairs_around(vertices, faces, table)
+    pairs = torch.cat([pairs, around])
     first, second = pairs.unbind(dim=1)
     first_end, second_end = _next_corner(first), _next_corner(second)
     joined = torch.cat([torch.stack([first, second_end], dim=1), torch.stack([first_end, second], dim=1)])
@@ -75,14 +94,44 @@ def _parted(vertices: Tensor, faces: Tensor, table: EdgeTable) -> tuple[Tensor, 
     faces = label.reshape(-1, 3)
     points = vertices[source]
     if not bool(copied.any()):
-        return points, faces, False
+        points, faces = _double_edges_split(points, faces, around)
+        return points, faces, len(around) > 0
     touching = marked(copied[faces].any(dim=1))
     corners = faces[touching].reshape(-1)
     middles = points[faces[touching]].mean(dim=1).repeat_interleave(3, dim=0)
     total = torch.zeros_like(points).index_add_(0, corners, middles)
     count = torch.bincount(corners, minlength=len(points)).clamp(min=1)[:, None]
     moved = torch.lerp(points, total / count, APART)
-    return torch.where(copied[:, None], moved, points), faces, True
+    points, faces = _double_edges_split(torch.where(copied[:, None], moved, points), faces, around)
+    return points, faces, True
+
+
+def _double_edges_split(points: Tensor, faces: Tensor, pairs: Tensor) -> Mesh:
+    """Give half-edge pairs [K, 2] that run between the same two vertices a vertex of their own in the middle.
+
+    Of pairs that share a face, one is split; the others wait for the next round.
+    """
+    corner = faces.reshape(-1)
+    ends = torch.stack([corner[pairs[:, 0]], corner[_next_corner(pairs[:, 0])]], dim=1).sort(dim=1).values
+    _, place, uses = torch.unique(ends, dim=0, return_inverse=True, return_counts=True)
+    taken: set[int] = set()
+    halves: list[list[int]] = []
+    for first, second in pairs[uses[place] > 1].tolist() if len(pairs) else []:
+        if not taken & {first // 3, second // 3}:
+            taken |= {first // 3, second // 3}
+            halves.append([first, second])
+    if not halves:
+        return points, faces
+    split = torch.tensor(halves, device=faces.device)  # [K, 2]
+    tip = corner[_next_corner(_next_corner(split))]
+    start, end = corner[split], corner[_next_corner(split)]
+    middle = points[torch.cat([start, end], dim=1)].mean(dim=1)
+    middle = torch.lerp(middle, points[tip].mean(dim=1), 2 * APART)
+    new = (len(points) + torch.arange(len(split), device=faces.device))[:, None].expand(-1, 2)
+    faces = faces.clone()
+    faces[torch.div(split, 3, rounding_mode="floor")] = torch.stack([start, new, tip], dim=2)
+    faces = torch.cat([faces, torch.stack([new, end, tip], dim=2).reshape(-1, 3)])
+    return torch.cat([points, middle]), faces
 
 
 def _pairs_around(vertices: Tensor, faces: Tensor, table: EdgeTable) -> Tensor:
