@@ -23,7 +23,7 @@ STAGES: dict[str, str] = {
     "stills": "Photographing every side",
     "fill holes": "Closing holes",
     "search tree": "Indexing the surface",
-    "remesh": "Rebuilding the surface",
+    "rebuild": "Rebuilding the surface",
     "simplify": "Simplifying to the budget",
     "unwrap": "Unwrapping",
     "bake": "Baking textures",
@@ -42,14 +42,14 @@ PHASES: dict[str, tuple[str, ...]] = {
 """A generation at a glance: a few words, and the stages behind each."""
 
 EXPORT_PHASES: dict[str, tuple[str, ...]] = {
-    "Surface": ("fill holes", "search tree", "remesh"),
+    "Surface": ("fill holes", "rebuild", "search tree"),
     "Budget": ("simplify",),
     "Texture": ("unwrap", "bake", "gutters"),
     "File": ("material",),
 }
 """The same for an export."""
 
-EXPORT_STAGES = ("fill holes", "search tree", "remesh", "simplify", "unwrap", "bake", "gutters", "material")
+EXPORT_STAGES = ("fill holes", "rebuild", "search tree", "simplify", "unwrap", "bake", "gutters", "material")
 """These report which of the export's steps begins, not how far it is."""
 
 

@@ -58,7 +58,8 @@ def changed(ball: dict[str, Any], **fields: Any) -> dict[str, Any]:
         ({"texture_size": 10**6}, ArgumentError, "1000000"),
         ({"texture_format": "bmp"}, ArgumentError, "bmp"),
         ({"alpha_mode": "glass"}, ArgumentError, "glass"),
-        ({"outer_shell": True}, ArgumentError, "remesh"),
+        ({"outer_shell": True, "remesh": False}, ArgumentError, "remesh"),
+        ({"remesh": "perhaps"}, ArgumentError, "remesh"),
         ({"remesh": True, "remesh_band": 0}, ArgumentError, "band"),
         ({"remesh": True, "remesh_project": 2.0}, ArgumentError, "project_back"),
         ({"mesh_cluster_threshold_cone_half_angle_rad": 0.0}, ArgumentError, "cone"),
@@ -87,10 +88,12 @@ def test_only_degenerate_faces() -> None:
 
 def test_one_triangle_survives() -> None:
     triangle = torch.tensor([[-0.3, -0.3, 0.0], [0.3, -0.3, 0.0], [0.0, 0.3, 0.1]])
-    asset = to_glb(**soup(triangle, torch.tensor([[0, 1, 2]])), **SMALL)
-    assert asset.report.faces == 1
-    assert asset.report.boundary_edges == 3
-    assert not asset.report.watertight
+    as_it_is = to_glb(**soup(triangle, torch.tensor([[0, 1, 2]])), **SMALL, remesh=False)
+    assert as_it_is.report.faces == 1
+    assert as_it_is.report.boundary_edges == 3
+    assert not as_it_is.report.watertight
+    plate = to_glb(**soup(triangle, torch.tensor([[0, 1, 2]])), **SMALL)
+    assert plate.report.watertight
 
 
 def test_attributes_outside_the_range_are_clipped(ball: dict[str, Any]) -> None:

@@ -30,7 +30,7 @@ def test_reference_signature_and_defaults() -> None:
     defaults = {name: p.default for name, p in parameters.items()}
     assert defaults["decimation_target"] == 1_000_000
     assert defaults["texture_size"] == 2048
-    assert (defaults["remesh"], defaults["remesh_band"], defaults["remesh_project"]) == (False, 1, 0.9)
+    assert (defaults["remesh"], defaults["remesh_band"], defaults["remesh_project"]) == ("auto", 1, 0.9)
 
 
 def test_meets_the_budget_and_stays_closed(asset: GlbAsset) -> None:
