@@ -4,6 +4,8 @@ VENV   := .venv
 PY     := $(VENV)/bin/python
 GOLDEN ?= tests/golden
 STAMP  := $(VENV)/.installed
+# torch's threads yield while they wait: on shared cores spinning costs a hundredfold (benchmarks/NOTES.md).
+export OMP_WAIT_POLICY ?= PASSIVE
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test lint type format bench bench-gpu gpu-test parity clean

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import os
 
 import click
 
@@ -48,3 +49,6 @@ class LazyGroup(click.Group):
 @click.version_option(package_name="trellis2-modal", prog_name="trellis2-modal")
 def main() -> None:
     """A photo goes in, a textured 3D asset comes out."""
+    # OpenMP reads it once, in this process and in those that it starts: threads that spin while they wait for
+    # one another stand still for minutes where other programs have the cores (benchmarks/NOTES.md).
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")

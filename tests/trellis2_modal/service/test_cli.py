@@ -35,6 +35,18 @@ def test_help_lists_what_there_is_without_importing_it() -> None:
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
+@pytest.mark.parametrize(("before", "expected"), [(None, "PASSIVE"), ("ACTIVE", "ACTIVE")])
+def test_threads_yield_while_they_wait_unless_told_otherwise(before: str | None, expected: str) -> None:
+    code = (
+        "import os; from click.testing import CliRunner; from trellis2_modal.cli import main;"
+        "CliRunner().invoke(main, ['keys', '--help']); print(os.environ['OMP_WAIT_POLICY'])"
+    )
+    environment = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
+    environment |= {} if before is None else {"OMP_WAIT_POLICY": before}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, check=True, capture_output=True)
+    assert done.stdout.decode().strip() == expected
+
+
 def test_every_listed_command_exists_as_a_module() -> None:
     for name in main.list_commands(None):  # type: ignore[arg-type]
         command = main.get_command(None, name)  # type: ignore[arg-type]
