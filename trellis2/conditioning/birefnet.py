@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from ..errors import CheckpointError
-from .hub import without_progress_bars
+from .hub import without_post_init, without_progress_bars
 from .image_batch import image_batch, normalize_imagenet
 
 INPUT_SIZE = 1024
@@ -24,13 +24,14 @@ class BiRefNet:
         from transformers import AutoModelForImageSegmentation
 
         try:
-            with without_progress_bars():
+            with without_progress_bars(), without_post_init():
                 model = AutoModelForImageSegmentation.from_pretrained(
                     model_name, revision=revision, trust_remote_code=True
                 )
-        except (OSError, ValueError, ImportError) as error:
+        except Exception as error:  # code of the repository runs here: it can fail in any way
             raise CheckpointError(
-                f"the background remover {model_name!r} cannot be loaded ({error}); accept its licence "
+                f"the background remover {model_name!r} cannot be loaded ({type(error).__name__}: {error}); "
+                "accept its licence "
                 "on the hub and log in, install what it asks for, or name another copy (rembg_model=...)"
             ) from error
         self.model_name = model_name

@@ -26,9 +26,10 @@ class DinoV3FeatureExtractor:
         try:
             with without_progress_bars():
                 model = AutoModel.from_pretrained(model_name, revision=revision)
-        except (OSError, ValueError) as error:  # for weights that are absent, gated or damaged
+        except Exception as error:  # absent, gated, damaged, or of a version that transformers does not read
             raise CheckpointError(
-                f"the image encoder {model_name!r} cannot be loaded ({error}); accept its licence on the hub "
+                f"the image encoder {model_name!r} cannot be loaded ({type(error).__name__}: {error}); "
+                "accept its licence on the hub "
                 "and log in, or name an ungated copy or a local folder (image_cond_model=...)"
             ) from error
         self.model_name = model_name

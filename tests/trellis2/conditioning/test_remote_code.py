@@ -1,0 +1,75 @@
+"""Background removers bring model code: of the kind that RMBG-2.0 has, with and without `post_init()`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+
+from trellis2.conditioning.birefnet import BiRefNet
+from trellis2.errors import CheckpointError
+
+CODE = """
+import torch
+from torch import nn
+from transformers import PretrainedConfig, PreTrainedModel
+
+class CutterConfig(PretrainedConfig):
+    model_type = "cutter"
+
+class Cutter(PreTrainedModel):
+    config_class = CutterConfig
+
+    def __init__(self, config):
+        super().__init__(config)
+        self.weigh = nn.Conv2d(3, 1, 1, bias=False)
+        {last}
+
+    def forward(self, x):
+        return [self.weigh(x)]
+"""
+OLD, NEW = "pass  # written for transformers 4", "self.post_init()"
+BROKEN = "self.weigh.no_such_thing"
+
+
+def write_repository(folder: Path, last: str) -> Path:
+    """A folder as such a repository is: config, model code, weights; bright red is the subject."""
+    folder.mkdir()
+    names = {"AutoConfig": "cutter.CutterConfig", "AutoModelForImageSegmentation": "cutter.Cutter"}
+    config = {"architectures": ["Cutter"], "model_type": "cutter", "auto_map": names}
+    (folder / "config.json").write_text(json.dumps(config))
+    (folder / "cutter.py").write_text(CODE.format(last=last))
+    save_file(
+        {"weigh.weight": torch.tensor([50.0, 0.0, 0.0]).reshape(1, 3, 1, 1)},
+        folder / "model.safetensors",
+        metadata={"format": "pt"},
+    )
+    return folder
+
+
+@pytest.mark.parametrize(("name", "last"), [("old_style", OLD), ("new_style", NEW)])
+def test_code_of_either_age_loads_and_cuts(
+    name: str, last: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", str(tmp_path / "modules"))
+    remover = BiRefNet(str(write_repository(tmp_path / name, last)))
+    picture = Image.new("RGB", (32, 32))
+    picture.paste((255, 0, 0), (8, 8, 24, 24))
+    alpha = remover(picture).getchannel("A")
+    assert alpha.getpixel((16, 16)) == 255
+    assert alpha.getpixel((1, 1)) == 0
+    remover.to("cpu")
+
+
+def test_code_that_fails_is_a_typed_error_that_names_the_part(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", str(tmp_path / "modules"))
+    folder = write_repository(tmp_path / "broken", BROKEN)
+    named = r"background remover .*broken.*AttributeError: .*no_such_thing"
+    with pytest.raises(CheckpointError, match=named):
+        BiRefNet(str(folder))
