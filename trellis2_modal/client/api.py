@@ -27,7 +27,7 @@ from ..protocol.errors import ExpiredError, NotFoundError
 from ..protocol.replies import Health, JobEvent, JobStatus, Usage
 from . import calls
 from .calls import StateSource
-from .core import Core, Flow, Pause, is_loopback
+from .core import Body, Core, Flow, Pause, is_loopback
 from .environment import environment_errors
 from .events import Follower, is_result
 from .options import OnWait, Retry, Timeouts, Waiting
@@ -197,10 +197,7 @@ class Client:
                 try:
                     response = self._http.send(action.request, stream=True)
                     if not (action.stream and response.is_success):
-                        try:
-                            response.read()
-                        finally:
-                            response.close()
+                        response = self._read(response, action.ceiling)
                 except httpx.TransportError as error:
                     action = flow.throw(error)
                 else:
@@ -208,6 +205,16 @@ class Client:
         except StopIteration as end:
             value: T = end.value
             return value
+
+    def _read(self, response: httpx.Response, ceiling: int) -> httpx.Response:
+        """The reply, read to its end within the ceiling and at a pace."""
+        body = Body(response, ceiling, self._core.clock)
+        try:
+            for chunk in [response.content] if response.is_stream_consumed else response.iter_raw():
+                body.feed(chunk)
+        finally:
+            response.close()
+        return body.whole()
 
     def _events(self, job_id: str, after: int) -> Iterator[JobEvent]:
         follower = Follower(self._core, job_id, after)
@@ -408,10 +415,7 @@ class AsyncClient:
                 try:
                     response = await self._http.send(action.request, stream=True)
                     if not (action.stream and response.is_success):
-                        try:
-                            await response.aread()
-                        finally:
-                            await response.aclose()
+                        response = await self._read(response, action.ceiling)
                 except httpx.TransportError as error:
                     action = flow.throw(error)
                 else:
@@ -419,6 +423,19 @@ class AsyncClient:
         except StopIteration as end:
             value: T = end.value
             return value
+
+    async def _read(self, response: httpx.Response, ceiling: int) -> httpx.Response:
+        """See `Client._read`."""
+        body = Body(response, ceiling, self._core.clock)
+        try:
+            if response.is_stream_consumed:
+                body.feed(response.content)
+            else:
+                async for chunk in response.aiter_raw():
+                    body.feed(chunk)
+        finally:
+            await response.aclose()
+        return body.whole()
 
     async def _events(self, job_id: str, after: int) -> AsyncIterator[JobEvent]:
         follower = Follower(self._core, job_id, after)

@@ -16,9 +16,9 @@ from ..protocol.errors import (
     error_from_problem,
 )
 from ..protocol.limits import MAX_STATE_BYTES, MIB
-from ..protocol.replies import Health, JobList, JobStatus, Usage
+from ..protocol.replies import ASSET_MEDIA_TYPES, Health, JobList, JobStatus, Usage
 from ..protocol.requests import ExtractSettings, GenerateSettings
-from .core import Call, Core, Flow, job_path, new_idempotency_key
+from .core import MAX_ARTIFACT, Call, Core, Flow, job_path, new_idempotency_key
 from .errors import NotTheServiceError
 from .pictures import Picture, read_picture
 from .results import ExtractResult, GenerateResult
@@ -118,14 +118,14 @@ def usage(core: Core) -> Flow[Usage]:
 
 def matte(core: Core, picture: Picture) -> Flow[bytes]:
     """PNG with transparency of the subject, as the model will see it."""
-    call = Call("POST", "/matte", fields={}, file=("image", read_picture(picture)))
+    call = Call("POST", "/matte", fields={}, file=("image", read_picture(picture)), ceiling=MAX_ARTIFACT)
     response = yield from core.request(call, patient=False)
     return bytes(response.content)
 
 
 def artifact(core: Core, job_id: str, name: str) -> Flow[bytes]:
     """A file of a finished job."""
-    response = yield from core.request(Call("GET", job_path(job_id, name)))
+    response = yield from core.request(Call("GET", job_path(job_id, name), ceiling=MAX_ARTIFACT))
     return bytes(response.content)
 
 
@@ -137,12 +137,15 @@ def result(core: Core, job_id: str) -> Flow[GenerateResult | ExtractResult]:
     found = job.result
     names = set(found.artifacts) if found else set()
     if job.kind == "extract":
+        kind = str(job.settings.get("format") or "glb")
+        if kind not in ASSET_MEDIA_TYPES:
+            raise NotTheServiceError(f"{core.url.host} made a file of an unknown format ({kind[:20]})")
         data = yield from artifact(core, job_id, "glb")
         stats = dict(found.stats) if found else {}
         return ExtractResult(
             job_id,
             data,
-            str(job.settings.get("format") or "glb"),
+            kind,
             dict(job.settings),
             stats,
             found.warnings if found else [],

@@ -7,6 +7,7 @@ it returns the reply. `api` drives flows, blocking or with asyncio; nothing here
 from __future__ import annotations
 
 import json
+import re
 import time
 import uuid
 from collections.abc import Callable, Generator, Mapping
@@ -27,6 +28,7 @@ from ..protocol.errors import (
     UnavailableError,
     error_from_problem,
 )
+from ..protocol.limits import MIB
 from ..protocol.replies import Health
 from .errors import NoAnswerError, NoReplyError, NotTheServiceError, UnreachableError
 from .options import Retry, Timeouts, Waiting
@@ -36,6 +38,13 @@ M = TypeVar("M", bound=BaseModel)
 
 MAX_HOPS = 200
 """Result URLs that are followed: each blocks up to 150 s."""
+
+MAX_REPLY = 8 * MIB
+MAX_ARTIFACT = 1024 * MIB
+"""Bytes of a reply that are read: of JSON, and of a job's file."""
+
+PATIENCE, SLOWEST = 60.0, 1024
+"""After so many seconds a reply must have come at so many bytes a second on average."""
 
 NOT_WORTH_WAITING = (QuotaExceededError, TooManyJobsError)
 """Refusals that end with a day or with another job, not with a second."""
@@ -47,6 +56,7 @@ class Send:
 
     request: httpx.Request
     stream: bool = False
+    ceiling: int = MAX_REPLY
 
 
 @dataclass(frozen=True)
@@ -72,6 +82,9 @@ class Call:
 
     file: tuple[str, bytes] | None = None
     stream: bool = False
+    ceiling: int = MAX_REPLY
+    """The most bytes of a reply that are read."""
+
     idempotency_key: str | None = None
 
 
@@ -154,7 +167,10 @@ class Core:
 
     def follow(self, request: httpx.Request, response: httpx.Response) -> httpx.Request:
         """The request that a 303 asks for. The key never goes to another origin."""
-        target = httpx.URL(urljoin(str(request.url), response.headers.get("location", "")))
+        try:
+            target = httpx.URL(urljoin(str(request.url), response.headers.get("location", "")))
+        except (httpx.InvalidURL, ValueError) as error:
+            raise NotTheServiceError(f"{self.url.host} sends its callers on to no address") from error
         origin = (self.url.scheme, self.url.host, self.url.port)
         if (target.scheme, target.host, target.port) != origin:
             raise NotTheServiceError(
@@ -176,7 +192,7 @@ class Core:
         started = self.clock()
         while True:
             try:
-                response: httpx.Response = yield Send(request, call.stream)
+                response: httpx.Response = yield Send(request, call.stream, call.ceiling)
             except httpx.TransportError as error:
                 attempt += 1
                 if attempt >= self.retry.attempts or call.stream:  # who follows a stream tries again itself
@@ -231,6 +247,38 @@ class Core:
         return parse(response, model)
 
 
+class Body:
+    """Collects a reply as it comes off the wire, within its ceiling and at a pace.
+
+    `feed` raises `NoReplyError`; `whole` gives the reply with its body, or raises `NotTheServiceError`.
+    """
+
+    def __init__(self, response: httpx.Response, ceiling: int, clock: Callable[[], float]) -> None:
+        self._response, self._ceiling, self._clock = response, ceiling, clock
+        self._data = bytearray()
+        self._start = clock()
+
+    def feed(self, chunk: bytes) -> None:
+        self._data += chunk
+        host = self._response.request.url.host
+        if len(self._data) > self._ceiling:
+            raise NoReplyError(f"{host} sends more than {self._ceiling} bytes, the most for this reply")
+        elapsed = self._clock() - self._start
+        if elapsed > PATIENCE and len(self._data) < elapsed * SLOWEST:
+            raise NoReplyError(f"{host} sent {len(self._data)} bytes in {elapsed:.0f} s; try again")
+
+    def whole(self) -> httpx.Response:
+        response, data = self._response, bytes(self._data)
+        coding = response.headers.get("content-encoding", "identity").strip().lower()
+        if coding != "identity":  # not asked for, and a few bytes may stand for gigabytes
+            if response.is_success:
+                raise NotTheServiceError(f"{response.request.url.host} compresses its reply unasked")
+            data = b""
+        headers = [pair for pair in response.headers.raw if pair[0].lower() not in _FRAMING_HEADERS]
+        return httpx.Response(response.status_code, headers=headers, content=data, request=response.request)
+
+
+_FRAMING_HEADERS = {b"content-encoding", b"content-length", b"transfer-encoding"}
 _BODY_HEADERS = {"content-length", "content-type", "transfer-encoding"}
 
 
@@ -253,7 +301,7 @@ def failure_of(response: httpx.Response) -> ServiceError:
     retry_after = _seconds(response.headers.get("retry-after"))
     try:
         document = json.loads(response.content)
-    except ValueError:
+    except (ValueError, RecursionError):
         document = None
     if isinstance(document, dict) and isinstance(document.get("type"), str) and "detail" in document:
         return error_from_problem(document, retry_after)
@@ -279,14 +327,14 @@ def _seconds(text: str | None) -> float | None:
     """Retry-After in seconds; dates (RFC 9110 allows them) are turned into a difference."""
     if text is None:
         return None
-    if text.strip().isdigit():
+    if re.fullmatch(r"[0-9]{1,9}", text.strip()):
         return float(text)
     from datetime import datetime
     from email.utils import parsedate_to_datetime
 
     try:
         when = parsedate_to_datetime(text)
-    except ValueError:
+        when = when if when.tzinfo else when.replace(tzinfo=UTC)
+        return max(0.0, (when - datetime.now(UTC)).total_seconds())
+    except (ValueError, TypeError, OverflowError, IndexError):
         return None
-    when = when if when.tzinfo else when.replace(tzinfo=UTC)
-    return max(0.0, (when - datetime.now(UTC)).total_seconds())

@@ -18,7 +18,7 @@ from .options import Waiting
 SILENT_STREAMS = 2
 """Event streams in a row without a byte, after which the status is polled."""
 
-MAX_EVENT_BYTES = 64 << 20
+MAX_EVENT_BYTES = 4 << 20
 """An event that grows beyond this is not one of ours."""
 
 
@@ -35,23 +35,29 @@ class Decoder:
     """Bytes in, messages out (HTML standard, section 9.2.6); chunks may end anywhere."""
 
     def __init__(self) -> None:
-        self._rest = b""
+        self._parts: list[bytes] = []
+        self._size = 0
         self._fields = Message()
         self._data: list[str] = []
 
     def feed(self, chunk: bytes) -> list[Message]:
         """The messages that this chunk completes. Raises `NoReplyError` on an endless line."""
-        self._rest += chunk
-        if len(self._rest) > MAX_EVENT_BYTES:
-            raise NoReplyError("the event stream sends a line without end")
+        self._parts.append(chunk)
+        self._size += len(chunk)
+        if self._size > MAX_EVENT_BYTES:
+            raise NoReplyError("the event stream sends an event without end")
+        if b"\n" not in chunk:
+            return []
         # a lone CR also ends a line, but only when it is known not to be half of CRLF
-        *lines, self._rest = self._rest.replace(b"\r\n", b"\n").split(b"\n")
+        *lines, rest = b"".join(self._parts).replace(b"\r\n", b"\n").split(b"\n")
+        self._parts = [rest]
         messages = [self._line(line.decode("utf-8", "replace")) for line in lines]
         return [message for message in messages if message is not None]
 
     def _line(self, line: str) -> Message | None:
         line = line.rstrip("\r")
         if not line:
+            self._size = 0
             done, self._fields = self._fields, Message(id=self._fields.id)
             done.data, self._data = "\n".join(self._data), []
             return done if done.data else None

@@ -107,7 +107,8 @@ class History:
         if not ENTRY_ID.fullmatch(entry_id) or name != Path(name).name or name.startswith("."):
             return None
         path = self.root / entry_id / name
-        return path if path.is_file() else None
+        linked = path.is_symlink() or path.parent.is_symlink()
+        return path if path.is_file() and not linked else None
 
     def size(self) -> int:
         """Bytes on disk."""

@@ -16,6 +16,13 @@ LOCKED_BYTE = 1 << 20
 """On Windows a locked byte cannot be read by others: lock one beyond the text."""
 
 
+def private_folder(path: Path) -> None:
+    """Make a folder that its owner alone can enter, or make it so; what the process writes is private too."""
+    path.mkdir(parents=True, exist_ok=True, mode=0o700)
+    os.chmod(path, 0o700)
+    os.umask(0o077)
+
+
 class FileLock:
     """An exclusive lock on a file, waited for at most `timeout` seconds; raises TimeoutError."""
 

@@ -15,6 +15,8 @@ from typing import Any
 logger = logging.getLogger(__name__)
 
 LINE_LIMIT = 8 << 20
+PILED_UP = 1.5
+"""Seconds for reading what came while this process stood still, a heartbeat at least."""
 
 
 @dataclass(frozen=True)
@@ -84,8 +86,12 @@ class WorkerProcess:
         assert self._process.stdout is not None
         try:
             line = await asyncio.wait_for(self._process.stdout.readline(), timeout)
-        except TimeoutError as error:
-            raise WorkerSilent(f"no heartbeat for {timeout:.0f} s") from error
+        except TimeoutError:
+            # perhaps it was this process that stood still: then heartbeats have piled up in the pipe
+            try:
+                line = await asyncio.wait_for(self._process.stdout.readline(), PILED_UP)
+            except TimeoutError as error:
+                raise WorkerSilent(f"no heartbeat for {timeout:.0f} s") from error
         if not line.endswith(b"\n"):
             code = await self._process.wait()
             raise WorkerEnded(f"exit code {code}" if code >= 0 else f"killed by signal {-code}")

@@ -7,7 +7,9 @@ Gradio; nothing here does before it is asked to.
 from __future__ import annotations
 
 import errno
+import logging
 import os
+import secrets
 import shutil
 import socket
 import threading
@@ -16,15 +18,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from ...jobs.locks import FileLock
+from ...jobs.locks import FileLock, private_folder
 from ...sockets import address_of, listen
 from ..errors import AppRunsError
 from ..settings import home
 from .file_routes import Mattes, make_routes
+from .gate import PASSWORD_VARIABLE, Gate, is_loopback
 from .task_queue import Desk
 
+logger = logging.getLogger(__name__)
+
 MAX_UPLOAD = "32mb"
-LOCAL_NAMES = ["127.0.0.1", "localhost"]
 LOCK, ADDRESS, CACHE = "app.lock", "app.url", "cache"
 
 
@@ -46,6 +50,13 @@ def run(
     import uvicorn
 
     root = home()
+    private_folder(root)
+    password = os.environ.get(PASSWORD_VARIABLE, "")
+    if not password and not is_loopback(host):
+        password = secrets.token_urlsafe(12)
+        logger.warning(
+            "for other machines the password is %s (any name; %s sets it)", password, PASSWORD_VARIABLE
+        )
     lock = FileLock(root / LOCK)
     with _listen(host, port) as listener:
         address = address_of(listener, host)
@@ -57,7 +68,7 @@ def run(
         desk = Desk(root, url=url, key=key, weights=weights, device=device)
         try:
             (root / ADDRESS).write_text(address)
-            app = make_app(desk, host)
+            app = make_app(desk, host, password)
             config = uvicorn.Config(
                 app, log_level="warning", access_log=False, timeout_graceful_shutdown=3, ws="none"
             )
@@ -91,13 +102,12 @@ def _other_address(root: Path) -> str:
         return "another port"
 
 
-def make_app(desk: Desk, host: str = "127.0.0.1") -> Any:
-    """The ASGI app: the page, and the files that it shows."""
+def make_app(desk: Desk, host: str = "127.0.0.1", password: str = "") -> Any:
+    """The ASGI app: the page, and the files that it shows; a `password` is asked for unless empty."""
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     os.environ.setdefault("GRADIO_TEMP_DIR", str(desk.root / CACHE))
     import gradio as gr
     from fastapi import FastAPI
-    from starlette.middleware.trustedhost import TrustedHostMiddleware
 
     from .page import EXAMPLES, build, examples
     from .theme import CSS, head, make_theme
@@ -105,9 +115,8 @@ def make_app(desk: Desk, host: str = "127.0.0.1") -> Any:
     mattes = Mattes()
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
     app.router.routes += make_routes(desk.history, mattes, examples())
-    if host in LOCAL_NAMES:
-        # another site must not reach this app under a name of its own (DNS rebinding)
-        app.add_middleware(TrustedHostMiddleware, allowed_hosts=LOCAL_NAMES)
+    files = [Path(os.environ["GRADIO_TEMP_DIR"]), EXAMPLES]
+    app.add_middleware(Gate, host=host, files=files, password=password)
     return gr.mount_gradio_app(
         app,
         build(desk, mattes),

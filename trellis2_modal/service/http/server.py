@@ -13,7 +13,7 @@ import uvicorn
 
 from ...jobs.engine import Engine
 from ...jobs.local.assembly import folder_lock, local_engine
-from ...jobs.locks import FileLock
+from ...jobs.locks import FileLock, private_folder
 from ...jobs.worker_process import WorkerSpec
 from ...running import RunningServer, announced
 from ...sockets import address_of, listen
@@ -98,6 +98,7 @@ def run(
 
     Raises OSError when the port is taken, TimeoutError when another server keeps the data folder.
     """
+    private_folder(settings.data_dir)
     raise_file_limit(settings.max_connections)
     spec = WorkerSpec(options={"weights": weights, "device": device})
     remover = cheap_remover(weights)
