@@ -24,6 +24,7 @@ CPU = (
     "mesh",
     "render",
     "glb",
+    "files",
     "state",
     "gateway",
     "fuzz",
