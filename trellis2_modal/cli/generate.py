@@ -20,7 +20,11 @@ FILE = click.Path(dir_okay=False, allow_dash=True, path_type=Path)
 
 
 @click.command()
-@click.argument("image", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.argument(
+    "images", type=click.Path(exists=True, dir_okay=False, path_type=Path), nargs=-1, required=True
+)
+@click.option("--views", default=None, help="What each of several IMAGES shows: front,left,back,right.")
+@click.option("--fov", type=float, default=None, help="Width of the view in degrees (pixel-aligned weights).")
 @click.option(
     "-o",
     "--output",
@@ -37,7 +41,9 @@ FILE = click.Path(dir_okay=False, allow_dash=True, path_type=Path)
 @local_options
 @json_option
 def command(
-    image: Path,
+    images: tuple[Path, ...],
+    views: str | None,
+    fov: float | None,
     output: Path | None,
     video: Path | None,
     stills: Path | None,
@@ -49,16 +55,21 @@ def command(
     as_json: bool,
     **values: Any,
 ) -> None:
-    """Make a textured 3D asset from IMAGE.
+    """Make a textured 3D asset from a picture, or from up to 8 views of one object.
 
     With no service set (--url, TRELLIS2_URL or the app's settings) one is started on this machine for the
     length of the command.
     """
-    output = output or image.with_suffix(".glb")
+    output = output or images[0].with_suffix(".glb")
+    image: Any = images[0] if len(images) == 1 else list(images)
     given_values = given(values)
     settings = {k: v for k, v in given_values.items() if k in GenerateSettings.model_fields}
     export = {k: v for k, v in given_values.items() if k in ExtractSettings.model_fields}
     export["format"] = format_of(output, export.get("format"))
+    if views is not None:
+        settings["views"] = [name.strip() for name in views.split(",")]
+    if fov is not None:
+        settings["fov"] = fov
     settings["preview"] = "frames" if stills else "video" if video else "none"
     with reported(as_json):
         check_writable(output, video, stills, state)
@@ -68,7 +79,7 @@ def command(
 
 def make(
     client: Client,
-    image: Path,
+    image: Any,
     output: Path,
     video: Path | None,
     stills: Path | None,

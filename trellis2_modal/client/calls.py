@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeAlias, TypeVar
@@ -17,7 +18,7 @@ from ..protocol.errors import (
 )
 from ..protocol.limits import MAX_STATE_BYTES, MIB
 from ..protocol.replies import ASSET_MEDIA_TYPES, Health, JobList, JobStatus, Usage
-from ..protocol.requests import ExtractSettings, GenerateSettings
+from ..protocol.requests import ExtractSettings, GenerateRequest, GenerateSettings
 from .core import MAX_ARTIFACT, Call, Core, Flow, job_path, new_idempotency_key
 from .errors import NotTheServiceError
 from .pictures import Picture, read_picture
@@ -46,10 +47,21 @@ def _given(settings: BaseModel) -> dict[str, Any]:
 
 
 def submit(core: Core, picture: Picture, settings: Mapping[str, Any], key: str | None) -> Flow[JobStatus]:
-    """Queue a generation."""
-    fields = {"kind": "generate"} | _given(checked(GenerateSettings, settings))
-    file = ("image", read_picture(picture))
-    call = Call("POST", "/jobs", fields=fields, file=file, idempotency_key=key or new_idempotency_key())
+    """Queue a generation from a picture, or from a list of views of one object."""
+    seen = {name: settings[name] for name in ("views", "fov") if settings.get(name) is not None}
+    others = {name: value for name, value in settings.items() if name not in ("views", "fov")}
+    fields = {"kind": "generate"} | _given(checked(GenerateSettings, others))
+    key = key or new_idempotency_key()
+    if isinstance(picture, (list, tuple)) or seen:
+        pictures = picture if isinstance(picture, (list, tuple)) else [picture]
+        images = [base64.b64encode(read_picture(p)).decode() for p in pictures]
+        asked = checked(GenerateRequest, {"images": images} | seen).model_dump(
+            include={"images", "views", "fov"}, exclude_none=True
+        )
+        call = Call("POST", "/jobs", fields=fields | asked, idempotency_key=key)
+    else:
+        file = ("image", read_picture(picture))
+        call = Call("POST", "/jobs", fields=fields, file=file, idempotency_key=key)
     return (yield from core.reply(call, JobStatus))
 
 

@@ -11,7 +11,7 @@ from ..protocol.errors import FieldError, InvalidImageError, TooLargeError
 from ..protocol.limits import IMAGE_MEDIA_TYPES, MAX_IMAGE_BYTES, MIB
 
 Picture: TypeAlias = "str | os.PathLike[str] | bytes | Any"
-"""A path, the bytes of a file, or a `PIL.Image.Image`."""
+"""A path, the bytes of a file, or a `PIL.Image.Image`; a list of them where several views are taken."""
 
 SIGNATURES = {"PNG": b"\x89PNG\r\n\x1a\n", "JPEG": b"\xff\xd8\xff", "WEBP": b"RIFF"}
 

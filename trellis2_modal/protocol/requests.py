@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from .presets import PRESETS, PresetName
+from .views import MAX_VIEWS, ViewCamera
 
 PipelineType = Literal["512", "1024", "1024_cascade", "1536_cascade"]
 PIPELINE_TYPES: tuple[PipelineType, ...] = ("512", "1024", "1024_cascade", "1536_cascade")
@@ -172,12 +173,43 @@ class GenerateSettings(Strict):
 class GenerateRequest(GenerateSettings):
     """Body of `POST /generate`."""
 
-    image: str = Field(
+    image: str | None = Field(
+        None,
         min_length=1,
         title="Picture",
         description="PNG, JPEG or WebP in base64 (a data: URL is taken too).",
         json_schema_extra={"contentEncoding": "base64"},
     )
+    images: list[str] | None = Field(
+        None,
+        min_length=1,
+        max_length=MAX_VIEWS,
+        title="Pictures",
+        description="In place of image: up to 8 views of one object, each as image.",
+    )
+    views: list[ViewCamera] | None = Field(
+        None,
+        max_length=MAX_VIEWS,
+        title="Views",
+        description="For each picture the object's own side that it shows (front, left, back, right), or "
+        "for all of them camera-to-world matrices (4x4, Z up). Pixel-aligned weights need them.",
+    )
+    fov: float | None = Field(
+        None,
+        gt=0.0,
+        lt=180.0,
+        title="Field of view",
+        description="Width of the view in degrees, for pixel-aligned weights: 49.13 where nothing is said "
+        "(20 for named views); smaller is a longer lens from further away.",
+    )
+
+    @model_validator(mode="after")
+    def _pictures(self) -> GenerateRequest:
+        if (self.image is None) == (self.images is None):
+            raise ValueError("give image, or images for several views")
+        if self.views is not None and len(self.views) != len(self.images or [self.image]):
+            raise ValueError("views must say where each picture was taken from, one for each")
+        return self
 
     def settings(self) -> GenerateSettings:
         return GenerateSettings.model_construct(

@@ -19,6 +19,7 @@ from ..jobs.execution import DeviceLostError, JobCancelled, JobFile, JobOutput, 
 from ..protocol import errors
 from ..protocol.replies import ASSET_MEDIA_TYPES, STATE_MEDIA_TYPE
 from ..protocol.requests import PIPELINE_TYPES, ExtractSettings, GenerateSettings, default_pipeline_type
+from ..protocol.views import unpack_views
 from . import state as states
 
 logger = logging.getLogger(__name__)
@@ -176,16 +177,19 @@ class TRELLIS2Generator:
         from trellis2.conditioning.matting import has_matte
 
         warnings.clear()  # of a first try that ran out of memory
-        image = load_image(picture)
+        given = unpack_views(picture)
+        images = [load_image(data) for data in given.pictures]
+        seen: dict[str, Any] = {} if given.plain else {"cameras": given.cameras, "fov": given.fov}
         meshes = self.pipeline.run(
-            image,
+            images[0] if len(images) == 1 else images,
             seed=settings.seed,
             pipeline_type=kind,
-            preprocess_image=settings.remove_background or has_matte(image),
+            preprocess_image=settings.remove_background or any(map(has_matte, images)),
             subjects=settings.subjects,
             notice=lambda found: warnings.append(dataclasses.asdict(found)),
             progress=lambda p: monitor.report(p.stage, p.step, p.steps, p.message),
             cancel=monitor.cancelled,
+            **seen,
             **settings.sampler_params(),
         )
         return meshes[0]

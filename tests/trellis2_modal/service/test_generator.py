@@ -19,6 +19,7 @@ from trellis2_modal.protocol import errors
 from trellis2_modal.protocol.replies import JobResult
 from trellis2_modal.protocol.requests import ExtractSettings, GenerateSettings
 from trellis2_modal.protocol.state import MeshState
+from trellis2_modal.protocol.views import Views
 from trellis2_modal.service import state as states
 from trellis2_modal.service.generator import TRELLIS2Generator
 
@@ -46,7 +47,8 @@ class SmallPipeline:
         }
 
     def run(self, image: Any, *, progress: Any, cancel: Any, **options: Any) -> list[Any]:
-        self.calls.append({"size": image.size, **options})
+        sizes = [i.size for i in image] if isinstance(image, list) else image.size
+        self.calls.append({"size": sizes, **options})
         options["notice"](Notice("several_subjects", "2 objects stand out"))
         if self.failures:
             raise self.failures.pop(0)
@@ -89,6 +91,15 @@ def test_a_picture_becomes_a_state_and_a_video() -> None:
     (call,) = pipeline.calls
     assert (call["size"], call["seed"], call["pipeline_type"]) == ((50, 50), 3, "512")
     assert call["sparse_structure_sampler_params"]["steps"] == 5
+
+
+def test_several_views_reach_the_pipeline_with_their_cameras() -> None:
+    generator, pipeline = make()
+    payload = Views([picture(50), picture(60)], ["front", "back"], 25.0).pack()
+    settings = GenerateSettings(pipeline_type="512", preview="none")
+    run_job(generator, "generate", settings.given(), payload, Monitor())
+    (call,) = pipeline.calls
+    assert (call["size"], call["cameras"], call["fov"]) == ([(50, 50), (60, 60)], ["front", "back"], 25.0)
 
 
 def test_without_a_type_the_default_of_the_weights_is_used() -> None:

@@ -37,6 +37,7 @@ from ...protocol.requests import (
 )
 from ...protocol.state import peek_state
 from ...protocol.state.mesh_state import bad_state
+from ...protocol.views import Views
 from .encoding import decode_base64
 from .picture_checks import PictureChecks
 from .problems import invalid_request
@@ -180,8 +181,9 @@ async def _body(request: Request) -> bytes:
 async def generate_work(request: GenerateRequest, known: Capabilities, checks: PictureChecks) -> Work:
     """Raises `InvalidImageError`, `TooLargeError`, `UnavailableError`, `UnsupportedPipelineError`."""
     settings = generate_settings(request.settings(), known)
-    picture = await checks.check_base64(request.image)
-    return Work("generate", settings, picture.data)
+    given = request.images if request.image is None else [request.image]
+    pictures = [(await checks.check_base64(text)).data for text in given or ()]
+    return Work("generate", settings, Views(pictures, request.views, request.fov).pack())
 
 
 def generate_settings(settings: GenerateSettings, known: Capabilities) -> dict[str, Any]:
