@@ -323,7 +323,7 @@ class ExtractSettings(Strict):
     remesh: bool = Field(
         True,
         title="Remesh",
-        description="Rebuild the surface closed and evenly before simplifying.",
+        description="Rebuild a frayed or open surface as a closed one; a sound one stays as it is.",
         json_schema_extra={"group": "Remeshing"},
     )
     remesh_band: float = Field(

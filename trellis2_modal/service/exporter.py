@@ -89,7 +89,20 @@ def arguments(settings: ExtractSettings, function: Callable[..., Any]) -> dict[s
     values = {name: value for name, value in settings if name in inspect.signature(function).parameters}
     if not settings.remesh:  # only a remeshed surface is surely closed
         values.pop("outer_shell", None)
+    elif "remesh" in values and not _offset_surface_wanted(settings):
+        values["remesh"] = "auto"
     return values
+
+
+def _offset_surface_wanted(settings: ExtractSettings) -> bool:
+    """Whether the caller set what only the reference's remeshing has; else the surface is followed."""
+    defaults = ExtractSettings.model_fields
+    changed = [
+        name
+        for name in ("remesh_band", "remesh_project")
+        if getattr(settings, name) != defaults[name].default
+    ]
+    return bool(changed or settings.outer_shell)
 
 
 def _plain(value: Any) -> Any:

@@ -76,3 +76,18 @@ def test_a_preset_and_a_cancel(mesh: object) -> None:
     assert b"normalTexture" in data
     with pytest.raises(JobCancelled):
         studio.RealStudio().asset(mesh, settings, Monitor(cancelled=lambda: True))
+
+
+@pytest.mark.parametrize(
+    ("given", "wanted"),
+    [
+        ({}, "auto"),
+        ({"simplify": "web"}, "auto"),
+        ({"remesh": False}, False),
+        ({"remesh_project": 0.5}, True),
+        ({"outer_shell": True}, True),
+    ],
+)
+def test_remeshing_follows_the_surface_unless_an_offset_is_asked_for(given: dict, wanted: object) -> None:
+    settings = ExtractSettings(**given).resolved()
+    assert studio.arguments(settings, studio.to_glb)["remesh"] == wanted
