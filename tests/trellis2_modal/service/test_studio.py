@@ -7,6 +7,7 @@ import io
 import numpy as np
 import pytest
 import torch
+from o_voxel.postprocess import to_glb
 from PIL import Image
 
 from tests.trellis2_modal.shapes import dual_grid
@@ -88,6 +89,8 @@ def test_a_preset_and_a_cancel(mesh: object) -> None:
         ({"outer_shell": True}, True),
     ],
 )
-def test_remeshing_follows_the_surface_unless_an_offset_is_asked_for(given: dict, wanted: object) -> None:
+def test_remeshing_follows_the_surface_unless_an_offset_is_asked_for(
+    given: dict[str, object], wanted: object
+) -> None:
     settings = ExtractSettings(**given).resolved()
-    assert studio.arguments(settings, studio.to_glb)["remesh"] == wanted
+    assert studio.arguments(settings, to_glb)["remesh"] == wanted
