@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from tests.trellis2_modal.deploy.emulated import TableOfBytes
+from tests.trellis2_modal.deploy.emulated import MANIFEST, TableOfBytes
 from trellis2_modal.jobs.modal.worker import SnapshotError
 from trellis2_modal.service import service
+from trellis2_modal.service.config import DeploySettings
 from trellis2_modal.service.deploy.container import FRESH_STARTS, Container, public_reason
-from trellis2_modal.service.deploy.start_record import KEY, MOST_STARTS, NO_WORD, StartRecord
-from trellis2_modal.service.deploy.weights_manifest import WeightsError
+from trellis2_modal.service.deploy.modal_calls import capabilities_of
+from trellis2_modal.service.deploy.start_record import KEY, MOST_STARTS, NO_WORD, Start, StartRecord
+from trellis2_modal.service.deploy.weights_manifest import Manifest, WeightsError
 
 
 class Host:
@@ -188,3 +191,21 @@ def test_reasons_show_no_folders() -> None:
     assert public_reason(error) == "WeightsError: b.safetensors has 3 bytes; run: modal run -m x::y"
     assert public_reason(ValueError()) == "ValueError: no further word"
     assert "https://huggingface.co/a/b" in public_reason(OSError("see https://huggingface.co/a/b"))
+
+
+def test_the_gateway_takes_no_jobs_until_another_deploy(platform: Platform) -> None:
+    async def manifest() -> Manifest:
+        return MANIFEST
+
+    async def started() -> Start:
+        return platform.record().read()
+
+    def state() -> tuple[str, str]:
+        found = asyncio.run(capabilities_of(manifest, DeploySettings(), started))
+        return found.state, found.reason
+
+    assert state() == ("ready", "")
+    platform.until_up(WeightsError("half there"))
+    assert state() == ("degraded", "cannot start: WeightsError: half there")
+    platform.deployment = "second"
+    assert state() == ("ready", "")

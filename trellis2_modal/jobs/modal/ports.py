@@ -233,7 +233,7 @@ class CallRunner:
             await asyncio.gather(self._task, return_exceptions=True)
 
     async def _watch_weights(self) -> None:
-        while self._capabilities.state != "ready":
+        while True:  # containers that cannot start any more show here too
             await asyncio.sleep(WEIGHTS_INTERVAL)
             with contextlib.suppress(ServiceError):  # logged where it was raised
                 await self._look_at_weights()

@@ -16,6 +16,8 @@ from ...jobs.ports import Capabilities
 from ...protocol.errors import QueueFullError, UnavailableError
 from ...protocol.requests import PIPELINE_TYPES, JobKind
 from ..config import BUNDLED_MODEL, DeploySettings
+from .start_record import KEY as START_KEY
+from .start_record import Start, deployment_id
 from .weights_manifest import (
     DOWNLOAD_COMMAND,
     MARKER,
@@ -89,7 +91,11 @@ class ModalCalls:
             return entry
 
     async def capabilities(self) -> Capabilities:
-        return await capabilities_of(self.manifest, self._settings)
+        return await capabilities_of(self.manifest, self._settings, self._start)
+
+    async def _start(self) -> Start:
+        async with reaching("the record of starts cannot be read"):
+            return Start.load(await self._progress.get.aio(START_KEY), deployment_id())
 
     async def manifest(self) -> Manifest:
         """Raises `WeightsError`, whose text says what to run."""
@@ -128,8 +134,14 @@ class ModalCalls:
             await self._jobs.pop.aio(job, None)
 
 
-async def capabilities_of(read: Callable[[], Awaitable[Manifest]], deploy: DeploySettings) -> Capabilities:
-    """What the weights of a manifest can do; degraded when there is none."""
+async def capabilities_of(
+    read: Callable[[], Awaitable[Manifest]],
+    deploy: DeploySettings,
+    started: Callable[[], Awaitable[Start]] | None = None,
+) -> Capabilities:
+    """What the weights of a manifest can do; degraded when there is none, or no container can start."""
+    if started is not None and (reason := (await started()).broken):
+        return Capabilities(deploy.model, deploy.gpu, (), "degraded", reason=f"cannot start: {reason}")
     try:
         manifest = await read()
     except WeightsError as error:
