@@ -36,7 +36,8 @@ def split_creases(
         normals[torch.div(first, 3, rounding_mode="floor")]
         * normals[torch.div(second, 3, rounding_mode="floor")]
     ).sum(dim=1)
-    sharp = torch.where(opposite, cosine, -cosine) < math.cos(angle)
+    # Neighbours that wind opposite ways (the seam of a one-sided surface) have normals that would cancel.
+    sharp = ~opposite | (cosine < math.cos(angle))
 
     creased = torch.zeros(count, dtype=torch.bool, device=faces.device)
     creased[corner_vertex[first[sharp]]] = True

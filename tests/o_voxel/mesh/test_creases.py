@@ -7,7 +7,9 @@ import math
 import torch
 from o_voxel.mesh.creases import split_creases
 from o_voxel.mesh.normals import face_normals, vertex_normals
+from o_voxel.mesh.orientation import unify_orientations
 
+from tests.o_voxel.mesh.shapes import mobius
 from tests.o_voxel.postprocess.objects import box, sphere
 
 
@@ -48,10 +50,17 @@ def test_a_cone_is_sharp_at_its_rim_only() -> None:
     assert ((rim_normal[:, 0] * expected).sum(dim=1) > 0.999).all()
 
 
-def test_faces_wound_against_each_other_are_not_creases() -> None:
+def test_faces_wound_against_each_other_share_no_normal() -> None:
     vertices = torch.tensor([[0.0, 0, 0], [1, 0, 0], [1, 1, 0], [0, 1, 0]])
     faces = torch.tensor([[0, 1, 2], [0, 3, 2]], dtype=torch.int32)
-    assert len(split_creases(vertices, faces)[0]) == 4
-    folded = vertices.clone()
-    folded[3] = torch.tensor([0.5, 0.5, 1.0])
-    assert len(split_creases(folded, faces)[0]) == 6
+    assert len(split_creases(vertices, faces)[0]) == 6
+    assert len(split_creases(vertices, torch.tensor([[0, 1, 2], [0, 2, 3]]))[0]) == 4
+
+
+def test_the_seam_of_a_one_sided_band_is_a_crease() -> None:
+    points, faces = unify_orientations(*mobius(120))
+    source, shading = split_creases(points, faces)
+    normals = vertex_normals(points[source], shading)
+    corner = normals[shading.long()]  # [F, 3, 3]
+    cosine = (corner * face_normals(points, faces)[:, None]).sum(dim=2)
+    assert float(cosine.min()) > 0.42  # 65 degrees
