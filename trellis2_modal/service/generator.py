@@ -116,8 +116,9 @@ class TRELLIS2Generator:
             )
         clock = StageClock(monitor)
         warnings: list[dict[str, str]] = []
+        passes: dict[str, Any] = {}
         mesh = self._guarded(
-            lambda: self._run_pipeline(picture, settings, kind, clock.monitor, warnings), kind
+            lambda: self._run_pipeline(picture, settings, kind, clock.monitor, warnings, passes), kind
         )
         info = {
             "seed": settings.seed,
@@ -135,6 +136,7 @@ class TRELLIS2Generator:
             "faces": len(mesh.faces),
             "state_bytes": len(files["state"].data),
             "samplers": self.pipeline.sampler_settings(**settings.sampler_params()),
+            "passes": {stage: dataclasses.asdict(counted) for stage, counted in passes.items()},
         }
         if settings.preview != "none":
             files["video"] = self._guarded(lambda: self.render_preview_video(mesh, clock.monitor), kind)
@@ -172,10 +174,12 @@ class TRELLIS2Generator:
         kind: str,
         monitor: Monitor,
         warnings: list[dict[str, str]],
+        passes: dict[str, Any],
     ) -> Any:
         from trellis2.conditioning.images import load_image
         from trellis2.conditioning.matting import has_matte
 
+        passes.clear()
         warnings.clear()  # of a first try that ran out of memory
         given = unpack_views(picture)
         images = [load_image(data) for data in given.pictures]
@@ -189,6 +193,7 @@ class TRELLIS2Generator:
             notice=lambda found: warnings.append(dataclasses.asdict(found)),
             progress=lambda p: monitor.report(p.stage, p.step, p.steps, p.message),
             cancel=monitor.cancelled,
+            passes=passes,
             **seen,
             **settings.sampler_params(),
         )

@@ -14,6 +14,7 @@ from tests.trellis2_modal.server import picture
 from tests.trellis2_modal.shapes import dual_grid
 from trellis2.conditioning.matting import Notice
 from trellis2.errors import Cancelled, EmptyStructureError, InvalidArgumentError
+from trellis2.samplers.acceleration import Passes
 from trellis2_modal.jobs.execution import DeviceLostError, JobCancelled, JobFile, Monitor, run_job
 from trellis2_modal.protocol import errors
 from trellis2_modal.protocol.replies import JobResult
@@ -49,6 +50,7 @@ class SmallPipeline:
     def run(self, image: Any, *, progress: Any, cancel: Any, **options: Any) -> list[Any]:
         sizes = [i.size for i in image] if isinstance(image, list) else image.size
         self.calls.append({"size": sizes, **options})
+        options["passes"]["texture"] = Passes(12, 0, 0)
         options["notice"](Notice("several_subjects", "2 objects stand out"))
         if self.failures:
             raise self.failures.pop(0)
@@ -87,6 +89,7 @@ def test_a_picture_becomes_a_state_and_a_video() -> None:
     assert "preview" in output.stats["seconds"]
     steps = {stage: used["steps"] for stage, used in output.stats["samplers"].items()}
     assert steps == {"sparse_structure": 5, "shape_slat": 7, "tex_slat": 7}
+    assert output.stats["passes"] == {"texture": {"conditional": 12, "null": 0, "forecast": 0}}
     assert seen == ["state", "preview"]
     (call,) = pipeline.calls
     assert (call["size"], call["seed"], call["pipeline_type"]) == ((50, 50), 3, "512")
