@@ -1,10 +1,14 @@
 """Background removal with BiRefNet and its relatives (such as RMBG-2.0), through transformers.
 
-These repositories bring their own model code, which transformers runs: name only ones that you trust, and pin
-`revision` for a service.
+These repositories bring their own model code, which transformers runs. It runs that of `TRUSTED`
+repositories; that of any other, and of a folder, only with `TRELLIS2_TRUST_CODE=1`: a downloaded pipeline.json must not be
+able to name code that then runs. Pin `revision` for a service.
 """
 
 from __future__ import annotations
+
+import os
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -15,12 +19,26 @@ from .hub import without_post_init, without_progress_bars
 from .image_batch import image_batch, normalize_imagenet
 
 INPUT_SIZE = 1024
+TRUSTED = frozenset({"briaai/RMBG-2.0", "ZhengPeng7/BiRefNet"})
+TRUST_VARIABLE = "TRELLIS2_TRUST_CODE"
+
+
+def check_trust(model_name: str) -> None:
+    """Raises `CheckpointError` unless the code of this repository or folder may run."""
+    here = Path(model_name).exists()  # transformers prefers a folder to the repository of the same name
+    if (here or model_name not in TRUSTED) and os.environ.get(TRUST_VARIABLE) != "1":
+        raise CheckpointError(
+            f"the background remover {model_name!r} brings Python code of its own, which was not run; if you "
+            f"trust it, set {TRUST_VARIABLE}=1 (serve and app: --trust-code), else name one of "
+            f"{', '.join(sorted(TRUSTED))} (rembg_model=...)"
+        )
 
 
 class BiRefNet:
     """RGB picture in, the same picture with the predicted matte as RGBA out."""
 
     def __init__(self, model_name: str, revision: str | None = None) -> None:
+        check_trust(model_name)
         from transformers import AutoModelForImageSegmentation
 
         try:

@@ -60,7 +60,7 @@ def read_pipeline_config(path: str | Path, config_file: str, revision: str | Non
     try:
         raw = json.loads(file.read_text(encoding="utf-8"))
         return PipelineConfig(str(raw["name"]), dict(raw["args"]))
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise CheckpointError(f"{file} is no pipeline config with name and args ({error!r})") from error
 
 

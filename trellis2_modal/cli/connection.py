@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
@@ -27,8 +28,25 @@ def url_options(command: F) -> F:
     )(command)
 
 
+def _trust(context: click.Context, option: click.Parameter, given: bool) -> None:
+    if given:
+        os.environ["TRELLIS2_TRUST_CODE"] = "1"  # for the process that loads the model
+
+
+def trust_option(command: F) -> F:
+    """--trust-code, for those that load a model."""
+    return click.option(
+        "--trust-code",
+        is_flag=True,
+        expose_value=False,
+        callback=_trust,
+        help="Run Python code that weights bring along, wherever they come from.",
+    )(command)
+
+
 def local_options(command: F) -> F:
-    """--weights and --device, for the server that is started on this machine."""
+    """--weights, --device and --trust-code, for the server that is started on this machine."""
+    command = trust_option(command)
     command = click.option(
         "--device", default=None, help="cpu or cuda, when this machine runs the model.  [default: auto]"
     )(command)

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import click
 
+from .connection import trust_option
+
 
 @click.command()
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
@@ -18,6 +20,7 @@ import click
     default=None,
     help="Keys, jobs and results.  [default: the user data folder]",
 )
+@trust_option
 @click.option("--json-logs", is_flag=True, help="One JSON object a line on stderr.")
 def command(
     host: str, port: int, weights: str | None, device: str, data_dir: Path | None, json_logs: bool

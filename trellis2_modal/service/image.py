@@ -62,6 +62,9 @@ FULL_ENVIRONMENT = {
     "FLEX_GEMM_USE_AUTOTUNE_CACHE": "1",
     "FLEX_GEMM_AUTOSAVE_AUTOTUNE_CACHE": "1",
 }
+TRUSTED_CODE = {"TRELLIS2_TRUST_CODE": "1"}
+"""Who deploys names the background remover; its commit is recorded and its files are checked by digest."""
+
 KERNELS_ROOT = "/kernels"
 KERNEL_CACHES = {
     "WARP_CACHE_PATH": "warp",
@@ -163,7 +166,7 @@ def model_source_steps(settings: DeploySettings) -> tuple[Step, ...]:
     packages = (CHECKOUT / "trellis2", CHECKOUT / "trellis2_pictures", CHECKOUT / "o-voxel" / "o_voxel")
     return (
         step("add_local_dir", str(CHECKOUT / "assets"), ASSETS, copy=True),
-        step("env", baked_environment(settings) | kernel_caches(settings)),
+        step("env", baked_environment(settings) | kernel_caches(settings) | TRUSTED_CODE),
         *(step("add_local_dir", str(path), f"/root/{path.name}", ignore=COMPILED) for path in packages),
     )
 

@@ -143,6 +143,7 @@ class FakeSegmenter(nn.Module):
 
 
 def test_birefnet_matte_follows_the_last_output(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRELLIS2_TRUST_CODE", "1")
     import transformers
 
     asked: list[Any] = []

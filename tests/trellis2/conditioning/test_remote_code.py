@@ -11,7 +11,9 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from trellis2.conditioning.birefnet import BiRefNet
+from trellis2.conditioning.registry import build_background_remover
 from trellis2.errors import CheckpointError
+from trellis2.pipelines.config import read_pipeline_config
 
 CODE = """
 import torch
@@ -34,6 +36,11 @@ class Cutter(PreTrainedModel):
 """
 OLD, NEW = "pass  # written for transformers 4", "self.post_init()"
 BROKEN = "self.weigh.no_such_thing"
+
+
+@pytest.fixture(autouse=True)
+def trusted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRELLIS2_TRUST_CODE", "1")
 
 
 def write_repository(folder: Path, last: str) -> Path:
@@ -73,3 +80,27 @@ def test_code_that_fails_is_a_typed_error_that_names_the_part(
     named = r"background remover .*broken.*AttributeError: .*no_such_thing"
     with pytest.raises(CheckpointError, match=named):
         BiRefNet(str(folder))
+
+
+def test_code_is_not_run_unless_trusted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("TRELLIS2_TRUST_CODE")
+    mark = tmp_path / "ran"
+    folder = write_repository(tmp_path / "evil", f"open({str(mark)!r}, 'w')")
+    entry = {"name": "BiRefNet", "args": {"model_name": "evil"}}
+    with pytest.raises(CheckpointError, match="TRELLIS2_TRUST_CODE"):
+        build_background_remover(entry, tmp_path)  # as a folder's own pipeline.json would name it
+    with pytest.raises(CheckpointError, match="trust"):
+        BiRefNet("somebody/else")
+    monkeypatch.chdir(tmp_path)
+    folder.rename(tmp_path / "moved")
+    (tmp_path / "briaai").mkdir()
+    (tmp_path / "moved").rename(tmp_path / "briaai" / "RMBG-2.0")
+    with pytest.raises(CheckpointError, match="trust"):
+        BiRefNet("briaai/RMBG-2.0")  # a folder of that name is not the repository
+    assert not mark.exists()
+
+
+def test_a_deep_config_is_a_typed_error(tmp_path: Path) -> None:
+    (tmp_path / "pipeline.json").write_text("[" * 100_000)
+    with pytest.raises(CheckpointError):
+        read_pipeline_config(tmp_path, "pipeline.json")
