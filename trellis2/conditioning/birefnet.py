@@ -1,8 +1,8 @@
 """Background removal with BiRefNet and its relatives (such as RMBG-2.0), through transformers.
 
 These repositories bring their own model code, which transformers runs. It runs that of `TRUSTED`
-repositories; that of any other, and of a folder, only with `TRELLIS2_TRUST_CODE=1`: a downloaded pipeline.json must not be
-able to name code that then runs. Pin `revision` for a service.
+repositories; that of any other, and of a folder, only with `TRELLIS2_TRUST_CODE=1`: a downloaded
+pipeline.json must not be able to name code that then runs. Pin `revision` for a service.
 """
 
 from __future__ import annotations
