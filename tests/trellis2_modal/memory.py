@@ -89,14 +89,13 @@ class ThreadRunner:
         self.restarts = 0
         self.generator = generator
         self.state = "ready"
-        self.samplers: dict[str, float] = {}
         self._artifacts = artifacts
         self._task: Task | None = None
         self._wake: Callable[[], None] = lambda: None
 
     def capabilities(self) -> Capabilities:
         g = self.generator
-        return Capabilities(g.model, g.device, tuple(g.pipeline_types), self.state, self.samplers)
+        return Capabilities(g.model, g.device, tuple(g.pipeline_types), self.state, g.samplers)
 
     def idle(self) -> bool:
         return self._task is None and self.state == "ready"

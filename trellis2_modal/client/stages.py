@@ -7,29 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from ..protocol.replies import JobEvent
-
-STAGES: dict[str, str] = {
-    "image": "Cutting out the subject",
-    "condition": "Reading the picture",
-    "sparse_structure": "Finding the structure",
-    "shape": "Sculpting the shape",
-    "shape_fine": "Sculpting fine detail",
-    "texture": "Painting the surface",
-    "decode_shape": "Building the shape",
-    "decode_texture": "Building the material",
-    "mesh": "Building the mesh",
-    "state": "Packing",
-    "preview": "Filming the turntable",
-    "stills": "Photographing every side",
-    "fill holes": "Closing holes",
-    "search tree": "Indexing the surface",
-    "rebuild": "Rebuilding the surface",
-    "simplify": "Simplifying to the budget",
-    "unwrap": "Unwrapping",
-    "bake": "Baking textures",
-    "gutters": "Padding textures",
-    "material": "Packing the material",
-}
+from ..protocol.stages import STAGES
 
 PHASES: dict[str, tuple[str, ...]] = {
     "Picture": ("image", "condition"),

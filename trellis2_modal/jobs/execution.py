@@ -85,6 +85,7 @@ class Generator(Protocol):
     model: str
     device: str
     pipeline_types: tuple[str, ...]
+    samplers: dict[str, float]
 
     def generate(self, picture: bytes, settings: GenerateSettings, monitor: Monitor) -> JobOutput: ...
 

@@ -100,7 +100,11 @@ def main() -> int:
         channel.send("broken", reason=f"{type(error).__name__}: {error}")
         return 3
     channel.send(
-        "ready", model=generator.model, device=generator.device, pipeline_types=list(generator.pipeline_types)
+        "ready",
+        model=generator.model,
+        device=generator.device,
+        pipeline_types=list(generator.pipeline_types),
+        samplers=generator.samplers,
     )
     while True:
         message = inbox.jobs.get()

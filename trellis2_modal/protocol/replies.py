@@ -188,6 +188,10 @@ class Health(Reply):
     device: str = ""
     pipeline_types: list[str] = []
     default_pipeline_type: str | None = None
+    samplers: dict[str, float] = Field(
+        default_factory=dict,
+        description="The weights' own sampler settings: what holds where a request sets none.",
+    )
     queued: int = 0
     running: int = 0
     queue_limit: int = 0

@@ -205,7 +205,9 @@ class KeyRing:
                 if time.monotonic() - self._checked > self._ttl:
                     await self._refresh()
         if self._keys is None:
-            raise UnavailableError("the key list cannot be read; the operator has been told", retry_after=10)
+            raise UnavailableError(
+                "the key list cannot be read; the service's log says why (keys-unreadable)", retry_after=10
+            )
         return self._keys
 
     async def _refresh(self) -> None:
@@ -218,6 +220,7 @@ class KeyRing:
                 "cannot read the key list (%s): %s",
                 "going on with the last good copy" if self._keys is not None else "refusing every request",
                 error or type(error).__name__,
+                extra={"code": "keys-unreadable"},
             )
             began = time.monotonic()
         self._checked = began  # a list is as old as the moment at which its reading began

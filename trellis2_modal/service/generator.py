@@ -18,7 +18,14 @@ from typing import Any, Protocol, TypeVar
 from ..jobs.execution import DeviceLostError, JobCancelled, JobFile, JobOutput, Monitor
 from ..protocol import errors
 from ..protocol.replies import ASSET_MEDIA_TYPES, STATE_MEDIA_TYPE
-from ..protocol.requests import PIPELINE_TYPES, ExtractSettings, GenerateSettings, default_pipeline_type
+from ..protocol.requests import (
+    PIPELINE_TYPES,
+    SAMPLER_FIELDS,
+    SAMPLER_STAGES,
+    ExtractSettings,
+    GenerateSettings,
+    default_pipeline_type,
+)
 from ..protocol.views import unpack_views
 from . import state as states
 
@@ -73,6 +80,8 @@ class TRELLIS2Generator:
         self.model = model
         self.device = device
         self.pipeline_types: tuple[str, ...] = ()
+        self.samplers: dict[str, float] = {}
+        """The weights' own sampler settings by request field: what holds where a request sets none."""
 
     # --- loading -----------------------------------------------------------------------------------------
 
@@ -82,6 +91,12 @@ class TRELLIS2Generator:
         offered = tuple(pipeline.available_pipeline_types)
         self.pipeline_types = tuple(name for name in PIPELINE_TYPES if name in offered)
         self._pipeline = pipeline
+        used = pipeline.sampler_settings(**{argument: {} for argument in SAMPLER_STAGES.values()})
+        self.samplers = {
+            field: float(used[stage][parameter])
+            for field, (argument, parameter) in SAMPLER_FIELDS.items()
+            if parameter in used.get(stage := argument.removesuffix("_sampler_params"), {})
+        }
 
     def move_model_gpu(self, device: str | None = None) -> None:
         """Move the pipeline to its device (`cuda` when none was given at construction)."""
@@ -202,7 +217,18 @@ class TRELLIS2Generator:
     # --- failures ----------------------------------------------------------------------------------------
 
     def _guarded(self, call: Callable[[], T], kind: str | None) -> T:
-        """Run `call`; out of memory is tried once more in low-VRAM mode, other failures become typed."""
+        """Run `call`; out of memory is tried once more in low-VRAM mode, other failures become typed.
+
+        The mode is for the retry alone: the next job has the whole speed again.
+        """
+        before = self._pipeline.low_vram if self._pipeline is not None else None
+        try:
+            return self._tried_twice(call, kind)
+        finally:
+            if self._pipeline is not None and before is not None and self._pipeline.low_vram != before:
+                self._pipeline.low_vram = before
+
+    def _tried_twice(self, call: Callable[[], T], kind: str | None) -> T:
         for last in (False, True):
             error_text = ""
             try:

@@ -42,6 +42,7 @@ class HostedFake:
         fake = create(step_seconds=step_seconds, gate=gate)
         fake.crash = die
         self.model, self.device, self.pipeline_types = fake.model, fake.device, fake.pipeline_types
+        self.samplers = fake.samplers
         self.generate, self.extract_glb = fake.generate, fake.extract_glb
 
     def free_memory(self) -> None:

@@ -18,7 +18,7 @@ from trellis2.samplers.acceleration import Passes
 from trellis2_modal.jobs.execution import DeviceLostError, JobCancelled, JobFile, Monitor, run_job
 from trellis2_modal.protocol import errors
 from trellis2_modal.protocol.replies import JobResult
-from trellis2_modal.protocol.requests import ExtractSettings, GenerateSettings
+from trellis2_modal.protocol.requests import SAMPLER_FIELDS, ExtractSettings, GenerateSettings
 from trellis2_modal.protocol.state import MeshState
 from trellis2_modal.protocol.views import Views
 from trellis2_modal.service import state as states
@@ -49,7 +49,7 @@ class SmallPipeline:
 
     def run(self, image: Any, *, progress: Any, cancel: Any, **options: Any) -> list[Any]:
         sizes = [i.size for i in image] if isinstance(image, list) else image.size
-        self.calls.append({"size": sizes, **options})
+        self.calls.append({"size": sizes, "low_vram": self.low_vram, **options})
         options["passes"]["texture"] = Passes(12, 0, 0)
         options["notice"](Notice("several_subjects", "2 objects stand out"))
         if self.failures:
@@ -135,8 +135,14 @@ def test_calls_before_loading_are_errors() -> None:
 def test_one_retry_in_low_vram_mode() -> None:
     generator, pipeline = make(OutOfMemoryError("CUDA out of memory"))
     generator.generate(picture(), GenerateSettings(preview="none"), Monitor())
-    assert pipeline.low_vram
-    assert len(pipeline.calls) == 2
+    assert [call["low_vram"] for call in pipeline.calls] == [False, True]
+    generator.generate(picture(), GenerateSettings(preview="none"), Monitor())
+    assert not pipeline.calls[-1]["low_vram"], "the next job has the whole speed again"
+
+
+def test_the_weights_own_sampler_settings_are_told() -> None:
+    generator, _ = make()
+    assert generator.samplers == {name: 7.0 for name in SAMPLER_FIELDS if name.endswith("_sampling_steps")}
 
 
 @pytest.mark.parametrize(

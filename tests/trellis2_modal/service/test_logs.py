@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.trellis2_modal.server import Running
+from tests.trellis2_modal.server import Running, wait_for
 from tests.trellis2_modal.service.test_api import finished, submit
 from trellis2_modal.service.logs import JsonFormatter, PlainFormatter, fields_of
 
@@ -25,8 +25,14 @@ def test_a_line_a_request(server: Running, body: dict[str, Any], caplog: pytest.
         httpx.get(server.url + "/health")
         httpx.get(server.url + "/usage", headers={"X-API-Key": "sk_guess"})
     assert reply.headers["x-request-id"] == "mine-1"
-    lines = [fields_of(record) for record in caplog.records if record.name == ACCESS]
-    by_route = {(line["method"], line["path"]): line for line in lines}
+
+    def by_route_when_written() -> dict[Any, dict[str, Any]] | None:
+        """A line is written after its reply: the caller may be the faster one."""
+        lines = [fields_of(record) for record in list(caplog.records) if record.name == ACCESS]
+        found: dict[Any, dict[str, Any]] = {(line["method"], line["path"]): line for line in lines}
+        return found if ("GET", "/usage") in found and ("POST", "/jobs") in found else None
+
+    by_route = wait_for(by_route_when_written, "the lines")
     made = by_route["POST", "/jobs"]
     assert (made["status"], made["job"]) == (202, job)
     assert str(made["key"]).startswith("key_")

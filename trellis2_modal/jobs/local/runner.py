@@ -145,7 +145,9 @@ class WorkerRunner:
                 self._wake()
                 return
             if message["type"] == "broken":
-                self._capabilities = dataclasses.replace(self._capabilities, state="degraded")
+                reason = message["reason"]
+                logger.error("no job can be taken: %s", reason, extra={"code": "model-unavailable"})
+                self._capabilities = dataclasses.replace(self._capabilities, state="degraded", reason=reason)
                 raise WorkerEnded(f"the model could not be loaded: {message['reason']}")
 
     async def _receive(self, worker: WorkerProcess) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from starlette.datastructures import FormData, UploadFile
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
+from ...jobs.engine import NO_MODEL
 from ...jobs.ports import Capabilities
 from ...protocol import limits
 from ...protocol.errors import (
@@ -190,7 +191,7 @@ def generate_settings(settings: GenerateSettings, known: Capabilities) -> dict[s
     """The settings with the pipeline type decided."""
     offered = known.pipeline_types
     if known.state == "degraded":
-        raise UnavailableError("the model cannot be loaded; the operator has been told", retry_after=60)
+        raise UnavailableError(NO_MODEL, retry_after=60)
     if not offered:
         raise UnavailableError("the model is still loading; try again shortly", retry_after=10)
     chosen = settings.pipeline_type or default_pipeline_type(offered)

@@ -40,6 +40,7 @@ async def health(request: Request) -> Response:
         device=known.device,
         pipeline_types=list(known.pipeline_types),
         default_pipeline_type=default_pipeline_type(known.pipeline_types) if known.pipeline_types else None,
+        samplers=known.samplers,
         queued=stats.queued,
         running=stats.running,
         queue_limit=stats.limit,
