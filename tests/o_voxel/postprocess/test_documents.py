@@ -28,7 +28,7 @@ def test_readme(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("script", "output", "options"),
     [
-        ("mesh_to_glb.py", "out.glb", ["--resolution", "48", "--preset", "mobile"]),
+        ("mesh_to_glb.py", "out.glb", ["--resolution", "48", "--faces", "5000", "--texture-size", "256"]),
         ("printable.py", "out.stl", ["--resolution", "48", "--faces", "2000"]),
     ],
 )
