@@ -24,7 +24,7 @@ from google.protobuf.message_factory import GetMessageClass
 from modal_proto import api_grpc, api_pb2
 
 METHODS = api_pb2.DESCRIPTOR.services_by_name["ModalClient"].methods_by_name
-PREFIXES = {"class_id": "cs", "function_call_id": "fc"}
+PREFIXES = {"class_id": "cs", "secret_id": "st", "function_call_id": "fc"}
 TOP = Path(__file__).parents[3]
 
 
