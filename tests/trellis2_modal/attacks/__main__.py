@@ -141,7 +141,8 @@ def heads(target: Target, small: bool) -> str:
         for connection in held:
             connection.settimeout(max(0.01, end - time.monotonic()))
             try:
-                still += bool(connection.recv(1))
+                while connection.recv(65536):  # the rest of the first reply, then the end
+                    pass
             except TimeoutError:
                 still += 1
             except ConnectionError:
