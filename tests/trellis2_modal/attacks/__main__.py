@@ -158,21 +158,20 @@ def fuzz(target: Target, small: bool) -> str:
     for name in GRAMMARS:
         rng = random.Random(name)
         for number in range(count):
-            status = send(target, case(name, rng, target.key))
+            status = send(target.address(), case(name, rng, target.key))
             replies[status] += 1
             if status >= 500 and status != 503:
                 worst.append(f"{name} {number}: {status}")
     return f"{len(worst)} x 5xx in {sum(replies.values())} ({worst[:5]}); {dict(sorted(replies.items()))}"
 
 
-def send(target: Target, request: bytes) -> int:
-    """The status that a request gets; 0 when the connection is closed without one."""
-    with socket.create_connection(target.address(), timeout=30) as connection:
+def send(address: tuple[str, int], request: bytes) -> int:
+    """The status that a request gets; 0 when the connection is closed, or silent, without one."""
+    with socket.create_connection(address, timeout=3) as connection:
         try:
             connection.sendall(request)
-            connection.shutdown(socket.SHUT_WR)
             reply = connection.recv(64)
-        except ConnectionError:
+        except (ConnectionError, TimeoutError):  # the server waits for the body that was announced
             return 0
     return int(reply.split()[1]) if reply.startswith(b"HTTP/1.1 ") else 0
 
