@@ -1,9 +1,9 @@
 """Our files opened by programs that CI does not install: python -m tests.opening FILE.glb
 
 Each program (--programs bpy open3d pymeshlab) runs in a virtual environment of its own under --folder (made
-on demand, some 1 GB), reads the GLB and the OBJ, PLY and STL beside it (same stem, where they exist), and says
-what it sees: faces, textures, and which axis is the tallest in its own frame. Blender also renders the GLB to
-FOLDER/blender.png. The exit code is 1 when a program fails, sees no texture, or sees the asset lying down.
+on demand, some 1 GB). It reads the GLB, and the OBJ, PLY and STL beside it (same stem, where they exist), and
+says what it sees: faces, textures, and which axis is the tallest in its own frame. Blender also renders the
+GLB to FOLDER/blender.png. The exit code is 1 when a program fails, sees no texture, or the asset lying down.
 """
 
 from __future__ import annotations

@@ -261,6 +261,12 @@ class ExtractSettings(Strict):
         description="Longest side in millimetres, of formats for printing (stl, 3mf).",
         json_schema_extra=_slider("Size", 1.0),
     )
+    flat_base: bool = Field(
+        False,
+        title="Flat base",
+        description="With Outer shell only: press the lowest 1.5 % flat, so that a print stands.",
+        json_schema_extra={"group": "Size"},
+    )
     size_m: float | None = Field(
         None,
         ge=0.001,

@@ -30,6 +30,7 @@ from .geometry import (
 )
 from .material import ALPHA_MODES, Material, check_texture_format, choose_alpha_mode
 from .placement import to_y_up
+from .printing import printable
 from .report import MeshReport, Progress, StepTimes, topology
 from .source import Source, check_budget, check_source
 from .tangents import vertex_tangents
@@ -71,6 +72,7 @@ def to_glb(
     outer_shell: bool | None = None,
     double_sided: bool | None = None,
     lods: int = 1,
+    flat_base: bool = False,
     progress: Progress | None = None,
 ) -> GlbAsset:
     """Turn a decoded asset into a textured mesh of a given budget, ready to export.
@@ -98,11 +100,13 @@ def to_glb(
         texture_format: png (exact), jpeg (png where that would cost too much, and for alpha) or webp
             (smallest; viewers need EXT_texture_webp). `encode` states what is lost.
         normal_map: bake the dense surface's normals, and export tangents.
-        outer_shell: with `remesh`, keep only the skin that the outside can reach. None: unless the asset is
-            translucent, when inner walls show.
+        outer_shell: with `remesh`, keep only the skin that the outside can reach. True, for printing, also
+            fills hollow bodies whose walls have holes, and ignores `remesh_project`. None: unless the asset
+            is translucent, when inner walls show.
         double_sided: None: only if `remesh` is False, as the reference; a closed surface needs one side.
         lods: levels of detail, 1 to 6. Each has a quarter of the faces and of the texels of the one before,
             and textures of its own.
+        flat_base: with `outer_shell`, press the lowest 1.5 % flat, so that a print stands.
         progress: called as (step, index, count) when a step of STEPS begins; raise from it to cancel.
     Raises:
         MeshError: empty or not finite mesh, indices out of range, only degenerate faces, outside the box.
@@ -124,13 +128,16 @@ def to_glb(
     with times.step("fill holes"):
         reference_mesh = fill_holes(source.vertices, source.faces, HOLE_PERIMETER)
     with times.step("rebuild"):
-        frayed = remesh == "auto" and is_frayed(reference_mesh)
+        frayed = remesh == "auto" and not outer_shell and is_frayed(reference_mesh)
         if frayed:
             reference_mesh = rebuilt(source)
     with times.step("search tree"):
         reference = TriangleBVH(*reference_mesh)
+    notes: list[str] = []
     with times.step("simplify"):
-        if frayed:
+        if outer_shell:
+            mesh, notes = printable(source, reference, decimation_target, remesh_band, flat_base)
+        elif frayed:
             mesh = simplified_closed(reference_mesh, decimation_target)
         elif remesh is True:
             only_outer = not source.translucent if outer_shell is None else outer_shell
@@ -154,6 +161,7 @@ def to_glb(
         recheck=remesh is not True,
     )
     asset = _textured(source, reference, mesh, finish, texture_size, times)
+    asset.report.notes += notes
     lower = []
     for level in range(1, lods):
         coarser = simplified_closed if remesh == "auto" else clean_and_simplify
