@@ -7,10 +7,8 @@ import torch
 from ..errors import MeshError
 from ..mesh.bvh import TriangleBVH
 from ..mesh.remesh import remesh_narrow_band
-from ..mesh.repair import remove_degenerate_faces
-from ..mesh.simplify import simplify
 from ..mesh.solid import chamber_filling, with_flat_base
-from .geometry import Mesh, _finished, _without_flaps
+from .geometry import Mesh, simplified_closed
 from .source import Source
 
 MOST_CELLS = 256
@@ -46,4 +44,4 @@ def printable(
     if flat_base:
         vertices = with_flat_base(vertices, BASE)
         notes.append(f"the lowest {BASE:.1%} was made a flat base")
-    return _finished(_without_flaps(remove_degenerate_faces(*simplify(vertices, faces, target)))), notes
+    return simplified_closed((vertices, faces), target), notes
