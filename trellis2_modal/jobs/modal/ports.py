@@ -214,6 +214,7 @@ class CallRunner:
     def __init__(self, calls: Calls, artifacts: CallArtifacts, settings: JobSettings) -> None:
         self._calls, self._artifacts, self._settings = calls, artifacts, settings
         self._capabilities = Capabilities()
+        self._reported: dict[str, int] = {}
         self._task: asyncio.Task[None] | None = None
 
     def capabilities(self) -> Capabilities:
@@ -270,7 +271,15 @@ class CallRunner:
             if not job.cancel_requested:
                 logger.error("call %s ended: %s", call, outcome.detail)
             run = replace(run, state="lost", reason="its container ended under it", final=True)
-        return run, reports(entry)
+        return run, self._news(call, reports(entry), run)
+
+    def _news(self, call: str, events: list[Event], run: Run) -> list[Event]:
+        """The call's whole list when it has grown, else nothing: watchers are woken for news only."""
+        known = self._reported.get(call, 0)
+        self._reported[call] = len(events)
+        if run.state not in ("waiting", "running"):
+            del self._reported[call]
+        return events if len(events) > known else []
 
 
 def _running(entry: Entry | None, now: float) -> Run:
