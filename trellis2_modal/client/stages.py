@@ -10,7 +10,7 @@ from ..protocol.replies import JobEvent
 from ..protocol.stages import STAGES
 
 PHASES: dict[str, tuple[str, ...]] = {
-    "Picture": ("image", "condition"),
+    "Picture": ("image", "condition", "encode_shape"),
     "Structure": ("sparse_structure",),
     "Shape": ("shape", "shape_fine"),
     "Texture": ("texture",),

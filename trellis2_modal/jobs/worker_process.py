@@ -85,7 +85,8 @@ class WorkerProcess:
         """The next message (heartbeats included); raises `WorkerEnded` or `WorkerSilent`."""
         assert self._process.stdout is not None
         try:
-            line = await asyncio.wait_for(self._process.stdout.readline(), timeout)
+            async with asyncio.timeout(timeout):  # `wait_for` before Python 3.12 may swallow a cancellation
+                line = await self._process.stdout.readline()
         except TimeoutError:
             # perhaps it was this process that stood still: then heartbeats have piled up in the pipe
             try:

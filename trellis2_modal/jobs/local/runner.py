@@ -38,6 +38,9 @@ class WorkerRunner:
         self._wake: Callable[[], None] = lambda: None
         self._task: asyncio.Task[None] | None = None
         self._worker: WorkerProcess | None = None
+        self._ready = False
+        """Whether the worker takes jobs: not while it loads, and no longer once it is to be replaced."""
+
         self._job: str | None = None
         self._run = Run("waiting")
         self._events: list[Event] = []
@@ -48,7 +51,7 @@ class WorkerRunner:
         return self._capabilities
 
     def idle(self) -> bool:
-        return self._worker is not None and self._capabilities.state == "ready" and self._job is None
+        return self._ready and self._job is None
 
     async def open(self, wake: Callable[[], None]) -> None:
         self._wake = wake
@@ -122,6 +125,7 @@ class WorkerRunner:
                 logger.exception("talking to the worker failed")
             failures += 1
             self.restarts += 1
+            self._ready = False
             ended, self._worker = self._worker, None
             if ended is not None:
                 await ended.kill()
@@ -141,6 +145,7 @@ class WorkerRunner:
                     "ready",
                     message.get("samplers", {}),
                 )
+                self._ready = True
                 logger.info("worker %d is ready: %s on %s", worker.pid, message["model"], message["device"])
                 self._wake()
                 return
@@ -154,6 +159,7 @@ class WorkerRunner:
         """The next message. Raises `WorkerEnded` when the job has outlived its time, or its cancellation."""
         if self._job is not None and self._run.state == "running":
             now = time.monotonic()
+            self._ready = now <= min(self._deadline, self._cancel_deadline)
             if now > self._deadline:
                 minutes = self._settings.job_timeout / 60
                 error = JobTimeoutError(f"stopped after {minutes:.0f} minutes; try smaller settings")
