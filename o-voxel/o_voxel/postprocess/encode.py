@@ -98,7 +98,10 @@ def encode_png(image: np.ndarray) -> bytes:
 
 
 def _jpeg(image: np.ndarray, quality: int) -> bytes:
-    return _saved(image, "JPEG", quality=quality, subsampling=0, optimize=True)
+    try:
+        return _saved(image, "JPEG", quality=quality, subsampling=0, optimize=True)
+    except OSError:  # Pillow gives an optimised file a byte a pixel, and noise needs more
+        return _saved(image, "JPEG", quality=quality, subsampling=0)
 
 
 def _webp(image: np.ndarray, quality: int | None) -> bytes:

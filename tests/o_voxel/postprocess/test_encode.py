@@ -91,3 +91,10 @@ def test_any_size(size: int) -> None:
     for name in ("base_color", "metallic_roughness", "normal"):
         for texture_format in FORMATS:
             assert read(encode_map(name, image, texture_format)).shape == (size, size, 3)
+
+
+def test_noise_needs_more_than_a_byte_a_pixel() -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (512, 512, 3)).astype(np.uint8)
+    kind, data = encode_map("base_color", noise, "jpeg")
+    assert kind == "jpeg"
+    assert decoded(data).shape == noise.shape

@@ -24,7 +24,7 @@ def dtype_for(device: str, dtype: torch.dtype) -> torch.dtype:
 
 
 def error(out: torch.Tensor, accurate: torch.Tensor) -> float:
-    out, accurate = out.double().cpu(), accurate.double().cpu()
+    out, accurate = out.detach().double().cpu(), accurate.detach().double().cpu()
     return float((out - accurate).norm() / accurate.norm())
 
 
