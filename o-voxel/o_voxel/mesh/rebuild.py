@@ -37,6 +37,9 @@ GAP = 0.08
 LEAST_HALF = 0.3
 """Steps from a thin sheet's middle at which each of its sides stays."""
 
+RELAXATIONS = 2
+"""Rounds that spread vertices evenly along the surface."""
+
 SHORT = 0.1
 """Share of the way to the input that vertices do not go."""
 
@@ -74,7 +77,7 @@ def rebuild(
     depth = solid_depth(band, label)
     cells = _manifold_cells(band, -depth.clamp(-DEEPEST, DEEPEST))
     surface = surface_nets(cells, max(lattice.shape) + 1)
-    points = _pulled_back(surface, band, depth)
+    points = _evenly_spread(_pulled_back(surface, band, depth), surface.faces)
     return without_floaters(lattice.to_world(points), surface.faces)
 
 
@@ -160,6 +163,22 @@ def _pulled_back(surface: Isosurface, band: Band, depth: Tensor) -> Tensor:
     thick = _smoothed(thick, surface.faces)
     # Not all the way: neighbours with the same nearest point must stay apart.
     return torch.lerp(nearest, points, SHORT) + normals * ((1 - thick) * LEAST_HALF)[:, None]
+
+
+def _evenly_spread(points: Tensor, faces: Tensor) -> Tensor:
+    """Vertices [V, 3] moved along the surface, half of the way to the mean of their neighbours a round.
+
+    Nearest points bunch up on a noisy input and turn faces over: few charts could be laid flat.
+    """
+    corners = faces.reshape(-1).long()
+    ends = faces.roll(-1, dims=1).reshape(-1).long()
+    degree = torch.bincount(corners, minlength=len(points)).clamp(min=1)  # closed: an edge out per corner
+    for _ in range(RELAXATIONS):
+        mean = torch.zeros_like(points).index_add_(0, corners, points[ends]) / degree[:, None]
+        move = 0.5 * (mean - points)
+        normals = vertex_normals(points, faces)
+        points = points + move - normals * (move * normals).sum(dim=1, keepdim=True)
+    return points
 
 
 def _smoothed(values: Tensor, faces: Tensor, rounds: int = 2) -> Tensor:

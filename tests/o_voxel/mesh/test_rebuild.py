@@ -10,6 +10,7 @@ from o_voxel.errors import ArgumentError
 from o_voxel.mesh.manifold import make_manifold
 from o_voxel.mesh.quality import mesh_quality
 from o_voxel.mesh.rebuild import rebuild
+from o_voxel.mesh.unwrap import unwrap
 
 from .shapes import bow_tie, cube, mobius, sheet, sphere
 
@@ -40,6 +41,13 @@ def test_vertices_lie_on_the_input() -> None:
     off = (points.norm(dim=1) - 0.4).abs() / STEP
     assert float(off.mean()) < 0.15
     assert float(off.quantile(0.99)) < 0.6
+
+
+def test_few_charts_hold_what_a_noisy_surface_becomes() -> None:
+    points, faces = _damaged(0.05)
+    noise = torch.randn(points.shape, generator=torch.Generator().manual_seed(2))
+    found = unwrap(*rebuild(points + 0.3 * STEP * noise, faces, STEP), texture_size=256)
+    assert found.num_charts <= 40
 
 
 def test_winding_plays_no_part() -> None:
