@@ -6,12 +6,19 @@ import torch
 
 from .edges import edge_table
 from .graph import connected_labels
-from .groups import compact, group_lowest, group_sizes, group_sums, marked, smallest_members, unrolled
+from .groups import compact, group_lowest, group_sizes, group_sums, marked, smallest_members
 from .normals import face_areas, face_normals
+from .quality import directions
 from .validation import check_mesh
 
 SAMPLES = 16
-"""Largest faces of a component that vote on which side is outside."""
+"""Faces of a component that vote on which side is outside."""
+
+DIRECTIONS = 16
+"""In which each of them looks for the outside."""
+
+UNDECIDED = 0.2
+"""Share of the votes by which one side must lead."""
 
 
 def unify_orientations(
@@ -34,10 +41,11 @@ def unify_orientations(
 def orient_outward(vertices: torch.Tensor, faces: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Flip whole components so that their normals point to the outside.
 
-    Rays leave the largest faces of each component along their normals; an odd number of surfaces ahead
-    means that the normal points inwards. So the wall of a void inside a body turns towards the void.
-    Expects consistent components; those that the votes leave undecided are judged by the sign of their
-    volume. Raises MeshError.
+    Outside is the side from which more can be seen from afar: rays leave faces spread over each component
+    in all directions, and those that meet nothing vote for their side. A component that is hidden or seen
+    from both sides alike is judged by the parity of surfaces along its normals, so that the wall of a void
+    inside a body turns towards the void; after that by the sign of its volume. Expects consistent
+    components. Raises MeshError.
     """
     vertices, faces = check_mesh(vertices, faces, allow_empty=True)
     if len(faces) == 0:
@@ -46,16 +54,28 @@ def orient_outward(vertices: torch.Tensor, faces: torch.Tensor) -> tuple[torch.T
     return vertices, _outward(vertices, faces, connected_labels(len(faces), pairs))
 
 
+def is_orientable(faces: torch.Tensor, vertex_count: int) -> bool:
+    """Whether faces [F, 3] can wind so that all neighbours across manifold edges agree."""
+    if not bool(_against(faces, vertex_count)[1].any()):
+        return True
+    return not bool(_against(_flipped(faces, _disagreements(faces, vertex_count)[0]), vertex_count)[1].any())
+
+
 def _flipped(faces: torch.Tensor, flips: torch.Tensor) -> torch.Tensor:
     return torch.where(flips[:, None], faces[:, [0, 2, 1]], faces)
 
 
 def _disagreements(faces: torch.Tensor, vertex_count: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Faces to flip [F] bool, and component labels [F] numbered by smallest face."""
+    pairs, against = _against(faces, vertex_count)
+    return spanning_parities(len(faces), pairs, against)
+
+
+def _against(faces: torch.Tensor, vertex_count: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Faces [P, 2] across each manifold edge, and whether [P] both run along it the same way."""
     halves = edge_table(faces, vertex_count).manifold_pairs
     starts = faces.reshape(-1).long()
-    against = starts[halves[:, 0]] == starts[halves[:, 1]]  # both run the same way
-    return spanning_parities(len(faces), torch.div(halves, 3, rounding_mode="floor"), against)
+    return torch.div(halves, 3, rounding_mode="floor"), starts[halves[:, 0]] == starts[halves[:, 1]]
 
 
 def spanning_parities(
@@ -111,21 +131,39 @@ def _outward(vertices: torch.Tensor, faces: torch.Tensor, labels: torch.Tensor) 
     from .bvh import TriangleBVH
 
     count = int(labels.max()) + 1
-    areas = face_areas(vertices, faces)
-    order = torch.argsort(areas, descending=True, stable=True)
-    order = order[torch.argsort(labels[order], stable=True)]  # by component, large faces first
-    _, rank = unrolled(group_sizes(labels, count))
-    voters = order[(rank < SAMPLES) & (areas[order] > 0)]
+    voters = _spread_over_area(face_areas(vertices, faces).double(), labels, count)
+    component = labels[voters]
     normals = face_normals(vertices, faces)[voters]
     span = float((vertices.amax(dim=0) - vertices.amin(dim=0)).norm())
     centres = vertices[faces[voters].long()].mean(dim=1)
     tree = TriangleBVH(vertices, faces)
+
+    rays = directions(DIRECTIONS).to(vertices)
+    side = normals @ rays.T  # [voters, DIRECTIONS]; faces seen edge-on count for less
+    origins = centres[:, None] + normals[:, None] * (1e-6 * span * side.sign())[:, :, None]
+    hit = tree.cast(origins.reshape(-1, 3), rays.repeat(len(voters), 1)).face
+    seen = torch.where(hit.view_as(side) < 0, side, 0.0)
+    votes, sight = (group_sums(component, part.sum(dim=1), count) for part in (seen, seen.abs()))
+    unseen = votes.abs() <= UNDECIDED * sight
+
     ahead = tree.crossings(centres + normals * (1e-6 * span), normals)
-    vote = areas[voters] * torch.where(ahead % 2 == 0, 1.0, -1.0)
-    votes = torch.zeros(count, device=faces.device).index_add_(0, labels[voters], vote)
+    parity = group_sums(component, torch.where(ahead % 2 == 0, 1.0, -1.0), count)
+    undecided = unseen & (parity.abs() <= UNDECIDED * group_sizes(component, count))
     volume = _volumes(vertices, faces, labels, count)
-    undecided = votes.abs() <= 0.2 * votes.new_zeros(count).index_add_(0, labels[voters], vote.abs())
-    return _flipped(faces, torch.where(undecided, volume < 0, votes < 0)[labels])
+    inwards = torch.where(undecided, volume < 0, torch.where(unseen, parity < 0, votes < 0))
+    return _flipped(faces, inwards[labels])
+
+
+def _spread_over_area(areas: torch.Tensor, labels: torch.Tensor, count: int) -> torch.Tensor:
+    """SAMPLES faces of each component of any area, evenly over its area; a large face may come again."""
+    order = torch.argsort(labels, stable=True)
+    reached = areas[order].cumsum(0)
+    own = group_sums(labels, areas, count)
+    ends = reached[group_sizes(labels, count).cumsum(0) - 1]
+    step = (torch.arange(SAMPLES, device=areas.device) + 0.5) / SAMPLES
+    places = ((ends - own)[:, None] + own[:, None] * step)[own > 0].reshape(-1)
+    voters = order[torch.searchsorted(reached, places).clamp(max=len(order) - 1)]
+    return voters[areas[voters] > 0]
 
 
 def _volumes(vertices: torch.Tensor, faces: torch.Tensor, labels: torch.Tensor, count: int) -> torch.Tensor:

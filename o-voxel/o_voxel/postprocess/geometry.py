@@ -11,7 +11,7 @@ from ..mesh.components import remove_small_components
 from ..mesh.edges import edge_table
 from ..mesh.holes import fill_holes
 from ..mesh.manifold import make_manifold
-from ..mesh.orientation import unify_orientations
+from ..mesh.orientation import is_orientable, unify_orientations
 from ..mesh.quality import weld
 from ..mesh.rebuild import rebuild, without_floaters
 from ..mesh.remesh import remesh_narrow_band
@@ -133,12 +133,15 @@ def remesh_and_simplify(
 
 
 def is_frayed(mesh: Mesh) -> bool:
-    """Whether a surface must be rebuilt to come out closed: it is open, or edges of three faces are common.
+    """Whether a surface must be rebuilt to come out closed and outward: it is open, one-sided, or edges of
+    three faces are common.
 
     A handful of such edges is mended on the simplified mesh.
     """
     counts = edge_table(mesh[1], len(mesh[0])).counts
-    return bool((counts == 1).any()) or float((counts > 2).float().mean()) > MOST_CROWDED
+    if bool((counts == 1).any()) or float((counts > 2).float().mean()) > MOST_CROWDED:
+        return True
+    return not is_orientable(mesh[1], len(mesh[0]))
 
 
 def rebuilt(source: Source) -> Mesh:

@@ -73,6 +73,25 @@ def mobius(segments: int = 24) -> Mesh:
     return mesh(points, faces)
 
 
+def klein_bottle(around: int = 60, across: int = 24) -> Mesh:
+    """The figure-eight immersion, which crosses itself in a circle: closed and one-sided."""
+    u = torch.arange(around)[:, None] * (2 * math.pi / around)
+    v = torch.arange(across)[None] * (2 * math.pi / across)
+    eight, height = v.sin(), (2 * v).sin()
+    radius = 0.3 + 0.15 * ((u / 2).cos() * eight - (u / 2).sin() * height)
+    z = 0.15 * ((u / 2).sin() * eight + (u / 2).cos() * height)
+    points = torch.stack([radius * u.cos(), radius * u.sin(), z], dim=2).reshape(-1, 3)
+    i, j = torch.meshgrid(torch.arange(around), torch.arange(across), indexing="ij")
+
+    def vertex(i: torch.Tensor, j: torch.Tensor) -> torch.Tensor:
+        j = torch.where(i == around, -j, j)  # sin and sin 2 both change sign after a turn
+        return (i % around) * across + j % across
+
+    a, b, c, d = vertex(i, j), vertex(i + 1, j), vertex(i, j + 1), vertex(i + 1, j + 1)
+    faces = torch.cat([torch.stack([a, b, c], 2), torch.stack([c, b, d], 2)]).reshape(-1, 3)
+    return points, faces.int()
+
+
 def bow_tie() -> Mesh:
     """Two tetrahedra that touch at vertex 0 only."""
     points, faces = tetrahedron()

@@ -1,13 +1,19 @@
-"""Parities over a spanning forest, which orientation rests on."""
+"""Parities over a spanning forest, and the side of a component that can be seen."""
 
 from __future__ import annotations
 
 import numpy as np
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from o_voxel.mesh.edges import edge_table
-from o_voxel.mesh.orientation import spanning_parities, unify_orientations
+from o_voxel.mesh.orientation import is_orientable, spanning_parities, unify_orientations
+from o_voxel.mesh.quality import mesh_quality
+from o_voxel.mesh.rebuild import rebuild
+from o_voxel.postprocess.geometry import is_frayed
+
+from .shapes import join, klein_bottle, mobius, sphere
 
 
 @given(seed=st.integers(0, 10**6), nodes=st.integers(1, 60), links=st.integers(0, 120))
@@ -44,3 +50,39 @@ def test_a_one_sided_band_keeps_a_short_seam() -> None:
     start = unified.reshape(-1)
     seam = int((start[pairs[:, 0]] == start[pairs[:, 1]]).sum())
     assert across <= seam <= 5 * across
+
+
+@pytest.mark.parametrize("inwards", [False, True])
+def test_a_ball_points_outwards_whatever_lies_inside(inwards: bool) -> None:
+    points, faces = sphere(24)
+    inner, bowl = sphere(24, 0.2)
+    bowl = bowl[inner[bowl.long()].mean(dim=1)[:, 2] < 0]
+    turned = faces[:, [0, 2, 1]] if inwards else faces
+    _, found = unify_orientations(*join((points, turned), (inner, bowl)), outward=True)
+    assert torch.equal(found[: len(faces)], faces)
+
+
+@pytest.mark.parametrize("turned", range(4))
+def test_balls_that_cross_all_point_outwards(turned: int) -> None:
+    balls = [
+        (points + torch.tensor([0.0, 0.0, z]), faces) for z in (0.0, 0.5) for points, faces in [sphere()]
+    ]
+    mixed = [(p, f[:, [0, 2, 1]] if turned >> k & 1 else f) for k, (p, f) in enumerate(balls)]
+    _, found = unify_orientations(*join(*mixed), outward=True)
+    assert torch.equal(found, join(*balls)[1])
+
+
+def test_one_sided_surfaces_cannot_be_oriented() -> None:
+    flipped = sphere()[1].clone()
+    flipped[::3] = flipped[::3][:, [0, 2, 1]]
+    assert is_orientable(flipped, len(sphere()[0]))
+    for points, faces in (klein_bottle(), mobius()):
+        assert not is_orientable(faces, len(points))
+
+
+def test_a_klein_bottle_is_rebuilt_as_a_solid() -> None:
+    """As it is, half of it would show its back whichever way it is turned."""
+    assert is_frayed(klein_bottle())
+    found = mesh_quality(*rebuild(*klein_bottle(), 1 / 48), views=6, picture=128)
+    assert found.solid
+    assert found.back_pixels < 0.002
