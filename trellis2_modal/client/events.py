@@ -118,7 +118,8 @@ class Follower:
                 event = JobEvent.model_validate_json(message.data)
             except ValidationError as error:
                 raise NoReplyError("the event stream is garbled") from error
-            if event.id > self.last:
+            moved = event.type == "queued" and event.id == self.last  # a new place in the queue keeps its id
+            if event.id > self.last or moved:
                 self.last = event.id
                 events.append(event)
                 self.over = self.over or event.type in FINAL_EVENTS

@@ -8,6 +8,8 @@ from collections.abc import Iterator
 import httpx
 
 from trellis2_modal.client.api import Client
+from trellis2_modal.client.core import Core
+from trellis2_modal.client.events import Follower
 from trellis2_modal.client.options import Waiting
 
 JOB = {"id": "j1", "kind": "generate", "created": "2026-01-02T03:04:05Z"}
@@ -49,3 +51,13 @@ def test_a_long_job_is_followed_to_its_end_by_polling() -> None:
     assert [event.type for event in events] == ["queued", *["progress"] * 200, "result"]
     assert service.streams == 2
     assert sum(wait.seconds for wait in waits) > 600  # longer than a stream may stay lost
+
+
+def test_every_new_place_in_the_queue_is_told() -> None:
+    follower = Follower(Core("http://service.test", "sk_test"), "j1")
+    places = [
+        {"id": 1, "type": "queued", "time": JOB["created"], "data": {"position": position}}
+        for position in (3, 2, 1)
+    ]
+    stream = "".join(f"id: 1\nevent: queued\ndata: {json.dumps(place)}\n\n" for place in places)
+    assert [event.data["position"] for event in follower.feed(stream.encode())] == [3, 2, 1]
