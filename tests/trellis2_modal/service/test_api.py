@@ -15,6 +15,7 @@ from tests.trellis2_modal import fake
 from tests.trellis2_modal.server import Running, picture, wait_for
 from trellis2_modal.client.compression import from_base64, load_state
 from trellis2_modal.protocol.replies import (
+    FINAL_STATES,
     GenerateResponse,
     Health,
     JobEvent,
@@ -27,7 +28,7 @@ from trellis2_modal.protocol.replies import (
 def finished(client: httpx.Client, job: str) -> dict[str, Any]:
     def look() -> dict[str, Any] | None:
         found: dict[str, Any] = client.get(f"/jobs/{job}").json()
-        return found if found["status"] in ("finished", "failed", "cancelled") else None
+        return found if found["status"] in FINAL_STATES else None
 
     return wait_for(look, f"the end of {job}")
 

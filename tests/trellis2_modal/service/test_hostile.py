@@ -300,8 +300,6 @@ def test_a_full_queue_refuses(tmp_path: Path, body: dict[str, Any]) -> None:
 def test_old_files_are_gone_and_say_so(tmp_path: Path, body: dict[str, Any]) -> None:
     with running(tmp_path, retention=0.0) as server, server.client() as client:
         job = finished(client, submit(client, body)["id"])["id"]
-        assert server.server is not None
-        server.server.backend.sweep()
         problem(client.get(f"/jobs/{job}/state"), 410, "expired")
         problem(client.post("/extract_glb", json={"job": job}), 410, "expired")
         assert client.get(f"/jobs/{job}").json()["status"] == "expired"
