@@ -19,23 +19,10 @@ from trellis2.conditioning.pixel_features import make_view, token_features
 from trellis2.models import SparseStructureFlowModel
 from trellis2.nn.tokens import PixelTokens
 
+from .gpu.networks import CONFIGS
+
 TOKENS = 20_000
-STRUCTURE: dict[str, Any] = {
-    "resolution": 16,
-    "in_channels": 8,
-    "out_channels": 8,
-    "model_channels": 1536,
-    "cond_channels": 1024,
-    "num_blocks": 30,
-    "num_heads": 12,
-    "mlp_ratio": 5.3334,
-    "pe_mode": "rope",
-    "share_mod": True,
-    "initialization": "scaled",
-    "qk_rms_norm": True,
-    "qk_rms_norm_cross": True,
-    "dtype": "bfloat16",
-}
+STRUCTURE: dict[str, Any] = CONFIGS["structure flow"]["args"]
 
 
 def seconds(call: Callable[[], Any], device: torch.device, repeats: int) -> tuple[float, float]:
