@@ -32,6 +32,7 @@ def as_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch, "autocast", lambda *_, **__: contextlib.nullcontext())
     monkeypatch.setenv("WORLD_BACKEND", "torch")
     monkeypatch.setenv("SPARSE_CONV_BACKEND", "torch")
+    monkeypatch.setenv("ATTN_BACKEND", "sdpa")
 
 
 def step(stage: Stage, folder: Path, progress: float = 0.0) -> dict[str, Tensor]:

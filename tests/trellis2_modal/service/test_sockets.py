@@ -89,13 +89,13 @@ def test_a_caller_that_leaves_while_sending_is_no_fault_of_ours(
 
 def test_a_watcher_that_leaves_is_forgotten(server: Running, body: dict[str, Any]) -> None:
     assert server.server is not None
-    waiters = server.server.backend._waiters
+    watches = server.server.backend._watches
     with server.client() as client:
         job = submit(client, body | {"seed": 31})["id"]
         with client.stream("GET", f"/jobs/{job}/events") as stream:
             next(stream.iter_lines())
         finished(client, job)
-        wait_for(lambda: job not in waiters, "the watcher's removal")
+        wait_for(lambda: job not in watches or not watches[job].waiters, "the watcher's removal")
 
 
 def test_many_watchers_of_one_job(server: Running, body: dict[str, Any]) -> None:

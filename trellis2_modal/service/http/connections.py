@@ -44,8 +44,10 @@ class Connection(H11Protocol):
     _write_timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        full = self.limit_concurrency is not None and len(self.connections) >= self.limit_concurrency
         super().connection_made(transport)
-        if self.limit_concurrency is not None and len(self.connections) >= self.limit_concurrency:
+        if full:
+            self.connections.discard(self)  # what is refused takes no place while it is being closed
             transport.write(_too_many())
             self._close()
         else:
