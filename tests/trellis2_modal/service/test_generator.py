@@ -241,3 +241,10 @@ def test_what_a_person_should_know_is_a_field_of_the_result() -> None:
     assert [notice.code for notice in result.warnings] == ["several_subjects"]  # once, of the second try
     assert "warnings" not in result.stats
     assert pipeline.calls[-1]["subjects"] == "all"
+
+
+def test_the_quality_asked_for_reaches_the_pipeline() -> None:
+    generator, pipeline = make()
+    generator.generate(picture(), GenerateSettings(quality="fast"), Monitor())
+    generator.generate(picture(), GenerateSettings(), Monitor())
+    assert [call["quality"] for call in pipeline.calls] == ["fast", "exact"]

@@ -22,6 +22,8 @@ CHOICE_TITLES = {
     "blend": "Blended",
     "largest": "Only the largest",
     "all": "All of them",
+    "exact": "Exact",
+    "fast": "Fast",
     "webp": "WebP",
     "none": "None",
     "meshopt": "Meshopt",
