@@ -25,7 +25,8 @@ BUDGET: dict[str, float] = {
 import: our modules and torch. load: the weights into host memory at 1 GB/s. Both are in the snapshot, so a
 restored container has them for the price of `restore`, which ends with the first line of our own code; the
 platform and not this process can time it (`measure` does). to_device: the weights to the GPU. warm_...: every
-stage once, with kernels from the cache, and cuDNN's plans; the first start of an image fills the cache and takes longer.
+stage once, with kernels from the cache, and cuDNN's plans; the first start of an image fills the cache and
+takes longer.
 first_step: from the first job's start to its first sampler step.
 """
 
