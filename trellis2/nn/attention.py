@@ -72,19 +72,20 @@ def attention(
         return packed
     if queries.uniform and keys.uniform:
         b = queries.batch_size
-        return _of_equal_lengths(*(x.unflatten(0, (b, -1)) for x in (q, k, v)), choice).flatten(0, 1)
+        return _of_equal_lengths(choice, *(x.unflatten(0, (b, -1)) for x in (q, k, v))).flatten(0, 1)
     items = zip(*(x.split(n.lengths) for x, n in ((q, queries), (k, keys), (v, keys))), strict=True)
-    return torch.cat([_of_equal_lengths(*(x[None] for x in item), choice)[0] for item in items])
+    return torch.cat([_of_equal_lengths(choice, *(x[None] for x in item))[0] for item in items])
 
 
-def _of_equal_lengths(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, choice: str) -> torch.Tensor:
+def _of_equal_lengths(choice: str, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
     """The same of a batch, `[B, T, H, D]`."""
     if k.shape[1] == 1:
         return v.expand(q.shape[0], q.shape[1], *v.shape[2:])
     padded = choice == "cudnn_padded" or (choice == "cudnn_planned" and PLANS.has(q, k))
     if padded:
         return padded_attention(q, k, v, cudnn_with_lse)
-    return F.scaled_dot_product_attention(*(x.transpose(1, 2) for x in (q, k, v))).transpose(1, 2)
+    q, k, v = (x.transpose(1, 2) for x in (q, k, v))
+    return F.scaled_dot_product_attention(q, k, v).transpose(1, 2)
 
 
 def _flash(

@@ -105,7 +105,7 @@ def padded_attention(
     batch, queries, heads, _ = q.shape
     padding = bucket(k.shape[1]) - k.shape[1]
     q, k, v = (F.pad(x, (0, 0, 0, 0, 0, bucket(x.shape[1]) - x.shape[1])) for x in (q, k, v))
-    out, lse = kernel(*(x.transpose(1, 2) for x in (q, k, v)))
+    out, lse = kernel(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2))
     out = out.transpose(1, 2)[:, :queries]
     of_all = lse.float().reshape(batch, heads, -1)[:, :, :queries].transpose(1, 2)
     share = 1 - padding * torch.exp(-of_all)[..., None]  # of the true keys in the denominator
