@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,7 @@ from .base import LatentPipeline
 from .conditioner import Condition, Conditioner, ImageConditioner
 from .config import find_upsampler, load_parts, read_pipeline_config, with_known_encoder
 from .family import FAMILIES, Family
-from .latents import cascade_coords, occupied_coords, world_from_camera_frame
+from .latents import cascade_coords, occupied_coords, plain_voxels, world_from_camera_frame
 from .memory import MemoryProbe, fitting_tokens, free_memory
 from .pixel_conditioner import PIXEL_STAGES, EncodedPicture, PixelConditioner, PixelStage
 from .stages import STAGES, LatentStage, SamplingRun, Settings, stages_from_config
@@ -72,7 +72,7 @@ PIPELINE_TYPES: Mapping[str, PipelineType] = {
 }
 DEFAULT_PIPELINE_TYPE = "1024_cascade"
 
-Latents = tuple[SparseTensor, SparseTensor, int]
+Latents = tuple[SparseTensor, SparseTensor | None, int]
 
 
 class Trellis2ImageTo3DPipeline(LatentPipeline):
@@ -232,6 +232,7 @@ class Trellis2ImageTo3DPipeline(LatentPipeline):
         pipeline_type: str | None = None,
         max_num_tokens: int = 49152,
         *,
+        texture: bool = True,
         quality: str = "exact",
         passes: dict[str, Passes] | None = None,
         cameras: Sequence[CameraSpec] | None = None,
@@ -243,6 +244,7 @@ class Trellis2ImageTo3DPipeline(LatentPipeline):
         notice: OnNotice = ignore,
     ) -> list[MeshWithVoxel] | tuple[list[MeshWithVoxel], Latents]:
         """`num_samples` assets from a picture; with `return_latent` also (shape_slat, tex_slat, resolution).
+        Without `texture` they are grey, and tex_slat is None: its flow and decoder are left out.
 
         `image`: PIL, encoded bytes, a path or a file; or a list of up to 8 such, views of one object. The
         sampler parameters override the config's, key by key. A seed gives the same result every time on one
@@ -293,8 +295,10 @@ class Trellis2ImageTo3DPipeline(LatentPipeline):
         else:
             resolution = kind.resolution
             shape_slat = self.sample_shape_slat(conditioner, shape_flow, coords, resolution, run)
-        tex_flow = self.models[f"tex_slat_flow_model_{kind.flow_resolution}"]
-        tex_slat = self.sample_tex_slat(conditioner, tex_flow, shape_slat, resolution, run)
+        tex_slat = None
+        if texture:
+            tex_flow = self.models[f"tex_slat_flow_model_{kind.flow_resolution}"]
+            tex_slat = self.sample_tex_slat(conditioner, tex_flow, shape_slat, resolution, run)
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
         assets = self.decode_latent(shape_slat, tex_slat, resolution, monitor=monitor)
@@ -453,23 +457,30 @@ class Trellis2ImageTo3DPipeline(LatentPipeline):
     def decode_latent(
         self,
         shape_slat: SparseTensor,
-        tex_slat: SparseTensor,
+        tex_slat: SparseTensor | None,
         resolution: int,
         *,
         monitor: Monitor | None = None,
     ) -> list[MeshWithVoxel]:
-        """Meshes with their attribute voxels from the two latents (on the same voxels, in the same order)."""
-        if shape_slat.coords.shape != tex_slat.coords.shape:
+        """Meshes with their attribute voxels from the two latents (on the same voxels, in the same order).
+
+        Without a texture latent the voxels that the surface crosses are `PLAIN_MATERIAL`.
+        """
+        if tex_slat is not None and shape_slat.coords.shape != tex_slat.coords.shape:
             raise InvalidArgumentError(
                 f"the shape latent has {len(shape_slat.coords)} voxels, the texture latent "
                 f"{len(tex_slat.coords)}; they must come from one run"
             )
         require_finite(shape_slat, "shape latent")
-        require_finite(tex_slat, "texture latent")
         with self._stage("decode_shape", monitor):
             meshes, subs = self.decode_shape_slat(shape_slat, resolution)
-        with self._stage("decode_texture", monitor):
-            attributes = self.decode_tex_slat(tex_slat, subs)
+        attributes: Iterable[SparseTensor]
+        if tex_slat is None:
+            attributes = [plain_voxels(mesh.vertices, resolution) for mesh in meshes]
+        else:
+            require_finite(tex_slat, "texture latent")
+            with self._stage("decode_texture", monitor):
+                attributes = self.decode_tex_slat(tex_slat, subs)
         del subs  # they hold the neighbour tables of every level
         with self._stage("mesh", monitor):
             return [

@@ -12,6 +12,8 @@ from ..sparse import SparseTensor
 
 CASCADE_STEP = 128  # by how much the final resolution falls when there are too many tokens
 CASCADE_FLOOR = 1024
+PLAIN_MATERIAL = (0.7, 0.7, 0.7, 0.0, 0.6, 1.0)
+"""Base colour, metallic, roughness and alpha of a surface without a texture."""
 LATENT_STRIDE = 16  # voxels of the final grid along one side of a latent token
 
 
@@ -89,6 +91,14 @@ def cascade_coords(
         if len(coords) < max_num_tokens or resolution <= CASCADE_FLOOR:
             return coords, resolution
         resolution -= CASCADE_STEP
+
+
+def plain_voxels(vertices: torch.Tensor, resolution: int) -> SparseTensor:
+    """`PLAIN_MATERIAL` in the cells, of `resolution`³ in the unit cube, that hold vertices `[V, 3]`."""
+    cells = ((vertices + 0.5) * resolution).floor().clamp(0, resolution - 1).int()
+    coords = unique_coords(F.pad(cells, (1, 0)))
+    material = torch.tensor(PLAIN_MATERIAL, device=vertices.device)
+    return SparseTensor(material.expand(len(coords), -1).contiguous(), coords)
 
 
 def to_device_pinned(x: torch.Tensor, device: torch.device) -> torch.Tensor:

@@ -141,6 +141,12 @@ class GenerateSettings(Strict):
         description="What to keep when several stand out; auto keeps all of a transparent picture.",
         json_schema_extra={"group": "Basic"},
     )
+    texture: bool = Field(
+        True,
+        title="Texture",
+        description="Off: the shape alone, in plain grey, in about half the time.",
+        json_schema_extra={"group": "Basic"},
+    )
     quality: Quality = Field(
         "exact",
         title="Sampling",

@@ -205,6 +205,7 @@ class TRELLIS2Generator:
             pipeline_type=kind,
             preprocess_image=settings.remove_background or any(map(has_matte, images)),
             subjects=settings.subjects,
+            texture=settings.texture,
             quality=settings.quality,
             notice=lambda found: warnings.append(dataclasses.asdict(found)),
             progress=lambda p: monitor.report(p.stage, p.step, p.steps, p.message),

@@ -64,6 +64,28 @@ def test_every_type_runs(
     assert (mesh.vertices[: len(centres)] - centres).abs().max() <= 1.01 / resolution
 
 
+def test_a_shape_without_a_texture_is_the_same_shape(
+    pipeline: Trellis2ImageTo3DPipeline, picture: Image.Image
+) -> None:
+    stages: list[str] = []
+    (grey,), (shape_slat, tex_slat, resolution) = pipeline.run(
+        picture,
+        pipeline_type="512",
+        texture=False,
+        return_latent=True,
+        progress=lambda p: stages.append(p.stage),
+    )
+    (mesh,) = pipeline.run(picture, pipeline_type="512")
+    assert torch.equal(grey.vertices, mesh.vertices)
+    assert torch.equal(grey.faces, mesh.faces)
+    assert tex_slat is None
+    assert not {"texture", "decode_texture"} & set(stages)
+    assert grey.attrs.unique(dim=0).tolist() == [pytest.approx([0.7, 0.7, 0.7, 0.0, 0.6, 1.0])]
+    at_surface = grey.query_attrs(grey.vertices)  # no vertex lies outside the voxels
+    assert torch.allclose(at_surface, grey.attrs[:1].expand_as(at_surface))
+    assert same(grey, pipeline.decode_latent(shape_slat, None, resolution)[0])
+
+
 def test_a_seed_gives_one_result(pipeline: Trellis2ImageTo3DPipeline, picture: Image.Image) -> None:
     torch.manual_seed(0)
     state = torch.get_rng_state()

@@ -243,8 +243,11 @@ def test_what_a_person_should_know_is_a_field_of_the_result() -> None:
     assert pipeline.calls[-1]["subjects"] == "all"
 
 
-def test_the_quality_asked_for_reaches_the_pipeline() -> None:
+def test_quality_and_texture_reach_the_pipeline() -> None:
     generator, pipeline = make()
-    generator.generate(picture(), GenerateSettings(quality="fast"), Monitor())
+    generator.generate(picture(), GenerateSettings(quality="fast", texture=False), Monitor())
     generator.generate(picture(), GenerateSettings(), Monitor())
-    assert [call["quality"] for call in pipeline.calls] == ["fast", "exact"]
+    assert [(call["quality"], call["texture"]) for call in pipeline.calls] == [
+        ("fast", False),
+        ("exact", True),
+    ]
