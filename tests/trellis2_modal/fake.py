@@ -30,6 +30,9 @@ from trellis2_modal.protocol.state import (
     unpack_state,
 )
 
+SHEET = {"modes": ["shaded", "normal"], "views": 2, "size": 32}
+"""How the stills lie on the preview."""
+
 CRASH, OUT_OF_MEMORY, DEVICE_LOST, DEAF, DISK_FULL, BUG = range(666_001, 666_007)
 STEPS = 4
 
@@ -82,16 +85,18 @@ class FakeGenerator:
         if settings.preview != "none":
             files["video"] = JobFile(b"\0\0\0\x18ftypmp42" + bytes(5_000), "video/mp4")
         if settings.preview == "frames":
-            files["preview"] = JobFile(_webp(), "image/webp")
+            files["preview"] = JobFile(sheet(), "image/webp")
         self._write(f"generate {settings.seed}")
-        return JobOutput(files, settings.seed, 16, {"voxels": len(state.coords)})
+        stats = {"voxels": len(state.coords), "seconds": {"shape": 2.0, "texture": 1.0}, "preview": SHEET}
+        return JobOutput(files, settings.seed, 16, stats)
 
     def extract_glb(self, state: bytes, settings: ExtractSettings, monitor: Monitor) -> JobOutput:
         mesh = unpack_state(decompress_state(state))
         self._steps(monitor, "export")
         self._write(f"extract {settings.decimation_target}")
-        stats = {"report": {"faces": len(mesh.faces)}}
-        return JobOutput({"glb": JobFile(glb(mesh), ASSET_MEDIA_TYPES[settings.format])}, stats=stats)
+        report = {"faces": len(mesh.faces), "vertices": len(mesh.vertices), "watertight": True}
+        file = JobFile(glb(mesh), ASSET_MEDIA_TYPES[settings.format])
+        return JobOutput({"glb": file}, stats={"report": report})
 
     def _steps(self, monitor: Monitor, stage: str) -> None:
         for step in range(STEPS):
@@ -185,7 +190,8 @@ def glb(mesh: MeshState) -> bytes:
     return struct.pack("<4sII", b"glTF", 2, 12 + len(chunks)) + chunks
 
 
-def _webp() -> bytes:
+def sheet() -> bytes:
+    """Stills of one colour, laid out as `SHEET` says."""
     buffer = io.BytesIO()
     Image.new("RGB", (64, 64), (200, 120, 40)).save(buffer, "WEBP")
     return buffer.getvalue()

@@ -69,6 +69,11 @@ class LocalServer:
     def running(self) -> bool:
         return self._process is not None and self._process.poll() is None
 
+    def lives(self, url: str) -> bool:
+        """Whether the server that had this address still runs; waits while one is starting."""
+        with self._lock:
+            return self.running and self.url == url
+
     def ensure(self) -> str:
         """Start it unless it runs; returns its address as soon as it answers. Raises `LocalServerError`."""
         with self._lock:

@@ -1,4 +1,4 @@
-"""A service in memory, and both clients in front of it, waiting for nobody."""
+"""The app over the engine in memory, and both clients in front of it, waiting for nobody."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 
 from tests.trellis2_modal.client.service import KEY, URL, Service, photo
@@ -41,8 +40,11 @@ async def _collect(events: Any) -> list[Any]:
 
 
 @pytest.fixture
-def service() -> Service:
-    return Service()
+def service() -> Iterator[Service]:
+    service = Service()
+    service.start()
+    yield service
+    service.stop()
 
 
 @pytest.fixture
@@ -61,16 +63,15 @@ def connect(
 
     def make(key: str | None = KEY, url: str = URL, **options: Any) -> Any:
         options = {"retry": QUICK, "on_wait": waits.append} | options
-        transport = httpx.MockTransport(service)
         if request.param == "sync":
-            client = Client(url, key, transport=transport, sleep=lambda s: None, **options)
+            client = Client(url, key, transport=service.transport, sleep=lambda s: None, **options)
             closers.append(client.close)
             return client
 
         async def sleep(seconds: float) -> None:
             await asyncio.sleep(0)
 
-        awaited = AsyncClient(url, key, transport=transport, sleep=sleep, **options)
+        awaited = AsyncClient(url, key, transport=service.transport, sleep=sleep, **options)
         closers.append(lambda: loop.run_until_complete(awaited.close()))
         return Awaited(awaited, loop)
 

@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.trellis2_modal.client.service import GLB, KEY, URL, Service, form_of, photo, state
+from tests.trellis2_modal.client.service import KEY, URL, Service, asset, photo, state, until
 from trellis2_modal.client.api import AsyncClient, Client, ExtractResult, GenerateResult
 from trellis2_modal.client.errors import NotTheServiceError
 from trellis2_modal.protocol.errors import (
@@ -20,67 +20,72 @@ from trellis2_modal.protocol.errors import (
     OutOfMemoryError,
     UnauthenticatedError,
 )
+from trellis2_modal.protocol.presets import PRESETS
 
 
 def test_a_picture_becomes_an_asset_and_a_file(client: Any, service: Service, picture: Path) -> None:
     events: list[str] = []
-    asset = client.generate(picture, on_event=lambda e: events.append(e.type), seed=7, preview="frames")
-    assert isinstance(asset, GenerateResult)
-    assert (asset.seed, asset.resolution, asset.state) == (7, 16, state())
-    assert asset.video
-    assert asset.preview
-    assert events == ["queued", "started", "progress", "progress", "progress", "result"]
-    (sent,) = service.calls("POST", "/jobs")
-    fields = form_of(sent)
-    assert fields["image"] == photo()
-    assert (fields["kind"], fields["seed"], fields["preview"]) == ("generate", "7", "frames")
-    assert "ss_sampling_steps" not in fields, "only what the caller set: the service has its own defaults"
-    result = client.extract_glb(asset, simplify="web")
+    made = client.generate(picture, on_event=lambda e: events.append(e.type), seed=7, preview="frames")
+    assert isinstance(made, GenerateResult)
+    assert (made.seed, made.resolution, made.state) == (7, 16, state())
+    assert made.video
+    assert made.preview
+    assert list(dict.fromkeys(events)) == ["queued", "started", "progress", "result"]
+    assert service.generator.payloads == [photo()]
+    settings = service.job().settings
+    assert (settings["seed"], settings["preview"]) == (7, "frames")
+    assert "ss_sampling_steps" not in settings, "only what the caller set: the weights have their own"
+    result = client.extract_glb(made, simplify="web")
     assert isinstance(result, ExtractResult)
-    assert result.data == GLB
-    assert result.report["faces"] == 1200
-    (sent,) = service.calls("POST", "/extract_glb")
-    assert form_of(sent) == {"simplify": "web", "job": asset.job}, "the state is not sent back"
+    assert result.data == asset()
+    assert result.report["watertight"] is True
+    assert result.settings["decimation_target"] == PRESETS["web"].settings["decimation_target"]
+    assert service.job().source == made.job
+    assert len(service.calls("POST", "/jobs")) == 1, "the state is not sent back"
+
+
+def test_what_is_set_to_the_protocols_default_is_set(client: Any, service: Service, picture: Path) -> None:
+    client.generate(picture, ss_guidance_strength=7.5)
+    assert service.job().settings["ss_guidance_strength"] == 7.5
 
 
 def test_a_state_is_uploaded_when_the_service_forgot_the_job(
     client: Any, service: Service, picture: Path, tmp_path: Path
 ) -> None:
-    asset = client.generate(picture)
-    service.jobs[asset.job].deleted = True
-    client.extract_glb(asset, decimation_target=5000)
-    (sent,) = service.calls("POST", "/jobs")[1:]
-    fields = form_of(sent)
-    assert fields["state"] == state()
-    assert (fields["kind"], fields["decimation_target"]) == ("extract", "5000")
+    made = client.generate(picture, seed=7)
+    service.forget(made.job)
+    client.extract_glb(made, decimation_target=5000)
+    assert service.generator.payloads[-1] == state()
+    assert (service.job().source, service.job().settings["decimation_target"]) == (None, 5000)
     path = tmp_path / "kept.lz4"
     path.write_bytes(state())
-    assert client.extract_glb(path).data == GLB
-    assert client.extract_glb(state()).data == GLB
+    assert client.extract_glb(path).data == asset()
+    assert client.extract_glb(state()).data == asset()
 
 
 def test_results_are_saved_whole(client: Any, picture: Path, tmp_path: Path) -> None:
-    paths = client.generate(picture, preview="frames").save(tmp_path / "out", "disc")
+    made = client.generate(picture, preview="frames", seed=7)
+    paths = made.save(tmp_path / "out", "disc")
     assert [path.name for path in paths] == ["disc.state.lz4", "disc.mp4", "disc.webp"]
     assert paths[0].read_bytes() == state()
-    assert client.extract_glb(job="job_1").save(tmp_path / "disc.glb").read_bytes() == GLB
+    assert client.extract_glb(job=made.job).save(tmp_path / "disc.glb").read_bytes() == asset()
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["disc.mp4", "disc.state.lz4", "disc.webp"]
 
 
 def test_jobs_are_listed_looked_at_and_cancelled(client: Any, service: Service, picture: Path) -> None:
     service.plans += ["hang", "finish"]
     job = client.submit(picture)
-    client.submit(picture)
-    assert [found.id for found in client.jobs()] == ["job_2", "job_1"]
-    assert [found.id for found in client.jobs(limit=1)] == ["job_2"]
-    assert client.job(job.id).status.status == "running"
-    assert job.cancel().status == "cancelled"
+    second = client.submit(picture)
+    assert [found.id for found in client.jobs()] == [second.id, job.id]
+    assert [found.id for found in client.jobs(limit=1)] == [second.id]
+    until(lambda: client.job(job.id).status.status == "running", "the first job")
+    assert job.cancel().status in ("running", "cancelled")
     assert [event.type for event in job.events()][-1] == "cancelled"
     with pytest.raises(JobCancelledError):
         job.wait()
     with pytest.raises(NotFoundError):
-        client.job("no/such job")
-    assert service.requests[-1].url.raw_path == b"/jobs/no%2Fsuch%20job", "an odd id stays one segment"
+        client.job("no such?job")
+    assert service.requests[-1].url.raw_path == b"/jobs/no%20such%3Fjob", "an odd id stays one segment"
 
 
 def test_a_failed_job_raises_what_the_service_said(client: Any, service: Service, picture: Path) -> None:
@@ -90,8 +95,8 @@ def test_a_failed_job_raises_what_the_service_said(client: Any, service: Service
 
 
 def test_health_usage_and_matte(connect: Callable[..., Any], picture: Path) -> None:
-    assert connect(key=None).health().model == "small"
-    assert connect().usage().gpu_seconds_left == 7190
+    assert connect(key=None).health().model == "fake"
+    assert connect().usage().gpu_seconds_left == 7200
     assert connect().matte(picture).startswith(b"\x89PNG")
     with pytest.raises(UnauthenticatedError):
         connect(key="sk_wrong").usage()
@@ -124,7 +129,8 @@ def test_pictures_of_every_kind(client: Any, service: Service, tmp_path: Path) -
     client.submit(str(tmp_path.joinpath("a.webp")) if _write(tmp_path / "a.webp", photo("WEBP")) else "")
     client.submit(Image.new("RGB", (32, 32)))
     client.submit(photo("BMP"))
-    sent = [form_of(request)["image"] for request in service.calls("POST", "/jobs")]
+    sent = service.generator.payloads
+    until(lambda: len(sent) == 4, "the jobs")
     assert sent[0] == photo("JPEG")
     assert sent[1] == photo("WEBP")
     assert sent[2].startswith(b"\x89PNG")
@@ -188,16 +194,16 @@ def test_an_interrupt_cancels_the_job(service: Service, picture: Path) -> None:
         if event.type == "progress":
             raise KeyboardInterrupt
 
-    with Client(URL, KEY, transport=httpx.MockTransport(service)) as client, pytest.raises(KeyboardInterrupt):
+    with Client(URL, KEY, transport=service.transport) as client, pytest.raises(KeyboardInterrupt):
         client.generate(picture, on_event=interrupt)
-    assert service.newest().status == "cancelled"
+    until(lambda: service.job().status == "cancelled", "the cancellation")
 
 
 def test_a_cancelled_task_cancels_its_job(service: Service, picture: Path) -> None:
     service.plans.append("hang")
 
     async def scenario() -> None:
-        async with AsyncClient(URL, KEY, transport=httpx.MockTransport(service)) as client:
+        async with AsyncClient(URL, KEY, transport=service.transport) as client:
 
             def stop(event: Any) -> None:
                 task.cancel()
@@ -207,12 +213,12 @@ def test_a_cancelled_task_cancels_its_job(service: Service, picture: Path) -> No
                 await task
 
     asyncio.run(scenario())
-    assert service.newest().status == "cancelled"
+    until(lambda: service.job().status == "cancelled", "the cancellation")
 
 
 def test_one_client_serves_many_threads(service: Service, picture: Path) -> None:
     found: list[str] = []
-    with Client(URL, KEY, transport=httpx.MockTransport(service)) as client:
+    with Client(URL, KEY, transport=service.transport) as client:
         threads = [
             threading.Thread(target=lambda: found.append(client.generate(picture).job)) for _ in range(8)
         ]

@@ -19,11 +19,21 @@ import pytest
 from click.shell_completion import get_completion_class
 from click.testing import CliRunner, Result
 
-from tests.trellis2_modal.client.service import GLB, KEY, Service, answers, form_of, listening, problem, state
+from tests.trellis2_modal.client.service import (
+    KEY,
+    Service,
+    answers,
+    asset,
+    listening,
+    problem,
+    state,
+    until,
+)
 from trellis2_modal.cli import main
 from trellis2_modal.cli.bars import Bars
 from trellis2_modal.cli.exits import KINDS, Exit, exit_code, reported
 from trellis2_modal.client import errors as client_errors
+from trellis2_modal.client.api import Client
 from trellis2_modal.client.local import LocalServer
 from trellis2_modal.client.options import Retry
 from trellis2_modal.protocol.errors import ERRORS, ServiceError
@@ -63,22 +73,23 @@ def test_generate_writes_what_was_asked_for(
         "--stills", out / "disc.webp", "--state", out / "disc.lz4",
         "--seed", "7", "--ss-sampling-steps", "5", "--simplify", "web",
     )  # fmt: skip
-    assert (out / "disc.glb").read_bytes() == GLB
+    assert (out / "disc.glb").read_bytes() == asset()
     assert (out / "disc.lz4").read_bytes() == state()
     assert (out / "disc.mp4").exists()
     assert (out / "disc.webp").exists()
-    fields = form_of(service.calls("POST", "/jobs")[0])
-    assert (fields["seed"], fields["ss_sampling_steps"], fields["preview"]) == ("7", "5", "frames")
-    assert form_of(service.calls("POST", "/extract_glb")[0])["simplify"] == "web"
-    assert "1,200 faces" in result.stdout
+    made, extracted = service.jobs()
+    settings = made.settings
+    assert (settings["seed"], settings["ss_sampling_steps"], settings["preview"]) == (7, 5, "frames")
+    assert (extracted.settings["simplify"], extracted.source) == ("web", made.id)
+    assert " faces" in result.stdout
     assert "Sculpting the shape" in result.stderr, "progress is not mixed into the output"
 
 
-def test_generate_for_scripts(run: Run, picture: Path) -> None:
-    result = run("generate", picture, "--json")
+def test_generate_for_scripts(run: Run, service: Service, picture: Path) -> None:
+    result = run("generate", picture, "--seed", "7", "--json")
     report = json.loads(result.stdout)
     assert Path(report["files"]["asset"]) == picture.with_suffix(".glb")
-    assert (report["seed"], report["resolution"], report["job"]) == (7, 16, "job_1")
+    assert (report["seed"], report["resolution"], report["job"]) == (7, 16, service.job(0).id)
     assert report["report"]["watertight"] is True
     assert report["seconds"]["generate"] == {"shape": 2.0, "texture": 1.0}
     assert result.stderr == ""
@@ -88,33 +99,42 @@ def test_extract_from_a_kept_state(run: Run, service: Service, tmp_path: Path) -
     kept = tmp_path / "disc.lz4"
     kept.write_bytes(state())
     run("extract", kept, "-o", tmp_path / "disc.stl", "--decimation-target", "5000", "--no-remesh")
-    fields = form_of(service.calls("POST", "/jobs")[0])
-    assert (fields["format"], fields["decimation_target"], fields["remesh"]) == ("stl", "5000", "false")
+    fields = service.job().settings
+    assert (fields["format"], fields["decimation_target"], fields["remesh"]) == ("stl", 5000, False)
+    assert service.generator.payloads == [state()]
     report = json.loads(run("extract", kept, "-o", tmp_path / "d.glb", "--json").stdout)
     assert report["files"]["asset"].endswith("d.glb")
     assert "extract" in report["seconds"]
 
 
 def test_jobs(run: Run, service: Service, picture: Path, tmp_path: Path) -> None:
-    run("generate", picture)
+    run("generate", picture, "--preview", tmp_path / "disc.mp4")
+    first, second = (job.id for job in service.jobs())
     listed = run("jobs", "list").stdout.splitlines()
-    assert [line.split()[0] for line in listed] == ["job_2", "job_1"]
-    assert json.loads(run("jobs", "list", "--limit", "1", "--json").stdout)["jobs"][0]["id"] == "job_2"
-    assert "preview" in run("jobs", "show", "job_1").stdout
-    assert json.loads(run("jobs", "show", "job_1", "--json").stdout)["status"] == "finished"
-    assert "finished" in run("jobs", "watch", "job_1").stdout
-    files = json.loads(run("jobs", "download", "job_1", "-o", tmp_path / "got", "--json").stdout)["files"]
-    assert [Path(name).suffix for name in files] == [".lz4", ".mp4", ".webp"]
-    assert run("jobs", "download", "job_2", "-o", tmp_path / "got").stdout.strip().endswith(".glb")
-    service.jobs["job_2"].status = "running"
-    assert "is cancelled" in run("jobs", "cancel", "job_2").stdout
+    assert [line.split()[0] for line in listed] == [second, first]
+    assert json.loads(run("jobs", "list", "--limit", "1", "--json").stdout)["jobs"][0]["id"] == second
+    assert "video" in run("jobs", "show", first).stdout
+    assert json.loads(run("jobs", "show", first, "--json").stdout)["status"] == "finished"
+    assert "finished" in run("jobs", "watch", first).stdout
+    files = json.loads(run("jobs", "download", first, "-o", tmp_path / "got", "--json").stdout)["files"]
+    assert [Path(name).suffix for name in files] == [".lz4", ".mp4"]
+    assert run("jobs", "download", second, "-o", tmp_path / "got").stdout.strip().endswith(".glb")
+
+
+def test_a_job_is_cancelled(run: Run, service: Service, live: str, picture: Path) -> None:
+    service.plans.append("hang")
+    with Client(live, KEY) as client:
+        job = client.submit(picture)
+        run("jobs", "cancel", job.id)
+        until(lambda: client.job(job.id).status.status == "cancelled", "the cancellation")
+    assert "is cancelled" in run("jobs", "cancel", job.id).stdout
 
 
 def test_usage_and_health(run: Run, service: Service) -> None:
     assert "anna (key_1), may generate and extract" in run("usage").stdout
-    assert json.loads(run("usage", "--json").stdout)["gpu_seconds_left"] == 7190
-    assert "Model small" in run("health").stdout
-    service.health = "degraded"
+    assert json.loads(run("usage", "--json").stdout)["gpu_seconds_left"] == 7200
+    assert "Model fake" in run("health").stdout
+    service.state_is("degraded")
     assert json.loads(run("health", "--json", code=Exit.BUSY).stdout)["status"] == "degraded"
 
 
@@ -169,7 +189,7 @@ def test_the_state_is_kept_when_the_extraction_fails(
     run: Run, service: Service, picture: Path, tmp_path: Path
 ) -> None:
     service.plans += ["finish", "out-of-memory"]
-    run("generate", picture, "--state", tmp_path / "disc.lz4", code=Exit.FAILED)
+    run("generate", picture, "--seed", "7", "--state", tmp_path / "disc.lz4", code=Exit.FAILED)
     assert (tmp_path / "disc.lz4").read_bytes() == state(), "what was paid for"
 
 

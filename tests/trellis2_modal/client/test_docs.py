@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import click
-import httpx
 import pytest
 
-from tests.trellis2_modal.client.service import GLB, KEY, Service, photo, state
+from tests.trellis2_modal.client.service import KEY, Service, asset, photo, state
 from trellis2_modal.cli import main
 from trellis2_modal.cli.exits import MEANINGS, Exit
 from trellis2_modal.client import api
@@ -34,7 +33,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A working folder with the files that the page speaks of."""
     for name in ("photo.png", "chair.png"):
         (tmp_path / name).write_bytes(photo())
-    (tmp_path / "asset.glb").write_bytes(GLB)
+    (tmp_path / "asset.glb").write_bytes(asset())
     (tmp_path / "asset.lz4").write_bytes(state())
     monkeypatch.chdir(tmp_path)
     return tmp_path
@@ -68,12 +67,12 @@ def test_every_example_runs(
     for kind in (api.Client, api.AsyncClient):
 
         def make(url: str, key: str, kind: Any = kind, **options: Any) -> Any:
-            return kind(url, KEY, transport=httpx.MockTransport(service), **options)
+            return kind(url, KEY, transport=service.transport, **options)
 
         monkeypatch.setattr(api, kind.__name__, make)
     exec(compile(code, "CLIENT.md", "exec"), {"__name__": "example"})
-    assert service.jobs
-    assert all(job.status == "finished" for job in service.jobs.values())
+    assert service.jobs()
+    assert all(job.status == "finished" for job in service.jobs())
 
 
 def test_the_table_of_exit_codes() -> None:

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.trellis2_modal.client.service import GLB, MODES, SIZE, photo, sheet, state
+from tests.trellis2_modal.client.service import photo, state
+from tests.trellis2_modal.fake import SHEET, sheet
 from trellis2_modal.client.history import (
     COVER,
     ENTRY,
@@ -19,12 +20,12 @@ from trellis2_modal.client.history import (
 )
 from trellis2_modal.client.results import ExtractResult, GenerateResult
 
-LAYOUT = {"modes": list(MODES), "views": 2, "size": SIZE}
+GLB = b"glTF" + bytes(60)
 
 
 def result(job: str = "job_1", size: int = 0) -> GenerateResult:
     return GenerateResult(
-        job, 7, 16, state() + bytes(size), b"video", sheet(), {"seed": 7}, {"preview": LAYOUT, "voxels": 3}
+        job, 7, 16, state() + bytes(size), b"video", sheet(), {"seed": 7}, {"preview": SHEET, "voxels": 3}
     )
 
 

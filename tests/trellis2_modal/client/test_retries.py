@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.trellis2_modal.client.service import KEY, URL, Service, answers, problem
+from tests.trellis2_modal.client.service import KEY, URL, After, Service, answers, passes, photo, problem
 from trellis2_modal.client.api import Retry, Timeouts, Waiting
 from trellis2_modal.client.core import MAX_HOPS
 from trellis2_modal.client.errors import NoAnswerError, NoReplyError, NotTheServiceError, UnreachableError
@@ -47,20 +47,19 @@ def test_a_lost_connection_is_tried_again(
 def test_a_repeated_submission_is_one_job(client: Any, service: Service, picture: Path) -> None:
     """The first answer got lost on its way back: the service has the job already."""
 
-    def lost(request: httpx.Request) -> httpx.Response:
-        service(request)
+    def lost() -> httpx.Response:
         raise httpx.ReadTimeout("the answer was lost")
 
-    service.faults.append(lost)
+    service.faults.append(lambda request: After(lost))
     client.submit(picture)
-    first, _, again = service.calls("POST", "/jobs")
+    first, again = service.calls("POST", "/jobs")
     assert first.headers["idempotency-key"] == again.headers["idempotency-key"]
     assert first.content == again.content
-    assert len(service.jobs) == 1
+    assert len(service.jobs()) == 1
     client.submit(picture)
-    assert len(service.jobs) == 2, "another call is another wish"
-    client.submit(picture, idempotency_key="mine")
-    assert client.submit(picture, idempotency_key="mine").id == "job_3"
+    assert len(service.jobs()) == 2, "another call is another wish"
+    mine = client.submit(picture, idempotency_key="mine")
+    assert client.submit(picture, idempotency_key="mine").id == mine.id
 
 
 def test_a_result_address_is_followed(client: Any, service: Service, waits: list[Waiting]) -> None:
@@ -75,12 +74,12 @@ def test_a_result_address_is_followed(client: Any, service: Service, waits: list
 
 
 def test_a_followed_post_becomes_a_get_without_its_body(client: Any, service: Service, picture: Path) -> None:
-    def sent_on(request: httpx.Request) -> httpx.Response:
-        service(request)
-        return httpx.Response(303, headers={"location": "/jobs/job_1"})
+    def sent_on() -> httpx.Response:
+        (job,) = service.known()
+        return httpx.Response(303, headers={"location": f"/jobs/{job}"})
 
-    service.faults.append(sent_on)
-    assert client.submit(picture).id == "job_1"
+    service.faults.append(lambda request: After(sent_on))
+    assert client.submit(picture).id == service.job().id
     followed = service.requests[-1]
     assert followed.method == "GET"
     assert followed.content == b""
@@ -109,9 +108,9 @@ def test_result_addresses_without_end(client: Any, service: Service) -> None:
 def test_a_starting_service_is_waited_for_with_a_message(
     client: Any, service: Service, waits: list[Waiting]
 ) -> None:
-    service.health = "starting"
+    service.state_is("starting")
     for _ in range(7):  # more than the tries of a call: a cold start is not a failure
-        service.faults += [*answers(problem("unavailable", {"retry-after": "20"})), lambda request: None]
+        service.faults += [*answers(problem("unavailable", {"retry-after": "20"})), passes]
     assert client.usage().name == "anna"
     assert {waiting.reason for waiting in waits} == {"starting"}
     assert "loads the model" in waits[0].message
@@ -119,8 +118,8 @@ def test_a_starting_service_is_waited_for_with_a_message(
 
 
 def test_a_start_that_takes_too_long_is_an_error(connect: Callable[..., Any], service: Service) -> None:
-    service.health = "starting"
-    service.faults += [*answers(problem("unavailable")), lambda request: None]
+    service.state_is("starting")
+    service.faults += [*answers(problem("unavailable")), passes]
     with pytest.raises(UnavailableError):
         connect(retry=Retry(startup=0.0)).usage()
 
@@ -170,10 +169,9 @@ def test_timeouts_are_per_phase_and_injected(connect: Callable[..., Any], servic
     client.usage()
     timeout = service.requests[0].extensions["timeout"]
     assert (timeout["connect"], timeout["read"], timeout["write"]) == (1, 2, 3)
-    service.plans.append("finish")
-    job = client.submit(b"\x89PNG\r\n\x1a\n")
+    job = client.submit(photo())
     list(job.events())
-    (stream,) = service.calls("GET", "/jobs/job_1/events")
+    (stream,) = service.calls("GET", f"/jobs/{job.id}/events")
     assert stream.extensions["timeout"]["read"] == 4, "silence, not the length of the job"
 
 

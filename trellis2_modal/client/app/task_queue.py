@@ -360,13 +360,13 @@ class Desk:
     def _tried(self, task: Task) -> GenerateResult | ExtractResult:
         """The result of a task; when the server on this machine died under it, that is started again."""
         for _ in range(LOCAL_RESTARTS):
-            try:
-                with self._connect(task) as client:
+            with self._connect(task) as client:
+                try:
                     return self._finish(task, client)
-            except NoAnswerError:
-                if not self.service.local or self._server.running or self._closing.is_set():
-                    raise
-                logger.warning("the server on this machine ended; starting it again")
+                except NoAnswerError:
+                    if not self.service.local or self._server.lives(client.url) or self._closing.is_set():
+                        raise
+            logger.warning("the server on this machine ended; it is started again")
         with self._connect(task) as client:
             return self._finish(task, client)
 
