@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from .durable import write_atomically
+
 FILE = "server.json"
 
 
@@ -24,9 +26,7 @@ class RunningServer:
 def announced(folder: Path, server: RunningServer) -> Iterator[None]:
     """The file exists while this lasts."""
     path = folder / FILE
-    partial = path.with_suffix(".tmp")
-    partial.write_text(json.dumps(asdict(server)))
-    partial.replace(path)
+    write_atomically(path, json.dumps(asdict(server)).encode(), mode=0o600)
     try:
         yield
     finally:

@@ -62,7 +62,7 @@ class MemoryArtifacts:
         self.inputs.pop(job_id, None)
         self.outputs.pop(job_id, None)
 
-    async def tidy(self, known: set[str]) -> None:
+    async def tidy(self, known: set[str], age: float) -> None:
         for job_id in [*self.inputs, *self.outputs]:
             if job_id not in known:
                 await self.discard(job_id)

@@ -11,8 +11,9 @@ from typing import Any
 import click
 
 from ..client.report import describe_report
-from ..client.results import EXTENSIONS, ExtractResult, write_atomically
+from ..client.results import EXTENSIONS, ExtractResult
 from ..client.stages import stage_title
+from ..durable import write_atomically
 from ..protocol.requests import AssetFormat
 from .exits import WriteError
 

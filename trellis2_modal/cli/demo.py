@@ -12,8 +12,9 @@ import click
 
 from ..client.api import Client
 from ..client.local import LocalServer
-from ..client.results import ExtractResult, GenerateResult, first_still, write_atomically
+from ..client.results import ExtractResult, GenerateResult, first_still
 from ..client.stages import duration
+from ..durable import write_atomically
 from .asset import print_asset, print_seconds, stage_seconds
 from .bars import Bars
 from .connection import local_options, tell_waiting

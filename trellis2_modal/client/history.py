@@ -19,7 +19,8 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
 
-from .results import EXTENSIONS, ExtractResult, GenerateResult, first_still, write_atomically
+from ..durable import write_atomically
+from .results import EXTENSIONS, ExtractResult, GenerateResult, first_still
 
 logger = logging.getLogger(__name__)
 

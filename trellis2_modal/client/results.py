@@ -1,65 +1,17 @@
-"""What a finished job gives: bytes, numbers, and ways to put them on disk whole or not at all."""
+"""What a finished job gives: bytes, numbers, and ways to put them on disk."""
 
 from __future__ import annotations
 
-import contextlib
 import os
-import stat
-import tempfile
-import threading
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ..durable import write_atomically
 from ..protocol.replies import ASSET_MEDIA_TYPES, Notice
 
 EXTENSIONS = {"glb": ".glb", "usdz": ".usdz", "obj": ".zip", "stl": ".stl", "3mf": ".3mf", "ply": ".ply"}
 """File name ending by format; an obj comes as a zip with its textures."""
-
-
-_UMASK = threading.Lock()
-
-
-def write_atomically(path: str | os.PathLike[str], data: bytes, mode: int | None = None) -> Path:
-    """Write a file so that a crash or a full disk leaves the old one; raises OSError.
-
-    A link is followed; a pipe or a device is written to, never replaced. `mode` None keeps the mode of the
-    file that is there, and gives a new one what the umask allows. The folder must exist.
-    """
-    target = Path(os.path.realpath(path))
-    try:
-        kind = target.stat().st_mode
-    except FileNotFoundError:
-        kind = None
-    if kind is not None and not stat.S_ISREG(kind):
-        with target.open("wb") as file:
-            file.write(data)
-        return Path(path)
-    if mode is None:
-        mode = 0o666 & ~_umask() if kind is None else stat.S_IMODE(kind)
-    handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name[:40]}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(name, mode)
-        os.replace(name, target)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
-    return Path(path)
-
-
-def _umask() -> int:
-    """The process's umask. Linux tells it without a moment in which other threads see another one."""
-    with contextlib.suppress(OSError, StopIteration):
-        lines = Path("/proc/self/status").read_text().splitlines()
-        return int(next(line for line in lines if line.startswith("Umask:")).split()[1], 8)
-    with _UMASK:
-        mask = os.umask(0o077)
-        os.umask(mask)
-        return mask
 
 
 @dataclass(frozen=True)

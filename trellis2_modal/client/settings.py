@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from .results import write_atomically
+from ..durable import write_atomically
 
 HOME_VARIABLE = "TRELLIS2_HOME"
 URL_VARIABLE = "TRELLIS2_URL"

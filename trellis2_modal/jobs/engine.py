@@ -47,6 +47,9 @@ WATCH_INTERVAL = 5.0
 RETRY_INTERVAL = 2.0
 """Seconds until something that could not be stored is tried again."""
 
+STRAY_AGE = 3600.0
+"""Seconds that files without a job are left alone while jobs are accepted."""
+
 UNSTARTED = 120.0
 """A job that no eager runner has this long after it was stored was cut off while it was submitted."""
 
@@ -151,6 +154,7 @@ class Engine:
         await self.runner.open(self._wake.set)
         for job in [] if self.runner.eager else await self._running():
             await self._lost(job, Run("lost", reason="the server was restarted"), crashed=False)
+        await self.artifacts.tidy(await self.table.ids(), 0.0)
         await self._refresh_stats()
         self._opened.set()
 
@@ -158,10 +162,13 @@ class Engine:
         """Look at every job that the runner has, start those that it can take, and wait for news."""
         self._wake.clear()
         active = await self.table.query(Query(states=ACTIVE))
-        await asyncio.gather(*(self._advance(job) for job in active))
+        looked = await asyncio.gather(*(self._advance(job) for job in active), return_exceptions=True)
         waiting = [job for job in active if job.handle is None]
         while waiting and not self.runner.eager and not self._stopping and self.runner.idle():
             await self._start(waiting.pop(0))
+        for fault in looked:  # after the others had their turn
+            if isinstance(fault, BaseException):
+                raise fault
         await self._refresh_stats()
         await _set_within(self._wake, WATCH_INTERVAL)
 
@@ -183,7 +190,7 @@ class Engine:
         for job in old:
             await self.artifacts.discard(job.id)
         await self.table.forget(job.id for job in old)
-        await self.artifacts.tidy(await self.table.ids())
+        await self.artifacts.tidy(await self.table.ids(), STRAY_AGE)
         await self._refresh_stats()
 
     # --- accepting ---------------------------------------------------------------------------------------
@@ -359,6 +366,7 @@ class Engine:
             job = await self._advance(job, now=True)
         job = await self._change(job_id, lambda j: steps.cancel_requested(j, time.time()))
         if not job.over and job.handle is not None:
+            await self.artifacts.drop_input(job_id)
             await self.runner.cancel(job)
             if self.runner.eager:
                 job = await self._advance(job, now=True)  # it may have finished just before
@@ -426,9 +434,14 @@ class Engine:
             return await self._finish(job) or await self._fail(job, lost, seconds)
         if run.state == "lost":
             return await self._lost(job, run)
-        if run.state == "cancelled" or job.cancel_requested:
-            return await self._change(job.id, lambda j: steps.cancelled(j, time.time(), seconds))
-        return await self._fail(job, error_from_problem(run.problem or {}), seconds)
+        error = error_from_problem(run.problem or {})
+
+        def stopped(job: Job) -> Step:
+            if run.state == "cancelled" or job.cancel_requested:
+                return steps.cancelled(job, time.time(), seconds)
+            return steps.failed(job, time.time(), error, seconds)
+
+        return await self._change(job.id, stopped)
 
     async def _lost(self, job: Job, run: Run, crashed: bool = True) -> Job:
         """The worker is gone: the job has finished after all, runs again, or has killed its last worker."""

@@ -12,16 +12,41 @@ import re
 import secrets
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import TypeAdapter
+from pydantic import AfterValidator, Field, TypeAdapter
 
 from ..protocol.errors import ServiceError
 from ..protocol.events import Cancelled, Data, Payload, Queued, Restarted, Started
-from ..protocol.replies import FINAL_STATES, EventType, JobEvent, JobState, JobStatus, ProgressReport
+from ..protocol.replies import (
+    FINAL_STATES,
+    EventType,
+    JobEvent,
+    JobResult,
+    JobState,
+    JobStatus,
+    Problem,
+    ProgressReport,
+)
 from ..protocol.requests import JobKind
 
 JOB_ID = re.compile(r"job_[0-9a-f]{32}")
+
+
+def _is_result(data: Data) -> Data:
+    JobResult.model_validate(data)
+    return data
+
+
+def _is_problem(data: Data) -> Data:
+    Problem.model_validate(data)
+    return data
+
+
+Moment = Annotated[float, Field(ge=0, le=253_402_300_799, allow_inf_nan=False)]
+"""Unix seconds that a calendar has: up to the year 9999."""
+
+Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
 @dataclass(frozen=True)
@@ -57,7 +82,7 @@ class Job:
     """What is stored. Times are Unix seconds; `seconds` is what all attempts together have used.
 
     `handle` is the runner's name of the job, `crashes` counts workers that died under it, `version` the
-    changes.
+    changes. `load` checks all of it, so that a stored job can always be shown.
     """
 
     id: str
@@ -65,19 +90,19 @@ class Job:
     kind: JobKind
     settings: dict[str, Any]
     request_digest: str
-    created: float
+    created: Moment
     source: str | None = None
     status: JobState = "queued"
     handle: str | None = None
     cancel_requested: bool = False
-    started: float | None = None
-    finished: float | None = None
-    expires: float | None = None
+    started: Moment | None = None
+    finished: Moment | None = None
+    expires: Moment | None = None
     attempt: int = 0
     crashes: int = 0
-    seconds: float = 0.0
-    result: Data | None = None
-    problem: Data | None = None
+    seconds: Seconds = 0.0
+    result: Annotated[Data, AfterValidator(_is_result)] | None = None
+    problem: Annotated[Data, AfterValidator(_is_problem)] | None = None
     version: int = 0
 
     @property
@@ -124,8 +149,11 @@ class Job:
 
     @classmethod
     def load(cls, raw: object) -> Job:
-        """Members that a newer version stored are left out. Raises `pydantic.ValidationError`."""
-        return JOB.validate_python(raw)
+        """Members that a newer version stored are left out. Raises ValueError for what is no whole job."""
+        job = JOB.validate_python(raw)
+        if (job.status == "finished" and job.result is None) or (job.over and job.finished is None):
+            raise ValueError(f"a job that is {job.status} without saying how or when")
+        return job
 
 
 JOB: TypeAdapter[Job] = TypeAdapter(Job)

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 
 from ..protocol.replies import JobEvent
 from .job import Event, Job
-from .ports import Query
+from .ports import WITHOUT_FILES, Query
 
 
 class MemoryTable:
@@ -52,7 +52,7 @@ class MemoryTable:
         return Counter(job.status for job in self._jobs.values())
 
     async def ids(self) -> set[str]:
-        return set(self._jobs)
+        return {job.id for job in self._jobs.values() if job.status not in WITHOUT_FILES}
 
     async def forget(self, job_ids: Iterable[str]) -> None:
         for job_id in job_ids:

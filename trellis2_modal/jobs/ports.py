@@ -17,6 +17,8 @@ from ..protocol.replies import JobEvent, JobState, ProgressReport
 from .job import Event, Job
 
 ACTIVE: tuple[JobState, ...] = ("queued", "running")
+WITHOUT_FILES: tuple[JobState, ...] = ("failed", "cancelled", "expired")
+"""States of jobs of which no file is kept."""
 
 
 @dataclass(frozen=True)
@@ -92,7 +94,8 @@ class JobTable(Protocol):
     async def counts(self) -> dict[str, int]:
         """Jobs by status."""
 
-    async def ids(self) -> set[str]: ...
+    async def ids(self) -> set[str]:
+        """The jobs that may have files."""
 
     async def forget(self, job_ids: Iterable[str]) -> None:
         """Remove jobs and their events."""
@@ -179,8 +182,8 @@ class Artifacts(Protocol):
     async def discard(self, job_id: str) -> None:
         """Remove every file of a job."""
 
-    async def tidy(self, known: set[str]) -> None:
-        """Remove what belongs to no job."""
+    async def tidy(self, known: set[str], age: float) -> None:
+        """Remove what belongs to no job and is older than `age` seconds: an input comes before its job."""
 
 
 @dataclass(frozen=True)

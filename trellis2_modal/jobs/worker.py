@@ -19,6 +19,7 @@ import time
 from pathlib import Path
 from typing import Any, TextIO
 
+from ..durable import sync_folder, write_new
 from ..protocol.errors import InternalError, ServiceError, StorageFullError
 from .execution import DeviceLostError, Generator, JobCancelled, JobOutput, Monitor, run_job
 from .locks import FileLock
@@ -169,13 +170,16 @@ def serve(generator: Generator, message: dict[str, Any], channel: Channel, inbox
 
 
 def publish(output: JobOutput, folder: Path, seconds: float) -> None:
-    """Write every file into a work folder, then rename it to `result`: all appears at once, or nothing."""
+    """Write every file into a work folder, then rename it to `result`: all appears at once, or nothing.
+
+    It is on the disk when this returns. The job's folder must exist: that of a job that has ended is gone.
+    """
     work = folder / "work"
     shutil.rmtree(work, ignore_errors=True)
-    work.mkdir(parents=True)
+    work.mkdir()
     artifacts = {}
     for name, file in output.files.items():
-        (work / name).write_bytes(file.data)
+        write_new(work / name, file.data)
         artifacts[name] = {"media_type": file.media_type, "bytes": len(file.data)}
     document = {
         "seed": output.seed,
@@ -184,12 +188,14 @@ def publish(output: JobOutput, folder: Path, seconds: float) -> None:
         "artifacts": artifacts,
         "seconds": seconds,
     }
-    (work / RESULT_FILE).write_text(json.dumps(document))
+    write_new(work / RESULT_FILE, json.dumps(document).encode())
+    sync_folder(work)
     try:
         os.rename(work, folder / "result")
     except OSError:
         if not (folder / "result" / RESULT_FILE).exists():  # else another worker was first: its result stands
             raise
+    sync_folder(folder)
 
 
 def _start_heartbeat(channel: Channel) -> None:

@@ -13,7 +13,7 @@ import pytest
 
 from trellis2_modal.cli.asset import STDOUT, check_writable, format_of, write
 from trellis2_modal.cli.exits import WriteError
-from trellis2_modal.client.results import write_atomically
+from trellis2_modal.durable import write_atomically
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="pipes, links and umasks of POSIX")
 
@@ -49,7 +49,7 @@ def test_a_link_is_followed(tmp_path: Path) -> None:
 def test_a_new_file_has_what_the_umask_allows(tmp_path: Path, umask: str, mode: int) -> None:
     code = (
         f"import os, sys; os.umask(0o{umask})\n"
-        "from trellis2_modal.client.results import write_atomically\n"
+        "from trellis2_modal.durable import write_atomically\n"
         "write_atomically(sys.argv[1], b'data')"
     )
     subprocess.run([sys.executable, "-c", code, str(tmp_path / "new")], check=True)

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from trellis2_modal.client.results import write_atomically
 from trellis2_modal.client.settings import (
     ClientSettings,
     choose_target,
@@ -16,6 +15,7 @@ from trellis2_modal.client.settings import (
     save_settings,
     settings_path,
 )
+from trellis2_modal.durable import write_atomically
 
 SAVED = ClientSettings("https://a.modal.run", "sk_secret", 2.5)
 

@@ -23,6 +23,6 @@ def folder_lock(data_dir: Path) -> FileLock:
 def local_engine(
     spec: WorkerSpec, settings: JobSettings, data_dir: Path, lock: FileLock | None = None
 ) -> Engine:
-    files = JobFiles(data_dir / "jobs", settings.min_free_bytes)
+    files = JobFiles(data_dir / "jobs", settings.min_free_bytes, settings.retention)
     table = SqliteTable(data_dir / "jobs.sqlite", lock or folder_lock(data_dir))
     return Engine(table, WorkerRunner(spec, files, settings, data_dir), files, settings)

@@ -10,24 +10,31 @@ import shutil
 import time
 from pathlib import Path
 
-from ...protocol.errors import StorageFullError
+from pydantic import TypeAdapter
+
+from ...durable import sync_folder, write_atomically
+from ...protocol.errors import StorageFullError, UnavailableError
 from ...protocol.replies import JobResult
-from ..job import Job
+from ..job import Job, Seconds
 from ..ports import Artifact, Published
 from ..worker import RESULT_FILE
 
 logger = logging.getLogger(__name__)
 
 RETRY_AFTER = 300.0
-STRAY_AGE = 3600.0
+SECONDS: TypeAdapter[float] = TypeAdapter(Seconds)
 
 
 class JobFiles:
-    """See `ports.Artifacts`: a folder a job under `root`."""
+    """See `ports.Artifacts`: a folder a job under `root`.
 
-    def __init__(self, root: Path, min_free_bytes: int) -> None:
+    A result without a job (its row was damaged) stays for `retention` seconds, as others do.
+    """
+
+    def __init__(self, root: Path, min_free_bytes: int, retention: float) -> None:
         self._root = root
         self._min_free_bytes = min_free_bytes
+        self._retention = retention
 
     def folder(self, job_id: str) -> Path:
         return self._root / job_id
@@ -41,7 +48,7 @@ class JobFiles:
         return self.folder(job_id) / "result" / name
 
     async def keep_input(self, job_id: str, payload: bytes | None) -> None:
-        """Write what was sent, whole or not at all."""
+        """Write what was sent, whole or not at all; it is on the disk when this returns."""
         await asyncio.to_thread(self._keep_input, job_id, payload)
 
     def _keep_input(self, job_id: str, payload: bytes | None) -> None:
@@ -55,9 +62,8 @@ class JobFiles:
                     f"{free >> 20} MiB of disk are left; try later", retry_after=RETRY_AFTER
                 )
             if payload is not None:
-                partial = folder / "input.part"
-                partial.write_bytes(payload)
-                os.replace(partial, self.input(job_id))
+                write_atomically(self.input(job_id), payload)
+            sync_folder(self._root)
         except OSError as error:
             self._remove(job_id)
             raise StorageFullError(
@@ -68,25 +74,31 @@ class JobFiles:
         return await asyncio.to_thread(self._published, job.id)
 
     def _published(self, job_id: str) -> Published | None:
-        path = self.result(job_id, RESULT_FILE)
-        if not path.exists():
-            return None
+        """A damaged result is reported and removed, so that the job can run again."""
         try:
-            document = json.loads(path.read_text())
+            document = json.loads(self.result(job_id, RESULT_FILE).read_bytes())
             for name, entry in document["artifacts"].items():
                 entry["url"] = f"/jobs/{job_id}/{name}"
-            result = JobResult.model_validate(document).model_dump(mode="json")
-            return Published(result, float(document["seconds"]))
-        except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
-            logger.error("the result of job %s cannot be read: %s", job_id, str(error).splitlines()[0])
+            result = JobResult.model_validate(document)
+            for name, link in result.artifacts.items():
+                if self.result(job_id, name).stat().st_size != link.bytes:
+                    raise ValueError(f"{name} has not the {link.bytes} bytes that were written")
+            return Published(result.model_dump(mode="json"), SECONDS.validate_python(document["seconds"]))
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError, FileNotFoundError) as error:
+            if self.folder(job_id).joinpath("result").exists():
+                reason = str(error).splitlines()[0]
+                logger.error("the result of job %s is damaged and was removed: %s", job_id, reason)
+                shutil.rmtree(self.folder(job_id) / "result", ignore_errors=True)
             return None
+        except OSError as error:
+            raise UnavailableError(f"a result cannot be read now: {error.strerror}", retry_after=5) from error
 
     async def read(self, job: Job, name: str) -> Artifact | None:
-        entry = JobResult.model_validate(job.result).artifacts.get(name)
+        link = JobResult.model_validate(job.result).artifacts.get(name)
         path = self.result(job.id, name)
-        if entry is None or not await asyncio.to_thread(path.exists):
+        if link is None or await asyncio.to_thread(_size, path) != link.bytes:
             return None
-        return Artifact(name, entry.media_type, entry.bytes, etag=f"{job.id}-{name}", path=path)
+        return Artifact(name, link.media_type, link.bytes, etag=f"{job.id}-{name}", path=path)
 
     async def drop_input(self, job_id: str) -> None:
         await asyncio.to_thread(self.input(job_id).unlink, missing_ok=True)
@@ -97,12 +109,26 @@ class JobFiles:
     def _remove(self, job_id: str) -> None:
         shutil.rmtree(self.folder(job_id), ignore_errors=True)
 
-    async def tidy(self, known: set[str]) -> None:
-        """Remove old folders without a job: of a server killed between storing an input and its job."""
-        await asyncio.to_thread(self._tidy, known, time.time() - STRAY_AGE)
+    async def tidy(self, known: set[str], age: float) -> None:
+        await asyncio.to_thread(self._tidy, known, age)
 
-    def _tidy(self, known: set[str], before: float) -> None:
-        strays = set(os.listdir(self._root)) - known if self._root.exists() else set()
-        for name in strays:
-            if self.folder(name).stat().st_mtime < before:
-                self._remove(name)
+    def _tidy(self, known: set[str], age: float) -> None:
+        """Strays: of a server killed between storing an input and its job, of a worker killed too late."""
+        if not self._root.exists():
+            return
+        for name in set(os.listdir(self._root)) - known:
+            folder = self.folder(name)
+            try:
+                oldest = time.time() - (self._retention if (folder / "result").exists() else age)
+                if folder.stat().st_mtime <= oldest:
+                    self._remove(name)
+            except OSError as error:
+                logger.warning("%s belongs to no job and cannot be removed: %s", folder, error.strerror)
+
+
+def _size(path: Path) -> int:
+    """-1 for no file."""
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return -1

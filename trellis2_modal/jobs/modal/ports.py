@@ -68,7 +68,10 @@ class CallTable(MemoryTable):
 
     async def insert(self, job: Job, event: Event) -> Job:
         if not await self._calls.claim(job.id, job.dump()):
-            return await self._read(job.id) or job
+            known = await self._read(job.id)
+            if known is not None:
+                return known
+            await self._calls.save(job.id, job.dump())  # what is there is damaged
         self._events[job.id] = [event]
         return self._merge(job)
 
@@ -201,7 +204,7 @@ class CallArtifacts:
     async def discard(self, job_id: str) -> None:
         self._inputs.pop(job_id, None)
 
-    async def tidy(self, known: set[str]) -> None:
+    async def tidy(self, known: set[str], age: float) -> None:
         """Modal drops results by itself."""
 
 
