@@ -13,6 +13,7 @@ import click
 from ..client.report import describe_report
 from ..client.results import EXTENSIONS, ExtractResult
 from ..client.stages import stage_title
+from ..client.stats import AssetStats
 from ..durable import write_atomically
 from ..protocol.requests import AssetFormat
 from .exits import WriteError
@@ -89,7 +90,4 @@ def print_seconds(seconds: dict[str, float]) -> None:
 
 def stage_seconds(stats: dict[str, Any], seen: dict[str, float]) -> dict[str, float]:
     """Seconds by stage as the service measured them, else as they were seen from here."""
-    measured = stats.get("seconds")
-    if isinstance(measured, dict) and measured:
-        return {str(k): float(v) for k, v in measured.items() if isinstance(v, (int, float))}
-    return {name: round(value, 3) for name, value in seen.items()}
+    return AssetStats.of(stats).seconds or {name: round(value, 3) for name, value in seen.items()}

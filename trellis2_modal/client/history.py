@@ -15,11 +15,14 @@ import shutil
 import threading
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, TypeAdapter
 
 from ..durable import write_atomically
+from ..protocol.errors import in_one_line
 from .results import EXTENSIONS, ExtractResult, GenerateResult, first_still
 
 logger = logging.getLogger(__name__)
@@ -34,13 +37,17 @@ COVER = "cover.webp"
 THUMBNAIL_SIDE = 320
 
 
+MAX_ENTRY_BYTES = 4 << 20
+"""A record that is larger is not ours."""
+
+
 @dataclass
 class Export:
     """A file made from the entry's state."""
 
-    file: str
+    file: Annotated[str, Field(pattern=r"^[^./\\][^/\\]*$")]
     label: str
-    bytes: int
+    bytes: Annotated[int, Field(ge=0)]
     settings: dict[str, Any] = field(default_factory=dict)
     report: dict[str, Any] = field(default_factory=dict)
 
@@ -49,9 +56,9 @@ class Export:
 class Entry:
     """One asset. `key` is the idempotency key of its job: submitting it again never makes a second job."""
 
-    id: str
+    id: Annotated[str, Field(pattern=f"^{ENTRY_ID.pattern}$")]
     title: str
-    created: float
+    created: Annotated[float, Field(ge=0, le=253_402_300_799, allow_inf_nan=False)]
     status: EntryStatus = "queued"
     settings: dict[str, Any] = field(default_factory=dict)
     key: str = ""
@@ -67,6 +74,23 @@ class Entry:
     def over(self) -> bool:
         return self.status in ("finished", "failed", "cancelled")
 
+    @classmethod
+    def load(cls, folder: Path) -> Entry:
+        """The entry in a folder; members that a newer version wrote are left out.
+
+        Raises OSError or ValueError when it is no whole entry.
+        """
+        path = folder / ENTRY
+        if folder.is_symlink() or not path.is_file() or path.stat().st_size > MAX_ENTRY_BYTES:
+            raise ValueError(f"{ENTRY} is no file of ours")
+        entry = STORED.validate_json(path.read_bytes())
+        if entry.id != folder.name:
+            raise ValueError(f"{ENTRY} belongs to {entry.id}")
+        return entry
+
+
+STORED: TypeAdapter[Entry] = TypeAdapter(Entry)
+
 
 class History:
     """The entries under a folder, newest first. Safe to share between threads."""
@@ -78,20 +102,23 @@ class History:
         self.version = 0
         """Grows with every change, for those who show the history."""
 
+        self.damaged: list[str] = []
+        """Folders whose entry cannot be read; they are left alone."""
+
         self._load()
 
     def _load(self) -> None:
         if not self.root.is_dir():
             return
         for folder in sorted(self.root.iterdir()):
-            if ENTRY_ID.fullmatch(folder.name):
-                try:
-                    entry = _entry(json.loads((folder / ENTRY).read_text("utf-8")))
-                except (OSError, ValueError, TypeError) as error:
-                    logger.warning("history: %s cannot be read (%s); it is left alone", folder.name, error)
-                    continue
-                if entry.id == folder.name:
-                    self._entries[entry.id] = entry
+            if not ENTRY_ID.fullmatch(folder.name):
+                continue
+            try:
+                self._entries[folder.name] = Entry.load(folder)
+            except (OSError, ValueError) as error:
+                reason = in_one_line(error)
+                logger.warning("history: %s cannot be read (%s); it is left alone", folder.name, reason)
+                self.damaged.append(folder.name)
 
     # --- reading -----------------------------------------------------------------------------------------
 
@@ -203,16 +230,6 @@ class History:
                 total -= sizes[entry.id]
                 removed.append(entry.id)
         return removed
-
-
-def _entry(document: Any) -> Entry:
-    known = {item.name for item in fields(Entry)}
-    values = {name: value for name, value in dict(document).items() if name in known}
-    values["exports"] = [Export(**export) for export in values.get("exports", [])]
-    entry = Entry(**values)
-    if not isinstance(entry.title, str) or not isinstance(entry.settings, dict):
-        raise ValueError("fields of the wrong kind")
-    return entry
 
 
 def thumbnail(picture: bytes) -> bytes:

@@ -9,6 +9,7 @@ from typing import Any
 
 from ..durable import write_atomically
 from ..protocol.replies import ASSET_MEDIA_TYPES, Notice
+from .stats import AssetStats
 
 EXTENSIONS = {"glb": ".glb", "usdz": ".usdz", "obj": ".zip", "stl": ".stl", "3mf": ".3mf", "ply": ".ply"}
 """File name ending by format; an obj comes as a zip with its textures."""
@@ -42,10 +43,10 @@ def first_still(asset: GenerateResult, mode: str) -> bytes | None:
 
     from PIL import Image
 
-    layout = asset.stats.get("preview")
-    if asset.preview is None or not isinstance(layout, dict) or mode not in layout.get("modes", ()):
+    layout = AssetStats.of(asset.stats).preview
+    if asset.preview is None or layout is None or mode not in layout.modes:
         return None
-    size, row = int(layout["size"]), list(layout["modes"]).index(mode)
+    size, row = layout.size, layout.modes.index(mode)
     buffer = io.BytesIO()
     with Image.open(io.BytesIO(asset.preview)) as sheet:
         sheet.crop((0, row * size, size, (row + 1) * size)).save(buffer, "PNG")

@@ -37,6 +37,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any, ClassVar
 
+from pydantic import ValidationError
+
 PROBLEM_MEDIA_TYPE = "application/problem+json"
 
 
@@ -240,6 +242,14 @@ def error_from_problem(document: dict[str, Any], retry_after: float | None = Non
         hints={k: v for k, v in document.items() if k not in known},
         request_id=str(document.get("request_id") or ""),
     )
+
+
+def in_one_line(error: BaseException) -> str:
+    """What is wrong, for a log: the fields that do not fit a model, else the first line of the message."""
+    if isinstance(error, ValidationError):
+        found = [(".".join(str(part) for part in item["loc"]), item["msg"]) for item in error.errors()]
+        return "; ".join(f"{field}: {message}" if field else message for field, message in found[:3])
+    return (str(error) or type(error).__name__).splitlines()[0]
 
 
 def _field_errors(items: object) -> list[FieldError]:

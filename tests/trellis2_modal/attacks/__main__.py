@@ -19,8 +19,11 @@ from pathlib import Path
 import httpx
 
 from tests.trellis2_modal.attacks.grammars import GRAMMARS, case
+from tests.trellis2_modal.attacks.histories import make_history
 from tests.trellis2_modal.attacks.payloads import hostile_pictures, state_bomb
+from tests.trellis2_modal.browser.app import AppProcess
 from tests.trellis2_modal.server import ServerProcess, wait_for
+from trellis2_modal.client.history import History
 
 MIB = 1 << 20
 
@@ -176,12 +179,37 @@ def send(address: tuple[str, int], request: bytes) -> int:
     return int(reply.split()[1]) if reply.startswith(b"HTTP/1.1 ") else 0
 
 
+def history(target: Target, small: bool) -> str:
+    """The app with a history of 2,000 entries of which 30 are damaged, and no service."""
+    count, damaged = (200, 21) if small else (2_000, 30)
+    with tempfile.TemporaryDirectory() as folder:
+        home = Path(folder)
+        whole = make_history(home / "history", count, damaged)
+        began = time.perf_counter()
+        shown = History(home / "history")
+        seconds = time.perf_counter() - began
+        assert [entry.id for entry in shown.entries()] == whole[::-1]
+        app = AppProcess(home, "--url", "http://127.0.0.1:9", "--key", "sk_x")
+        try:
+            address = app.start()
+            page = httpx.get(address, timeout=60)
+            started = time.monotonic() - app.began
+        finally:
+            app.stop()
+    reported = sum("it is left alone" in line for line in app.lines)
+    return (
+        f"{len(whole)} of {count} shown, {reported} of {damaged} damaged ones reported; read in "
+        f"{seconds:.2f} s, page {page.status_code} {started:.1f} s after the start"
+    )
+
+
 ATTACKS: dict[str, Callable[[Target, bool], str]] = {
     "pictures": pictures,
     "bombs": bombs,
     "fuzz": fuzz,
     "heads": heads,
     "revoked": revoked,
+    "history": history,
 }
 
 

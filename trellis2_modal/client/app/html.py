@@ -11,6 +11,7 @@ from urllib.parse import quote
 from ..history import COVER, LIGHT, STILLS, THUMBNAIL, VIDEO, Entry, Export, History
 from ..report import describe_report
 from ..stages import EXPORT_STAGES, Tracker, duration, phases_of, size_text, stage_title
+from ..stats import AssetStats
 from .error_messages import ACTION_LABELS
 from .icons import EMPTY, LIGHT_OR_DARK, LOGO
 from .task_queue import Desk, ServiceState, Task
@@ -214,14 +215,14 @@ def turntable(desk: Desk, entry: Entry | None) -> str:
 
 def facts(entry: Entry) -> str:
     """Seed, resolution and time in one quiet line."""
-    seconds = entry.stats.get("seconds")
+    stats = AssetStats.of(entry.stats)
     found = [
         text(entry.title),
         f"seed {entry.seed}",
         f"{text(entry.settings.get('pipeline_type') or 'automatic').replace('_', ' ')}",
         f"{entry.resolution}&#179; grid" if entry.resolution else "",
-        f"{entry.stats['voxels']:,} voxels" if isinstance(entry.stats.get("voxels"), int) else "",
-        f"made in {duration(sum(seconds.values()))}" if isinstance(seconds, dict) else "",
+        f"{stats.voxels:,} voxels" if stats.voxels is not None else "",
+        f"made in {duration(sum(stats.seconds.values()))}" if stats.seconds else "",
     ]
     again = button("Use this picture again", "reuse", entry.id)
     rows = "".join(f"<span>{fact}</span>" for fact in found if fact)
@@ -231,8 +232,7 @@ def facts(entry: Entry) -> str:
 
 def warnings(entry: Entry) -> list[str]:
     """What a person should know of a generation, as sentences without their stop."""
-    found = entry.stats.get("warnings")
-    return [word[:1].upper() + word[1:] for word in found if isinstance(word, str)] if found else []
+    return [word[:1].upper() + word[1:] for word in AssetStats.of(entry.stats).warnings]
 
 
 def ended(entry: Entry) -> str:
@@ -263,10 +263,10 @@ def problem(found: Mapping[str, str], retry: str, target: str) -> str:
 
 def stills(history: History, entry: Entry | None) -> str:
     """Every side in every render mode: drag or use the arrow keys to turn."""
-    layout = entry.stats.get("preview") if entry else None
-    if entry is None or not isinstance(layout, dict) or history.file(entry.id, STILLS) is None:
+    layout = AssetStats.of(entry.stats).preview if entry else None
+    if entry is None or layout is None or history.file(entry.id, STILLS) is None:
         return '<div class="empty">Views of every side appear here after a generation.</div>'
-    modes, views = [str(mode) for mode in layout["modes"]], int(layout["views"])
+    modes, views = layout.modes, layout.views
     buttons = "".join(
         f'<button type="button" class="plain" data-mode="{i}" aria-pressed="{str(i == 0).lower()}">'
         f"{text(MODE_TITLES.get(mode, mode))}</button>"
@@ -321,7 +321,8 @@ def history(desk: Desk, count: int) -> str:
     """The newest `count` entries as cards, and a button for older ones."""
     entries = desk.history.entries()
     if not entries:
-        return '<div class="empty"><strong>Nothing here yet</strong>What you generate is kept here.</div>'
+        nothing = '<div class="empty"><strong>Nothing here yet</strong>What you generate is kept here.</div>'
+        return _damaged(desk.history) + nothing
     used = size_text(desk.history.size())
     limit = f"{desk.settings.history_limit_gb:g} GB"
     cards = "".join(_card(desk, entry) for entry in entries[:count])
@@ -330,8 +331,17 @@ def history(desk: Desk, count: int) -> str:
     number = f"{len(entries)} asset{'' if len(entries) == 1 else 's'}"
     return (
         f'<p class="muted">{number}, {used} of {limit} on this computer. '
-        f'The oldest go first when it is full.</p><div class="grid">{cards}</div>{more}'
+        f"The oldest go first when it is full.</p>{_damaged(desk.history)}"
+        f'<div class="grid">{cards}</div>{more}'
     )
+
+
+def _damaged(history: History) -> str:
+    count = len(history.damaged)
+    if not count:
+        return ""
+    words = "1 asset is damaged and not shown" if count == 1 else f"{count} assets are damaged and not shown"
+    return f'<p class="hint warn" role="status">{words}. Their files are still in {text(history.root)}.</p>'
 
 
 def _card(desk: Desk, entry: Entry) -> str:

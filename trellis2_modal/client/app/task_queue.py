@@ -32,6 +32,7 @@ from ..pictures import read_picture
 from ..results import ExtractResult, GenerateResult
 from ..settings import ClientSettings, Target, choose_target, home, load_settings, save_settings
 from ..stages import Tracker
+from ..stats import AssetStats
 from .error_messages import explain, suggested_settings
 
 logger = logging.getLogger(__name__)
@@ -421,10 +422,10 @@ class Desk:
             return {}
         wanted = task.settings.get("pipeline_type")
         for entry in self.history.entries():
-            seconds = entry.stats.get("seconds")
+            seconds = AssetStats.of(entry.stats).seconds
             same = wanted is None or entry.settings.get("pipeline_type") == wanted
-            if entry.status == "finished" and isinstance(seconds, dict) and same:
-                return {str(k): float(v) for k, v in seconds.items()}
+            if entry.status == "finished" and seconds and same:
+                return seconds
         return {}
 
     def _cancel_job(self, task: Task) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 from pydantic import TypeAdapter
 
 from ...durable import sync_folder, write_atomically
-from ...protocol.errors import StorageFullError, UnavailableError
+from ...protocol.errors import StorageFullError, UnavailableError, in_one_line
 from ...protocol.replies import JobResult
 from ..job import Job, Seconds
 from ..ports import Artifact, Published
@@ -86,7 +86,7 @@ class JobFiles:
             return Published(result.model_dump(mode="json"), SECONDS.validate_python(document["seconds"]))
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError, FileNotFoundError) as error:
             if self.folder(job_id).joinpath("result").exists():
-                reason = str(error).splitlines()[0]
+                reason = in_one_line(error)
                 logger.error("the result of job %s is damaged and was removed: %s", job_id, reason)
                 shutil.rmtree(self.folder(job_id) / "result", ignore_errors=True)
             return None

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from ...durable import sync_folder
-from ...protocol.errors import StorageFullError, UnavailableError
+from ...protocol.errors import StorageFullError, UnavailableError, in_one_line
 from ...protocol.events import payload_of
 from ...protocol.replies import FINAL_EVENTS, JobEvent
 from ..job import Event, Job
@@ -164,7 +164,7 @@ class SqliteTable:
             try:
                 jobs.append(_job(row))
             except UNREADABLE as error:
-                logger.error("the stored job %s cannot be read: %s", row["id"], str(error).splitlines()[0])
+                logger.error("the stored job %s cannot be read: %s", row["id"], in_one_line(error))
                 damaged.append((DAMAGED, row["seq"]))
         if damaged:
 
@@ -273,7 +273,7 @@ class SqliteTable:
         try:
             return [_event(row) for row in rows]
         except UNREADABLE as error:
-            reason = str(error).splitlines()[0]
+            reason = in_one_line(error)
             logger.error("an event of job %s cannot be read and is left out: %s", job_id, reason)
         job = await self.get(job_id)
 

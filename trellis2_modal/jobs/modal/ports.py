@@ -22,6 +22,7 @@ from ...protocol.errors import (
     ServiceError,
     UnavailableError,
     WorkerDiedError,
+    in_one_line,
 )
 from ...protocol.replies import JobEvent, JobResult, ProgressReport
 from ..job import JOB_ID, Event, Job
@@ -131,7 +132,7 @@ def _job(raw: object) -> Job | None:
     try:
         return Job.load(raw)
     except ValueError as error:
-        logger.error("a stored job cannot be read: %s", str(error).splitlines()[0])
+        logger.error("a stored job cannot be read: %s", in_one_line(error))
         return None
 
 

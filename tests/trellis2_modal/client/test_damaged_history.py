@@ -1,0 +1,83 @@
+"""Damaged files of the app, and numbers that are not what they say: one of them stops nothing else."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.trellis2_modal.attacks.histories import DAMAGES, make_history
+from trellis2_modal.client.app import html
+from trellis2_modal.client.app.file_routes import Mattes
+from trellis2_modal.client.app.task_queue import Desk
+from trellis2_modal.client.history import PICTURE, STILLS, Entry, Export, History
+from trellis2_modal.client.report import describe_report
+from trellis2_modal.client.results import GenerateResult, first_still
+
+NOWHERE = "http://127.0.0.1:9"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="makes pipes and links")
+def test_the_app_starts_and_shows_the_rest(data_home: Path, caplog: pytest.LogCaptureFixture) -> None:
+    damaged = len(DAMAGES)
+    whole = make_history(data_home / "history", 40, damaged)
+    desk = Desk(data_home, NOWHERE, "sk_x")
+    try:
+        assert [entry.id for entry in desk.history.entries()] == whole[::-1]
+        assert len(desk.history.damaged) == damaged
+        assert caplog.text.count("it is left alone") == damaged
+        page = html.history(desk, 100)
+        assert page.count('class="item"') == len(whole)
+        assert f"{damaged} assets are damaged and not shown" in page
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            from trellis2_modal.client.app.actions import PANES, Actions
+        shown = Actions(desk, Mattes(), []).look("", "turntable", {})
+        assert len(shown) == len(PANES) + 2
+        assert "chair" in str(shown)
+        for name in desk.history.damaged:
+            assert (data_home / "history" / name / PICTURE).exists()
+    finally:
+        desk.close()
+
+
+ODD: list[Any] = [
+    None,
+    3,
+    -1,
+    1e400,
+    float("nan"),
+    "x",
+    [],
+    {},
+    [1],
+    {"a": 1},
+    {"a": "b"},
+    [[1]],
+    True,
+    "9" * 5000,
+]
+
+
+@pytest.mark.parametrize("odd", ODD, ids=range(len(ODD)))
+def test_numbers_of_any_kind_are_shown_or_left_out(tmp_path: Path, odd: Any) -> None:
+    entry = Entry("20260101-000000-00000000", "chair", 1.0, "finished", seed=1)
+    history = History(tmp_path)
+    (tmp_path / entry.id).mkdir()
+    (tmp_path / entry.id / STILLS).write_bytes(b"x")
+    for preview in (odd, {"modes": odd, "views": 2, "size": 3}, {"modes": ["a"], "views": odd, "size": odd}):
+        entry.stats = {"seconds": odd, "voxels": odd, "warnings": odd, "preview": preview}
+        assert "chair" in html.facts(entry)
+        assert "<div" in html.stills(history, entry)
+        first_still(GenerateResult("job", 1, 16, b"", preview=None, stats=entry.stats), "a")
+    names = ("faces", "vertices", "components", "source_faces", "watertight", "boundary_edges", "size",
+             "non_manifold_edges", "bounding_box", "textures", "alpha_mode", "notes")  # fmt: skip
+    for wrapped in (odd, {"a": odd}, [odd, odd], {"a": [odd, odd]}):
+        report = dict.fromkeys(names, wrapped)
+        lines = describe_report(report)
+        assert all(isinstance(line, str) for line in lines)
+        entry.exports = [Export("a.glb", "Web", 9, report=report)]
+        assert "a.glb" in html._file(entry, entry.exports[0], "")

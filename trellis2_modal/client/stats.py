@@ -1,0 +1,75 @@
+"""The numbers beside a result, as far as they are what they should be.
+
+They come from a service or from a file, which may be newer, damaged or not what it says it is: a member of
+the wrong kind counts as absent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Self
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    ValidatorFunctionWrapHandler,
+    field_validator,
+)
+
+Count = Annotated[int, Field(strict=True, ge=0)]
+Length = Annotated[float, Field(allow_inf_nan=False)]
+Point = tuple[Length, Length, Length]
+
+
+class _Lenient(BaseModel):
+    model_config = ConfigDict(extra="ignore", frozen=True, defer_build=True)
+
+    @field_validator("*", mode="wrap")
+    @classmethod
+    def _or_absent(cls, value: Any, check: ValidatorFunctionWrapHandler, info: ValidationInfo) -> Any:
+        try:
+            return check(value)
+        except ValidationError:
+            return cls.model_fields[info.field_name or ""].get_default(call_default_factory=True)
+
+    @classmethod
+    def of(cls, raw: object) -> Self:
+        """What of `raw` can be used."""
+        return cls.model_validate(raw if isinstance(raw, Mapping) else {})
+
+
+class SheetLayout(BaseModel):
+    """The sheet of stills: a row a render mode, `views` pictures of `size` pixels in it."""
+
+    modes: list[str] = Field(min_length=1, max_length=32)
+    views: int = Field(ge=1, le=360)
+    size: int = Field(ge=1, le=8192)
+
+
+class AssetStats(_Lenient):
+    """Of a generation. `seconds` is by stage."""
+
+    seconds: dict[str, Annotated[float, Field(ge=0, allow_inf_nan=False)]] = {}
+    voxels: Count | None = None
+    preview: SheetLayout | None = None
+    warnings: list[str] = []
+
+
+class ExportReport(_Lenient):
+    """Of an exported file (see `o_voxel.postprocess.MeshReport`). `size` is by format, with its unit."""
+
+    faces: Count | None = None
+    vertices: Count | None = None
+    components: Count | None = None
+    source_faces: Count | None = None
+    watertight: bool | None = None
+    boundary_edges: Count = 0
+    non_manifold_edges: Count = 0
+    size: dict[str, tuple[list[Length], str]] = {}
+    bounding_box: tuple[Point, Point] | None = None
+    textures: dict[str, tuple[Count, Count]] = {}
+    alpha_mode: str | None = None
+    notes: list[str] = []
