@@ -21,7 +21,6 @@ from modal import exception as modal_errors
 from tests.trellis2_modal.fake import KilledError, create, die
 from trellis2_modal.jobs.execution import DeviceLostError
 from trellis2_modal.jobs.modal.calls import PENDING, CallOutcome
-from trellis2_modal.jobs.modal.progress import Entry
 from trellis2_modal.jobs.modal.worker import ModelHost, state_of
 from trellis2_modal.jobs.ports import Capabilities
 from trellis2_modal.protocol.errors import UnavailableError
@@ -159,10 +158,9 @@ class EmulatedModal:
             return
         _raise_in(found.thread, modal_errors.InputCancellation)
 
-    async def progress(self, call: str) -> Entry | None:
+    async def progress(self, call: str) -> object:
         self._reach("progress")
-        entry: Entry | None = self.progress_table.get(call)
-        return entry
+        return self.progress_table.get(call)
 
     async def capabilities(self) -> Capabilities:
         return await capabilities_of(self.manifest, self.settings)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import json
 import logging
 import os
@@ -27,7 +28,7 @@ from trellis2_modal.protocol.errors import NotFoundError, UnavailableError
 from trellis2_modal.protocol.events import ProgressReport
 from trellis2_modal.protocol.replies import JobEvent
 
-from .conftest import NEW, LocalPort, Rig, until
+from .conftest import NEW, LocalPort, ModalPort, Rig, until
 
 RESULT = {"artifacts": {"state": {"url": "/jobs/x/state", "media_type": "x/y", "bytes": 3}}, "stats": {}}
 
@@ -416,3 +417,38 @@ def test_a_job_that_cannot_be_looked_at_holds_up_no_other(
             assert (await rig.ended(good)).status == "finished"
 
     asyncio.run(scenario())
+
+
+# --- the tables on Modal --------------------------------------------------------------------------------
+
+
+def test_damaged_entries_of_the_tables_on_modal(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    port = ModalPort(tmp_path)
+    new = dataclasses.replace(NEW, idempotency_key="k")
+    good, _ = accepted(NEW, new_job_id(), 1.0, 0)
+    damages = {**good.dump(), "created": "soon"}, {"id": good.id}, [], "text", {**good.dump(), "result": 3}
+    for number, damaged in enumerate(damages):
+        port.modal.jobs.put(f"job_{number:032x}", damaged)
+    port.modal.jobs.put(new.job_id(), {})
+
+    async def scenario() -> None:
+        async with port.rig() as rig:
+            assert await rig.engine.list_jobs("anna", 9) == []
+            with pytest.raises(NotFoundError):
+                await rig.status(f"job_{0:032x}")
+            job = await rig.submit(idempotency_key="k")  # in the place of a damaged one
+            await rig.running(job)
+            (call,) = port.modal.calls
+            for entry in ({}, {"attempt": "x"}, 7, {"attempt": 1, "started": float("nan"), "events": []}):
+                port.modal.progress_table.put(call, entry)
+                assert (await rig.status(job)).status == "running"
+            rig.release()
+            done = await rig.ended(job)
+            assert (done.status, done.attempt) == ("finished", 1)
+
+    try:
+        asyncio.run(scenario())
+    finally:
+        port.close()
+    assert "a stored job cannot be read" in caplog.text
+    assert "the progress of a call cannot be read" in caplog.text

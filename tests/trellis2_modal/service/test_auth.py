@@ -4,12 +4,15 @@ import asyncio
 import json
 import stat
 import sys
+import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from trellis2_modal.protocol.errors import RateLimitedError, UnauthenticatedError, UnavailableError
+from trellis2_modal.service import auth
 from trellis2_modal.service.auth import KeyFile, KeyRing, dump_keys, keys_path, local_admin, parse_keys
 from trellis2_modal.service.http.rate_limits import RateLimiter
 
@@ -93,6 +96,45 @@ def test_the_last_good_copy_serves_when_a_refresh_fails(folder: Path) -> None:
         assert await keys.authenticate(secret) == key
         keys_path(folder).unlink()
         assert await keys.authenticate(secret) == key
+
+    asyncio.run(scenario())
+
+
+def test_an_old_copy_is_not_used_while_another_is_read(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A copy serves for its refresh time, and for one more while someone reads the list again."""
+    now = 100.0
+    monkeypatch.setattr(auth, "time", SimpleNamespace(monotonic=lambda: now, time=time.time))
+    admin = local_admin(folder)
+    key, secret = admin.create("anna")
+    reading, released = threading.Event(), threading.Event()
+    released.set()
+
+    class Slow(KeyFile):
+        def read(self) -> bytes:
+            data = super().read()
+            reading.set()
+            assert released.wait(10)
+            return data
+
+    async def scenario() -> None:
+        nonlocal now
+        keys = KeyRing(Slow(keys_path(folder)), ttl=1.0)
+        assert await keys.authenticate(secret) == key
+        admin.revoke(key.id)
+        reading.clear()
+        released.clear()
+        now += 1.9
+        first = asyncio.create_task(keys.authenticate(secret))
+        await asyncio.to_thread(reading.wait)
+        assert await keys.authenticate(secret) == key
+        now += 0.2
+        second = asyncio.create_task(keys.authenticate(secret))
+        await asyncio.sleep(0)
+        assert not second.done()
+        released.set()
+        for refused in (first, second):
+            with pytest.raises(UnauthenticatedError):
+                await refused
 
     asyncio.run(scenario())
 

@@ -10,7 +10,6 @@ from typing import Any, Literal, Protocol
 
 from ...protocol.requests import JobKind
 from ..ports import Capabilities
-from .progress import Entry
 
 
 @dataclass(frozen=True)
@@ -40,7 +39,8 @@ class Calls(Protocol):
 
     async def cancel(self, call: str) -> None: ...
 
-    async def progress(self, call: str) -> Entry | None: ...
+    async def progress(self, call: str) -> object:
+        """What the call's container wrote (see `progress.load_entry`), None before that."""
 
     async def capabilities(self) -> Capabilities:
         """What the weights can do; degraded, with a reason that says what to run, when they are not whole."""

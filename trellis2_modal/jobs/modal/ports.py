@@ -30,7 +30,7 @@ from ..memory import MemoryTable
 from ..ports import Artifact, Capabilities, Published, Query, Run
 from ..settings import JobSettings
 from .calls import Calls
-from .progress import Entry
+from .progress import Entry, load_entry
 
 logger = logging.getLogger(__name__)
 
@@ -120,7 +120,7 @@ class CallTable(MemoryTable):
         """The job's acceptance, what its call reported, its end."""
         job = self._jobs[job_id]
         if job.handle is not None and job_id not in self._reports:
-            await self.report(job_id, reports(await self._calls.progress(job.handle)))
+            await self.report(job_id, reports(load_entry(await self._calls.progress(job.handle))))
         first = self._events.get(job_id) or [Event("queued", job.created, {"job": job.id})]
         listed = [*first, *self._reports.get(job_id, ()), *job.final_event()]
         return [event.numbered(n) for n, event in enumerate(listed, 1) if n > after][:limit]
@@ -138,7 +138,7 @@ def _job(raw: object) -> Job | None:
 
 def reports(entry: Entry | None) -> list[Event]:
     """The events that a container has written."""
-    return [Event(e["type"], e["time"], e["data"]) for e in (entry or {}).get("events", ())]
+    return [Event(e["type"], e["time"], e["data"]) for e in (entry["events"] if entry else ())]
 
 
 class CallArtifacts:
@@ -260,7 +260,7 @@ class CallRunner:
     async def poll(self, job: Job) -> tuple[Run, list[Event]]:
         call = str(job.handle)
         outcome = await self._calls.outcome(call)
-        entry = await self._calls.progress(call)  # after it, so that nothing is missing
+        entry = load_entry(await self._calls.progress(call))  # after it, so that nothing is missing
         run = _running(entry, time.time())
         if outcome.state == "returned":
             self._artifacts.keep_result(call, outcome.value)

@@ -9,9 +9,16 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from typing import Any, Protocol
+from typing import Any, NotRequired, Protocol
 
+from pydantic import TypeAdapter, ValidationError
+from typing_extensions import TypedDict  # what pydantic needs before Python 3.12
+
+from ...protocol.errors import in_one_line
+from ...protocol.events import Data
+from ...protocol.replies import EventType
 from ..execution import Thinning
+from ..job import Moment, Seconds
 
 logger = logging.getLogger(__name__)
 
@@ -19,9 +26,36 @@ WRITE_INTERVAL = 1.0
 SIGN_OF_LIFE = 15.0
 """A silent call writes this often that it still runs, so that an attempt that is killed can be charged."""
 
-Entry = dict[str, Any]
-"""`{"attempt": int, "started": Unix seconds, "seen": Unix seconds of the last sign of life,
-"spent": seconds of earlier attempts, "events": [{"type", "time", "data"}]}`."""
+
+class Report(TypedDict):
+    """An event that has no number yet. `time` is in Unix seconds."""
+
+    type: EventType
+    time: Moment
+    data: Data
+
+
+class Entry(TypedDict):
+    """What is stored of a call. `started` and `seen` (the last sign of life) are Unix seconds, `spent` the
+    seconds of earlier attempts."""
+
+    attempt: int
+    started: Moment
+    seen: NotRequired[Moment]
+    spent: NotRequired[Seconds]
+    events: list[Report]
+
+
+ENTRY: TypeAdapter[Entry] = TypeAdapter(Entry)
+
+
+def load_entry(raw: object) -> Entry | None:
+    """What a table holds of a call; None for nothing, and for what cannot be read, which is logged."""
+    try:
+        return None if raw is None else ENTRY.validate_python(raw)
+    except ValidationError as error:
+        logger.error("the progress of a call cannot be read: %s", in_one_line(error))
+        return None
 
 
 class Table(Protocol):
@@ -50,7 +84,7 @@ class EventLog:
         earlier: Entry | None = None
         if self._table is not None:
             try:
-                earlier = self._table.get(self._call)
+                earlier = load_entry(self._table.get(self._call))
             except Exception:
                 logger.warning("progress of earlier runs cannot be read", exc_info=True)
         attempt = (earlier["attempt"] if earlier else 0) + 1
@@ -87,7 +121,7 @@ class EventLog:
             return
         event = _event("progress", {"stage": stage, "step": step, "steps": steps, "message": message})
         with self._changed:
-            self._entry = self._entry | {"events": [*self._entry["events"], event]}
+            self._entry = {**self._entry, "events": [*self._entry["events"], event]}
             self._dirty = True
             self._changed.notify()
 
@@ -115,7 +149,7 @@ class EventLog:
         if self._table is None:
             return
         try:
-            self._table.put(self._call, self._entry | {"seen": time.time()})
+            self._table.put(self._call, {**self._entry, "seen": time.time()})
         except Exception:  # a job must not fail because nobody can watch it
             logger.warning("progress cannot be written", exc_info=True)
 
@@ -124,5 +158,5 @@ def _spent(earlier: Entry) -> float:
     return float(earlier.get("spent", 0.0)) + max(0.0, earlier.get("seen", 0.0) - earlier["started"])
 
 
-def _event(kind: str, data: dict[str, Any]) -> dict[str, Any]:
+def _event(kind: EventType, data: Data) -> Report:
     return {"type": kind, "time": time.time(), "data": data}

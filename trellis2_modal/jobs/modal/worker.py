@@ -31,7 +31,7 @@ from ...service.deploy.start_budget import StartClock
 from ...service.deploy.warm_up import warm_up
 from ...service.generator import Pipeline, TRELLIS2Generator, is_device_lost
 from ..execution import DeviceLostError, JobCancelled, JobOutput, Monitor, run_job
-from .progress import EventLog, Table
+from .progress import Entry, EventLog, Table
 
 logger = logging.getLogger(__name__)
 
@@ -193,7 +193,7 @@ class ModelHost:
         )
         return outcome | {"seconds": seconds, "attempt": log.attempt, "finished": time.time()}
 
-    def _refusal(self, earlier: dict[str, Any] | None, now: float) -> ServiceError | None:
+    def _refusal(self, earlier: Entry | None, now: float) -> ServiceError | None:
         """Why a call that has run before must not run again."""
         if earlier is None:
             return None

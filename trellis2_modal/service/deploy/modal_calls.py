@@ -11,7 +11,6 @@ import modal
 from modal import exception as modal_errors
 
 from ...jobs.modal.calls import PENDING, CallOutcome
-from ...jobs.modal.progress import Entry
 from ...jobs.ports import Capabilities
 from ...protocol.errors import QueueFullError, UnavailableError
 from ...protocol.requests import PIPELINE_TYPES, JobKind
@@ -85,10 +84,9 @@ class ModalCalls:
         async with reaching("a job could not be cancelled"):
             await modal.FunctionCall.from_id(call).cancel.aio()
 
-    async def progress(self, call: str) -> Entry | None:
+    async def progress(self, call: str) -> object:
         async with reaching("progress cannot be read"):
-            entry: Entry | None = await self._progress.get.aio(call)
-            return entry
+            return await self._progress.get.aio(call)
 
     async def capabilities(self) -> Capabilities:
         return await capabilities_of(self.manifest, self._settings, self._start)

@@ -125,6 +125,8 @@ async def submit(request: Request, key: ApiKey, work: Work) -> JobStatus:
     """Hand the work to the backend."""
     backend: Engine = request.app.state.backend
     settings: Settings = request.app.state.settings
+    guard: Guard = request.app.state.guard
+    await guard.authenticate(request)  # the key may have ended while the body came
     job = await backend.submit(
         NewJob(
             owner=key.id,
@@ -189,7 +191,7 @@ async def reply(request: Request, key: ApiKey, job: JobStatus, answer: Answer) -
             raise error_from_problem(event.data)
         if event.type == "cancelled":
             raise JobCancelledError(f"job {job.id} was cancelled")
-    await guard.authenticate(request)  # the key may have been revoked in the meantime
+    await guard.authenticate(request)  # or while the job ran
     done = await backend.status(key.id, job.id)
     if done.status not in ("finished", "expired"):
         raise UnavailableError(f"the service is stopping; job {job.id} goes on later", retry_after=30)
