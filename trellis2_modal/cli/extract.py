@@ -7,6 +7,8 @@ from typing import Any
 
 import click
 
+from ..client.report import describe_costs
+from ..client.stats import Costs
 from ..protocol.requests import ExtractSettings
 from .asset import STDOUT, check_writable, format_of, print_asset, print_document, stage_seconds, write
 from .bars import Bars
@@ -47,9 +49,11 @@ def command(
             bars = Bars(quiet=as_json)
             result = client.extract_glb(state, on_event=bars, **export)
             path = write(output, result.data)
+    costs = Costs.of_all(result.stats)
     if as_json:
         seconds = stage_seconds(result.stats, bars.seconds)
         report = {"files": {"asset": str(path)}, "job": result.job, "report": result.report}
-        print_document(report | {"seconds": {"extract": seconds}}, err=path == STDOUT)
+        report |= {"seconds": {"extract": seconds}, "costs": costs.model_dump()}
+        print_document(report, err=path == STDOUT)
     else:
-        print_asset({"asset": path}, result, {})
+        print_asset({"asset": path}, result, {"costs": text} if (text := describe_costs(costs)) else {})

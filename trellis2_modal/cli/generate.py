@@ -8,7 +8,9 @@ from typing import Any
 import click
 
 from ..client.api import Client
+from ..client.report import describe_costs
 from ..client.results import GenerateResult
+from ..client.stats import Costs
 from ..protocol.requests import ExtractSettings, GenerateSettings
 from .asset import STDOUT, check_writable, format_of, print_asset, print_document, stage_seconds, write
 from .bars import Bars
@@ -105,6 +107,7 @@ def make(
         "warnings": [notice.model_dump() for notice in asset.warnings],
         "report": result.report,
         "stats": {k: v for k, v in asset.stats.items() if k != "seconds"},
+        "costs": (costs := Costs.of_all(asset.stats, result.stats)).model_dump(),
         "seconds": {
             "generate": stage_seconds(asset.stats, bars.seconds),
             "extract": stage_seconds(result.stats, export_bars.seconds),
@@ -114,7 +117,7 @@ def make(
         print_document(report, err=STDOUT in files.values())
     else:
         facts = {"seed": asset.seed, "pipeline": f"{asset.settings.get('pipeline_type')}"}
-        print_asset(files, result, facts)
+        print_asset(files, result, facts | ({"costs": text} if (text := describe_costs(costs)) else {}))
         for notice in asset.warnings:
             click.echo(f"Warning: {notice.message}.", err=True)
     return report

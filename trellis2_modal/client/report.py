@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from .stages import size_text
-from .stats import ExportReport
+from .stages import duration, size_text
+from .stats import Costs, ExportReport
 
 TEXTURE_NAMES = {
     "base_color": "colour",
@@ -29,6 +29,19 @@ def describe_report(report: Mapping[str, Any], size: int | None = None) -> list[
     if size:
         lines.append(f"The file has {size_text(size)}.")
     return lines + [f"Note: {note}." for note in found.notes]
+
+
+def describe_costs(costs: Costs) -> str:
+    """The costs in a few words; empty where there is no price."""
+    if costs.price is None or costs.gpu_seconds is None:
+        return ""
+    return f"about {money(costs.price, costs.currency)} for {duration(costs.gpu_seconds)} of GPU time"
+
+
+def money(amount: float, currency: str) -> str:
+    """An amount with two digits that count: 12.50 USD, 0.0042 USD."""
+    digits = 2 if amount >= 0.1 or amount == 0 else 4
+    return f"{amount:.{digits}f} {currency}"
 
 
 def _counts(report: ExportReport) -> str:

@@ -22,6 +22,7 @@ from pydantic import (
 Count = Annotated[int, Field(strict=True, ge=0)]
 Length = Annotated[float, Field(allow_inf_nan=False)]
 Point = tuple[Length, Length, Length]
+Amount = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
 class _Lenient(BaseModel):
@@ -56,6 +57,29 @@ class AssetStats(_Lenient):
     voxels: Count | None = None
     preview: SheetLayout | None = None
     warnings: list[str] = []
+
+
+class Costs(_Lenient):
+    """What a result used: accelerator seconds of all attempts, and their price if there is a rate."""
+
+    gpu_seconds: Amount | None = None
+    price: Amount | None = None
+    currency: str = ""
+
+    @classmethod
+    def of_all(cls, *stats: Mapping[str, Any]) -> Costs:
+        """Of several results together; what one of them lacks, the sum lacks too."""
+        found = [cls.of(raw) for raw in stats]
+
+        def total(amounts: list[float | None]) -> float | None:
+            known = [amount for amount in amounts if amount is not None]
+            return round(sum(known), 4) if known and len(known) == len(amounts) else None
+
+        return cls(
+            gpu_seconds=total([costs.gpu_seconds for costs in found]),
+            price=total([costs.price for costs in found]),
+            currency=found[0].currency if found else "",
+        )
 
 
 class ExportReport(_Lenient):

@@ -53,9 +53,6 @@ STRAY_AGE = 3600.0
 UNSTARTED = 120.0
 """A job that no eager runner has this long after it was stored was cut off while it was submitted."""
 
-MAX_WAIT = 3600.0
-"""A job that a platform has not begun after so long is ended, so that it does not count for ever."""
-
 EVENT_PAGE = 200
 STARTING = "starting"
 """The handle of a job that has been taken from the queue and that no runner has answered for yet."""
@@ -421,9 +418,12 @@ class Engine:
             return await self._settle(job, run)
 
     async def _check_wait(self, job: Job) -> Job:
-        if self.runner.eager and job.status == "queued" and time.time() - job.created > MAX_WAIT:
+        """End a job that a platform does not begin, so that it does not count for ever."""
+        limit = self.settings.longest_wait(job.ahead)
+        if self.runner.eager and job.status == "queued" and time.time() - job.created > limit:
             await self.runner.cancel(job)
-            return await self._fail(job, UnavailableError("no container took the job within an hour"), 0.0)
+            late = UnavailableError(f"no container took the job within {limit / 60:.0f} minutes; try later")
+            return await self._fail(job, late, 0.0)
         return job
 
     async def _settle(self, job: Job, run: Run) -> Job:
@@ -449,13 +449,14 @@ class Engine:
         if done is not None:
             return done
         crashes = job.crashes + crashed
+        spent = job.seconds + run.seconds if run.final else self._spent(job)
         if job.cancel_requested:
-            return await self._change(job.id, lambda j: steps.cancelled(j, time.time(), self._spent(j)))
+            return await self._change(job.id, lambda j: steps.cancelled(j, time.time(), spent))
         if run.final or crashes >= self.settings.max_attempts:
             died = max(crashes, run.attempt)
             times = f", {died} times" if died > 1 else ""
             error = WorkerDiedError(f"{run.reason}{times}; try smaller settings, or later")
-            return await self._fail(job, error, self._spent(job))
+            return await self._fail(job, error, spent)
         return await self._change(job.id, lambda j: steps.requeued(j, time.time(), run.reason, crashed))
 
     async def _finish(self, job: Job) -> Job | None:
@@ -465,7 +466,9 @@ class Engine:
             return None
         ended, seconds = found.finished or time.time(), job.seconds + found.seconds
         keep = self.settings.retention
-        return await self._change(job.id, lambda j: steps.finished(j, ended, found.result, seconds, keep))
+        stats: Any = found.result.get("stats") or {}
+        result = found.result | {"stats": stats | self.settings.costs(seconds)}
+        return await self._change(job.id, lambda j: steps.finished(j, ended, result, seconds, keep))
 
     async def _fail(self, job: Job, error: ServiceError, seconds: float) -> Job:
         return await self._change(job.id, lambda j: steps.failed(j, time.time(), error, seconds))

@@ -81,8 +81,9 @@ class NewJob:
 class Job:
     """What is stored. Times are Unix seconds; `seconds` is what all attempts together have used.
 
-    `handle` is the runner's name of the job, `crashes` counts workers that died under it, `version` the
-    changes. `load` checks all of it, so that a stored job can always be shown.
+    `handle` is the runner's name of the job, `ahead` how many waited before it when it was accepted,
+    `crashes` counts workers that died under it, `version` the changes. `load` checks all of it, so that a
+    stored job can always be shown.
     """
 
     id: str
@@ -92,6 +93,7 @@ class Job:
     request_digest: str
     created: Moment
     source: str | None = None
+    ahead: int = 0
     status: JobState = "queued"
     handle: str | None = None
     cancel_requested: bool = False
@@ -186,7 +188,7 @@ Step = tuple[Job, Event | None] | None
 
 
 def accepted(new: NewJob, job_id: str, now: float, position: int) -> tuple[Job, Event]:
-    job = Job(job_id, new.owner, new.kind, new.settings, new.request_digest, now, new.source)
+    job = Job(job_id, new.owner, new.kind, new.settings, new.request_digest, now, new.source, position)
     return job, Event.of("queued", now, Queued(job=job_id, position=position))
 
 

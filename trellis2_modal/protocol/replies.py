@@ -176,6 +176,9 @@ class Usage(Reply):
     gpu_seconds_left: float
     active_jobs: int
     max_active_jobs: int
+    gpu_price_per_hour: float | None = Field(None, description="As the operator estimates it.")
+    price_used: float | None = Field(None, description="Of the GPU seconds used, at that price.")
+    currency: str = "USD"
 
 
 class Health(Reply):

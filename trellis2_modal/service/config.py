@@ -195,7 +195,8 @@ class DeploySettings:
     """MiB: one copy of the weights on the CPU (16 GB) and room for extraction."""
 
     gpu_max_attempts: int = 2
-    """How often a job is tried when its container dies or loses its GPU; other failures are final."""
+    """Containers that a job is given when its own dies or loses its GPU; other failures are final. After a
+    crash the last one only says so: another crash would start one more."""
 
     gateway_max_containers: int = 1
     """Calls per minute are counted in each gateway container; more of them multiply that limit."""
@@ -286,8 +287,13 @@ class DeploySettings:
             "min_containers": self.gateway_min_containers,
             "max_containers": self.gateway_max_containers,
             "scaledown_window": self.gateway_scaledown_window,
-            "timeout": 60 * MINUTE,
+            "timeout": min(DAY, round(self.longest_request())),
         }
+
+    def longest_request(self) -> float:
+        """Seconds that a caller may wait in one request: the longest queue, the longest job, and a margin."""
+        settings = gateway_settings(self)
+        return settings.longest_wait(settings.queue_limit) + settings.job_timeout + 5 * MINUTE
 
 
 LOADINGS = ("snapshot", "stream", "gpu_snapshot")
@@ -336,6 +342,8 @@ def gateway_settings(deploy: DeploySettings, env: Mapping[str, str] | None = Non
         "retention": 6.5 * DAY,  # Modal keeps the result of a call for 7 days
         "row_retention": 6.5 * DAY,
         "job_timeout": float(deploy.gpu_timeout),
+        "worker_start_timeout": float(deploy.gpu_startup_timeout),
+        "workers": deploy.gpu_max_containers,
         "max_attempts": deploy.gpu_max_attempts,
         "keys_ttl": 20.0,
         "event_interval": 1.0,

@@ -7,7 +7,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -180,6 +180,10 @@ class Service:
         """What the model is from now on: starting, ready or degraded."""
         runner: Any = self.engine.runner
         runner.state = state
+
+    def charges(self, **rate: Any) -> None:
+        """The rate that the operator has set."""
+        self.engine.settings = self.app.state.settings = replace(self.app.state.settings, **rate)
 
     def jobs(self, kind: str | None = None) -> list[Job]:
         """All jobs, oldest first."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -36,6 +37,8 @@ from trellis2_modal.client import errors as client_errors
 from trellis2_modal.client.api import Client
 from trellis2_modal.client.local import LocalServer
 from trellis2_modal.client.options import Retry
+from trellis2_modal.client.report import describe_costs
+from trellis2_modal.client.stats import Costs
 from trellis2_modal.protocol.errors import ERRORS, ServiceError
 from trellis2_modal.protocol.replies import JobEvent
 
@@ -136,6 +139,24 @@ def test_usage_and_health(run: Run, service: Service) -> None:
     assert "Model fake" in run("health").stdout
     service.state_is("degraded")
     assert json.loads(run("health", "--json", code=Exit.BUSY).stdout)["status"] == "degraded"
+
+
+def test_an_asset_is_told_what_it_cost(run: Run, service: Service, picture: Path) -> None:
+    assert "costs" not in run("generate", picture).stdout  # no rate is set
+    service.charges(gpu_price_per_hour=3.6e6, currency="EUR")
+    assert re.search(r"costs +about [\d.]+ EUR for 0 s of GPU time", run("generate", picture).stdout)
+    told = json.loads(run("generate", picture, "--json").stdout)["costs"]
+    assert told["currency"] == "EUR"
+    assert told["price"] == pytest.approx(1000 * told["gpu_seconds"], rel=0.5, abs=1)
+    assert re.search(r"24 hours: [\d.]+ EUR \(3.6e\+06 EUR an hour\)", run("usage").stdout)
+
+
+def test_costs_are_told_only_as_far_as_they_are_known() -> None:
+    priced = {"gpu_seconds": 60.0, "price": 12.0, "currency": "USD"}
+    assert describe_costs(Costs.of_all(priced)) == "about 12.00 USD for 1 min of GPU time"
+    assert Costs.of_all(priced, {"gpu_seconds": 1.0}) == Costs(gpu_seconds=61.0, currency="USD")
+    assert Costs.of_all(priced, {"price": "much"}) == Costs(currency="USD")
+    assert describe_costs(Costs()) == ""
 
 
 FAILURES = [

@@ -1,7 +1,8 @@
 """Modal in this process: a queue, containers that are threads with the real `ModelHost`, tables, results.
 
 It keeps the rules that the service relies on: arguments and results are pickled, a call that raises runs
-again in another container up to its retries, cancelling raises `InputCancellation` inside the running call.
+again in another container up to its retries, one whose container crashed or was preempted as often as that
+happens, and cancelling raises `InputCancellation` inside the running call.
 """
 
 from __future__ import annotations
@@ -30,6 +31,10 @@ from trellis2_modal.service.deploy.weights_manifest import COMMON_MODELS, REQUIR
 
 MODELS = (*COMMON_MODELS, *REQUIRED_MODELS["512"])
 MANIFEST = Manifest("acme/mini", "0" * 40, "acme/eyes", "acme/scissors", MODELS)
+
+
+class PreemptedError(BaseException):
+    """What Modal's interrupt raises in a container that it takes away."""
 
 
 class HostedFake:
@@ -95,7 +100,7 @@ class EmulatedModal:
         self.manifest_now: Manifest | Exception = MANIFEST
         self.broken = False
         self.expired: set[str] = set()
-        self.kill_next = 0
+        self.preempt_next = 0
         self.containers_made = 0
         self._step_seconds = step_seconds
         self._inbox: queue.Queue[Call | None] = queue.Queue()
@@ -142,11 +147,11 @@ class EmulatedModal:
             return CallOutcome(state, detail=repr(found.error))
         return CallOutcome("returned", pickle.loads(found.result or b""))
 
-    def kill_running(self) -> None:
-        """End the containers that run a call, as a dying machine does."""
+    def preempt_running(self) -> None:
+        """Take away the containers that run a call."""
         for call in self.calls.values():
             if call.thread is not None:
-                _raise_in(call.thread, KilledError)
+                _raise_in(call.thread, PreemptedError)
 
     async def cancel(self, call: str) -> None:
         self._reach("cancel")
@@ -218,7 +223,14 @@ class EmulatedModal:
             call.thread = threading.get_ident()
             try:
                 self._finish(call, result=pickle.dumps(self._run(host, call)))
-            except (DeviceLostError, KilledError) as error:
+            except (KilledError, PreemptedError) as error:
+                if isinstance(error, KilledError):  # which nobody in the container saw coming
+                    entry = self.progress_table.get(call.id)
+                    self.progress_table.put(call.id, entry | {"left": False})
+                host = self._container()
+                call.thread = None
+                self._inbox.put(call)
+            except DeviceLostError as error:
                 host = self._container()
                 call.thread = None
                 if call.runs <= self.settings.gpu_class_options()["retries"]:
@@ -230,9 +242,9 @@ class EmulatedModal:
 
     def _run(self, host: ModelHost, call: Call) -> Any:
         settings, payload, source = pickle.loads(call.arguments)
-        if self.kill_next > 0:
-            self.kill_next -= 1
-            host.run(call.kind, settings, _lost, call.id)  # type: ignore[arg-type]
+        if self.preempt_next > 0:
+            self.preempt_next -= 1
+            host.run(call.kind, settings, _preempted, call.id)  # type: ignore[arg-type]
 
         def load() -> bytes:
             if payload is not None:
@@ -246,8 +258,8 @@ class EmulatedModal:
         call.done.set()
 
 
-def _lost() -> bytes:
-    raise KilledError
+def _preempted() -> bytes:
+    raise PreemptedError
 
 
 def _raise_in(thread: int, error: type[BaseException]) -> None:

@@ -17,6 +17,7 @@ from tests.trellis2_modal.deploy.emulated import MANIFEST, EmulatedModal, Hosted
 from tests.trellis2_modal.server import picture
 from trellis2_modal.jobs import engine
 from trellis2_modal.jobs.modal import ports
+from trellis2_modal.jobs.settings import JobSettings
 from trellis2_modal.protocol.state import decompress_state, unpack_state
 from trellis2_modal.service.deploy.weights_manifest import WeightsError
 
@@ -262,6 +263,31 @@ def test_gpu_seconds_are_charged_and_run_out(deploy: Deploy, body: Body) -> None
     assert len(deployed.modal.spawned) == 1
 
 
+def test_seconds_and_their_price_are_told(
+    deploy: Deploy, body: Body, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TRELLIS2_GPU_PRICE_PER_HOUR", "3600")
+    monkeypatch.setenv("TRELLIS2_CURRENCY", "EUR")
+    deployed = deploy(step_seconds=0.02)
+    with deployed.gateway() as client:
+        stats = finished(client, submit(client, body)["id"])["result"]["stats"]
+        usage = client.get("/usage").json()
+        assert 0.08 <= stats["gpu_seconds"] < 20
+        assert (stats["price"], stats["currency"]) == (pytest.approx(stats["gpu_seconds"], abs=1e-3), "EUR")
+        assert usage["price_used"] == pytest.approx(usage["gpu_seconds_used"], abs=1e-3)
+        assert (usage["gpu_price_per_hour"], usage["currency"]) == (3600, "EUR")
+        whole = client.post("/generate", json=body).json()["stats"]
+        assert whole["price"] > 0
+
+
+def test_without_a_rate_there_is_no_price(deployed: Deployed, body: Body) -> None:
+    with deployed.gateway() as client:
+        stats = finished(client, submit(client, body)["id"])["result"]["stats"]
+        assert "gpu_seconds" in stats
+        assert "price" not in stats
+        assert client.get("/usage").json()["price_used"] is None
+
+
 def test_the_same_idempotency_key_is_the_same_job(deployed: Deployed, body: Body) -> None:
     tag = {"Idempotency-Key": "order-1"}
     with deployed.gateway() as client:
@@ -381,8 +407,19 @@ def test_a_lost_gpu_retires_the_container_and_the_job_runs_again(deployed: Deplo
     assert deployed.modal.containers_made == 3
 
 
-def test_a_killed_container_is_survived(deployed: Deployed, body: Body) -> None:
-    deployed.modal.kill_next = 1
+def test_a_poison_job_starts_two_containers_and_pays_for_both(deploy: Deploy, body: Body) -> None:
+    deployed = deploy(step_seconds=0.02)
+    with deployed.gateway() as client:
+        job = finished(client, submit(client, body | {"seed": fake.CRASH})["id"])
+        assert (job["status"], job["problem"]["type"]) == ("failed", "worker-died")
+        assert client.get("/usage").json()["gpu_seconds_used"] > 0
+        assert client.post("/generate", json=body).status_code == 200
+    assert deployed.modal.calls[deployed.modal.spawned[0]].runs == 2
+    assert deployed.modal.containers_made == 2
+
+
+def test_a_preempted_job_runs_again(deployed: Deployed, body: Body) -> None:
+    deployed.modal.preempt_next = 1
     with deployed.gateway() as client:
         job = finished(client, submit(client, body)["id"])
         assert (job["status"], job["attempt"]) == ("finished", 2)
@@ -422,7 +459,7 @@ def test_old_jobs_are_forgotten(deploy: Deploy, body: Body, monkeypatch: pytest.
 def test_a_job_that_no_container_takes_is_ended(
     deployed: Deployed, body: Body, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(engine, "MAX_WAIT", 0.05)
+    monkeypatch.setattr(JobSettings, "longest_wait", lambda self, ahead: 0.05)
     deployed.modal.pause()
     with deployed.gateway() as client:
         job = finished(client, submit(client, body)["id"])

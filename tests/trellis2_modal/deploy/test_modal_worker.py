@@ -264,10 +264,34 @@ def test_a_job_that_ran_out_of_time_is_not_tried_again() -> None:
 
 def test_a_job_that_kills_containers_is_not_tried_for_ever() -> None:
     table = TableOfBytes()
-    table.put("fc-1", {"attempt": 3, "started": time.time(), "events": []})
+    table.put("fc-1", {"attempt": 3, "started": time.time(), "left": True, "events": []})
     outcome = generate(hosted(table))
     assert outcome["problem"]["type"] == "worker-died"
     assert outcome["attempt"] == 4
+
+
+@pytest.mark.parametrize(
+    ("most", "left", "again"), [(2, False, False), (2, True, True), (3, False, True), (1, True, False)]
+)
+def test_after_a_crash_the_last_container_only_says_so(most: int, left: bool, again: bool) -> None:
+    table = TableOfBytes()
+    entry = {"attempt": 1, "started": time.time() - 90, "seen": time.time() - 60, "left": left, "events": []}
+    table.put("fc-1", entry)
+    outcome = generate(hosted(table, gpu_max_attempts=most))
+    assert outcome["status"] == ("finished" if again else "failed")
+    assert 30 <= outcome["seconds"] < 60  # the first attempt is charged until it was last seen
+
+
+def test_a_job_that_is_stopped_from_outside_leaves_a_word() -> None:
+    table = TableOfBytes()
+    with pytest.raises(KeyboardInterrupt):
+        hosted(table).run("generate", {}, _interrupted, "fc-1")
+    assert table.get("fc-1")["left"] is True
+    assert generate(hosted(table))["attempt"] == 2
+
+
+def _interrupted() -> bytes:
+    raise KeyboardInterrupt
 
 
 # --- progress -----------------------------------------------------------------------------------------------

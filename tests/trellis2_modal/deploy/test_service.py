@@ -121,6 +121,16 @@ def test_class_options_are_plain_data() -> None:
     assert settings.queue_limit == 16
 
 
+def test_nobody_is_cut_off_before_the_last_of_a_full_queue_could_end() -> None:
+    deploy = DeploySettings(gpu_max_containers=2, gpu_timeout=600, gpu_startup_timeout=300)
+    settings = gateway_settings(deploy, {})
+    assert settings.longest_wait(0) == 300 + 600  # a start, and what runs now
+    assert settings.longest_wait(15) == 300 + 8 * 600
+    assert deploy.gateway_options()["timeout"] >= settings.longest_wait(settings.queue_limit) + 600
+    slow = DeploySettings(gpu_max_containers=1, gpu_timeout=12 * 3600)
+    assert slow.gateway_options()["timeout"] == 24 * 3600  # the most that Modal takes
+
+
 def test_importing_the_gpu_side_is_quick() -> None:
     code = (
         "import time; s = time.process_time(); import trellis2_modal.service.service, trellis2.pipelines,"

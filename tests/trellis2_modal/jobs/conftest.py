@@ -150,7 +150,7 @@ class ModalPort(Port):
         runner = CallRunner(self.modal, artifacts, settings)
 
         async def kill() -> None:
-            self.modal.kill_running()
+            self.modal.preempt_running()
 
         return Engine(CallTable(self.modal), runner, artifacts, settings), kill
 

@@ -30,7 +30,7 @@ from ..memory import MemoryTable
 from ..ports import Artifact, Capabilities, Published, Query, Run
 from ..settings import JobSettings
 from .calls import Calls
-from .progress import Entry, load_entry
+from .progress import Entry, load_entry, used
 
 logger = logging.getLogger(__name__)
 
@@ -290,8 +290,7 @@ def _running(entry: Entry | None, now: float) -> Run:
     if entry is None:
         return Run("waiting")
     began = float(entry["started"])
-    seconds = float(entry.get("spent", 0.0)) + max(0.0, now - began)
-    return Run("running", int(entry["attempt"]), began, seconds, _last_progress(entry))
+    return Run("running", int(entry["attempt"]), began, used(entry, now), _last_progress(entry))
 
 
 def _failed(run: Run, error: ServiceError) -> Run:

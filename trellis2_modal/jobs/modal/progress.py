@@ -23,7 +23,7 @@ from ..job import Moment, Seconds
 logger = logging.getLogger(__name__)
 
 WRITE_INTERVAL = 1.0
-SIGN_OF_LIFE = 15.0
+SIGN_OF_LIFE = 5.0
 """A silent call writes this often that it still runs, so that an attempt that is killed can be charged."""
 
 
@@ -37,12 +37,13 @@ class Report(TypedDict):
 
 class Entry(TypedDict):
     """What is stored of a call. `started` and `seen` (the last sign of life) are Unix seconds, `spent` the
-    seconds of earlier attempts."""
+    seconds of earlier attempts, `left` whether the attempt ended with a word: preempted, or its GPU lost."""
 
     attempt: int
     started: Moment
     seen: NotRequired[Moment]
     spent: NotRequired[Seconds]
+    left: NotRequired[bool]
     events: list[Report]
 
 
@@ -93,7 +94,7 @@ class EventLog:
             events.append(_event("restarted", {"reason": "its container ended under it"}))
         events.append(_event("started", {"attempt": attempt}))
         now = time.time()
-        spent = _spent(earlier) if earlier else 0.0
+        spent = used(earlier, now) if earlier else 0.0
         self._entry = {"attempt": attempt, "started": now, "seen": now, "spent": spent, "events": events}
         self._thinning = Thinning(self._interval)
         self._write()
@@ -125,6 +126,12 @@ class EventLog:
             self._dirty = True
             self._changed.notify()
 
+    def leave(self) -> None:
+        """Note that the attempt ends unfinished, but not by a crash."""
+        with self._changed:
+            self._entry = self._entry | {"left": True}
+            self._dirty = True
+
     def close(self) -> None:
         """Write what is still to be written and end the thread."""
         with self._changed:
@@ -154,8 +161,10 @@ class EventLog:
             logger.warning("progress cannot be written", exc_info=True)
 
 
-def _spent(earlier: Entry) -> float:
-    return float(earlier.get("spent", 0.0)) + max(0.0, earlier.get("seen", 0.0) - earlier["started"])
+def used(entry: Entry, now: float) -> float:
+    """Seconds that a call has used in all its attempts; a silent one counts until it was last seen."""
+    last = min(now, float(entry.get("seen", now)) + SIGN_OF_LIFE)
+    return float(entry.get("spent", 0.0)) + max(0.0, last - float(entry["started"]))
 
 
 def _event(kind: EventType, data: Data) -> Report:

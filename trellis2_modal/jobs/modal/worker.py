@@ -183,9 +183,10 @@ class ModelHost:
                 raise DeviceLostError(str(error)) from error
             outcome, ended = failed(InternalError("the job failed inside the model; it was logged")), True
         finally:
-            log.close()
-            if not ended:  # cancelled from outside, or the device is lost
+            if not ended:  # cancelled or preempted from outside, or the device is lost
+                log.leave()
                 logger.warning("job stopped", extra={"call": call, "kind": kind})
+            log.close()
             self._tidy(ended)
         seconds = log.spent + time.time() - log.started
         logger.info(
@@ -194,15 +195,19 @@ class ModelHost:
         return outcome | {"seconds": seconds, "attempt": log.attempt, "finished": time.time()}
 
     def _refusal(self, earlier: Entry | None, now: float) -> ServiceError | None:
-        """Why a call that has run before must not run again."""
+        """Why a call that has run before must not run again.
+
+        The platform starts another container for a call whose container crashed, as often as it crashes. So
+        after a crash the last container that a job may have only says so.
+        """
         if earlier is None:
             return None
         if now - float(earlier["started"]) >= self.settings.gpu_timeout - TIMEOUT_MARGIN:
             return self._timeout()
-        if earlier["attempt"] >= self.settings.gpu_max_attempts:
-            return WorkerDiedError(
-                f"its container ended {earlier['attempt']} times; try smaller settings, or later"
-            )
+        containers = earlier["attempt"] + (0 if earlier.get("left") else 1)
+        if containers >= self.settings.gpu_max_attempts:
+            times = "" if earlier["attempt"] == 1 else f" {earlier['attempt']} times"
+            return WorkerDiedError(f"its container ended under it{times}; try smaller settings, or later")
         return None
 
     def _timeout(self) -> JobTimeoutError:

@@ -69,6 +69,9 @@ async def usage(request: Request, key: Annotated[ApiKey, Depends(caller())]) -> 
         gpu_seconds_left=round(max(0.0, key.gpu_seconds_per_day - used), 3),
         active_jobs=await backend.active(key.id),
         max_active_jobs=settings.max_active_jobs,
+        gpu_price_per_hour=settings.gpu_price_per_hour or None,
+        price_used=settings.price(used),
+        currency=settings.currency,
     )
     return Response(reply.model_dump_json(), media_type="application/json")
 
