@@ -92,7 +92,7 @@ class FakeGenerator:
 
     def extract_glb(self, state: bytes, settings: ExtractSettings, monitor: Monitor) -> JobOutput:
         mesh = unpack_state(decompress_state(state))
-        self._steps(monitor, "export")
+        self._steps(monitor, "bake")
         self._write(f"extract {settings.decimation_target}")
         report = {"faces": len(mesh.faces), "vertices": len(mesh.vertices), "watertight": True}
         file = JobFile(glb(mesh), ASSET_MEDIA_TYPES[settings.format])

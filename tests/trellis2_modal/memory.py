@@ -140,7 +140,7 @@ class ThreadRunner:
         def report(stage: str, step: int, steps: int, message: str) -> None:
             progress = ProgressReport(stage=stage, step=step, steps=steps, message=message)
             task.run = dataclasses.replace(task.run, progress=progress)
-            task.events.append(Event.of("progress", time.time(), progress))
+            task.events.append(Event.of(time.time(), progress))
             self._wake()
 
         try:

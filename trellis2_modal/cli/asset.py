@@ -12,10 +12,10 @@ import click
 
 from ..client.report import describe_report
 from ..client.results import EXTENSIONS, ExtractResult
-from ..client.stages import stage_title
 from ..client.stats import AssetStats
 from ..durable import write_atomically
 from ..protocol.requests import AssetFormat
+from ..protocol.stages import stage_title
 from .exits import WriteError
 
 STDOUT = Path("-")

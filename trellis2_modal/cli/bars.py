@@ -6,8 +6,10 @@ import shutil
 import sys
 from typing import TextIO
 
-from ..client.stages import EXPORT_STAGES, Tracker, duration, stage_title
-from ..protocol.replies import JobEvent
+from ..client.stages import Tracker, duration
+from ..protocol.events import Queued, Restarted, payload_of
+from ..protocol.replies import JobEvent, ProgressReport
+from ..protocol.stages import EXPORT_STAGES, stage_title
 
 WIDTH = 24
 
@@ -37,14 +39,15 @@ class Bars:
             if seconds != before.get(name) and name == stage:
                 bar = f"{self._bar(1.0)} " if self._live else ""
                 self._line(f"{bar}{stage_title(name)}, {seconds:.1f} s", final=True)
-        if event.type == "queued" and tracker.position:
-            self._line(f"Waiting: {tracker.position} ahead", final=not self._live)
-        elif event.type == "restarted":
-            self._line("The worker ended and the job starts again", final=True)
-        elif event.type == "progress" and self._live:
-            steps = "" if tracker.stage in EXPORT_STAGES else f", step {tracker.step} of {tracker.steps}"
-            text = f"{self._bar(tracker.fraction)} {stage_title(tracker.stage)}{steps}"
-            self._line(f"{text}, {duration(tracker.elapsed)}")
+        match payload_of(event):
+            case Queued(position=int(ahead)) if ahead:
+                self._line(f"Waiting: {ahead} ahead", final=not self._live)
+            case Restarted():
+                self._line("The worker ended and the job starts again", final=True)
+            case ProgressReport(stage=stage, step=step, steps=steps) if self._live:
+                of = "" if stage in EXPORT_STAGES else f", step {step} of {steps}"
+                text = f"{self._bar(tracker.fraction)} {stage_title(stage)}{of}"
+                self._line(f"{text}, {duration(tracker.elapsed)}")
 
     def _bar(self, fraction: float) -> str:
         full = round(fraction * WIDTH)

@@ -7,8 +7,8 @@ from pathlib import Path
 import click
 
 from ..client.results import EXTENSIONS, GenerateResult
-from ..client.stages import stage_title
 from ..protocol.replies import FINAL_STATES, JobStatus
+from ..protocol.stages import stage_title
 from .asset import print_document
 from .bars import Bars
 from .connection import json_option, remote, url_options

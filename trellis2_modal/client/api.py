@@ -24,12 +24,13 @@ from typing import Any, TypeVar
 import httpx
 
 from ..protocol.errors import ExpiredError, NotFoundError
+from ..protocol.events import is_result
 from ..protocol.replies import Health, JobEvent, JobStatus, Usage
 from . import calls
 from .calls import StateSource
 from .core import Body, Core, Flow, Pause, is_loopback
 from .environment import environment_errors
-from .events import Follower, is_result
+from .events import Follower
 from .options import OnWait, Retry, Timeouts, Waiting
 from .pictures import Picture
 from .results import ExtractResult, GenerateResult

@@ -9,8 +9,9 @@ from datetime import UTC, datetime
 import httpx
 from pydantic import ValidationError
 
-from ..protocol.errors import JobCancelledError, ServiceError, error_from_problem
-from ..protocol.replies import EVENT_STREAM, FINAL_EVENTS, FINAL_STATES, EventType, JobEvent, JobStatus
+from ..protocol.errors import InternalError, ServiceError
+from ..protocol.events import Queued, event_of, final_payload, payload_of
+from ..protocol.replies import EVENT_STREAM, FINAL_EVENTS, FINAL_STATES, JobEvent, JobStatus
 from .core import Call, Core, Flow, Pause, job_path, transport_failure
 from .errors import NoReplyError, UnreachableError
 from .options import Waiting
@@ -116,6 +117,7 @@ class Follower:
         for message in self._decoder.feed(chunk):
             try:
                 event = JobEvent.model_validate_json(message.data)
+                payload_of(event)
             except ValidationError as error:
                 raise NoReplyError("the event stream is garbled") from error
             moved = event.type == "queued" and event.id == self.last  # a new place in the queue keeps its id
@@ -149,26 +151,11 @@ class Follower:
         if status.status not in FINAL_STATES:
             now = datetime.now(UTC)
             if status.status == "queued" and status.position is not None:
-                yield JobEvent(id=self.last, type="queued", time=now, data={"position": status.position})
+                yield event_of(self.last, now, Queued(job=status.id, position=status.position))
             elif status.progress is not None:
-                yield JobEvent(id=self.last, type="progress", time=now, data=status.progress.model_dump())
+                yield event_of(self.last, now, status.progress)
             return
-        yield self._end_of(status)
-
-    def _end_of(self, status: JobStatus) -> JobEvent:
         self.over = True
-        when = status.finished or status.created
-        if status.problem is not None:
-            return JobEvent(id=self.last + 1, type="failed", time=when, data=status.problem.model_dump())
-        kind: EventType = "cancelled" if status.status == "cancelled" else "result"
-        data = status.result.model_dump(mode="json") if status.result else {}
-        return JobEvent(id=self.last + 1, type=kind, time=when, data=data)
-
-
-def is_result(event: JobEvent) -> bool:
-    """Whether a job's result is there; raises the failure that the event brings, or `JobCancelledError`."""
-    if event.type == "failed":
-        raise error_from_problem(event.data)
-    if event.type == "cancelled":
-        raise JobCancelledError("the job was cancelled")
-    return event.type == "result"
+        problem = status.problem or InternalError("the service does not say why").problem()
+        payload = final_payload(status.status, status.result, problem)
+        yield event_of(self.last + 1, status.finished or status.created, payload)

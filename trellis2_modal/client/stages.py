@@ -1,4 +1,4 @@
-"""The stages of a job in a person's words, and how long they will still take."""
+"""How far a job is, and how long it will still take."""
 
 from __future__ import annotations
 
@@ -6,34 +6,9 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from ..protocol.replies import JobEvent
-from ..protocol.stages import STAGES
-
-PHASES: dict[str, tuple[str, ...]] = {
-    "Picture": ("image", "condition", "encode_shape"),
-    "Structure": ("sparse_structure",),
-    "Shape": ("shape", "shape_fine"),
-    "Texture": ("texture",),
-    "Mesh": ("decode_shape", "decode_texture", "mesh", "state"),
-    "Preview": ("preview", "stills"),
-}
-"""A generation at a glance: a few words, and the stages behind each."""
-
-EXPORT_PHASES: dict[str, tuple[str, ...]] = {
-    "Surface": ("fill holes", "rebuild", "search tree"),
-    "Budget": ("simplify",),
-    "Texture": ("unwrap", "bake", "gutters"),
-    "File": ("material",),
-}
-"""The same for an export."""
-
-EXPORT_STAGES = ("fill holes", "rebuild", "search tree", "simplify", "unwrap", "bake", "gutters", "material")
-"""These report which of the export's steps begins, not how far it is."""
-
-
-def stage_title(stage: str) -> str:
-    """A stage in a person's words; unknown ones are shown as they are named."""
-    return STAGES.get(stage) or stage.replace("_", " ").capitalize()
+from ..protocol.events import Cancelled, Queued, Restarted, Started, payload_of
+from ..protocol.replies import JobEvent, JobResult, Problem, ProgressReport
+from ..protocol.stages import EXPORT_PHASES, EXPORT_STAGES, PHASES, STAGES
 
 
 def phases_of(tracker: Tracker) -> list[tuple[str, str]]:
@@ -73,31 +48,26 @@ class Tracker:
 
     def feed(self, event: JobEvent) -> None:
         """Take an event in."""
-        if event.type == "progress":
-            self._progress(event)
-            return
-        self.state = {"result": "finished", "started": "running", "restarted": "queued"}.get(
-            event.type, event.type
-        )
-        if event.type == "queued":
-            ahead = event.data.get("position")
-            self.position = ahead if isinstance(ahead, int) else None
-        elif event.type in ("started", "restarted"):
-            self._close_stage()
-            self.stage, self.step, self.steps = "", 0, 0
-            self.message = str(event.data.get("reason") or "") if event.type == "restarted" else ""
-        else:
-            self._close_stage()
+        match payload_of(event):
+            case ProgressReport() as report:
+                self.state = "running"
+                if report.stage != self.stage:
+                    self._close_stage()
+                self.stage, self.step, self.steps = report.stage, report.step, report.steps
+                self.message = report.message
+            case Queued(position=position):
+                self.state, self.position = "queued", position
+            case Started():
+                self._begin("running")
+            case Restarted(reason=reason):
+                self._begin("queued", reason)
+            case JobResult() | Problem() | Cancelled():
+                self._close_stage()
+                self.state = "finished" if event.type == "result" else event.type
 
-    def _progress(self, event: JobEvent) -> None:
-        self.state = "running"
-        stage = str(event.data.get("stage", ""))
-        if stage != self.stage:
-            self._close_stage()
-            self.stage = stage
-        self.step = _whole(event.data.get("step"))
-        self.steps = _whole(event.data.get("steps"))
-        self.message = str(event.data.get("message") or "")
+    def _begin(self, state: str, message: str = "") -> None:
+        self._close_stage()
+        self.state, self.stage, self.step, self.steps, self.message = state, "", 0, 0, message
 
     def _close_stage(self) -> None:
         now = self.clock()
@@ -144,10 +114,6 @@ class Tracker:
         if not known:
             return 0.0
         return min(0.99, (order.index(known[-1]) + self.fraction) / len(order))
-
-
-def _whole(value: object) -> int:
-    return int(value) if isinstance(value, (int, float)) else 0
 
 
 def duration(seconds: float) -> str:

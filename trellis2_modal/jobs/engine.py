@@ -29,7 +29,7 @@ from ..protocol.errors import (
     WorkerDiedError,
     error_from_problem,
 )
-from ..protocol.events import Queued
+from ..protocol.events import Queued, payload_of
 from ..protocol.replies import FINAL_EVENTS, JobEvent, JobState, JobStatus, ProgressReport
 from . import job as steps
 from .admission import DAY, check_room, check_source
@@ -313,8 +313,8 @@ class Engine:
                 page = await self.table.events(job_id, after, EVENT_PAGE)
                 for event in page:
                     after = event.id
-                    if event.type == "queued":
-                        position = Queued.model_validate(event.data).position
+                    if isinstance(payload := payload_of(event), Queued):
+                        position = payload.position
                     yield event
                     if event.type in FINAL_EVENTS:
                         return
@@ -324,7 +324,7 @@ class Engine:
                     return
                 if job.status == "queued" and (ahead := await self._ahead(job)) != position:
                     position = ahead
-                    moved = Event.of("queued", time.time(), Queued(job=job_id, position=ahead))
+                    moved = Event.of(time.time(), Queued(job=job_id, position=ahead))
                     yield moved.numbered(after)
                 await _set_within(changed, self._patience())
 

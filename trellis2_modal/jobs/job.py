@@ -17,7 +17,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, Field, TypeAdapter
 
 from ..protocol.errors import ServiceError
-from ..protocol.events import Cancelled, Data, Payload, Queued, Restarted, Started
+from ..protocol.events import TYPES, Data, Payload, Queued, Restarted, Started, data_of, final_payload
 from ..protocol.replies import (
     FINAL_STATES,
     EventType,
@@ -120,9 +120,8 @@ class Job:
         """The event of the job's end, if it has ended."""
         if not self.over:
             return []
-        kind = FINAL_EVENT[self.status]
-        data = self.result if kind == "result" else self.problem if kind == "failed" else None
-        return [Event(kind, self.finished or self.created, data or Cancelled().model_dump())]
+        payload = final_payload(self.status, self.result, self.problem)
+        return [Event.of(self.finished or self.created, payload)]
 
     def state(self, now: float) -> JobState:
         """The status, or expired when the time of the files is over."""
@@ -159,12 +158,6 @@ class Job:
 
 
 JOB: TypeAdapter[Job] = TypeAdapter(Job)
-FINAL_EVENT: dict[JobState, EventType] = {
-    "finished": "result",
-    "expired": "result",
-    "failed": "failed",
-    "cancelled": "cancelled",
-}
 
 
 @dataclass(frozen=True)
@@ -176,8 +169,8 @@ class Event:
     data: Data = field(default_factory=dict)
 
     @classmethod
-    def of(cls, type: EventType, time: float, payload: Payload) -> Event:
-        return cls(type, time, payload.model_dump(mode="json", exclude_none=True))
+    def of(cls, time: float, payload: Payload) -> Event:
+        return cls(TYPES[type(payload)], time, data_of(payload))
 
     def numbered(self, number: int) -> JobEvent:
         return JobEvent(id=number, type=self.type, time=utc(self.time), data=self.data)
@@ -189,7 +182,7 @@ Step = tuple[Job, Event | None] | None
 
 def accepted(new: NewJob, job_id: str, now: float, position: int) -> tuple[Job, Event]:
     job = Job(job_id, new.owner, new.kind, new.settings, new.request_digest, now, new.source, position)
-    return job, Event.of("queued", now, Queued(job=job_id, position=position))
+    return job, Event.of(now, Queued(job=job_id, position=position))
 
 
 def handed_over(job: Job, handle: str) -> Step:
@@ -204,7 +197,7 @@ def started(job: Job, now: float, attempt: int, handle: str | None = None) -> St
     running = dataclasses.replace(
         job, status="running", started=now, attempt=attempt, handle=handle or job.handle
     )
-    return running, Event.of("started", now, Started(attempt=attempt))
+    return running, Event.of(now, Started(attempt=attempt))
 
 
 def requeued(job: Job, now: float, reason: str, crashed: bool) -> Step:
@@ -221,7 +214,7 @@ def requeued(job: Job, now: float, reason: str, crashed: bool) -> Step:
         seconds=job.spent(now),
         crashes=job.crashes + crashed,
     )
-    return waiting, Event.of("restarted", now, Restarted(reason=reason))
+    return waiting, Event.of(now, Restarted(reason=reason))
 
 
 def finished(job: Job, now: float, result: Data, seconds: float, retention: float) -> Step:

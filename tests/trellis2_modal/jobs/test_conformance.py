@@ -103,12 +103,11 @@ def test_a_job_is_its_owners_alone(port: Port) -> None:
     keep(port, promise)
 
 
-def test_jobs_wait_in_order_and_watchers_see_their_place(port: Port) -> None:
+def test_jobs_wait_in_order(port: Port) -> None:
     async def promise(rig: Rig) -> None:
         jobs = [await rig.submit() for _ in range(4)]
         await rig.running(jobs[0])
         assert [(await rig.status(job)).position for job in jobs] == [None, 0, 1, 2]
-        watching = asyncio.create_task(rig.events(jobs[-1]))
 
         async def paged() -> list[str]:
             page = await rig.engine.list_jobs("anna", 3)
@@ -118,12 +117,38 @@ def test_jobs_wait_in_order_and_watchers_see_their_place(port: Port) -> None:
         assert await paged() == jobs[::-1]
         assert await rig.engine.active("anna") == 4
         rig.release()
-        seen = [payload_of(event) for event in await watching]
-        places = [p.position for p in seen if isinstance(p, Queued)]
-        assert places == sorted(places, reverse=True)  # type: ignore[type-var]
-        assert places[-1] == 0
         ends = [(await rig.ended(job)).finished for job in jobs]
         assert ends == sorted(ends)  # type: ignore[type-var]
+
+    keep(port, promise)
+
+
+def test_a_watcher_sees_every_new_place(port: Port) -> None:
+    async def promise(rig: Rig) -> None:
+        jobs = [await rig.submit() for _ in range(4)]
+        await rig.running(jobs[0])
+        places: list[int | None] = []
+
+        async def watch() -> None:
+            async for event in rig.engine.events("anna", jobs[-1]):
+                if isinstance(payload := payload_of(event), Queued):
+                    places.append(payload.position)
+
+        async def moved(place: int) -> None:
+            async def there() -> bool:
+                return place in places
+
+            await until(there, f"place {place}")
+
+        watching = asyncio.create_task(watch())
+        await moved(2)
+        await rig.engine.cancel("anna", jobs[1])
+        await moved(1)
+        await rig.engine.cancel("anna", jobs[2])
+        await moved(0)
+        assert places in ([2, 1, 0], [3, 2, 1, 0])
+        rig.release()
+        await watching
 
     keep(port, promise)
 

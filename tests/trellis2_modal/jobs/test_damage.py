@@ -53,9 +53,7 @@ async def fill(table: SqliteTable, count: int) -> list[str]:
     for number in range(count):
         job, event = accepted(NewJob("anna", "generate", {"seed": number}, None, "d"), new_job_id(), 1.0, 0)
         await table.insert(job, event)
-        await table.report(
-            job.id, [Event.of("progress", 2.0, ProgressReport(stage="shape", step=1, steps=2))]
-        )
+        await table.report(job.id, [Event.of(2.0, ProgressReport(stage="shape", step=1, steps=2))])
         done = finished(job, 3.0, RESULT, 1.0, 100.0)
         assert done is not None
         await table.swap(job, *done)

@@ -19,6 +19,7 @@ from tests.trellis2.pipelines.tiny_checkpoint import write_checkpoint
 from tests.trellis2_modal.server import Running, ServerProcess, running, wait_for
 from tests.trellis2_modal.service.test_api import events_of
 from trellis2_modal.client.compression import load_state, peek_state
+from trellis2_modal.protocol.stages import STAGES
 from trellis2_modal.service.config import BUNDLED_WEIGHTS
 
 STEPS = {f"{stage}_sampling_steps": "2" for stage in ("ss", "shape_slat", "tex_slat")}
@@ -87,6 +88,7 @@ def test_a_picture_becomes_a_file(live: Running, photo: bytes) -> None:
         events = events_of(client.get(f"/jobs/{job}/events"))
         stages = {e.data["stage"] for e in events if e.type == "progress"}
         assert len(stages) >= 4, stages
+        assert stages <= STAGES.keys()
         extraction = {"job": job, "decimation_target": 2000, "texture_size": 256, "remesh": False}
         glb = client.post("/extract_glb", json=extraction, headers={"Accept": "model/gltf-binary"})
         if BUNDLED_WEIGHTS.exists() or glb.status_code == 200:

@@ -8,9 +8,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import quote
 
+from ...protocol.stages import EXPORT_STAGES, stage_title
 from ..history import COVER, LIGHT, STILLS, THUMBNAIL, VIDEO, Entry, Export, History
 from ..report import describe_report
-from ..stages import EXPORT_STAGES, Tracker, duration, phases_of, size_text, stage_title
+from ..stages import Tracker, duration, phases_of, size_text
 from ..stats import AssetStats
 from .error_messages import ACTION_LABELS
 from .icons import EMPTY, LIGHT_OR_DARK, LOGO

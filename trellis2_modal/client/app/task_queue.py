@@ -20,11 +20,11 @@ from ...protocol.errors import (
     ServiceError,
     UnauthenticatedError,
 )
+from ...protocol.events import is_result
 from ...protocol.replies import FINAL_STATES, Health
 from ...protocol.requests import PIPELINE_TYPES
 from ..api import Client, Job
 from ..errors import NoAnswerError
-from ..events import is_result
 from ..history import STATE, Entry, Export, History
 from ..local import LocalServer
 from ..options import Retry, Waiting

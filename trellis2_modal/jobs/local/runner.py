@@ -178,7 +178,7 @@ class WorkerRunner:
             report = ProgressReport.model_validate(message)
             self._run = dataclasses.replace(self._run, progress=report)
             if self._thinning.worth_keeping(report.stage, report.step, report.steps):
-                self._events.append(Event.of("progress", time.time(), report))
+                self._events.append(Event.of(time.time(), report))
                 self._wake()
         elif kind == "done":
             self._end("finished", message["seconds"])

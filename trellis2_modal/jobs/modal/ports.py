@@ -24,6 +24,7 @@ from ...protocol.errors import (
     WorkerDiedError,
     in_one_line,
 )
+from ...protocol.events import Queued
 from ...protocol.replies import JobEvent, JobResult, ProgressReport
 from ..job import JOB_ID, Event, Job
 from ..memory import MemoryTable
@@ -121,7 +122,7 @@ class CallTable(MemoryTable):
         job = self._jobs[job_id]
         if job.handle is not None and job_id not in self._reports:
             await self.report(job_id, reports(load_entry(await self._calls.progress(job.handle))))
-        first = self._events.get(job_id) or [Event("queued", job.created, {"job": job.id})]
+        first = self._events.get(job_id) or [Event.of(job.created, Queued(job=job.id))]
         listed = [*first, *self._reports.get(job_id, ()), *job.final_event()]
         return [event.numbered(n) for n, event in enumerate(listed, 1) if n > after][:limit]
 

@@ -15,8 +15,8 @@ from pydantic import TypeAdapter, ValidationError
 from typing_extensions import TypedDict  # what pydantic needs before Python 3.12
 
 from ...protocol.errors import in_one_line
-from ...protocol.events import Data
-from ...protocol.replies import EventType
+from ...protocol.events import TYPES, Data, Payload, Restarted, Started, data_of
+from ...protocol.replies import EventType, ProgressReport
 from ..execution import Thinning
 from ..job import Moment, Seconds
 
@@ -91,8 +91,8 @@ class EventLog:
         attempt = (earlier["attempt"] if earlier else 0) + 1
         events = list(earlier["events"]) if earlier else []
         if earlier:
-            events.append(_event("restarted", {"reason": "its container ended under it"}))
-        events.append(_event("started", {"attempt": attempt}))
+            events.append(_event(Restarted(reason="its container ended under it")))
+        events.append(_event(Started(attempt=attempt)))
         now = time.time()
         spent = used(earlier, now) if earlier else 0.0
         self._entry = {"attempt": attempt, "started": now, "seen": now, "spent": spent, "events": events}
@@ -120,7 +120,7 @@ class EventLog:
         """Note progress; the first and last step of a stage always, others once an interval."""
         if not self._thinning.worth_keeping(stage, step, steps):
             return
-        event = _event("progress", {"stage": stage, "step": step, "steps": steps, "message": message})
+        event = _event(ProgressReport(stage=stage, step=step, steps=steps, message=message))
         with self._changed:
             self._entry = {**self._entry, "events": [*self._entry["events"], event]}
             self._dirty = True
@@ -167,5 +167,5 @@ def used(entry: Entry, now: float) -> float:
     return float(entry.get("spent", 0.0)) + max(0.0, last - float(entry["started"]))
 
 
-def _event(kind: EventType, data: Data) -> Report:
-    return {"type": kind, "time": time.time(), "data": data}
+def _event(payload: Payload) -> Report:
+    return {"type": TYPES[type(payload)], "time": time.time(), "data": data_of(payload)}

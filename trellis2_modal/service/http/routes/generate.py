@@ -13,11 +13,10 @@ from ....jobs.job import NewJob
 from ....protocol.errors import (
     FieldError,
     InvalidRequestError,
-    JobCancelledError,
     NotAcceptableError,
     UnavailableError,
-    error_from_problem,
 )
+from ....protocol.events import is_result
 from ....protocol.limits import MAX_IDEMPOTENCY_KEY_LENGTH
 from ....protocol.replies import (
     ASSET_MEDIA_TYPES,
@@ -187,10 +186,7 @@ async def reply(request: Request, key: ApiKey, job: JobStatus, answer: Answer) -
         events = events_with_result(backend, key.id, job, request_id)
         return event_stream(events, settings.heartbeat_comment, guard.watch(request))
     async for event in backend.events(key.id, job.id):
-        if event.type == "failed":
-            raise error_from_problem(event.data)
-        if event.type == "cancelled":
-            raise JobCancelledError(f"job {job.id} was cancelled")
+        is_result(event)
     await guard.authenticate(request)  # or while the job ran
     done = await backend.status(key.id, job.id)
     if done.status not in ("finished", "expired"):
