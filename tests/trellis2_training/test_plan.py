@@ -130,7 +130,7 @@ def test_the_package_loads_and_offers_512_alone(trained: Path, tmp_path: Path) -
 def test_training_goes_on_from_a_package(trained: Path, tmp_path: Path) -> None:
     export_package(TINY, trained, tmp_path / "package")
     found = import_weights(tmp_path / "package", tmp_path / "run")
-    assert set(found) == {*SHIPPED, "encoder"}
+    assert set(found) == {*SHIPPED, "encoder", "pixel_map", "camera_head"}
     cpu = torch.device("cpu")
     for name in found:
         old, new = (need_network(folder, TINY, name, cpu) for folder in (trained, tmp_path / "run"))
@@ -168,6 +168,11 @@ def test_plans_fill_their_time(tmp_path: Path) -> None:
         times = [sum(float(e.split(":")[1]) for e in lane if not e.startswith("wait")) for lane in lanes]
         assert max(times) <= 600
         assert sorted(times)[-2] > 400, "two lanes at least are busy most of the time"
+    makers = lanes_of(3, 600, tmp_path)
+    assert {lane[0].split(":")[2] for lane in makers} == {f"{i}of{len(makers)}" for i in range(len(makers))}
+    first = [float(entry.split(":")[1]) for entry in makers[0] if not entry.startswith("wait")]
+    assert 550 < sum(first) <= 600
+    assert first[-1] > 450, "most of the time is the texture flow's"
 
 
 def test_latents_made_in_parts_are_those_made_at_once(trained: Path, tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 from trellis2_training import conditioning, world
+from trellis2_training.aligned import AlignedTextureFlow
 from trellis2_training.autoencoders import MixedTexture, ShapeVae, SparseStructureVae, TextureVae
 from trellis2_training.checkpoint import save_weights
 from trellis2_training.conditioning import Conditioning, StructureFlow, structure_latents
@@ -18,7 +19,7 @@ from trellis2_training.decoders import DecoderOnFlow
 from trellis2_training.latents import encode_objects, encode_views
 from trellis2_training.loop import Stage
 from trellis2_training.runtime import Runtime
-from trellis2_training.slat_flows import StructuredLatentFlow
+from trellis2_training.slat_flows import ShapeFlow
 
 from tests.simulated_cuda import CUDA, simulated_cuda
 
@@ -60,12 +61,13 @@ def test_every_stage_steps_on_the_gpu(tmp_path: Path) -> None:
         latents = encode_objects(TINY, bank, tmp_path, runtime, 99.0, 3)
         tokens = encode_views(TINY, latents, tmp_path, runtime, 2, 0)
         statistics = latents.statistics()
-        made = []
-        for texture in (False, True):
-            flow = StructuredLatentFlow(TINY, latents, tokens, statistics, runtime, texture, budget=200)
-            step(flow, tmp_path)
-            made.append(flow.flow)
+        shape = ShapeFlow(TINY, latents, tokens, statistics, runtime, budget=200)
+        step(shape, tmp_path)
+        texture = AlignedTextureFlow(
+            TINY, latents, statistics, joint.encoder, runtime, 2, budget=200, every=1, batch=2
+        )
+        step(texture, tmp_path)
         mixed = MixedTexture(TINY, bank, runtime, voxels.encoder, budget=8_000, objects=2)
-        decoder = DecoderOnFlow(TINY, latents, tokens, statistics, made[0], runtime, objects=2, side=32)
+        decoder = DecoderOnFlow(TINY, latents, tokens, statistics, shape.flow, runtime, objects=2, side=32)
         terms = [step(stage, tmp_path) for stage in (mixed, decoder)]
     assert all(bool(value.detach().isfinite()) for made in terms for value in made.values())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ SLIM_FILES = {
     "ss_flow": ("ss_flow",),
     "shape_flow": ("shape_flow",),
     "tex_flow": ("tex_flow",),
+    "pixel": ("pixel_map", "camera_head", "pixel_head"),
 }
 
 
@@ -65,8 +67,19 @@ def load_weights(folder: Path, network: str, module: nn.Module) -> bool:
     if not path.exists():
         return False
     fixed = {k: v for k, v in module.state_dict().items() if v.is_complex()}  # tables, which do not travel
-    module.load_state_dict({**fixed, **torch.load(path, map_location="cpu", weights_only=True)})
+    stored = torch.load(path, map_location="cpu", weights_only=True)
+    module.load_state_dict({**fixed, **_as_pixel_aligned(stored, module)})
     return True
+
+
+def _as_pixel_aligned(stored: dict[str, torch.Tensor], module: nn.Module) -> dict[str, torch.Tensor]:
+    """Weights of a plain flow for a pixel-aligned `module`, which makes the same of them: it reads nothing of
+    its features yet. Others as they are.
+    """
+    new = {k: torch.zeros_like(v) for k, v in module.state_dict().items() if ".proj_linear." in k}
+    if not new or any(k in stored for k in new):
+        return stored
+    return {k.replace(".cross_attn.", ".cross_attn.cross_attn_block."): v for k, v in stored.items()} | new
 
 
 def need_network(folder: Path, config: MiniConfig, network: str, device: torch.device) -> Any:
@@ -90,13 +103,15 @@ def load_state(path: Path, device: torch.device) -> dict[str, Any] | None:
     return torch.load(path, map_location=device, weights_only=True) if path.exists() else None
 
 
-def export_slim(folder: Path, out: Path) -> list[Path]:
+def export_slim(folder: Path, out: Path, stems: Collection[str] = tuple(SLIM_FILES)) -> list[Path]:
     """Gather what has been trained into fp16 files of at most 16 MiB, latent statistics included."""
     from safetensors.torch import save_file
 
     out.mkdir(parents=True, exist_ok=True)
     written = []
     for stem, networks in SLIM_FILES.items():
+        if stem not in stems:
+            continue
         tensors: dict[str, torch.Tensor] = {}
         for network in networks:
             path = weights_path(folder, network)

@@ -46,7 +46,7 @@ def _parser() -> argparse.ArgumentParser:
     _settings_options(lane)
 
     plan = commands.add_parser("plan", help="one slice of the whole training")
-    plan.add_argument("--slice", type=int, choices=(0, 1, 2), required=True)
+    plan.add_argument("--slice", type=int, choices=(0, 1, 2, 3), required=True)
     plan.add_argument("--seconds", type=float, required=True, help="wall clock of this command")
     plan.add_argument("--export", type=Path, help="folder for slim weights and the log")
     plan.add_argument(
@@ -73,6 +73,16 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--seconds", type=float, help="start no object after this time")
     evaluate.add_argument("--processes", type=int, default=1, help="processes that share the objects")
     evaluate.add_argument("--sheet", type=Path, help="write a contact sheet of inputs and results (PNG)")
+
+    texture = commands.add_parser("texture", help="measure colours and patterns on true held-out shapes")
+    texture.add_argument("before", type=Path, help="pipeline folder to compare with")
+    texture.add_argument("--workdir", type=Path, required=True, help="holds the weights to measure")
+    texture.add_argument("--config", choices=sorted(CONFIGS), default="mini")
+    texture.add_argument("--objects", type=int, default=32)
+    texture.add_argument("--device", default="auto")
+    texture.add_argument("--out", type=Path, required=True, help="JSON file")
+    texture.add_argument("--seconds", type=float, help="start no object after this time")
+    texture.add_argument("--sheet", type=Path, help="write a contact sheet (PNG)")
 
     sheet = commands.add_parser("sheet", help="contact sheet: example pictures and results from four sides")
     sheet.add_argument("weights", type=Path)
@@ -113,6 +123,20 @@ def main(arguments: list[str] | None = None) -> int:
             processes=options.processes,
         )
         evaluate_package(plan, options.objects, options.out, options.sheet)
+    elif options.command == "texture":
+        from .texture import measure_texture
+
+        config, limit = CONFIGS[options.config], options.seconds or float("inf")
+        measure_texture(
+            options.before,
+            options.workdir,
+            config,
+            options.device,
+            options.objects,
+            options.out,
+            limit,
+            options.sheet,
+        )
     elif options.command == "sheet":
         from .sheet import write_sheet
 

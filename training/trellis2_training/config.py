@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from trellis2.conditioning.pixel_map import CameraHead, PixelMap, PixelMapConfig
 from trellis2.conditioning.small_encoder import SmallVit, SmallVitConfig
 from trellis2.models.loading import build
 
@@ -46,9 +47,10 @@ class MiniConfig:
     shape_flow_blocks: int = 6
     texture_flow_blocks: int = 4
     encoder: SmallVitConfig = field(default_factory=SmallVitConfig)
+    pixel_widths: tuple[int, int] = (96, 128)  # of the pixel map: inside, and what comes out
 
     def _flow(
-        self, name: str, resolution: int, inputs: int, outputs: int, blocks: int, positions: str = "rope"
+        self, name: str, resolution: int, inputs: int, outputs: int, blocks: int, **others: Any
     ) -> ModelConfig:
         args = {
             "resolution": resolution,
@@ -59,12 +61,13 @@ class MiniConfig:
             "num_blocks": blocks,
             "num_heads": self.flow_heads,
             "mlp_ratio": 3,
-            "pe_mode": positions,
+            "pe_mode": "rope",
             "share_mod": True,
             "initialization": "scaled",
             "qk_rms_norm": True,
             "qk_rms_norm_cross": True,
             "dtype": "float32",
+            **others,
         }
         return ModelConfig(name, args)
 
@@ -105,12 +108,30 @@ class MiniConfig:
             ),
             "shape_flow": c._flow("SLatFlowModel", 32, c.latent, c.latent, c.shape_flow_blocks),
             # Relative positions alone do not tell a shallow network which part of the picture is a voxel's.
-            "tex_flow": c._flow("SLatFlowModel", 32, 2 * c.latent, c.latent, c.texture_flow_blocks, "ape"),
+            "tex_flow": c._flow(
+                "SLatFlowModel",
+                32,
+                2 * c.latent,
+                c.latent,
+                c.texture_flow_blocks,
+                pe_mode="ape",
+                image_attn_mode="proj",
+                proj_in_channels=c.pixel_map.features,
+            ),
         }
 
+    @property
+    def pixel_map(self) -> PixelMapConfig:
+        """What pixel-aligned flows read of pictures."""
+        return PixelMapConfig.beside(self.encoder, *self.pixel_widths)
+
     def build(self, name: str) -> Any:
-        """One network by name (`encoder` is the image encoder)."""
-        return SmallVit(self.encoder).train() if name == "encoder" else self.models[name].build()
+        """One network by name: of the model registry, or one of those that read pictures."""
+        if name == "encoder":
+            return SmallVit(self.encoder).train()
+        if name == "pixel_map":
+            return PixelMap(self.pixel_map).train()
+        return CameraHead(self.cond).train() if name == "camera_head" else self.models[name].build()
 
 
 # Networks that ship with the pipeline, and the file stems they ship under.
@@ -144,5 +165,6 @@ TINY = MiniConfig(
     shape_flow_blocks=1,
     texture_flow_blocks=1,
     encoder=SmallVitConfig(image_size=64, width=32, blocks=1, heads=2, stem=(8, 16, 16)),
+    pixel_widths=(16, 16),
 )
 CONFIGS = {"mini": MINI, "tiny": TINY}

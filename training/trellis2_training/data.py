@@ -191,11 +191,18 @@ def joined(blocks: list[VoxelObject]) -> VoxelObject:
 
 def picture_batch(bank: TableBank, tables: Tensor, size: int, shadows: bool = True) -> rd.Picture:
     """One random view of each object, cropped as the pipeline crops, as it comes from an imperfect matte."""
+    return view_batch(bank, tables, size, shadows)[1]
+
+
+def view_batch(
+    bank: TableBank, tables: Tensor, size: int, shadows: bool = True
+) -> tuple[rd.View, rd.Picture]:
+    """The same with the views."""
     generator, device = bank.generator, tables.device
     view = rd.random_views(len(tables), generator, device)
     lights = rd.random_lights(view, generator)
     view = rd.jittered(rd.crop_view(tables, view, min(128, size)), generator)
-    return rd.render(tables, view, lights, size, shadows=shadows)
+    return view, rd.render(tables, view, lights, size, shadows=shadows)
 
 
 def as_photographed(picture: rd.Picture, generator: torch.Generator) -> Tensor:

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from trellis2.conditioning.pixel_map import PixelSource, load_pixel_source, save_pixel_source
 from trellis2.conditioning.small_encoder import load_small_vit, save_small_vit
 from trellis2.models import from_pretrained
 
@@ -26,6 +27,7 @@ from .config import SHIPPED, MiniConfig
 log = logging.getLogger(__name__)
 
 ENCODER_STEM = "ckpts/image_encoder"
+PIXEL_STEM = "ckpts/pixel_source"
 # Added to the logits of structures: wavering thin parts are kept. Of eight objects that no evaluation uses
 # all came in one piece, not seven, at the same F-score.
 OCCUPANCY_BIAS = 1.0
@@ -67,6 +69,7 @@ def pipeline_config(statistics: dict[str, torch.Tensor]) -> dict[str, Any]:
         "tex_slat_sampler": _sampler(2, 1.0, 0.0, [0.6, 0.9], 1.0),
         "tex_slat_normalization": normalization("texture"),
         "image_cond_model": {"name": "SmallImageEncoder", "args": {"model_name": ENCODER_STEM}},
+        "pixel_source": PIXEL_STEM,
         "rembg_model": {"name": "GrabCutMatting", "args": {}},
         "low_vram": False,
         "default_pipeline_type": "512",
@@ -106,6 +109,10 @@ def export_package(config: MiniConfig, folder: Path, target: Path) -> int:
         tensors = {k: p.detach().half().contiguous() for k, p in model.named_parameters()}
         save_file(tensors, path.with_suffix(".safetensors"))
     save_small_vit(need_network(folder, config, "encoder", cpu), target / ENCODER_STEM)
+    source = PixelSource(config.pixel_map)
+    for part, network in (("map", "pixel_map"), ("camera", "camera_head")):
+        setattr(source, part, need_network(folder, config, network, cpu))
+    save_pixel_source(source, target / PIXEL_STEM)
     statistics = load_statistics(folder)
     pipeline = pipeline_config(statistics)
     for name, content in (("pipeline", pipeline), ("texturing_pipeline", texturing_config(pipeline["args"]))):
@@ -138,9 +145,15 @@ def import_package(package: Path, folder: Path) -> list[str]:
             model.out_layer[-1].bias.data.sub_(OCCUPANCY_BIAS)
         save_weights(folder, network, model.float())
         found.append(network)
+    args = json.loads((package / "pipeline.json").read_text(encoding="utf-8"))["args"]
+    if "pixel_source" in args:
+        source = load_pixel_source(package / args["pixel_source"])
+        for network, part in (("pixel_map", source.map), ("camera_head", source.camera)):
+            if not weights_path(folder, network).exists():
+                save_weights(folder, network, part)
+                found.append(network)
     if statistics_path(folder).exists():
         return found
-    args = json.loads((package / "pipeline.json").read_text(encoding="utf-8"))["args"]
     parts = {"shape": args["shape_slat_normalization"], "texture": args["tex_slat_normalization"]}
     save_statistics(
         folder, {f"{k}_{part}": torch.tensor(v[part]) for k, v in parts.items() for part in ("mean", "std")}

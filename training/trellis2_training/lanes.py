@@ -14,6 +14,7 @@ from torch import Tensor
 from trellis2.errors import InvalidArgumentError
 
 from . import checkpoint
+from .aligned import AlignedTextureFlow
 from .autoencoders import MixedTexture, ShapeVae, SparseStructureVae, TextureVae
 from .conditioning import Conditioning, StructureFlow, structure_latents
 from .config import CONFIGS, MiniConfig
@@ -22,7 +23,7 @@ from .decoders import DecoderOnFlow
 from .latents import WHOLE, Part, encode_objects, encode_views, gather, load_latents, save_part
 from .loop import Stage, train
 from .runtime import Runtime, start
-from .slat_flows import StructuredLatentFlow
+from .slat_flows import ShapeFlow
 
 log = logging.getLogger(__name__)
 
@@ -166,18 +167,28 @@ def _make_stage(
             return Conditioning(config, bank, runtime, structures, **sized(batch=1))
         encoder = checkpoint.need_network(folder, config, "encoder", runtime.device)
         return StructureFlow(config, bank, runtime, structures, encoder, **sized(batch=1))
-    tokens = torch.load(folder / "tokens.pt", map_location=runtime.device, weights_only=True)
-    statistics = checkpoint.load_statistics(folder)
+    gather(folder)
     latents = load_latents(folder, runtime.device)
+    statistics = checkpoint.load_statistics(folder)
+    if name == AlignedTextureFlow.name:
+        encoder = checkpoint.need_network(folder, config, "encoder", runtime.device)
+        return AlignedTextureFlow(
+            config,
+            latents,
+            statistics,
+            encoder,
+            runtime,
+            settings.views,
+            seed=settings.seed,
+            **sized(budget=4000, batch=4),
+        )
+    tokens = torch.load(folder / "tokens.pt", map_location=runtime.device, weights_only=True)
     if name == DecoderOnFlow.name:
         flow = checkpoint.need_network(folder, config, "shape_flow", runtime.device)
         return DecoderOnFlow(
             config, latents, tokens, statistics, flow, runtime, seed=settings.seed, **sized(objects=1)
         )
-    texture = name == "tex_flow"
-    return StructuredLatentFlow(
-        config, latents, tokens, statistics, runtime, texture, seed=settings.seed, **sized(budget=4000)
-    )
+    return ShapeFlow(config, latents, tokens, statistics, runtime, seed=settings.seed, **sized(budget=4000))
 
 
 def _structure_latents(config: MiniConfig, bank: TableBank, folder: Path, runtime: Runtime) -> Tensor:

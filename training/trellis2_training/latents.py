@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from . import world
 from .checkpoint import need_network, save_statistics
 from .config import MiniConfig
 from .data import TableBank, as_photographed, collate, picture_batch
@@ -80,7 +81,7 @@ def encode_objects(
     started = time.perf_counter()
     parts: list[tuple[Tensor, Tensor, Tensor]] = []
     kept = []
-    tables = bank.recoloured(bank.tables[:most])
+    tables = world.patterned(bank.recoloured(bank.tables[:most]), bank.generator)
     with torch.no_grad():
         for i in range(part.number, len(tables), part.of):
             if parts and time.perf_counter() - started > seconds:

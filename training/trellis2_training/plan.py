@@ -1,7 +1,8 @@
 """The whole training as slices of wall-clock time: which lanes run side by side, and for how long.
 
 Slice 0 makes everything once, roughly. Slice 1 trains the autoencoders and the image encoder, slice 2 (as
-often as wanted) the flows on top of them, and the decoders for what flows make. Lanes are processes: small
+often as wanted) the flows on top of them, and the decoders for what flows make; slice 3 the texture flow
+alone, with what it reads of pictures. Lanes are processes: small
 networks leave a large GPU idle between launches, and a lane that fails takes no other with it. Lanes take the
 GPUs in turn. A slice picks up whatever the working folder or the imported slim weights hold.
 """
@@ -20,7 +21,7 @@ from pathlib import Path
 
 import torch
 
-from .checkpoint import export_slim, weights_path
+from .checkpoint import SLIM_FILES, export_slim, weights_path
 from .data import load_or_make_bank
 from .export import import_weights
 from .lanes import DONE, WAITS, Settings
@@ -30,12 +31,16 @@ log = logging.getLogger(__name__)
 
 # Seconds kept back for the last save, the export and (from slice 2) the evaluation.
 _FINISH = 20.0
+TEXTURE_SLICE = 3
+_LATENT_MAKERS = 6  # processes: their steps wait for launches
 _START = 12.0  # importing torch and starting CUDA in a lane
 
 
 def lanes_of(slice_number: int, seconds: float, folder: Path) -> list[list[str]]:
     """The lanes of a slice, given the seconds that training may take."""
     s = seconds - _START
+    if slice_number == TEXTURE_SLICE:
+        return _texture_lanes(s)
 
     def stage(name: str, share: float) -> str:
         return f"{name}:{share * s:.0f}"
@@ -51,6 +56,16 @@ def lanes_of(slice_number: int, seconds: float, folder: Path) -> list[list[str]]
         structure = [stage("ss_vae", 0.26), stage("ss_joint", 0.72)]
         return [[stage("shape_vae", 0.98)], structure, [stage("tex_vae", 0.98)]]
     return _flow_lanes(s, folder)
+
+
+def _texture_lanes(s: float) -> list[list[str]]:
+    """All make latents; then one has the device to itself."""
+    made = 0.12 * s
+    parts = [Part(i, _LATENT_MAKERS) for i in range(_LATENT_MAKERS)]
+    lanes = [[f"latents:{made:.0f}:{part}"] for part in parts]
+    lanes[0] += [f"{WAITS}:{s:.0f}:{DONE}/latents{part}" for part in parts[1:]]
+    lanes[0].append(f"tex_flow:{0.86 * s:.0f}")
+    return lanes
 
 
 def _flow_lanes(s: float, folder: Path) -> list[list[str]]:
@@ -109,14 +124,18 @@ def run_plan(
         log.info("imported %s", ", ".join(import_weights(resume, folder)) or "nothing new")
     load_or_make_bank(folder / "world.pt", settings.objects, settings.workers, settings.first)
     log.info("bank ready after %.0f s", time.monotonic() - began)
-    left = seconds - (time.monotonic() - began) - _FINISH - (0.3 * evaluate + 35 if evaluate else 0)
+    texture = slice_number == TEXTURE_SLICE
+    measuring = ((1.2 if texture else 0.3) * evaluate + 35) if evaluate else 0
+    left = seconds - (time.monotonic() - began) - _FINISH - measuring
     good = _run_side_by_side(lanes_of(slice_number, left, folder), settings, left + 20)
     if export is not None:
-        for path in export_slim(folder, export):
+        stems = ("tex_flow", "pixel") if texture else tuple(SLIM_FILES)
+        for path in export_slim(folder, export, stems):
             log.info("exported %s, %.1f MB", path.name, path.stat().st_size / 1e6)
         _pack_logs(folder, export)
     if evaluate:
-        good &= _evaluate(settings, evaluate, export, seconds - (time.monotonic() - began))
+        limit = seconds - (time.monotonic() - began)
+        good &= _evaluate(settings, evaluate, export, limit, resume if texture else None)
     return good
 
 
@@ -201,7 +220,10 @@ def _run_within(command: list[str], seconds: float) -> bool:
     return code == 0
 
 
-def _evaluate(settings: Settings, objects: int, export: Path | None, seconds: float) -> bool:
+def _evaluate(
+    settings: Settings, objects: int, export: Path | None, seconds: float, before: Path | None
+) -> bool:
+    """Of image to 3D; with the weights `before` the slice, of colours alone."""
     target, out = settings.folder / "package", settings.folder / "evaluation.json"
     command = [sys.executable, "-m", "trellis2_training"]
     shared = ["--workdir", str(settings.folder), "--config", settings.config]
@@ -209,13 +231,17 @@ def _evaluate(settings: Settings, objects: int, export: Path | None, seconds: fl
     options = ["--objects", str(objects), "--device", settings.device, "--out", str(out)]
     options += ["--processes", str(min(settings.workers, 8)), "--seconds", f"{limit - 25:.0f}"]
     options += ["--sheet", str(settings.folder / "sheet.png")]
-    if not _run_within([*command, "export", str(target), *shared], 60) or not _run_within(
-        [*command, "evaluate", str(target), *options], limit
-    ):
-        return False
-    if export is not None:
+    if before is not None:
+        options = ["--objects", str(objects), "--out", str(out), "--device", settings.device]
+        options += ["--sheet", str(settings.folder / "sheet.png"), "--seconds", f"{limit - 15:.0f}"]
+        good = _run_within([*command, "texture", str(before), *shared, *options], limit)
+    else:
+        good = _run_within([*command, "export", str(target), *shared], 60) and _run_within(
+            [*command, "evaluate", str(target), *options], limit
+        )
+    if good and export is not None:
         shutil.copy(settings.folder / "sheet.png", export / "sheet.png")
         # Eight files travel at most: the figures ride at the end of the log.
         with (export / "train.log").open("a", encoding="utf-8") as file:
             file.write("\n--- evaluation.json\n" + out.read_text(encoding="utf-8"))
-    return True
+    return good

@@ -15,6 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from trellis2.conditioning.upright import UprightCamera
+
 from . import world
 from .world.distance import _use_triton
 
@@ -80,21 +82,17 @@ def random_views(count: int, generator: torch.Generator, device: torch.device | 
 
 def camera(yaw: Tensor, pitch: Tensor, fov: Tensor, device: torch.device | str = "cpu") -> View:
     """Cameras `[B]` from angles in radians, far enough to see the whole unit cube."""
-    away = torch.stack([yaw.sin() * pitch.cos(), -yaw.cos() * pitch.cos(), pitch.sin()], -1)
-    right = torch.stack([yaw.cos(), yaw.sin(), torch.zeros_like(yaw)], -1)
-    up = torch.linalg.cross(away, right)
-    radius = 0.87 / torch.sin(fov / 2)
-    tangent = torch.tan(fov / 2)
-    parts = (
-        away * radius[:, None],
-        right,
-        up,
-        -away,
-        tangent,
-        torch.zeros(len(yaw), 2),
-        torch.ones(len(yaw)),
-    )
-    return View(*(p.float().to(device) for p in parts))
+    upright = UprightCamera(yaw, pitch, fov)
+    position, right, up, away = upright.axes()
+    window = torch.zeros(len(yaw), 2), torch.ones(len(yaw))
+    return View(*(p.float().to(device) for p in (position, right, up, -away, upright.tangent, *window)))
+
+
+def upright_camera(view: View) -> UprightCamera:
+    """The angles of a view, without its window."""
+    yaw = torch.atan2(view.right[:, 1], view.right[:, 0])
+    pitch = torch.asin((-view.forward[:, 2]).clamp(-1, 1))
+    return UprightCamera(yaw, pitch, 2 * torch.atan(view.tangent))
 
 
 def random_lights(view: View, generator: torch.Generator) -> Lights:

@@ -1,6 +1,8 @@
-"""The shape and the texture flow over structured latents, from latents and image tokens held in memory."""
+"""Training of flows over structured latents, from latents held in memory, and the shape's flow."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -25,28 +27,21 @@ class StructuredLatentFlow:
     kernels are planned anew for every shape, which takes longer than a step.
     """
 
+    name: str
     recipe = Recipe(lr=6e-4, weight_decay=0.01, betas=(0.9, 0.95), warmup=200)
 
     def __init__(
         self,
         config: MiniConfig,
         latents: LatentSet,
-        tokens: Tensor,
         statistics: dict[str, Tensor],
         runtime: Runtime,
         texture: bool,
         budget: int = 48_000,
         seed: int = 0,
     ) -> None:
-        self.name = "tex_flow" if texture else "shape_flow"
-        self.runtime, self.latents, self.tokens, self.texture, self.budget = (
-            runtime,
-            latents,
-            tokens,
-            texture,
-            budget,
-        )
-        self.flow = config.build(self.name)
+        self.runtime, self.latents, self.texture, self.budget = runtime, latents, texture, budget
+        self.flow: Any = config.build(self.name)
         self.networks: dict[str, nn.Module] = {self.name: self.flow}
         self.shape = standardised(latents.shape, "shape", statistics).half()
         self.colour = standardised(latents.texture, "texture", statistics).half() if texture else None
@@ -80,7 +75,35 @@ class StructuredLatentFlow:
         x_t, target = flow_pair(x0, torch.randn_like(x0), t.repeat_interleave(length)[:, None])
         noisy = SparseTensor(x_t, coords, batch)
         concat = noisy.replace(shape) if self.texture else None
-        view = torch.randint(self.tokens.shape[1], (batch,), generator=self.generator)
-        tokens = drop_condition(self.tokens[chosen.to(device), view.to(device)].float())
-        velocity = self.flow(noisy, 1000 * t, tokens, concat_cond=concat)
-        return {"flow": (velocity.feats.float() - target).square().mean()}
+        condition, terms = self.condition(chosen.to(device), coords[:, 1:].unflatten(0, (batch, length)))
+        velocity = self.flow(noisy, 1000 * t, condition, concat_cond=concat)
+        return {"flow": (velocity.feats.float() - target).square().mean(), **terms}
+
+    def condition(self, chosen: Tensor, coords: Tensor) -> tuple[Any, dict[str, Tensor]]:
+        """What the flow sees of pictures of objects `chosen [B]`, whose voxels are `coords [B, L, 3]`, and
+        terms of the loss beside its own.
+        """
+        raise NotImplementedError
+
+
+class ShapeFlow(StructuredLatentFlow):
+    """The shape's flow, which sees image tokens `[N, views, L, C]` of every object."""
+
+    name = "shape_flow"
+
+    def __init__(
+        self,
+        config: MiniConfig,
+        latents: LatentSet,
+        tokens: Tensor,
+        statistics: dict[str, Tensor],
+        runtime: Runtime,
+        budget: int = 48_000,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(config, latents, statistics, runtime, False, budget, seed)
+        self.tokens = tokens
+
+    def condition(self, chosen: Tensor, coords: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        view = torch.randint(self.tokens.shape[1], (len(chosen),), generator=self.generator)
+        return drop_condition(self.tokens[chosen, view.to(chosen.device)].float()), {}

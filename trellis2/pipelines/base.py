@@ -13,8 +13,10 @@ import torch
 from PIL import Image
 
 from ..conditioning import preprocess_image
+from ..conditioning.image_batch import image_batch
 from ..conditioning.images import ImageSource, load_image
 from ..conditioning.matting import OnNotice, Subjects, has_matte, ignore
+from ..conditioning.pixel_map import PixelSource
 from ..conditioning.registry import BackgroundRemover, ImageEncoder
 from ..errors import CheckpointError, InvalidArgumentError
 from ..models import FlowTransformer, Model, RecordedFlow
@@ -25,6 +27,7 @@ from ..sparse import SparseTensor
 from .conditioner import Condition, Conditioner, ImageConditioner
 from .latents import Normalization, to_device_pinned
 from .stages import LatentStage, SamplingRun, sample
+from .upright_conditioner import UprightConditioner
 
 log = logging.getLogger(__name__)
 
@@ -49,11 +52,13 @@ class LatentPipeline:
         image_cond_model: ImageEncoder | None = None,
         rembg_model: BackgroundRemover | None = None,
         low_vram: bool = True,
+        pixel_source: PixelSource | None = None,
     ) -> None:
         self.models: dict[str, Model] = dict(models or {})
         self.stages: dict[str, LatentStage] = dict(stages or {})
         self.image_cond_model = image_cond_model
         self.rembg_model = rembg_model
+        self.pixel_source = pixel_source
         self.pbr_attr_layout = dict(PBR_ATTR_LAYOUT)
         self._low_vram = low_vram
         self._device = torch.device("cpu")
@@ -103,7 +108,7 @@ class LatentPipeline:
                 model.to(device)
             else:
                 self._place(model)
-        for part in (self.image_cond_model, self.rembg_model):
+        for part in (self.image_cond_model, self.rembg_model, self.pixel_source):
             if part is not None:
                 part.to(device)
 
@@ -197,7 +202,23 @@ class LatentPipeline:
 
     def conditioner(self, picture: Image.Image, sizes: tuple[int, ...]) -> Conditioner:
         """What gives the stages of a run their conditions, for a preprocessed picture."""
-        return ImageConditioner({size: self.get_cond([picture], size) for size in sizes})
+        tokens = ImageConditioner({size: self.get_cond([picture], size) for size in sizes})
+        if self.pixel_source is None:
+            return tokens
+        pixels = image_batch([picture], self.pixel_source.config.image_size).to(self.device)
+        seen = tokens.by_size[sizes[0]].cond
+        with self._in_use(self.pixel_source) as source, torch.no_grad():
+            return UprightConditioner.of(tokens, seen, pixels, source, self._aligned_stages)
+
+    @property
+    def _aligned_stages(self) -> frozenset[str]:
+        """The stages whose flows are pixel-aligned, as `Conditioner` names them."""
+        stages = {"shape_slat_flow_model_512": "shape", "shape_slat_flow_model_1024": "shape_fine"}
+        return frozenset(
+            stages.get(name, "texture")
+            for name, model in self.models.items()
+            if isinstance(model, FlowTransformer) and model.config.feature_channels is not None
+        )
 
     # ---- latents
     # ------------------------------------------------------------------------------------------------

@@ -64,3 +64,16 @@ class ImageConditioner:
                 f"there are some at {', '.join(map(str, self.by_size)) or 'no size'}"
             )
         return self.by_size[size]
+
+
+@dataclass(frozen=True)
+class SeveralConditioners:
+    """One a picture, for weights that were trained on one picture: see `SeveralViews`."""
+
+    views: tuple[Conditioner, ...]
+    mode: str
+
+    def condition(self, stage: str, coords: torch.Tensor | None, resolution: int) -> Condition:
+        """As `Conditioner` says."""
+        each = [view.condition(stage, coords, resolution) for view in self.views]
+        return Condition(SeveralViews(tuple(c.cond for c in each), self.mode), each[0].neg_cond)

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from ..conditioning.pixel_map import PixelSource, load_pixel_source
 from ..conditioning.registry import (
     IMAGE_ENCODERS,
     BackgroundRemover,
@@ -41,11 +42,12 @@ class PipelineConfig:
 
 @dataclass
 class Parts:
-    """What a config's models section and its two image models became."""
+    """What a config's models section and what else reads pictures became."""
 
     models: dict[str, Model] = field(default_factory=dict)
     image_cond_model: ImageEncoder | None = None
     rembg_model: BackgroundRemover | None = None
+    pixel_source: PixelSource | None = None
 
 
 def read_pipeline_config(path: str | Path, config_file: str, revision: str | None = None) -> PipelineConfig:
@@ -102,6 +104,8 @@ def load_parts(
             parts.image_cond_model = build_image_encoder(args["image_cond_model"], path, image_cond_model)
         if args.get("rembg_model") and "rembg_model" not in skip:
             parts.rembg_model = build_background_remover(args["rembg_model"], path, rembg_model)
+        if args.get("pixel_source") and "pixel_source" not in skip:
+            parts.pixel_source = load_pixel_source(Path(path) / args["pixel_source"])
         parts.models = {name: load.result() for name, load in loads.items()}
     return parts
 

@@ -13,6 +13,7 @@ import torch
 from ..conditioning.images import ImageSource, load_image
 from ..conditioning.matting import Notice, OnNotice, Subjects, ignore
 from ..conditioning.naf import NAF, load_naf
+from ..conditioning.pixel_map import PixelSource
 from ..conditioning.preprocess import with_matte
 from ..conditioning.registry import BackgroundRemover, ImageEncoder
 from ..errors import InvalidArgumentError, UnsupportedPipelineError
@@ -22,10 +23,9 @@ from ..progress import CancelCallback, Monitor, ProgressCallback
 from ..representations import Mesh, MeshWithVoxel
 from ..samplers.acceleration import Passes, check_quality
 from ..samplers.flow import require_finite
-from ..samplers.guidance import SeveralViews
 from ..sparse import SparseTensor
 from .base import LatentPipeline
-from .conditioner import Condition, Conditioner, ImageConditioner
+from .conditioner import Conditioner, SeveralConditioners
 from .config import find_upsampler, load_parts, read_pipeline_config, with_known_encoder
 from .family import FAMILIES, Family
 from .latents import cascade_coords, occupied_coords, plain_voxels, world_from_camera_frame
@@ -99,8 +99,9 @@ class Trellis2ImageTo3DPipeline(LatentPipeline):
         default_pipeline_type: str = DEFAULT_PIPELINE_TYPE,
         family: Family | None = None,
         feature_upsampler: NAF | None = None,
+        pixel_source: PixelSource | None = None,
     ) -> None:
-        super().__init__(models, stages, image_cond_model, rembg_model, low_vram)
+        super().__init__(models, stages, image_cond_model, rembg_model, low_vram, pixel_source)
         self.default_pipeline_type = default_pipeline_type
         self.family = family or Family()
         self.margin = self.family.margin
@@ -156,6 +157,7 @@ class Trellis2ImageTo3DPipeline(LatentPipeline):
             args.get("default_pipeline_type", DEFAULT_PIPELINE_TYPE),
             family,
             None if upsampler is None else load_naf(upsampler),
+            parts.pixel_source,
         )
         pipeline._pretrained_args = args
         return pipeline.to(device)
@@ -345,13 +347,8 @@ class Trellis2ImageTo3DPipeline(LatentPipeline):
         if not self.family.pixel_aligned:
             if len(views) == 1:
                 return self.conditioner(views[0].picture, sizes)
-            each = {size: [self.get_cond([v.picture], size) for v in views] for size in sizes}
-            return ImageConditioner(
-                {
-                    size: Condition(SeveralViews(tuple(c.cond for c in conds), view_mode), conds[0].neg_cond)
-                    for size, conds in each.items()
-                }
-            )
+            each = tuple(self.conditioner(view.picture, sizes) for view in views)
+            return SeveralConditioners(each, view_mode)
         structure: Any = self._model("sparse_structure_flow_model")
         pictures: dict[int, list[EncodedPicture]] = {}
         for size in sorted({stage.picture for stage in self.pixel_stages.values()}):

@@ -62,7 +62,12 @@ class Trellis2TexturingPipeline(LatentPipeline):
         )
         low_vram = args.get("low_vram", True) if low_vram is None else low_vram
         pipeline = cls(
-            parts.models, stages_from_config(args), parts.image_cond_model, parts.rembg_model, low_vram
+            parts.models,
+            stages_from_config(args),
+            parts.image_cond_model,
+            parts.rembg_model,
+            low_vram,
+            parts.pixel_source,
         )
         pipeline._pretrained_args = args
         return pipeline.to(device)

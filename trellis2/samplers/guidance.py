@@ -70,7 +70,11 @@ class SeveralViews:
 
     def repeated(self, samples: int) -> SeveralViews:
         """Image tokens of batch 1 for `samples` items."""
-        return replace(self, conds=tuple(c.expand(samples, -1, -1) for c in self.conds))
+        conds = (
+            c.repeated(samples) if isinstance(c, PixelTokens) else c.expand(samples, -1, -1)
+            for c in self.conds
+        )
+        return replace(self, conds=tuple(conds))
 
     def to(self, device: torch.device | str) -> SeveralViews:
         return replace(self, conds=tuple(c.to(device) for c in self.conds))

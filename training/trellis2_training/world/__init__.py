@@ -7,6 +7,7 @@ Start reading in `families/vessels.py` (what an object is), then `builder.py`, `
 from __future__ import annotations
 
 from .distance import attributes, distance, normals
+from .patterns import patterned
 from .sample import HELD_OUT_SEED, family_of, held_out_tables, object_table, table_bank
 
 __all__ = [
@@ -17,5 +18,6 @@ __all__ = [
     "held_out_tables",
     "normals",
     "object_table",
+    "patterned",
     "table_bank",
 ]

@@ -231,6 +231,14 @@ def normals(tables: Tensor, points: Tensor, step: float = 5e-4) -> Tensor:
     return gradient / (4 * step)
 
 
+def _face(p: Tensor) -> Tensor:
+    """1 in the eyes and the mouth of a head around the origin that looks towards -y, by direction."""
+    x, y, z = torch.nn.functional.normalize(p, dim=-1).unbind(-1)
+    eyes = _length(x.abs() - 0.36, z - 0.18) < 0.15
+    mouth = (x.abs() < 0.32) & ((z + 0.38 - 0.5 * x * x).abs() < 0.06)
+    return ((y < 0) & (eyes | mouth)).to(p.dtype)
+
+
 def attributes(tables: Tensor, points: Tensor, shown: Tensor) -> Tensor:
     """Material at points `[B, N, 6]`: base colour (sRGB values), metallic, roughness, alpha, each in 0..1.
 
@@ -246,6 +254,13 @@ def attributes(tables: Tensor, points: Tensor, shown: Tensor) -> Tensor:
     blend = (0.5 + p[:, 2] * frequency + phase).clamp(0, 1)
     swing = torch.sin(p * frequency[:, None] * 6.2832 + phase[:, None] * 6.2832).sum(-1)
     waves = (0.5 + swing).clamp(0, 1)
+    tilt = rows[:, tb.TILT]
+    along = p[:, 0] * tilt.cos() + p[:, 2] * tilt.sin()
+    stripes = torch.floor(2 * (along * frequency + phase)) % 2
+    q = p * frequency[:, None]
+    cell = q + phase[:, None]
+    dots = ((cell - torch.floor(cell) - 0.5).norm(dim=-1) < 0.38).to(p.dtype)
+    label = (q[:, 0].abs() < 0.5) & ((q[:, 2] + phase - 0.5).abs() < 0.35) & (q[:, 1] < 0)
     weight = torch.zeros_like(phase)
     for which, value in (
         (Pattern.RINGS, rings),
@@ -253,6 +268,10 @@ def attributes(tables: Tensor, points: Tensor, shown: Tensor) -> Tensor:
         (Pattern.SECTORS, sectors),
         (Pattern.BLEND, blend),
         (Pattern.WAVES, waves),
+        (Pattern.STRIPES, stripes),
+        (Pattern.DOTS, dots),
+        (Pattern.LABEL, label.to(p.dtype)),
+        (Pattern.FACE, _face(p)),
     ):
         weight = torch.where(pattern == which, value, weight)
     first = rows[:, tb.BASE : tb.ROUGHNESS + 1]

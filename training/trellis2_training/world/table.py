@@ -50,6 +50,10 @@ class Pattern(IntEnum):
     SECTORS = 3  # bands around local z
     BLEND = 4  # a smooth change along local z
     WAVES = 5  # soft blotches
+    STRIPES = 6  # bands across local x, turned towards z by the tilt
+    DOTS = 7  # balls on a grid
+    LABEL = 8  # a rectangle on the side towards local -y
+    FACE = 9  # two eyes and a mouth towards local -y
 
 
 # Columns of a row.
@@ -61,7 +65,7 @@ ORIGIN = 26  # centre of the mirror planes and of the radial repetition, in obje
 BASE = 32  # base colour (sRGB values, 0..1)
 METALLIC, ROUGHNESS, PATTERN = 35, 36, 37
 SECOND = 38  # second base colour
-SECOND_METALLIC, SECOND_ROUGHNESS, FREQUENCY, PHASE = 41, 42, 43, 44
+SECOND_METALLIC, SECOND_ROUGHNESS, FREQUENCY, PHASE, TILT = 41, 42, 43, 44, 45
 
 # Parameters that scale with the object (the others are angles, counts and ratios).
 LENGTHS: dict[Kind, tuple[int, ...]] = {

@@ -1,0 +1,100 @@
+"""The conditions of flows that are pixel-aligned in the upright frame."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+import torch
+
+from trellis2.conditioning.pixel_map import (
+    PixelMapConfig,
+    PixelSource,
+    camera_targets,
+    load_pixel_source,
+    save_pixel_source,
+    voxel_features,
+)
+from trellis2.conditioning.upright import UprightCamera, project_upright
+from trellis2.errors import CheckpointError
+from trellis2.nn.tokens import PixelTokens
+from trellis2.pipelines.conditioner import Condition, ImageConditioner, SeveralConditioners
+from trellis2.pipelines.upright_conditioner import UprightConditioner
+from trellis2.samplers.guidance import SeveralViews
+
+CONFIG = PixelMapConfig(image_size=64, tokens=32, stem=(8, 16, 16), middle=16, out=8)
+
+
+@pytest.fixture(scope="module")
+def source() -> PixelSource:
+    torch.manual_seed(1)
+    return PixelSource(CONFIG).eval().requires_grad_(False)
+
+
+def conditioner(source: PixelSource, seed: int = 0) -> UprightConditioner:
+    generator = torch.Generator().manual_seed(seed)
+    picture, tokens = (
+        torch.rand(1, 3, 64, 64, generator=generator),
+        torch.randn(1, 17, 32, generator=generator),
+    )
+    plain = ImageConditioner({512: Condition(tokens, torch.zeros_like(tokens))})
+    return UprightConditioner.of(plain, tokens, picture, source, frozenset({"texture"}))
+
+
+def test_each_item_is_seen_in_its_own_crop(source: PixelSource) -> None:
+    made, resolution = conditioner(source), 512
+    small = torch.tensor([[0, 10, 12, 14], [0, 11, 12, 14], [0, 12, 13, 15]], dtype=torch.int32)
+    large = torch.tensor([[1, 2, 3, 1], [1, 30, 28, 31]], dtype=torch.int32)
+    mixed = torch.cat([small[:1], large, small[1:]])
+    condition = made.condition("texture", mixed, resolution)
+    assert isinstance(condition.cond, PixelTokens)
+    features = condition.cond.rows
+    assert features is not None
+    assert features.shape == (5, CONFIG.features)
+    alone = voxel_features(made.maps, small[None, :, 1:], 32, made.camera)[0]
+    torch.testing.assert_close(features[[0, 3, 4]], alone)
+    assert condition.neg_cond.features is None
+    assert not bool(condition.neg_cond.tokens.any())
+    plain = made.condition("shape", mixed, resolution)
+    assert torch.equal(plain.cond, made.tokens.by_size[512].cond)
+
+
+def test_several_pictures_each_have_their_features(source: PixelSource) -> None:
+    coords = torch.tensor([[0, 10, 12, 14], [0, 11, 20, 3]], dtype=torch.int32)
+    views = (conditioner(source), conditioner(source, 1))
+    condition = SeveralConditioners(views, "cycle").condition("texture", coords, 512)
+    assert isinstance(condition.cond, SeveralViews)
+    repeated = condition.repeated(3).cond.conds
+    for view, cond in zip(views, repeated, strict=True):
+        alone = view.condition("texture", coords, 512).cond
+        torch.testing.assert_close(cond.features, alone.features)
+        assert cond.tokens.shape == (3, 17, 32)
+    assert not torch.equal(repeated[0].features, repeated[1].features)
+
+
+def test_cameras_look_at_the_origin_from_where_they_say() -> None:
+    angles = torch.tensor([[0.5, 0.3, 0.6], [-1.0, 0.0, 0.35]])
+    camera = UprightCamera(*angles.unbind(1))
+    points = torch.tensor([[0.0, 0, 0], [0, -0.5, 0], [0.5, 0, 0], [0, 0, 0.5]]).expand(2, -1, -1)
+    places, depth = project_upright(points, camera)
+    torch.testing.assert_close(places[:, 0], torch.zeros(2, 2), atol=1e-6, rtol=0)
+    assert bool((depth[:, 1] < depth[:, 0]).all()), "the front is nearer"
+    assert bool((places[:, 3, 1] > 0).all()), "up is up"
+    # From the right of the front (yaw > 0) the front's middle lies to the left.
+    assert float(places[0, 1, 0]) < 0 < float(places[1, 1, 0])
+    centre = UprightCamera(torch.zeros(1), torch.full((1,), 0.436), torch.full((1,), 0.611))
+    torch.testing.assert_close(camera_targets(centre), torch.zeros(1, 3), atol=1e-6, rtol=0)
+
+
+def test_a_source_is_stored_and_read(source: PixelSource, tmp_path: Path) -> None:
+    save_pixel_source(source, tmp_path / "ckpts" / "pixels")
+    read = load_pixel_source(tmp_path / "ckpts" / "pixels")
+    assert read.config == CONFIG
+    for name, parameter in source.named_parameters():
+        torch.testing.assert_close(read.get_parameter(name), parameter.half().float())
+    other = PixelSource(dataclasses.replace(CONFIG, out=16))
+    save_pixel_source(other, tmp_path / "other")
+    (tmp_path / "other.json").write_bytes((tmp_path / "ckpts" / "pixels.json").read_bytes())
+    with pytest.raises(CheckpointError, match=r"other\.json"):
+        load_pixel_source(tmp_path / "other")

@@ -1,0 +1,172 @@
+"""What the bundled weights read of a picture beside its tokens: a fine feature map, and its camera.
+
+`PixelMap` joins image tokens with the detail of a convolutional stem, in the place of an upsampler such as
+NAF; `CameraHead` reads yaw, pitch and field of view from the tokens. Both are small, and trained with the
+flows that read them (`trellis2_training.aligned`).
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from ..errors import CheckpointError
+from .image_batch import normalize_imagenet
+from .small_encoder import SmallVitConfig
+from .upright import GEOMETRY_CHANNELS, UprightCamera, sample_crop, voxel_geometry
+
+# Middle and half of the range of yaw, pitch and field of view, in radians.
+_CENTRE = (0.0, 0.436, 0.611)
+_SPREAD = (1.0472, 0.436, 0.262)
+
+
+@dataclass(frozen=True)
+class PixelMapConfig:
+    """Shapes: of the pictures and tokens that come in, and the channels of the map (`out`) and inside."""
+
+    image_size: int = 256
+    tokens: int = 192
+    stem: tuple[int, int, int] = (32, 64, 128)
+    middle: int = 96
+    out: int = 128
+
+    @classmethod
+    def beside(cls, encoder: SmallVitConfig, middle: int = 96, out: int = 128) -> PixelMapConfig:
+        """For the pictures and tokens of an image encoder."""
+        return cls(encoder.image_size, encoder.width, encoder.stem, middle, out)
+
+    @property
+    def features(self) -> int:
+        """Channels of what a voxel reads: the map's and the geometry's."""
+        return self.out + GEOMETRY_CHANNELS
+
+
+def _conv(inputs: int, outputs: int, stride: int = 1) -> list[nn.Module]:
+    return [nn.Conv2d(inputs, outputs, 3, stride, 1), nn.GroupNorm(8, outputs), nn.GELU()]
+
+
+class _Residual(nn.Module):
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(*_conv(width, width), nn.Conv2d(width, width, 3, 1, 1))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        out: torch.Tensor = x + self.layers(x)
+        return out
+
+
+class PixelMap(nn.Module):
+    """Pictures `[B, 3, S, S]` in 0..1 and their tokens `[B, 1 + (S/16)^2, C]` to maps `[B, out, S/4, S/4]`.
+
+    Levels at S/16 (tokens), S/8 and S/4 (stem) are joined from coarse to fine; the finest also sees the
+    pixels themselves.
+    """
+
+    def __init__(self, config: PixelMapConfig) -> None:
+        super().__init__()
+        self.config = c = config
+        a, b, d = c.stem
+        self.stem = nn.ModuleList(
+            [nn.Sequential(*_conv(3, a, 2)), nn.Sequential(*_conv(a, b, 2)), nn.Sequential(*_conv(b, d, 2))]
+        )
+        self.tokens = nn.Conv2d(c.tokens, c.middle, 1)
+        self.eighth = nn.Conv2d(d, c.middle, 1)
+        self.quarter = nn.Conv2d(b + 4 * a + 3 * 16, c.middle, 1)
+        self.coarse, self.fine = _Residual(c.middle), nn.Sequential(_Residual(c.middle), _Residual(c.middle))
+        self.out = nn.Conv2d(c.middle, c.out, 1)
+
+    def forward(self, pictures: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
+        pixels = normalize_imagenet(pictures)
+        levels = [pixels]
+        for layer in self.stem:
+            levels.append(layer(levels[-1]))
+        side = self.config.image_size // 16
+        x = self.tokens(tokens[:, 1:].transpose(1, 2).unflatten(2, (side, side)))
+        x = self.coarse(F.interpolate(x, scale_factor=2) + self.eighth(levels[3]))
+        detail = [levels[2], F.pixel_unshuffle(levels[1], 2), F.pixel_unshuffle(pixels, 4)]
+        x = F.interpolate(x, scale_factor=2) + self.quarter(torch.cat([d.to(x.dtype) for d in detail], 1))
+        out: torch.Tensor = self.out(F.gelu(self.fine(x)))
+        return out
+
+
+class CameraHead(nn.Module):
+    """Image tokens `[B, L, C]` to the camera that took the picture."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.each = nn.Sequential(nn.Linear(width, width), nn.GELU(), nn.Linear(width, width + 4))
+        self.out = nn.Sequential(nn.Linear(5 * width, 2 * width), nn.GELU(), nn.Linear(2 * width, 3))
+
+    def normalised(self, tokens: torch.Tensor) -> torch.Tensor:
+        """Yaw, pitch and field of view `[B, 3]`, each about -1..1 over its range in training."""
+        made = self.each(tokens)
+        values, scores = made[..., :-4], made[..., -4:].softmax(1)  # four attentions over the tokens
+        pooled = torch.cat([(scores.transpose(1, 2) @ values).flatten(1), tokens[:, 0].to(values.dtype)], 1)
+        out: torch.Tensor = self.out(pooled)
+        return out
+
+    def forward(self, tokens: torch.Tensor) -> UprightCamera:
+        angles = self.normalised(tokens).float()
+        # Beyond what was seen in training is a guess gone wrong, not a camera.
+        angles = angles.clamp(-1.2, 1.2) * angles.new_tensor(_SPREAD) + angles.new_tensor(_CENTRE)
+        return UprightCamera(*angles.unbind(1))
+
+
+def camera_targets(camera: UprightCamera) -> torch.Tensor:
+    """What `CameraHead.normalised` should say of cameras: `[B, 3]`."""
+    angles = torch.stack([camera.yaw, camera.pitch, camera.fov], 1)
+    return (angles - angles.new_tensor(_CENTRE)) / angles.new_tensor(_SPREAD)
+
+
+def voxel_features(
+    maps: torch.Tensor, coords: torch.Tensor, resolution: int, camera: UprightCamera
+) -> torch.Tensor:
+    """What voxels `coords [B, L, 3]` of a `resolution`^3 grid see in maps `[B, C, H, W]`: `[B, L, C + 10]`,
+    the last of them their geometry.
+    """
+    places, geometry = voxel_geometry(coords, resolution, camera)
+    read = sample_crop(maps.float(), places)
+    return torch.cat([read, geometry], -1)
+
+
+class PixelSource(nn.Module):
+    """Both networks, as a package holds them."""
+
+    def __init__(self, config: PixelMapConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.map, self.camera = PixelMap(config), CameraHead(config.tokens)
+
+
+def load_pixel_source(stem: Path) -> PixelSource:
+    """The networks stored at `<stem>.json` and `<stem>.safetensors`. Raises `CheckpointError`."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    config_path, weights_path = (
+        stem.with_name(f"{stem.name}.json"),
+        stem.with_name(f"{stem.name}.safetensors"),
+    )
+    try:
+        args = json.loads(config_path.read_text(encoding="utf-8"))["args"]
+        source = PixelSource(PixelMapConfig(**{**args, "stem": tuple(args["stem"])}))
+        source.load_state_dict(load_file(weights_path))
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
+        raise CheckpointError(f"no usable pixel map at {config_path}, {weights_path}: {error}") from error
+    return source.float().eval().requires_grad_(False)
+
+
+def save_pixel_source(source: PixelSource, stem: Path, dtype: torch.dtype = torch.float16) -> None:
+    """Write `<stem>.json` and `<stem>.safetensors` with the weights in `dtype`."""
+    from safetensors.torch import save_file
+
+    stem.parent.mkdir(parents=True, exist_ok=True)
+    text = json.dumps({"name": "PixelSource", "args": asdict(source.config)}, indent=4) + "\n"
+    stem.with_name(f"{stem.name}.json").write_text(text, encoding="utf-8")
+    tensors = {k: v.detach().to("cpu", dtype).contiguous() for k, v in source.state_dict().items()}
+    save_file(tensors, stem.with_name(f"{stem.name}.safetensors"))
