@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import os
 import subprocess
@@ -86,3 +87,47 @@ def test_the_clients_side_needs_neither_torch_nor_the_model(module: str) -> None
         "print(json.dumps(sorted({'torch', 'trellis2', 'o_voxel', 'warp'} & set(sys.modules))))"
     )
     assert python(code, module) == []
+
+
+BELOW = {
+    "o_voxel": ("trellis2", "trellis2_modal", "trellis2_training"),
+    "trellis2": ("trellis2_modal", "trellis2_training"),
+    "trellis2_modal.protocol": tuple(
+        f"trellis2_modal.{room}" for room in ("jobs", "service", "client", "cli")
+    ),
+    "trellis2_modal.jobs": tuple(f"trellis2_modal.{room}" for room in ("service", "client", "cli")),
+    "trellis2_modal.service": ("trellis2_modal.client", "trellis2_modal.cli"),
+    "trellis2_modal.client": ("trellis2_modal.service", "trellis2_modal.cli", "trellis2", "o_voxel", "torch"),
+}
+"""Packages, and what none of their modules may import, be it inside a function."""
+
+
+def imported(name: str, file: Path) -> set[str]:
+    """The absolute names of all modules that a file imports, wherever in it."""
+    package = name if file.name == "__init__.py" else name.rpartition(".")[0]
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(file.read_text("utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            parent = package.split(".")[: len(package.split(".")) - node.level + 1] if node.level else []
+            base = ".".join([*parent, *([node.module] if node.module else [])])
+            found |= {base} | {f"{base}.{alias.name}" for alias in node.names}
+    return found
+
+
+@pytest.mark.parametrize("package", BELOW)
+def test_imports_go_one_way(package: str) -> None:
+    root = PACKAGES[package.partition(".")[0]]
+    faults = []
+    for name in modules():
+        if not (name + ".").startswith(package + "."):
+            continue
+        file = root / (name.replace(".", "/") + ".py")
+        file = file if file.exists() else root / name.replace(".", "/") / "__init__.py"
+        faults += [
+            f"{name} imports {other}"
+            for other in imported(name, file)
+            if any((other + ".").startswith(above + ".") for above in BELOW[package])
+        ]
+    assert faults == []

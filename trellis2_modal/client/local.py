@@ -88,7 +88,7 @@ class LocalServer:
                 f"Set a URL and a key, or, {INSTALL_HINT}"
             )
         folder = self._folder()
-        command = [sys.executable, "-m", "trellis2_modal.client.parent_guard", "serve", "--port", "0"]
+        command = [sys.executable, "-m", "trellis2_modal.cli.parent_guard", "serve", "--port", "0"]
         self._log.clear()
         before = running_server(folder)  # of a killed server, or of one that has the folder
         self._process = subprocess.Popen(

@@ -24,11 +24,11 @@ if not __package__:  # `modal deploy trellis2_modal/service/service.py`
     become("trellis2_modal.service.service", globals())
 
 from ..jobs.execution import DeviceLostError
-from ..jobs.modal.worker import ModelHost, Outcome, failed, state_of
 from ..protocol.errors import ExpiredError
 from ..protocol.requests import JobKind
 from .config import BUNDLED_MODEL, default_weights, gateway_settings
 from .deploy.container import Container
+from .deploy.model_host import ModelHost, Outcome, failed, state_of
 from .deploy.start_record import DEPLOYMENT_VARIABLE, StartRecord, deployment_id
 from .deploy.weights_manifest import WEIGHTS_ROOT, check_folder, weights_folder
 from .image import KERNELS_ROOT, SETTINGS, gateway_image, gpu_image

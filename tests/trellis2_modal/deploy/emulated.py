@@ -22,11 +22,11 @@ from modal import exception as modal_errors
 from tests.trellis2_modal.fake import KilledError, create, die
 from trellis2_modal.jobs.execution import DeviceLostError
 from trellis2_modal.jobs.modal.calls import PENDING, CallOutcome
-from trellis2_modal.jobs.modal.worker import ModelHost, state_of
 from trellis2_modal.jobs.ports import Capabilities
 from trellis2_modal.protocol.errors import UnavailableError
 from trellis2_modal.service.config import DeploySettings
 from trellis2_modal.service.deploy.modal_calls import capabilities_of
+from trellis2_modal.service.deploy.model_host import ModelHost, state_of
 from trellis2_modal.service.deploy.weights_manifest import COMMON_MODELS, REQUIRED_MODELS, Manifest
 
 MODELS = (*COMMON_MODELS, *REQUIRED_MODELS["512"])

@@ -21,10 +21,10 @@ from tests.trellis2_modal import fake
 from tests.trellis2_modal.deploy.emulated import HostedFake
 from tests.trellis2_modal.server import picture
 from trellis2_modal.jobs.execution import DeviceLostError
-from trellis2_modal.jobs.modal import worker as modal_worker
 from trellis2_modal.protocol.errors import ExpiredError
 from trellis2_modal.service import service
 from trellis2_modal.service.config import BUNDLED_MODEL, BUNDLED_WEIGHTS, DeploySettings, gateway_settings
+from trellis2_modal.service.deploy import model_host
 from trellis2_modal.service.deploy.weights_manifest import WeightsError
 
 ROOT = Path(__file__).parents[3]
@@ -235,7 +235,7 @@ def test_bundled_weights_need_no_volume(container: Container, monkeypatch: pytes
 
 
 def test_a_lost_device_retires_the_container(container: Container) -> None:
-    host = modal_worker.ModelHost(DeploySettings(), Path("nowhere"), "cpu")
+    host = model_host.ModelHost(DeploySettings(), Path("nowhere"), "cpu")
     host._generator = HostedFake(0.0)  # type: ignore[assignment]
     started = SimpleNamespace(host=host, refusal=lambda: None)
     with pytest.raises(DeviceLostError):

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 
 from tests.trellis2_modal.deploy.emulated import MANIFEST, TableOfBytes
-from trellis2_modal.jobs.modal.worker import SnapshotError
 from trellis2_modal.service import service
 from trellis2_modal.service.config import DeploySettings
 from trellis2_modal.service.deploy.container import FRESH_STARTS, Container, public_reason
 from trellis2_modal.service.deploy.modal_calls import capabilities_of
+from trellis2_modal.service.deploy.model_host import SnapshotError
 from trellis2_modal.service.deploy.start_record import KEY, MOST_STARTS, NO_WORD, Start, StartRecord
 from trellis2_modal.service.deploy.weights_manifest import Manifest, WeightsError
 

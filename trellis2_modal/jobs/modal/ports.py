@@ -299,7 +299,7 @@ def _failed(run: Run, error: ServiceError) -> Run:
 
 
 def _returned(value: Any, run: Run) -> Run:
-    """The run of a call that returned `value` (see `worker.Outcome`)."""
+    """The run of a call that returned `value` (see `service.deploy.model_host.Outcome`)."""
     if not isinstance(value, dict) or value.get("status") not in ("finished", "failed"):
         return _failed(run, WorkerDiedError("the call returned nothing usable; submit the job again"))
     seconds = float(value["seconds"])

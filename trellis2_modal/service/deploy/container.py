@@ -12,7 +12,7 @@ from ...protocol.errors import UnavailableError
 from .start_record import Start, StartRecord
 
 if TYPE_CHECKING:
-    from ...jobs.modal.worker import ModelHost
+    from .model_host import ModelHost
 
 logger = logging.getLogger(__name__)
 

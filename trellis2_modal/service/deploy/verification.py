@@ -264,7 +264,7 @@ def environment() -> str:
 
 def generation(settings: DeploySettings) -> str:
     """A drawn picture becomes a state and then a GLB, with the bundled weights and few steps."""
-    from ...jobs.modal.worker import ModelHost
+    from .model_host import ModelHost
 
     host = ModelHost(settings, BUNDLED_WEIGHTS)
     host.load_cpu()

@@ -16,6 +16,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from ...jobs.execution import DeviceLostError, JobCancelled, JobOutput, Monitor, run_job
+from ...jobs.modal.progress import Entry, EventLog, Table
 from ...protocol.errors import (
     ExpiredError,
     InternalError,
@@ -26,12 +28,10 @@ from ...protocol.errors import (
     WorkerDiedError,
 )
 from ...protocol.requests import JobKind
-from ...service.config import DeploySettings
-from ...service.deploy.start_budget import StartClock
-from ...service.deploy.warm_up import warm_up
-from ...service.generator import Pipeline, TRELLIS2Generator, is_device_lost
-from ..execution import DeviceLostError, JobCancelled, JobOutput, Monitor, run_job
-from .progress import Entry, EventLog, Table
+from ..config import DeploySettings
+from ..generator import Pipeline, TRELLIS2Generator, is_device_lost
+from .start_budget import StartClock
+from .warm_up import warm_up
 
 logger = logging.getLogger(__name__)
 
@@ -256,7 +256,7 @@ def load_pipeline(folder: Path, device: str) -> Pipeline:
     """The pipeline of a complete weights folder, all of it on one device."""
     from trellis2.pipelines import Trellis2ImageTo3DPipeline
 
-    from ...service.deploy.weights_manifest import ENCODER_FOLDER, REMOVER_FOLDER
+    from .weights_manifest import ENCODER_FOLDER, REMOVER_FOLDER
 
     encoder, remover = folder / ENCODER_FOLDER, folder / REMOVER_FOLDER
     pipeline: Pipeline = Trellis2ImageTo3DPipeline.from_pretrained(

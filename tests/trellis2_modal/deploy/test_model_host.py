@@ -23,11 +23,11 @@ from tests.trellis2_modal.deploy.hub import FolderHub
 from tests.trellis2_modal.deploy.published import SETTINGS, write_hub
 from tests.trellis2_modal.server import picture
 from trellis2_modal.jobs.execution import DeviceLostError
-from trellis2_modal.jobs.modal import worker as modal_worker
 from trellis2_modal.jobs.modal.progress import EventLog
-from trellis2_modal.jobs.modal.worker import ModelHost, SnapshotError, load_pipeline, reseed, state_of
 from trellis2_modal.protocol.errors import ExpiredError
 from trellis2_modal.protocol.state import decompress_state, unpack_state
+from trellis2_modal.service.deploy import model_host
+from trellis2_modal.service.deploy.model_host import ModelHost, SnapshotError, load_pipeline, reseed, state_of
 from trellis2_modal.service.deploy.start_budget import BUDGET, StartClock
 from trellis2_modal.service.deploy.weights_fetch import fetch
 from trellis2_modal.service.deploy.weights_manifest import weights_folder
@@ -160,7 +160,7 @@ def test_restored_containers_draw_different_numbers() -> None:
 
 def test_a_restored_container_reseeds_before_it_takes_work(monkeypatch: pytest.MonkeyPatch) -> None:
     seeded: list[bool] = []
-    monkeypatch.setattr(modal_worker, "reseed", lambda: seeded.append(True))
+    monkeypatch.setattr(model_host, "reseed", lambda: seeded.append(True))
     host = hosted()
     host.to_device()
     assert seeded == [True]
@@ -248,7 +248,7 @@ def test_a_cancellation_passes_through_and_the_host_goes_on(monkeypatch: pytest.
 
 
 def test_a_job_stops_itself_before_modal_ends_its_container(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(modal_worker, "TIMEOUT_MARGIN", 0.05)
+    monkeypatch.setattr(model_host, "TIMEOUT_MARGIN", 0.05)
     host = hosted(step_seconds=0.1, gpu_timeout=0.15)
     outcome = generate(host)
     assert outcome["problem"]["type"] == "job-timeout"

@@ -1,4 +1,4 @@
-"""`python -m trellis2_modal.client.parent_guard ARGS` runs `trellis2-modal ARGS` until stdin closes.
+"""`python -m trellis2_modal.cli.parent_guard ARGS` runs `trellis2-modal ARGS` until stdin closes.
 
 Whoever started it holds the other end of stdin: when that process ends, however it ends, the server ends too.
 """
@@ -17,8 +17,8 @@ def main() -> None:
             pass
         os.kill(os.getpid(), signal.SIGTERM)
 
-    threading.Thread(target=wait_for_the_end, name="keeper", daemon=True).start()
-    from ..cli import main as command
+    threading.Thread(target=wait_for_the_end, name="parent guard", daemon=True).start()
+    from . import main as command
 
     command(sys.argv[1:])
 
