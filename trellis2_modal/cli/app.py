@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from .connection import local_options, url_options
+from .connection import local_options, proxy_token_of, url_options
 from .exits import reported
 
 
@@ -14,7 +14,9 @@ from .exits import reported
 @click.option("--browser/--no-browser", default=True, help="Open it in the browser.")
 @url_options
 @local_options
+@click.pass_context
 def command(
+    context: click.Context,
     host: str,
     port: int,
     browser: bool,
@@ -30,4 +32,4 @@ def command(
         def listening(address: str) -> None:
             click.echo(f"The app is at {address}")
 
-        run(host, port, browser, url, key, weights, device, listening)
+        run(host, port, browser, url, key, weights, device, listening, proxy_token_of(context))

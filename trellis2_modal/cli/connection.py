@@ -11,15 +11,40 @@ import click
 
 from ..client.api import Client
 from ..client.local import LocalServer
-from ..client.options import Waiting
-from ..client.settings import KEY_VARIABLE, URL_VARIABLE, choose_target
+from ..client.options import ProxyToken, Waiting
+from ..client.settings import (
+    KEY_VARIABLE,
+    MODAL_KEY_VARIABLE,
+    MODAL_SECRET_VARIABLE,
+    URL_VARIABLE,
+    Target,
+    choose_target,
+)
 from ..protocol.errors import InvalidRequestError
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 
+def _note_token(context: click.Context, option: click.Parameter, given: str | None) -> None:
+    context.meta[f"{__name__}.{option.name}"] = given or ""
+
+
+def proxy_token_of(context: click.Context) -> ProxyToken:
+    """What --modal-key and --modal-secret were given."""
+    parts = (context.meta.get(f"{__name__}.{name}", "") for name in ("modal_key", "modal_secret"))
+    return ProxyToken(*parts)
+
+
 def url_options(command: F) -> F:
-    """--url and --key."""
+    """--url, --key, and the two parts of a proxy token (see `proxy_token_of`)."""
+    for name, variable in (("--modal-secret", MODAL_SECRET_VARIABLE), ("--modal-key", MODAL_KEY_VARIABLE)):
+        command = click.option(
+            name,
+            default=None,
+            expose_value=False,
+            callback=_note_token,
+            help=f"Proxy token of a private deployment.  [default: {variable}, or settings]",
+        )(command)
     command = click.option("--key", default=None, help=f"API key.  [default: {KEY_VARIABLE}, or settings]")(
         command
     )
@@ -66,6 +91,11 @@ def tell_waiting(waiting: Waiting) -> None:
         click.echo(f"{waiting.message}{seconds} ...", err=True)
 
 
+def client_of(target: Target) -> Client:
+    """A client of a service that is not this machine's own."""
+    return Client(target.url, target.key or None, proxy_token=target.proxy_token, on_wait=tell_waiting)
+
+
 @contextmanager
 def connected(
     url: str | None,
@@ -74,11 +104,11 @@ def connected(
     device: str | None = None,
 ) -> Iterator[Client]:
     """A client of the chosen service; with none chosen, of a server that is started here for this command."""
-    target = choose_target(url, key)
+    target = choose_target(url, key, proxy_token=proxy_token_of(click.get_current_context()))
     if target.url:
         if weights or device:
             raise click.UsageError("--weights and --device are for this machine; leave out --url")
-        with Client(target.url, target.key or None, on_wait=tell_waiting) as client:
+        with client_of(target) as client:
             yield client
         return
     click.echo("No service is set: starting one on this machine ...", err=True)
@@ -91,10 +121,10 @@ def connected(
 @contextmanager
 def remote(url: str | None, key: str | None) -> Iterator[Client]:
     """A client of a service that already runs. Raises `InvalidRequestError` when none is set."""
-    target = choose_target(url, key)
+    target = choose_target(url, key, proxy_token=proxy_token_of(click.get_current_context()))
     if not target.url:
         raise InvalidRequestError(
             f"no service is set; give --url and --key, or set {URL_VARIABLE} and {KEY_VARIABLE}"
         )
-    with Client(target.url, target.key or None, on_wait=tell_waiting) as client:
+    with client_of(target) as client:
         yield client

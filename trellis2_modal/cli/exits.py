@@ -14,7 +14,13 @@ from types import FrameType
 
 import click
 
-from ..client.errors import AppRunsError, EnvironmentVariableError, LocalServerError, NoAnswerError
+from ..client.errors import (
+    AppRunsError,
+    EnvironmentVariableError,
+    LocalServerError,
+    NoAnswerError,
+    ProxyTokenError,
+)
 from ..protocol import errors
 from ..protocol.errors import ServiceError
 
@@ -59,6 +65,7 @@ MEANINGS: dict[Exit, str] = {
 
 KINDS: tuple[tuple[type[ServiceError], Exit], ...] = (
     (EnvironmentVariableError, Exit.USAGE),
+    (ProxyTokenError, Exit.KEY),
     (NoAnswerError, Exit.NO_ANSWER),
     (AppRunsError, Exit.BUSY),
     (errors.UnauthenticatedError, Exit.KEY),
@@ -100,6 +107,8 @@ def next_step(error: ServiceError) -> str:
     """The one thing to do about an error, on the command line."""
     if isinstance(error, LocalServerError):
         return "see: trellis2-modal doctor"
+    if isinstance(error, ProxyTokenError):
+        return "give --modal-key and --modal-secret, or set TRELLIS2_MODAL_KEY and TRELLIS2_MODAL_SECRET"
     if isinstance(error, NoAnswerError):
         return "check --url (or TRELLIS2_URL): trellis2-modal health"
     if isinstance(error, errors.UnauthenticatedError):

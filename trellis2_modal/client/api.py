@@ -31,7 +31,7 @@ from .calls import StateSource
 from .core import Body, Core, Flow, Pause, is_loopback
 from .environment import environment_errors
 from .events import Follower
-from .options import OnWait, Retry, Timeouts, Waiting
+from .options import OnWait, ProxyToken, Retry, Timeouts, Waiting
 from .pictures import Picture
 from .results import ExtractResult, GenerateResult
 
@@ -42,6 +42,7 @@ __all__ = [
     "ExtractResult",
     "GenerateResult",
     "Job",
+    "ProxyToken",
     "Retry",
     "Timeouts",
     "Waiting",
@@ -58,7 +59,8 @@ def _quiet(_: object) -> None:
 class Client:
     """Blocking client of one service. Close it, or use it in a `with`. Safe to share between threads.
 
-    Without a key only `health` works. `transport` replaces the network in tests.
+    Without a key only `health` works. A private deployment also asks for a `proxy_token`. `transport`
+    replaces the network in tests.
     """
 
     def __init__(
@@ -66,13 +68,14 @@ class Client:
         url: str,
         key: str | None = None,
         *,
+        proxy_token: ProxyToken | None = None,
         timeouts: Timeouts | None = None,
         retry: Retry | None = None,
         on_wait: OnWait = _quiet,
         transport: httpx.BaseTransport | None = None,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
-        self._core = Core(url, key, timeouts, retry)
+        self._core = Core(url, key, timeouts, retry, proxy_token=proxy_token)
         self._on_wait = on_wait
         self._sleep = sleep
         with environment_errors():
@@ -292,13 +295,14 @@ class AsyncClient:
         url: str,
         key: str | None = None,
         *,
+        proxy_token: ProxyToken | None = None,
         timeouts: Timeouts | None = None,
         retry: Retry | None = None,
         on_wait: OnWait = _quiet,
         transport: httpx.AsyncBaseTransport | None = None,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
-        self._core = Core(url, key, timeouts, retry)
+        self._core = Core(url, key, timeouts, retry, proxy_token=proxy_token)
         self._on_wait = on_wait
         self._sleep = sleep
         with environment_errors():

@@ -30,8 +30,8 @@ from ..protocol.errors import (
 )
 from ..protocol.limits import MIB
 from ..protocol.replies import Health
-from .errors import NoAnswerError, NoReplyError, NotTheServiceError, UnreachableError
-from .options import Retry, Timeouts, Waiting
+from .errors import NoAnswerError, NoReplyError, NotTheServiceError, ProxyTokenError, UnreachableError
+from .options import ProxyToken, Retry, Timeouts, Waiting
 
 T = TypeVar("T")
 M = TypeVar("M", bound=BaseModel)
@@ -45,6 +45,11 @@ MAX_ARTIFACT = 1024 * MIB
 
 PATIENCE, SLOWEST = 60.0, 1024
 """After so many seconds a reply must have come at so many bytes a second on average."""
+
+PROXY_REFUSAL = b"proxy authorization"
+"""What Modal's edge says to who has no proxy token."""
+
+TOKEN_COMMAND = "modal workspace proxy-tokens create"
 
 NOT_WORTH_WAITING = (QuotaExceededError, TooManyJobsError)
 """Refusals that end with a day or with another job, not with a second."""
@@ -125,12 +130,14 @@ class Core:
         timeouts: Timeouts | None = None,
         retry: Retry | None = None,
         clock: Callable[[], float] = time.monotonic,
+        proxy_token: ProxyToken | None = None,
     ) -> None:
         self.url = base_url(url)
         self.timeouts = timeouts or Timeouts()
         self.retry = retry or Retry()
         self.clock = clock
         self._headers = {"User-Agent": f"trellis2-modal/{__version__}", "Accept-Encoding": "identity"}
+        self._headers |= (proxy_token or ProxyToken()).headers()
         if key:
             secret = key.strip()
             if not secret.isascii() or not secret.isprintable():
@@ -306,6 +313,10 @@ def failure_of(response: httpx.Response) -> ServiceError:
     if isinstance(document, dict) and isinstance(document.get("type"), str) and "detail" in document:
         return error_from_problem(document, retry_after)
     host, status = response.request.url.host, response.status_code
+    if status in (401, 403) and PROXY_REFUSAL in response.content[:1000]:
+        sent = "modal-key" in response.request.headers
+        words = "does not accept this proxy token" if sent else "asks for a proxy token, and none was given"
+        return ProxyTokenError(f"{host} {words}; its operator makes them: {TOKEN_COMMAND}")
     if status in (408, 429, 502, 503, 504):
         return UnavailableError(
             f"{host} answers {status}; it may be starting or overloaded", retry_after=retry_after

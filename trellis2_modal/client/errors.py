@@ -6,6 +6,7 @@ ServiceError                         catches everything
 │   ├── UnreachableError             no connection: wrong address, no network, nothing listening, TLS
 │   ├── NoReplyError                 connected, but no reply in time, or it broke off
 │   ├── NotTheServiceError           something answered that is not this service
+│   ├── ProxyTokenError              Modal's edge lets nobody in without its proxy token
 │   └── LocalServerError             the server on this machine did not start; `log` has its last lines
 ├── EnvironmentVariableError         a proxy or certificate variable cannot be used
 └── AppRunsError                     the app is already open, or something has its port
@@ -31,6 +32,11 @@ class NoReplyError(NoAnswerError):
 
 class NotTheServiceError(NoAnswerError):
     slug, title = "not-the-service", "Something else answered at this address"
+    retryable = False
+
+
+class ProxyTokenError(NoAnswerError):
+    slug, status, title = "proxy-token", 401, "This address asks for a proxy token"
     retryable = False
 
 

@@ -4,10 +4,34 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
 import httpx
+
+from ..protocol.errors import InvalidRequestError
+
+
+@dataclass(frozen=True)
+class ProxyToken:
+    """Of a private deployment: what Modal's edge asks for before anything starts. Empty for none."""
+
+    key: str = ""
+    secret: str = field(default="", repr=False)
+
+    def __bool__(self) -> bool:
+        return bool(self.key or self.secret)
+
+    def headers(self) -> dict[str, str]:
+        """Raises `InvalidRequestError` for half a token, and for characters that none has."""
+        if not self:
+            return {}
+        key, secret = self.key.strip(), self.secret.strip()
+        if not key or not secret:
+            raise InvalidRequestError("a proxy token has two parts, wk-... and ws-...; give both")
+        if not all(part.isascii() and part.isprintable() for part in (key, secret)):
+            raise InvalidRequestError("the proxy token has characters that none has; copy it again")
+        return {"Modal-Key": key, "Modal-Secret": secret}
 
 
 @dataclass(frozen=True)

@@ -9,14 +9,17 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from ..durable import write_atomically
+from .options import ProxyToken
 
 HOME_VARIABLE = "TRELLIS2_HOME"
 URL_VARIABLE = "TRELLIS2_URL"
 KEY_VARIABLE = "TRELLIS2_API_KEY"
+MODAL_KEY_VARIABLE = "TRELLIS2_MODAL_KEY"
+MODAL_SECRET_VARIABLE = "TRELLIS2_MODAL_SECRET"
 DEFAULT_HISTORY_LIMIT = 4.0
 
 
@@ -38,6 +41,12 @@ class ClientSettings:
     url: str = ""
     key: str = ""
     history_limit_gb: float = DEFAULT_HISTORY_LIMIT
+    modal_key: str = ""
+    modal_secret: str = ""
+
+    @property
+    def proxy_token(self) -> ProxyToken:
+        return ProxyToken(self.modal_key, self.modal_secret)
 
 
 def settings_path(root: Path | None = None) -> Path:
@@ -53,7 +62,7 @@ def load_settings(root: Path | None = None) -> ClientSettings:
     if not isinstance(found, dict):
         return ClientSettings()
     settings = ClientSettings()
-    for name in ("url", "key"):
+    for name in ("url", "key", "modal_key", "modal_secret"):
         if isinstance(found.get(name), str):
             settings = replace(settings, **{name: found[name]})
     limit = found.get("history_limit_gb")
@@ -77,6 +86,7 @@ class Target:
     url: str
     key: str
     origin: str
+    proxy_token: ProxyToken = field(default_factory=ProxyToken)
 
 
 def choose_target(
@@ -84,16 +94,22 @@ def choose_target(
     key: str | None = None,
     env: Mapping[str, str] | None = None,
     root: Path | None = None,
+    proxy_token: ProxyToken | None = None,
 ) -> Target:
     """Flags win over the environment, which wins over the settings file.
 
-    A saved key goes only to the saved address: it is never sent to another one.
+    A saved key or proxy token goes only to the saved address: it is never sent to another one.
     """
     env = os.environ if env is None else env
     saved = load_settings(root)
     for place, origin in ((url, "--url"), (env.get(URL_VARIABLE), URL_VARIABLE), (saved.url, "settings")):
         if place:
-            given = key or env.get(KEY_VARIABLE)
-            kept = saved.key if place.rstrip("/") == saved.url.rstrip("/") else ""
-            return Target(place, given or kept, origin)
+            kept = saved if place.rstrip("/") == saved.url.rstrip("/") else ClientSettings()
+            token = ProxyToken(env.get(MODAL_KEY_VARIABLE, ""), env.get(MODAL_SECRET_VARIABLE, ""))
+            return Target(
+                place,
+                key or env.get(KEY_VARIABLE) or kept.key,
+                origin,
+                proxy_token or token or kept.proxy_token,
+            )
     return Target("", "", "this machine")

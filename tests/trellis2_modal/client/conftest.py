@@ -96,7 +96,7 @@ def picture(tmp_path: Path) -> Path:
 @pytest.fixture
 def data_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A data folder of its own, and an environment that says nothing about a service."""
-    for name in ("TRELLIS2_URL", "TRELLIS2_API_KEY"):
+    for name in ("TRELLIS2_URL", "TRELLIS2_API_KEY", "TRELLIS2_MODAL_KEY", "TRELLIS2_MODAL_SECRET"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("TRELLIS2_HOME", str(tmp_path / "home"))
     return tmp_path / "home"

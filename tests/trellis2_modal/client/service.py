@@ -133,6 +133,9 @@ class Service:
         self.transport = AppTransport(self, self._budget)
         self.requests: list[httpx.Request] = []
         self.faults: deque[Fault] = deque()
+        self.proxy_token: tuple[str, str] | None = None
+        """What Modal's edge asks for."""
+
         self.breaks: deque[int] = deque()
         """Event streams that break off after so many bytes."""
 
@@ -141,6 +144,9 @@ class Service:
         request = _request(scope, body)
         self.requests.append(request)
         answer = self.faults.popleft()(request) if self.faults else None
+        sent = (request.headers.get("modal-key"), request.headers.get("modal-secret"))
+        if self.proxy_token is not None and sent != self.proxy_token:
+            answer = httpx.Response(401, text="modal-http: missing credentials for proxy authorization")
 
         async def replay() -> Message:
             nonlocal body

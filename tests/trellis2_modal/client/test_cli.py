@@ -141,6 +141,20 @@ def test_usage_and_health(run: Run, service: Service) -> None:
     assert json.loads(run("health", "--json", code=Exit.BUSY).stdout)["status"] == "degraded"
 
 
+def test_a_private_deployment_is_asked_with_its_token(
+    run: Run, service: Service, picture: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service.proxy_token = ("wk-1", "ws-1")
+    refused = run("generate", picture, code=Exit.KEY)
+    assert "asks for a proxy token" in refused.stderr
+    assert "give --modal-key and --modal-secret" in refused.stderr
+    assert "Model fake" in run("health", "--modal-key", "wk-1", "--modal-secret", "ws-1").stdout
+    monkeypatch.setenv("TRELLIS2_MODAL_KEY", "wk-1")
+    monkeypatch.setenv("TRELLIS2_MODAL_SECRET", "ws-1")
+    run("generate", picture)
+    assert "two parts" in run("usage", "--modal-key", "wk-1", code=Exit.INPUT).stderr
+
+
 def test_an_asset_is_told_what_it_cost(run: Run, service: Service, picture: Path) -> None:
     assert "costs" not in run("generate", picture).stdout  # no rate is set
     service.charges(gpu_price_per_hour=3.6e6, currency="EUR")

@@ -17,6 +17,7 @@ from tests.trellis2_modal.client.conftest import QUICK
 from tests.trellis2_modal.client.service import KEY, URL, Service, answers, passes, photo, problem, until
 from trellis2_modal.client.app.file_routes import Mattes
 from trellis2_modal.client.app.task_queue import Desk
+from trellis2_modal.client.options import ProxyToken
 from trellis2_modal.protocol.controls import controls
 from trellis2_modal.protocol.requests import ExtractSettings, GenerateSettings
 
@@ -239,7 +240,7 @@ def test_settings_are_saved_only_when_they_work(actions: Any, desk: Desk, servic
     verdict, *_ = actions.save(URL, "sk_wrong", 3)
     assert "Not saved" in verdict
     assert desk.settings.url == ""
-    verdict, field, _ = actions.save(URL + "/", "", 3)
+    verdict, field, *_ = actions.save(URL + "/", "", 3)
     assert "anna" in verdict, "the key in use is tested when none is typed"
     assert (desk.settings.key, field["value"]) == (KEY, "")
     verdict, *_ = actions.save("https://elsewhere.test", "", 3)
@@ -247,6 +248,21 @@ def test_settings_are_saved_only_when_they_work(actions: Any, desk: Desk, servic
     assert {r.headers.get("x-api-key") for r in service.requests if r.url.host == "elsewhere.test"} <= {None}
     actions.use_local(2)
     assert (desk.settings.url, desk.settings.key, desk.settings.history_limit_gb) == ("", "", 2.0)
+
+
+def test_a_proxy_token_is_kept_with_its_address(actions: Any, desk: Desk, service: Service) -> None:
+    service.proxy_token = ("wk-1", "ws-1")
+    verdict, *_ = actions.save(URL, KEY, 3)
+    assert "Not saved: this address asks for a proxy token" in verdict
+    verdict, _, first, second, _ = actions.save(URL, KEY, 3, "wk-1", " ws-1")
+    assert "anna" in verdict
+    assert (first["value"], second["value"]) == ("", "")
+    assert desk.settings.proxy_token == ProxyToken("wk-1", "ws-1")
+    verdict, *_ = actions.save(URL, "", 3)
+    assert "anna" in verdict, "the token in use stays when none is typed"
+    until(lambda: desk.service.ready, "the service, asked with the token")
+    actions.use_local(2)
+    assert not desk.settings.proxy_token
 
 
 @pytest.mark.parametrize(

@@ -10,10 +10,17 @@ import httpx
 import pytest
 
 from tests.trellis2_modal.client.service import KEY, URL, After, Service, answers, passes, photo, problem
-from trellis2_modal.client.api import Retry, Timeouts, Waiting
+from trellis2_modal.client.api import ProxyToken, Retry, Timeouts, Waiting
 from trellis2_modal.client.core import MAX_HOPS
-from trellis2_modal.client.errors import NoAnswerError, NoReplyError, NotTheServiceError, UnreachableError
+from trellis2_modal.client.errors import (
+    NoAnswerError,
+    NoReplyError,
+    NotTheServiceError,
+    ProxyTokenError,
+    UnreachableError,
+)
 from trellis2_modal.protocol.errors import (
+    InvalidRequestError,
     QueueFullError,
     QuotaExceededError,
     RateLimitedError,
@@ -182,3 +189,36 @@ def test_waits_grow_and_have_a_ceiling() -> None:
         assert low <= min(waits)
         assert max(waits) <= high
         assert len(set(waits)) > 10, "jitter"
+
+
+# --- a private deployment -----------------------------------------------------------------------------------
+
+
+def test_a_private_deployment_is_reached_with_its_token(
+    connect: Callable[..., Any], service: Service, picture: Path
+) -> None:
+    service.proxy_token = ("wk-1", "ws-1")
+    asset = connect(proxy_token=ProxyToken("wk-1", " ws-1\n")).generate(picture, preview="none")
+    assert asset.state
+    assert {r.headers["modal-key"] for r in service.requests} == {"wk-1"}
+
+
+@pytest.mark.parametrize(
+    ("token", "words"),
+    [(None, "asks for a proxy token, and none was given"), (("wk-2", "ws-2"), "does not accept this")],
+)
+def test_a_private_deployment_says_what_it_asks_for(
+    connect: Callable[..., Any], service: Service, token: tuple[str, str] | None, words: str
+) -> None:
+    service.proxy_token = ("wk-1", "ws-1")
+    with pytest.raises(ProxyTokenError, match=words) as caught:
+        connect(proxy_token=ProxyToken(*token) if token else None).health()
+    assert "modal workspace proxy-tokens create" in str(caught.value)
+    assert "ws-2" not in str(caught.value)
+    assert len(service.requests) == 1
+
+
+@pytest.mark.parametrize("token", [("wk-1", ""), ("", "ws-1"), ("wk-1", "ws\u20ac")])
+def test_half_a_token_is_no_token(connect: Callable[..., Any], token: tuple[str, str]) -> None:
+    with pytest.raises(InvalidRequestError, match="proxy token"):
+        connect(proxy_token=ProxyToken(*token))

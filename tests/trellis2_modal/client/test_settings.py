@@ -3,10 +3,12 @@ from __future__ import annotations
 import os
 import stat
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from trellis2_modal.client.options import ProxyToken
 from trellis2_modal.client.settings import (
     ClientSettings,
     choose_target,
@@ -62,6 +64,21 @@ def test_flags_win_over_the_environment_which_wins_over_the_file(data_home: Path
         ("https://env.test", "sk_env", "TRELLIS2_URL"),
         ("https://a.modal.run", "sk_secret", "settings"),
     ]
+
+
+def test_a_proxy_token_comes_from_the_same_places(data_home: Path) -> None:
+    save_settings(replace(SAVED, modal_key="wk-saved", modal_secret="ws-saved"))
+    env = {"TRELLIS2_MODAL_KEY": "wk-env", "TRELLIS2_MODAL_SECRET": "ws-env"}
+    flag = ProxyToken("wk-flag", "ws-flag")
+    chosen = [
+        choose_target(env=env, proxy_token=flag),
+        choose_target(env=env),
+        choose_target(env={}),
+        choose_target("https://evil.test", env={}),
+    ]
+    assert [target.proxy_token.key for target in chosen] == ["wk-flag", "wk-env", "wk-saved", ""]
+    assert chosen[2].proxy_token.secret == "ws-saved"
+    assert "ws-saved" not in repr(chosen[2].proxy_token)
 
 
 def test_a_saved_key_never_goes_to_another_address(data_home: Path) -> None:

@@ -16,7 +16,12 @@ import pytest
 from modal.cli.entry_point import entrypoint_cli
 
 from trellis2_modal.cli import main
-from trellis2_modal.client.settings import KEY_VARIABLE, URL_VARIABLE
+from trellis2_modal.client.settings import (
+    KEY_VARIABLE,
+    MODAL_KEY_VARIABLE,
+    MODAL_SECRET_VARIABLE,
+    URL_VARIABLE,
+)
 from trellis2_modal.protocol.errors import ERRORS
 from trellis2_modal.service import service
 from trellis2_modal.service.config import (
@@ -43,6 +48,8 @@ VARIABLES = {
     ),
     URL_VARIABLE,
     KEY_VARIABLE,
+    MODAL_KEY_VARIABLE,
+    MODAL_SECRET_VARIABLE,
 }
 CURL_FLAGS = {"-sS", "-N", "-L", "-H", "-F", "-d", "-o"}
 IN_TEXT = re.compile(r"`((?:modal|trellis2-modal|python -m) [^`]+)`")
@@ -239,7 +246,7 @@ def test_python_examples_compile_and_import() -> None:
                 if isinstance(node, ast.ImportFrom):
                     module: Any = importlib.import_module(node.module or "")
                     assert all(hasattr(module, alias.name) for alias in node.names)
-    assert found == 2
+    assert found == 3
 
 
 def test_links_lead_somewhere() -> None:

@@ -14,8 +14,9 @@ import gradio as gr
 from ...protocol.errors import ServiceError
 from ...protocol.requests import MAX_SEED, SAMPLER_FIELDS, ExtractSettings, GenerateSettings
 from ..history import LIGHT, PICTURE, Entry
+from ..options import ProxyToken
 from ..pictures import picture_format
-from ..settings import ClientSettings
+from ..settings import ClientSettings, Target
 from . import forms
 from . import html as views
 from .error_messages import explain
@@ -233,32 +234,42 @@ class Actions:
 
     # --- settings ----------------------------------------------------------------------------------------
 
-    def save(self, url: str, key: str, limit: float) -> list[Any]:
+    def save(
+        self, url: str, key: str, limit: float, proxy_key: str = "", proxy_secret: str = ""
+    ) -> list[Any]:
         """Save the settings when the service answers to them; says so, or why not."""
         target = self.desk.target()
         url = url.strip().rstrip("/")
-        kept = target.key if url == target.url.rstrip("/") else ""
-        settings = ClientSettings(url, key.strip() or kept, float(limit)) if url else ClientSettings()
-        settings = ClientSettings(settings.url, settings.key, float(limit))
+        kept = target if url == target.url.rstrip("/") else Target("", "", "")
+        token = ProxyToken(proxy_key.strip(), proxy_secret.strip()) or kept.proxy_token
+        settings = ClientSettings(history_limit_gb=float(limit))
+        if url:
+            settings = ClientSettings(url, key.strip() or kept.key, float(limit), token.key, token.secret)
         words = "The model runs on this machine."
         try:
             if url:
-                words = self.desk.test_connection(url, settings.key)
+                words = self.desk.test_connection(url, settings.key, settings.proxy_token)
         except ServiceError as error:
             found = explain(error)
             verdict = views.verdict(f"Not saved: {found.title.lower()}", found.detail, good=False)
-            return [verdict, gr.skip(), gr.skip()]
+            return [verdict, *[gr.skip()] * 4]
         with told():
             self.desk.change_settings(settings)
-        field = gr.update(value="", placeholder=views.key_placeholder(bool(settings.key)))
-        return [views.verdict("Saved", words, good=True), field, {}]
+        return [views.verdict("Saved", words, good=True), *_emptied(settings), {}]
 
     def use_local(self, limit: float) -> list[Any]:
-        """Forget address and key."""
+        """Forget address, key and proxy token."""
+        settings = ClientSettings(history_limit_gb=float(limit))
         with told():
-            self.desk.change_settings(ClientSettings(history_limit_gb=float(limit)))
+            self.desk.change_settings(settings)
         verdict = views.verdict("Saved", "The model runs on this machine.", good=True)
-        return [verdict, "", gr.update(value="", placeholder=views.key_placeholder(False)), {}]
+        return [verdict, "", *_emptied(settings), {}]
+
+
+def _emptied(settings: ClientSettings) -> list[Any]:
+    """The fields of the key and of the proxy token's parts, which say whether there is one."""
+    known = (settings.key, settings.modal_key, settings.modal_secret)
+    return [gr.update(value="", placeholder=views.key_placeholder(bool(secret))) for secret in known]
 
 
 def _update(name: str, value: Any) -> Any:

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from ...protocol import errors
 from ...protocol.errors import ServiceError
-from ..errors import LocalServerError, NoAnswerError, UnreachableError
+from ..errors import LocalServerError, NoAnswerError, ProxyTokenError, UnreachableError
 from ..stages import duration
 
 Action = Literal["retry", "settings", "picture", "none"]
@@ -91,6 +91,12 @@ _TABLE: tuple[tuple[type[ServiceError], str, str, Action], ...] = (
         "The service cannot be reached",
         "Nothing is lost. Check your network, then try again.",
         "retry",
+    ),
+    (
+        ProxyTokenError,
+        "This address asks for a proxy token",
+        "Enter both parts of the token under Settings.",
+        "settings",
     ),
     (NoAnswerError, "The service did not answer", "If the job was started it goes on there.", "retry"),
     (errors.UnauthenticatedError, "The service does not know this key", "Enter a valid key.", "settings"),

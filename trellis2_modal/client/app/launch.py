@@ -21,6 +21,7 @@ from typing import Any
 from ...jobs.locks import FileLock, private_folder
 from ...sockets import address_of, listen
 from ..errors import AppRunsError
+from ..options import ProxyToken
 from ..settings import home
 from .file_routes import Mattes, make_routes
 from .gate import PASSWORD_VARIABLE, Gate, is_loopback
@@ -41,6 +42,7 @@ def run(
     weights: str | None = None,
     device: str | None = None,
     listening: Callable[[str], None] = lambda address: None,
+    proxy_token: ProxyToken | None = None,
 ) -> None:
     """Serve the app until a signal; `listening` is told its address.
 
@@ -65,7 +67,7 @@ def run(
         except TimeoutError:
             raise AppRunsError(f"the app is already open at {_other_address(root)}") from None
         shutil.rmtree(root / CACHE, ignore_errors=True)  # uploads and copies of earlier sessions
-        desk = Desk(root, url=url, key=key, weights=weights, device=device)
+        desk = Desk(root, url=url, key=key, weights=weights, device=device, proxy_token=proxy_token)
         try:
             (root / ADDRESS).write_text(address)
             app = make_app(desk, host, password)

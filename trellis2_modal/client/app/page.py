@@ -20,6 +20,7 @@ TITLE = "TRELLIS.2"
 EXAMPLES = Path(__file__).parents[3] / "assets" / "example_image"
 PICTURES = (".png", ".jpg", ".jpeg", ".webp")
 OWN_SETTINGS = '<p class="muted">What you leave as it is takes the model\'s own setting.</p>'
+PROXY_TOKEN = {"proxy-key": "Modal key (wk-...)", "proxy-secret": "Modal secret (ws-...)"}
 QUICK: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private", "concurrency_limit": None}
 LOOK = {**QUICK, "queue": False}
 """Looks are answered directly, apart from Gradio's stream of events. One that joins the stream while that is
@@ -191,6 +192,18 @@ class Page:
                 placeholder=views.key_placeholder(bool(target.key)),
                 info="Kept in a file that only you can read, and never shown again.",
             )
+            with gr.Accordion("Private deployment on Modal", open=bool(target.proxy_token)):
+                self.proxy_key, self.proxy_secret = (
+                    gr.Textbox(
+                        "",
+                        label=label,
+                        type="password",
+                        elem_id=name,
+                        placeholder=views.key_placeholder(bool(target.proxy_token)),
+                        info="Part of the proxy token that its operator gave you.",
+                    )
+                    for name, label in PROXY_TOKEN.items()
+                )
             self.limit = gr.Slider(
                 0.5,
                 50,
@@ -241,8 +254,14 @@ class Page:
         for pane in (self.examples, self.progress, self.strip, self.video, self.files, self.history):
             pane.click(actions.act, [self.shown, self.count], changed, **PRESSED).then(**look)
         self.save.click(
-            actions.save, [self.url, self.key, self.limit], [self.verdict, self.key, self.seen], **QUICK
+            actions.save,
+            [self.url, self.key, self.limit, self.proxy_key, self.proxy_secret],
+            [self.verdict, self.key, self.proxy_key, self.proxy_secret, self.seen],
+            **QUICK,
         )
         self.use_local.click(
-            actions.use_local, [self.limit], [self.verdict, self.url, self.key, self.seen], **QUICK
+            actions.use_local,
+            [self.limit],
+            [self.verdict, self.url, self.key, self.proxy_key, self.proxy_secret, self.seen],
+            **QUICK,
         )

@@ -27,7 +27,7 @@ from ..api import Client, Job
 from ..errors import NoAnswerError
 from ..history import STATE, Entry, Export, History
 from ..local import LocalServer
-from ..options import Retry, Waiting
+from ..options import ProxyToken, Retry, Waiting
 from ..pictures import read_picture
 from ..results import ExtractResult, GenerateResult
 from ..settings import ClientSettings, Target, choose_target, home, load_settings, save_settings
@@ -110,11 +110,12 @@ class Desk:
         weights: str | None = None,
         device: str | None = None,
         client_options: Mapping[str, Any] | None = None,
+        proxy_token: ProxyToken | None = None,
     ) -> None:
         self.root = root or home()
         self.settings = load_settings(self.root)
         self.history = History(self.root / "history")
-        self._override = (url, key)
+        self._override = (url, key, proxy_token)
         self._env: Mapping[str, str] | None = None
         self._client_options = dict(client_options or {})
         self._server = LocalServer(self.root / "server", weights, device)
@@ -138,7 +139,8 @@ class Desk:
 
     def target(self) -> Target:
         """The service that the next task uses; what a person saves in the app wins over the environment."""
-        return choose_target(*self._override, env=self._env, root=self.root)
+        url, key, token = self._override
+        return choose_target(url, key, self._env, self.root, token)
 
     def _resume(self) -> None:
         """What a closed or crashed app left unfinished goes on: the same job, never a second one."""
@@ -238,13 +240,14 @@ class Desk:
         """Save settings and use them from the next task on. Raises OSError or `InvalidRequestError`."""
         save_settings(settings, self.root)
         self.settings = settings
-        self._override, self._env = (None, None), {}
+        self._override, self._env = (None, None, None), {}
         self.service = self._first_state()
         self._poke.set()
 
-    def test_connection(self, url: str, key: str) -> str:
+    def test_connection(self, url: str, key: str, proxy_token: ProxyToken | None = None) -> str:
         """Health and usage of a service in one sentence. Raises `ServiceError`."""
-        with Client(url, key or None, **{"retry": TRIAL_RETRY, **self._client_options}) as client:
+        options = {"retry": TRIAL_RETRY, "proxy_token": proxy_token, **self._client_options}
+        with Client(url, key or None, **options) as client:
             health = client.health()
             if not key:
                 raise UnauthenticatedError("the service answers, but needs a key")
@@ -266,6 +269,8 @@ class Desk:
         options = dict(self._client_options)
         if not target.url:
             options["retry"] = LOCAL_RETRY
+        else:
+            options["proxy_token"] = target.proxy_token
         if task is not None:
             options.setdefault("retry", WORK_RETRY)
             options |= {"on_wait": self._teller(task), "sleep": self._sleeper(task)}
