@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import graphlib
 import json
 import os
 import subprocess
@@ -35,15 +36,32 @@ def python(code: str, *arguments: str) -> Any:
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def modules() -> list[str]:
-    """Every module, by its file; a package's __main__ is the program itself, importing it would run it."""
-    names = []
+def modules() -> dict[str, Path]:
+    """Every module and its file; a package's __main__ is the program itself, importing it would run it."""
+    found = {}
     for package, parent in PACKAGES.items():
         for file in sorted((parent / package).rglob("*.py")):
             parts = file.relative_to(parent).with_suffix("").parts
             if parts[-1] != "__main__":
-                names.append(".".join(parts[:-1] if parts[-1] == "__init__" else parts))
-    return names
+                found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = file
+    return found
+
+
+def imports(name: str, files: dict[str, Path]) -> set[str]:
+    """The modules among `files` that a module imports, at its top or inside a function (not for types)."""
+    package = name if files[name].name == "__init__.py" else name.rpartition(".")[0]
+    found = set()
+    tree = ast.parse(files[name].read_text(encoding="utf-8"))
+    tree.body = [node for node in tree.body if ast.unparse(node).split("\n")[0] != "if TYPE_CHECKING:"]
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            above = package.split(".")[: len(package.split(".")) + 1 - node.level] if node.level else []
+            base = ".".join([*above, *([node.module] if node.module else [])])
+            members = {f"{base}.{alias.name}" for alias in node.names}
+            found |= {member if member in files else base for member in members}
+    return found & files.keys() - {name}
 
 
 IMPORT_ALL = """
@@ -71,6 +89,14 @@ def test_every_module_imports_without_touching_cuda() -> None:
     assert {"trellis2.models.flow", "o_voxel.errors", "trellis2_modal"} <= set(names)
     result = python(IMPORT_ALL, ",".join(sorted(OPTIONAL)), *names)
     assert result == {"faults": {}, "initialised": False}, "\n".join(result["faults"].values())
+
+
+def test_no_circle_of_imports() -> None:
+    """Not even one that an import inside a function hides: then no module can be read on its own."""
+    files = modules()
+    graph = {name: imports(name, files) for name in files}
+    assert "o_voxel.errors" in graph["o_voxel.io.npz"]
+    graphlib.TopologicalSorter(graph).prepare()  # CycleError names the circle
 
 
 def test_importing_trellis2_is_quick() -> None:

@@ -6,6 +6,7 @@ Imports `mesh` and `raster` of this package. Start reading in `judge`.
 from __future__ import annotations
 
 from .judge import FileCheck, check_file
-from .scene import Part, Scene, load
+from .reading import load
+from .scene import Part, Scene
 
 __all__ = ["FileCheck", "Part", "Scene", "check_file", "load"]

@@ -15,7 +15,8 @@ from ..mesh.edges import edge_table
 from ..mesh.graph import connected_labels
 from ..mesh.quality import MeshQuality, mesh_quality, weld
 from ..raster import rasterize_uv
-from .scene import Part, Scene, load
+from .reading import load
+from .scene import Part, Scene
 
 BACK_PIXELS = 0.005
 """Share of visible pixels that may show a back before it is a fault: half a per cent, as single specks do."""

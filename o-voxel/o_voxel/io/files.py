@@ -1,12 +1,11 @@
-"""What the three formats share: opening, checking arguments, choosing by suffix."""
+"""What the three formats share: opening files and checking arguments."""
 
 from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
-from typing import IO, Any, BinaryIO
+from collections.abc import Iterator, Mapping
+from typing import IO, BinaryIO
 
 import numpy as np
 import torch
@@ -19,44 +18,6 @@ Voxels = tuple[Tensor, dict[str, Tensor]]
 
 MAX_BYTES = 1 << 32
 """Most bytes that a file may unpack to unless the caller allows more."""
-
-
-def read(path: str | os.PathLike[str], **options: Any) -> Voxels:
-    """Read voxels; the suffix (`.npz`, `.ply`, `.vxz`) chooses the format.
-
-    Returns:
-        coordinates `[N, 3]` int32 and attributes by name, each `[N, C]`.
-    Raises:
-        ArgumentError: another suffix.
-        FormatError: the file is not what it claims to be.
-    """
-    from . import npz, ply, vxz
-
-    readers: dict[str, Callable[..., Voxels]] = {
-        ".npz": npz.read_npz,
-        ".ply": ply.read_ply,
-        ".vxz": vxz.read_vxz,
-    }
-    return readers[_suffix(path)](path, **options)
-
-
-def write(path: str | os.PathLike[str], coord: Tensor, attr: Mapping[str, Tensor], **options: Any) -> None:
-    """Write voxels; the suffix (`.npz`, `.ply`, `.vxz`) chooses the format, `options` are that writer's."""
-    from . import npz, ply, vxz
-
-    writers: dict[str, Callable[..., None]] = {
-        ".npz": npz.write_npz,
-        ".ply": ply.write_ply,
-        ".vxz": vxz.write_vxz,
-    }
-    writers[_suffix(path)](path, coord, attr, **options)
-
-
-def _suffix(path: str | os.PathLike[str]) -> str:
-    suffix = Path(path).suffix.lower()
-    if suffix not in (".npz", ".ply", ".vxz"):
-        raise ArgumentError(f"Unsupported file type {suffix or str(path)!r}: use .npz, .ply or .vxz")
-    return suffix
 
 
 @contextlib.contextmanager

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import torch
 
+from .band import Band, find
 from .graph import connected_labels
 from .groups import marked
-from .isosurface import Band, find
 
 DIRECTIONS = ((1, 0, 0), (-1, 0, 0), (0, 1, 0), (0, -1, 0), (0, 0, 1), (0, 0, -1))
 

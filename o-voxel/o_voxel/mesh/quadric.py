@@ -8,7 +8,9 @@ import numpy as np
 import torch
 
 from .repair import remove_duplicate_faces, weld_vertices
-from .simplify import CLOSE_ENOUGH
+
+CLOSE_ENOUGH = 1.01
+"""Faces for each one of a budget that still count as within it."""
 
 # How hard each attempt tries; every attempt starts from the last result. Low values first: they place
 # vertices well but may stop early.

@@ -15,10 +15,10 @@ from torch import Tensor
 
 from .. import kernels
 from ..errors import ArgumentError, MeshError
+from .band import Band as Cells
 from .components import component_areas, face_components
 from .groups import marked
 from .isosurface import CORNERS, Isosurface, surface_nets
-from .isosurface import Band as Cells
 from .lattice import Band, lattice_around, spread, surface_band
 from .normals import vertex_normals
 from .repair import keep_faces

@@ -9,13 +9,11 @@ import torch
 
 from ..errors import ArgumentError
 from . import cumesh_backend
+from .quadric import CLOSE_ENOUGH, quadric_collapse
 from .repair import remove_duplicate_faces
 from .validation import check_mesh
 
 Method = Literal["auto", "quadric", "parallel"]
-
-CLOSE_ENOUGH = 1.01
-"""Faces for each one of a budget that still count as within it."""
 
 _log = logging.getLogger(__name__)
 
@@ -47,8 +45,6 @@ def simplify(
         if cumesh_backend.selected(vertices.device):
             return remove_duplicate_faces(*cumesh_backend.simplify(vertices, faces, int(target_faces)))
     if method == "quadric":
-        from .quadric import quadric_collapse
-
         vertices, faces = quadric_collapse(vertices, faces, int(target_faces))
     else:
         from .collapse import parallel_collapse

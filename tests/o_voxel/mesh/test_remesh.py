@@ -8,9 +8,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from o_voxel.errors import ArgumentError
+from o_voxel.mesh.band import coords_of, find, keys_of
 from o_voxel.mesh.bvh import TriangleBVH
 from o_voxel.mesh.components import face_components
-from o_voxel.mesh.isosurface import QUADS, coords_of, find, isosurface, keys_of
+from o_voxel.mesh.isosurface import QUADS, isosurface
 from o_voxel.mesh.remesh import outer_shell, remesh_narrow_band
 
 from . import shapes
