@@ -41,6 +41,7 @@ def examples() -> list[Path]:
 
 def build(desk: Desk, mattes: Mattes) -> gr.Blocks:
     """The page over a desk."""
+    page: gr.Blocks
     with gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(3600, 86_400)) as page:
         Page(desk, mattes)
     return page

@@ -280,7 +280,8 @@ def _linked(state: MeshState) -> int:
 
 def _local(vertices: np.ndarray, coords: np.ndarray, state: MeshState) -> np.ndarray:
     """Positions in voxels from the low corner of each vertex' voxel."""
-    return (vertices - np.array(state.origin, np.float64)) / state.voxel_size - coords
+    local: np.ndarray = (vertices - np.array(state.origin, np.float64)) / state.voxel_size - coords
+    return local
 
 
 def _write_local(tensors: Tensors, vertices: np.ndarray, coords: np.ndarray, state: MeshState) -> None:

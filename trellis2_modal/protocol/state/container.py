@@ -38,9 +38,10 @@ DTYPES: dict[str, np.dtype] = {
 
 def compress_state(packed: bytes) -> bytes:
     """LZ4 frame of a packed state, with its size and a checksum in the frame."""
-    return lz4.frame.compress(
+    frame: bytes = lz4.frame.compress(
         packed, block_size=lz4.frame.BLOCKSIZE_MAX4MB, content_checksum=True, store_size=True
     )
+    return frame
 
 
 def declared_size(data: bytes, ceiling: int = MAX_STATE_RAW_BYTES) -> int:
@@ -63,7 +64,7 @@ def decompress_state(data: bytes, ceiling: int = MAX_STATE_RAW_BYTES) -> bytes:
     declared = declared_size(data, ceiling)
     decompressor = lz4.frame.LZ4FrameDecompressor()
     try:
-        packed = decompressor.decompress(data, max_length=declared)
+        packed: bytes = decompressor.decompress(data, max_length=declared)
     except (RuntimeError, EOFError, MemoryError) as error:
         raise bad_state("frame", "is damaged") from error
     if len(packed) != declared or not decompressor.eof or decompressor.unused_data:

@@ -37,7 +37,7 @@ def tree_keys(coords: I32, levels: int) -> I64:
     wide = coords.astype(np.int64)
     coarse = wide >> levels
     extent = (4096 >> levels) + 1
-    key = (coarse[:, 0] * extent + coarse[:, 1]) * extent + coarse[:, 2]
+    key: np.ndarray = (coarse[:, 0] * extent + coarse[:, 1]) * extent + coarse[:, 2]
     for level in range(levels - 1, -1, -1):
         bit = (wide >> level) & 1
         key = key * 8 + (bit[:, 0] + 2 * bit[:, 1] + 4 * bit[:, 2])

@@ -46,7 +46,6 @@ MODEL_PACKAGES = (
     "trimesh==5.2.0",
     "usd-core==26.11",
     "warp-lang==1.19.0",
-    "xatlas==0.0.11",
     "zstandard==0.25.0",
 )
 REMOVER_PACKAGES = ("einops==0.8.2", "kornia==0.9.0", "timm==1.0.31")
