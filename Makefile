@@ -8,7 +8,7 @@ STAMP  := $(VENV)/.installed
 export OMP_WAIT_POLICY ?= PASSIVE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint type format bench bench-gpu gpu-test parity clean
+.PHONY: help setup demo test coverage lint type format bench bench-gpu gpu-test parity clean
 
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -27,6 +27,9 @@ demo: $(STAMP) ## one example picture to a textured GLB and a video, in demo/
 test: $(STAMP) ## lint, types and all tests
 	$(MAKE) --no-print-directory lint type
 	$(PY) -m pytest
+
+coverage: $(STAMP) ## all tests, and what they do not reach
+	$(PY) -m pytest --cov --cov-report=term:skip-covered
 
 lint: $(STAMP) ## ruff: style and formatting
 	$(VENV)/bin/ruff check .
