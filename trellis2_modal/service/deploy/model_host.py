@@ -81,7 +81,7 @@ class ModelHost:
         if self.settings.loading == "snapshot":
             with self.clock.stage("load"):
                 self._generator.load_model_cpu()
-        if self.device != "cpu" and torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+        if self.device != "cpu" and torch.cuda.is_initialized():
             raise SnapshotError(
                 "CUDA was initialised before the snapshot: something asked for a device while loading"
             )
