@@ -166,11 +166,13 @@ class ServerProcess:
         text = path.read_text().strip() if path.exists() else ""
         return int(text) if text else None
 
-    def kill_worker(self) -> None:
-        """As `kill -9` does; nothing when there is none at the moment."""
+    def kill_worker(self) -> bool:
+        """As `kill -9` does; False when there is none at the moment."""
         pid = self.worker_pid()
-        if pid is not None and alive(pid):
-            os.kill(pid, signal.SIGKILL)
+        if pid is None or not alive(pid):
+            return False
+        os.kill(pid, signal.SIGKILL)
+        return True
 
 
 def alive(pid: int) -> bool:

@@ -20,6 +20,7 @@ import httpx
 
 from tests.trellis2_modal.attacks.grammars import GRAMMARS, case
 from tests.trellis2_modal.attacks.histories import make_history
+from tests.trellis2_modal.attacks.kills import Amount, kill_at_random
 from tests.trellis2_modal.attacks.payloads import hostile_pictures, state_bomb
 from tests.trellis2_modal.browser.app import AppProcess
 from tests.trellis2_modal.server import ServerProcess, wait_for
@@ -203,6 +204,19 @@ def history(target: Target, small: bool) -> str:
     )
 
 
+def kills(target: Target, small: bool) -> str:
+    """Callers go on while the server and its worker are killed 60 times each."""
+    amount = Amount(jobs=40, server_kills=4, worker_kills=4) if small else Amount()
+    began = time.perf_counter()
+    with tempfile.TemporaryDirectory() as folder:
+        found = kill_at_random(Path(folder), amount)
+    return (
+        f"{found.accepted} jobs {dict(Counter(found.ends.values()))} in {time.perf_counter() - began:.0f} s: "
+        f"{len(found.lost)} lost, {len(found.twice)} twice, {len(found.told_to_others)} told to others, "
+        f"{len(found.strays)} stray folders; the model ran {found.again} times again"
+    )
+
+
 ATTACKS: dict[str, Callable[[Target, bool], str]] = {
     "pictures": pictures,
     "bombs": bombs,
@@ -210,6 +224,7 @@ ATTACKS: dict[str, Callable[[Target, bool], str]] = {
     "heads": heads,
     "revoked": revoked,
     "history": history,
+    "kills": kills,
 }
 
 

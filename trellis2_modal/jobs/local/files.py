@@ -101,7 +101,18 @@ class JobFiles:
         return Artifact(name, link.media_type, link.bytes, etag=f"{job.id}-{name}", path=path)
 
     async def drop_input(self, job_id: str) -> None:
-        await asyncio.to_thread(self.input(job_id).unlink, missing_ok=True)
+        await asyncio.to_thread(self._drop_input, job_id)
+
+    def _drop_input(self, job_id: str) -> None:
+        """All but the result: a kill may have left half an input, or half a result."""
+        folder = self.folder(job_id)
+        for path in folder.iterdir() if folder.is_dir() else ():
+            if path.name == "result":
+                continue
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink(missing_ok=True)
 
     async def discard(self, job_id: str) -> None:
         await asyncio.to_thread(self._remove, job_id)
