@@ -1,14 +1,9 @@
 """Background removal with BiRefNet and its relatives (such as RMBG-2.0), through transformers.
 
-These repositories bring their own model code, which transformers runs. It runs that of `TRUSTED`
-repositories; that of any other, and of a folder, only with `TRELLIS2_TRUST_CODE=1`: a downloaded
-pipeline.json must not be able to name code that then runs. Pin `revision` for a service.
+These repositories bring their own model code, which transformers runs: see `trusted_code` for whose.
 """
 
 from __future__ import annotations
-
-import os
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -17,28 +12,16 @@ from PIL import Image
 from ..errors import CheckpointError
 from .hub import without_post_init, without_progress_bars
 from .image_batch import image_batch, normalize_imagenet
+from .trusted_code import tell_how_to_pin, trusted_revision
 
 INPUT_SIZE = 1024
-TRUSTED = frozenset({"briaai/RMBG-2.0", "ZhengPeng7/BiRefNet"})
-TRUST_VARIABLE = "TRELLIS2_TRUST_CODE"
-
-
-def check_trust(model_name: str) -> None:
-    """Raises `CheckpointError` unless the code of this repository or folder may run."""
-    here = Path(model_name).exists()  # transformers prefers a folder to the repository of the same name
-    if (here or model_name not in TRUSTED) and os.environ.get(TRUST_VARIABLE) != "1":
-        raise CheckpointError(
-            f"the background remover {model_name!r} brings Python code of its own, which was not run; if you "
-            f"trust it, set {TRUST_VARIABLE}=1 (serve and app: --trust-code), else name one of "
-            f"{', '.join(sorted(TRUSTED))} (rembg_model=...)"
-        )
 
 
 class BiRefNet:
     """RGB picture in, the same picture with the predicted matte as RGBA out."""
 
     def __init__(self, model_name: str, revision: str | None = None) -> None:
-        check_trust(model_name)
+        revision = trusted_revision(model_name, revision)
         from transformers import AutoModelForImageSegmentation
 
         try:
@@ -52,6 +35,8 @@ class BiRefNet:
                 "accept its licence "
                 "on the hub and log in, install what it asks for, or name another copy (rembg_model=...)"
             ) from error
+        commit = getattr(getattr(model, "config", None), "_commit_hash", None)
+        tell_how_to_pin(model_name, revision, commit)
         self.model_name = model_name
         self.model = model.eval().requires_grad_(False)
 

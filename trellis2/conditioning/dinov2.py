@@ -9,6 +9,7 @@ from PIL import Image
 
 from ..errors import CheckpointError
 from .image_batch import image_batch, normalize_imagenet, normalize_tokens
+from .trusted_code import trusted_revision
 
 HUB_REPO = "facebookresearch/dinov2"
 INPUT_SIZE = 518
@@ -21,8 +22,10 @@ class DinoV2FeatureExtractor:
     """
 
     def __init__(self, model_name: str, image_size: int = INPUT_SIZE) -> None:
+        commit = trusted_revision(HUB_REPO)
+        repository = f"{HUB_REPO}:{commit}" if commit else HUB_REPO
         try:
-            model = torch.hub.load(HUB_REPO, model_name, pretrained=True, trust_repo=True)
+            model = torch.hub.load(repository, model_name, pretrained=True, trust_repo=True)
         except (OSError, RuntimeError, ValueError) as error:
             raise CheckpointError(
                 f"DINOv2 {model_name!r} cannot be loaded from {HUB_REPO} ({error})"

@@ -26,7 +26,7 @@ import httpx
 from ..protocol.errors import ExpiredError, NotFoundError
 from ..protocol.events import is_result
 from ..protocol.replies import Health, JobEvent, JobStatus, Usage
-from . import calls
+from . import calls, head_deadline
 from .calls import StateSource
 from .core import Body, Core, Flow, Pause, is_loopback
 from .environment import environment_errors
@@ -82,6 +82,7 @@ class Client:
             self._http = httpx.Client(
                 transport=transport, trust_env=not is_loopback(self._core.url), follow_redirects=False
             )
+        head_deadline.limit_reads(self._http)
 
     def __enter__(self) -> Client:
         return self
@@ -199,7 +200,7 @@ class Client:
                     action = flow.send(None)
                     continue
                 try:
-                    response = self._http.send(action.request, stream=True)
+                    response = head_deadline.send(self._http, action.request)
                     if not (action.stream and response.is_success):
                         response = self._read(response, action.ceiling)
                 except httpx.TransportError as error:
@@ -418,7 +419,7 @@ class AsyncClient:
                     action = flow.send(None)
                     continue
                 try:
-                    response = await self._http.send(action.request, stream=True)
+                    response = await head_deadline.send_async(self._http, action.request)
                     if not (action.stream and response.is_success):
                         response = await self._read(response, action.ceiling)
                 except httpx.TransportError as error:

@@ -127,7 +127,10 @@ def test_dinov2_resizes_to_its_own_input(picture: Image.Image, monkeypatch: pyte
     monkeypatch.setattr(torch.hub, "load", lambda *a, **k: asked.append(a) or Hub())
     encoder = DinoV2FeatureExtractor("dinov2_vitl14_reg")
     assert encoder([picture], 512).shape == (1, 518 * 518, 3)
-    assert asked == [("facebookresearch/dinov2", "dinov2_vitl14_reg")]
+    monkeypatch.setenv("TRELLIS2_TRUST_CODE", "facebookresearch/dinov2@" + "1f" * 20)
+    DinoV2FeatureExtractor("dinov2_vitl14_reg")
+    pinned = "facebookresearch/dinov2:" + "1f" * 20
+    assert asked == [(name, "dinov2_vitl14_reg") for name in ("facebookresearch/dinov2", pinned)]
 
 
 class FakeSegmenter(nn.Module):

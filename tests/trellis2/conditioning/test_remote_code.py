@@ -12,6 +12,7 @@ from safetensors.torch import save_file
 
 from trellis2.conditioning.birefnet import BiRefNet
 from trellis2.conditioning.registry import build_background_remover
+from trellis2.conditioning.trusted_code import tell_how_to_pin, trusted_revision
 from trellis2.errors import CheckpointError
 from trellis2.pipelines.config import read_pipeline_config
 
@@ -98,6 +99,56 @@ def test_code_is_not_run_unless_trusted(tmp_path: Path, monkeypatch: pytest.Monk
     with pytest.raises(CheckpointError, match="trust"):
         BiRefNet("briaai/RMBG-2.0")  # a folder of that name is not the repository
     assert not mark.exists()
+
+
+COMMIT, OTHER = "1f" * 20, "2e" * 20
+NAME = "briaai/RMBG-2.0"
+
+
+@pytest.mark.parametrize(
+    ("said", "name", "asked", "runs_at"),
+    [
+        ("", NAME, None, None),
+        (f"{NAME}@{COMMIT}", NAME, None, COMMIT),
+        (f"{NAME}@{COMMIT}", NAME, COMMIT, COMMIT),
+        (f"some/one@{OTHER}, {NAME}@{COMMIT}", "some/one", None, OTHER),
+        ("1", "some/one", "main", "main"),
+    ],
+)
+def test_code_runs_at_the_pinned_commit(
+    monkeypatch: pytest.MonkeyPatch, said: str, name: str, asked: str | None, runs_at: str | None
+) -> None:
+    monkeypatch.setenv("TRELLIS2_TRUST_CODE", said)
+    assert trusted_revision(name, asked) == runs_at
+
+
+@pytest.mark.parametrize(
+    ("said", "name", "asked"),
+    [
+        ("", "some/one", None),
+        ("", NAME, "refs/pr/7"),  # anybody may open a pull request on the hub
+        ("", NAME, COMMIT),
+        (f"{NAME}@{COMMIT}", NAME, OTHER),
+        (f"{NAME}@{COMMIT}", "some/one", None),
+        (f"{NAME}@main", NAME, None),
+        ("yes", NAME, None),
+    ],
+)
+def test_no_configuration_chooses_code(
+    monkeypatch: pytest.MonkeyPatch, said: str, name: str, asked: str | None
+) -> None:
+    monkeypatch.setenv("TRELLIS2_TRUST_CODE", said)
+    args = {"model_name": name} | ({"revision": asked} if asked else {})
+    with pytest.raises(CheckpointError, match="TRELLIS2_TRUST_CODE"):
+        build_background_remover({"name": "BiRefNet", "args": args})
+
+
+def test_unpinned_code_says_how_to_pin_it(caplog: pytest.LogCaptureFixture) -> None:
+    tell_how_to_pin(NAME, None, COMMIT)
+    assert f"TRELLIS2_TRUST_CODE={NAME}@{COMMIT}" in caplog.text
+    caplog.clear()
+    tell_how_to_pin(NAME, COMMIT, COMMIT)
+    assert caplog.text == ""
 
 
 def test_a_deep_config_is_a_typed_error(tmp_path: Path) -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import gzip
+import socket
+import threading
 import time
 from collections.abc import Iterator
 
@@ -10,7 +13,8 @@ import httpx
 import pytest
 
 from trellis2_modal.client import core
-from trellis2_modal.client.api import Client, Retry
+from trellis2_modal.client.api import AsyncClient, Client, Retry, Timeouts
+from trellis2_modal.client.errors import NoReplyError
 from trellis2_modal.client.events import MAX_EVENT_BYTES, Decoder
 from trellis2_modal.protocol.errors import ServiceError
 
@@ -79,6 +83,54 @@ def test_a_reply_that_trickles_is_given_up() -> None:
 
     with pytest.raises(ServiceError, match="in 61 s"):
         trickle()
+
+
+def trickle(listener: socket.socket, over: threading.Event) -> None:
+    """Answers with an endless head: a byte every 20 ms, or interim replies as fast as they are taken."""
+    while not over.is_set():
+        try:
+            connection, _ = listener.accept()
+        except OSError:
+            return
+        flood = b"flood" in connection.recv(65536).split(b"\r\n")[0]
+        try:
+            if not flood:
+                connection.sendall(b"HTTP/1.1 200 OK\r\nX-Slow: ")
+            while not over.wait(0.0 if flood else 0.02):
+                connection.sendall(b"HTTP/1.1 103 Early Hints\r\n\r\n" * 100 if flood else b"x")
+        except OSError:
+            pass
+        finally:
+            connection.close()
+
+
+@pytest.mark.parametrize("path", ["slow", "flood"])
+@pytest.mark.parametrize("kind", ["sync", "async"])
+def test_a_head_that_never_ends_has_its_time(path: str, kind: str) -> None:
+    over = threading.Event()
+    timeouts = Timeouts(read=0.5)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        server = threading.Thread(target=trickle, args=(listener, over), daemon=True)
+        server.start()
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}/{path}"
+
+        async def ask_async() -> None:
+            async with AsyncClient(url, "sk_x", timeouts=timeouts, retry=Retry(attempts=1)) as client:
+                await client.usage()
+
+        def ask() -> None:
+            with Client(url, "sk_x", timeouts=timeouts, retry=Retry(attempts=1)) as client:
+                client.usage()
+
+        call = ask if kind == "sync" else lambda: asyncio.run(ask_async())
+        try:
+            with pytest.raises(NoReplyError):
+                call()
+        finally:
+            over.set()
+            listener.shutdown(socket.SHUT_RDWR)
+            server.join(10)
+            assert not server.is_alive()
 
 
 @pytest.mark.parametrize("chunk", [b"x" * 65536, b"data: " + b"x" * 1000 + b"\n"])

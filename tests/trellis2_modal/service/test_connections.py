@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import resource
 import socket
+import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -90,9 +90,12 @@ def test_a_key_has_its_share_of_streams(hasty: Running, body: dict[str, Any]) ->
             assert stream.status_code == 200
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="sets another process's limit")
 def test_when_files_run_out_accepting_pauses_and_says_so_once(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
+    import resource
+
     server = ServerProcess(tmp_path)
     server.start()
     try:

@@ -88,10 +88,13 @@ async def _receive(process: asyncio.subprocess.Process) -> tuple[bytes, bytes]:
 
 
 def serve_frames(work: Callable[[bytes], tuple[bytes, bytes]], replies: BinaryIO) -> int:
-    """Answer what comes on stdin with `work`'s status and reply until it closes; see `claim_stdout`."""
-    _send(replies, READY, b"")
-    while (data := _read_frame(sys.stdin.buffer)) is not None:
-        _send(replies, *work(data))
+    """Answer what comes on stdin with `work`'s status and reply until that closes; see `claim_stdout`."""
+    try:
+        _send(replies, READY, b"")
+        while (data := _read_frame(sys.stdin.buffer)) is not None:
+            _send(replies, *work(data))
+    except BrokenPipeError:
+        os._exit(0)  # nothing is left to flush to
     return 0
 
 
