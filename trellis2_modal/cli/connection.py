@@ -21,6 +21,7 @@ from ..client.settings import (
     choose_target,
 )
 from ..protocol.errors import InvalidRequestError
+from .device import device_option
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -71,10 +72,7 @@ def trust_option(command: F) -> F:
 
 def local_options(command: F) -> F:
     """--weights, --device and --trust-code, for the server that is started on this machine."""
-    command = trust_option(command)
-    command = click.option(
-        "--device", default=None, help="cpu or cuda, when this machine runs the model.  [default: auto]"
-    )(command)
+    command = device_option(None)(trust_option(command))
     return click.option(
         "--weights", default=None, help="Folder or hub repo, when this machine runs the model."
     )(command)

@@ -7,13 +7,14 @@ from pathlib import Path
 import click
 
 from .connection import trust_option
+from .device import device_option
 
 
 @click.command()
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option("--port", default=8188, show_default=True, help="Port to listen on; 0 picks a free one.")
 @click.option("--weights", default=None, help="Folder or hub repo.  [default: the bundled weights]")
-@click.option("--device", default="auto", show_default=True, help="cpu, cuda, cuda:1, or auto.")
+@device_option("auto")
 @click.option(
     "--data-dir",
     type=click.Path(file_okay=False, path_type=Path),

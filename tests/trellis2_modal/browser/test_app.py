@@ -76,9 +76,23 @@ def test_a_dropped_picture_shows_its_matte(tab: Any, photo: Path, shots: Path) -
     shot(tab, shots / "matte.png")
 
 
-def test_progress_and_a_cancel_that_cancels(tab: Any, app: AppProcess, shots: Path) -> None:
+def test_the_sliders_show_the_weights_own_settings(tab: Any, weights: Path) -> None:
     for accordion in ("Sparse structure", "Shape", "Texture"):
         tab.locator("#advanced").get_by_role("button", name=accordion).click()
+    config = json.loads((weights / "pipeline.json").read_text())["args"]
+    own = config["sparse_structure_sampler"]["params"]["guidance_strength"]
+    tab.wait_for_function(
+        f"document.querySelector('#set-ss_guidance_strength input[type=number]')?.value == {own}"
+    )
+    assert f"Auto: {own:g}." in tab.inner_text("#set-ss_guidance_strength")
+    set_number(tab, "ss_guidance_strength", own + 1)
+    tab.click("#use-auto")
+    tab.wait_for_function(
+        f"document.querySelector('#set-ss_guidance_strength input[type=number]').value == {own}"
+    )
+
+
+def test_progress_and_a_cancel_that_cancels(tab: Any, app: AppProcess, shots: Path) -> None:
     set_number(tab, "ss_sampling_steps", 50)
     tab.click("#pipeline label:has-text('512')")
     tab.click("#generate")

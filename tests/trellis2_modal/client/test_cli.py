@@ -30,6 +30,7 @@ from tests.trellis2_modal.client.service import (
     state,
     until,
 )
+from trellis2_modal.cli import device as device_module
 from trellis2_modal.cli import main
 from trellis2_modal.cli.bars import Bars
 from trellis2_modal.cli.exits import KINDS, Exit, exit_code, reported
@@ -262,6 +263,38 @@ def test_a_place_that_cannot_be_written_is_found_before_the_work(
 
 def test_weights_are_for_this_machine(run: Run, picture: Path) -> None:
     assert "leave out --url" in run("generate", picture, "--weights", "x", code=Exit.USAGE).output
+
+
+@pytest.mark.parametrize(
+    ("found", "device", "words"),
+    [
+        (None, "cuda", "pip install 'trellis2-modal[local]'"),
+        (("2.9.0", None, 0), "cuda", "built without CUDA"),
+        (("2.9.0", "12.8", 0), "cuda", "nvidia-smi"),
+        (("2.9.0", "12.8", 2), "cuda:2", "the last GPU here is cuda:1"),
+        (None, "gpu", "none of cpu, cuda"),
+    ],
+)
+@pytest.mark.parametrize("command", [["serve"], ["generate", "PICTURE"], ["app"], ["demo"]])
+def test_a_device_that_is_not_here_is_told_at_once(
+    picture: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    found: tuple[str, str | None, int] | None,
+    device: str,
+    words: str,
+    command: list[str],
+) -> None:
+    monkeypatch.setattr(device_module, "probe", lambda: found)
+    arguments = [str(picture) if argument == "PICTURE" else argument for argument in command]
+    result = CliRunner().invoke(main, [*arguments, "--device", device])
+    assert result.exit_code == Exit.USAGE, result.output
+    assert words in " ".join(result.stderr.split()).replace("│ ", "")
+
+
+def test_the_gpus_of_this_machine() -> None:
+    torch = pytest.importorskip("torch")
+    assert device_module.probe() == (torch.__version__, torch.version.cuda, torch.cuda.device_count())
+    assert device_module.cuda_fault(("2.9.0", "12.8", 2), 1) is None
 
 
 def test_commands_that_need_a_service_say_so(

@@ -18,8 +18,9 @@ from tests.trellis2_modal.client.service import KEY, URL, Service, answers, pass
 from trellis2_modal.client.app.file_routes import Mattes
 from trellis2_modal.client.app.task_queue import Desk
 from trellis2_modal.client.options import ProxyToken
+from trellis2_modal.client.settings import ClientSettings
 from trellis2_modal.protocol.controls import controls
-from trellis2_modal.protocol.requests import ExtractSettings, GenerateSettings
+from trellis2_modal.protocol.requests import SAMPLER_FIELDS, ExtractSettings, GenerateSettings
 
 GENERATION = [c.name for c in controls(GenerateSettings) if c.group != "Basic"]
 EXTRACTION = [c.name for c in controls(ExtractSettings) if c.name != "simplify"]
@@ -39,7 +40,15 @@ def actions(desk: Desk) -> Any:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # what Gradio's own dependencies warn of
         from trellis2_modal.client.app.actions import Actions
-    actions = Actions(desk, Mattes(), [])
+
+    class Tab(Actions):
+        """Looks as a tab whose sliders nobody has touched, unless a test says otherwise."""
+
+        def look(self, *arguments: Any) -> list[Any]:
+            untouched = ("", "turntable", {}, 60, None, *values(GenerateSettings, list(SAMPLER_FIELDS)))
+            return super().look(*arguments, *untouched[len(arguments) :])
+
+    actions = Tab(desk, Mattes(), [])
     actions.generation, actions.extraction = GENERATION, EXTRACTION
     return actions
 
@@ -52,11 +61,23 @@ def press(action: str, target: str = "") -> Any:
     return SimpleNamespace(_data={"action": action, "target": target})
 
 
-def generate(actions: Any, picture: Path, seed: int = 7, new_seed: bool = False) -> list[Any]:
-    found: list[Any] = actions.generate(
-        str(picture), "automatic", seed, new_seed, *values(GenerateSettings, GENERATION)
-    )
+def generate(
+    actions: Any,
+    picture: Path,
+    seed: int = 7,
+    new_seed: bool = False,
+    auto: dict[str, float] | None = None,
+    **moved: float,
+) -> list[Any]:
+    shown = dict(zip(GENERATION, values(GenerateSettings, GENERATION), strict=True)) | (auto or {}) | moved
+    found: list[Any] = actions.generate(auto, str(picture), "automatic", seed, new_seed, *shown.values())
     return found
+
+
+def looked(actions: Any, auto: dict[str, float] | None, sliders: list[Any]) -> list[Any]:
+    """What a look does to the values at Auto and to the sliders of the samplers."""
+    found: list[Any] = actions.look("", "turntable", {}, 60, auto, *sliders)
+    return found[-3 - len(SAMPLER_FIELDS) : -2]
 
 
 def idle(desk: Desk) -> None:
@@ -110,7 +131,8 @@ def test_generate_follows_the_job_and_sends_only_changes(actions: Any, desk: Des
     assert all(skipped(update) for update in again)
     *updates, seen = actions.look(shown, "model", seen)
     assert seen["model"][0].endswith("light.glb")
-    assert [skipped(update) for update in updates].count(False) <= 4
+    panes = updates[: -2 - len(SAMPLER_FIELDS)]
+    assert [skipped(update) for update in panes].count(False) <= 4
 
 
 def test_two_tabs_see_the_same(actions: Any, desk: Desk, service: Service, picture: Path) -> None:
@@ -123,11 +145,11 @@ def test_two_tabs_see_the_same(actions: Any, desk: Desk, service: Service, pictu
     assert "Sculpting the shape" in two["progress"]
     task = re.search(r'data-action="cancel" data-target="([^"]+)"', two["progress"])
     assert task is not None
-    actions.act("", 60, press("cancel", task[1]))
+    actions.act("", 60, None, press("cancel", task[1]))
     idle(desk)
     *_, one = actions.look(shown, "turntable", one)
     assert "Cancelled" in one["video"]
-    actions.act("", 60, press("delete", shown))
+    actions.act("", 60, None, press("delete", shown))
     *_, one = actions.look(shown, "turntable", one)
     assert "From a photo to a 3D asset" in one["video"], "what the other tab deleted is gone here too"
 
@@ -149,8 +171,49 @@ def test_a_new_seed_each_time_or_the_same(actions: Any, picture: Path) -> None:
     assert generate(actions, picture, seed=11)[0] == 11
 
 
+def test_the_sliders_show_what_runs_and_what_is_moved_is_sent(
+    actions: Any, desk: Desk, service: Service, picture: Path
+) -> None:
+    """Also where it is moved to the protocol's default, which is not what these weights use."""
+    until(lambda: desk.service.ready, "the service")
+    before = values(GenerateSettings, list(SAMPLER_FIELDS))
+    auto, *sliders = looked(actions, None, before)
+    assert auto == {"ss_guidance_strength": 2.0, "ss_sampling_steps": 12.0}
+    shown = dict(zip(SAMPLER_FIELDS, sliders, strict=True))
+    assert shown["ss_guidance_strength"]["value"] == 2.0
+    assert "Auto: 2." in shown["ss_guidance_strength"]["info"]
+    generate(actions, picture, auto=auto, ss_guidance_strength=7.5)
+    idle(desk)
+    settings = service.jobs("generate")[-1].settings
+    assert settings["ss_guidance_strength"] == 7.5
+    assert "ss_sampling_steps" not in settings, "it is at Auto"
+    assert settings["tex_slat_guidance_strength"] == 1.0, "the weights have no setting of their own: as shown"
+    moved = [7.5 if name == "ss_guidance_strength" else 12 for name in SAMPLER_FIELDS]
+    assert all(skipped(update) for update in looked(actions, auto, moved))
+    service.generator.samplers = {"ss_guidance_strength": 3.0, "ss_sampling_steps": 9.0}
+    desk.change_settings(ClientSettings(URL, KEY))
+    until(lambda: desk.samplers() == service.generator.samplers, "the other weights")
+    _, *others = looked(actions, auto, moved)
+    after = dict(zip(SAMPLER_FIELDS, others, strict=True))
+    assert "value" not in after["ss_guidance_strength"], "what was moved stays"
+    assert after["ss_sampling_steps"]["value"] == 9
+    assert actions.use_auto(auto)[:2] == [12.0, 2.0]
+
+
+def test_before_the_weights_are_known_all_is_at_auto(
+    actions: Any, desk: Desk, service: Service, picture: Path
+) -> None:
+    service.state_is("starting")
+    until(lambda: desk.service.health, "the service")
+    assert all(skipped(update) for update in looked(actions, None, []))
+    generate(actions, picture)
+    service.state_is("ready")
+    idle(desk)
+    assert not SAMPLER_FIELDS.keys() & service.jobs("generate")[-1].settings.keys()
+
+
 def test_nothing_happens_without_a_picture(actions: Any, desk: Desk) -> None:
-    assert all(skipped(update) for update in actions.generate(None, "automatic", 1, True))
+    assert all(skipped(update) for update in actions.generate(None, None, "automatic", 1, True))
     assert not desk.tasks()
 
 
@@ -166,10 +229,10 @@ def test_extract_view_and_reuse(actions: Any, desk: Desk, picture: Path) -> None
     *_, seen = actions.look(shown, "model", {})
     assert seen["model"][1] == "red-disc-web.glb"
     assert " faces" in seen["files"]
-    light = actions.act(shown, 60, press("view", f"{shown}/light.glb"))[0]
+    light = actions.act(shown, 60, None, press("view", f"{shown}/light.glb"))[0]
     *_, seen = actions.look(light, "model", seen)
     assert seen["model"][0].endswith("light.glb")
-    _, _, tabs, _, _, copy, pipeline, seed, new_seed, *_ = actions.act(shown, 60, press("reuse", shown))
+    _, _, tabs, _, _, copy, pipeline, seed, new_seed, *_ = actions.act(shown, 60, None, press("reuse", shown))
     assert Path(copy).name == "red disc.png"
     assert Path(copy).read_bytes() == photo()
     assert (pipeline, seed, new_seed) == ("1024", 11, False)
@@ -185,7 +248,7 @@ def test_a_long_history_is_sent_in_pages(actions: Any, desk: Desk) -> None:
     assert seen["history"].count('class="item"') == 60
     assert "Show older ones (10)" in seen["history"]
     assert len(seen["history"]) < 100_000
-    count = actions.act("", 60, press("older"))[1]
+    count = actions.act("", 60, None, press("older"))[1]
     *_, seen = actions.look("", "turntable", seen, count)
     assert seen["history"].count('class="item"') == 70
 
@@ -198,8 +261,8 @@ def test_a_wrong_key_leads_to_the_settings_and_back(actions: Any, desk: Desk, se
     *_, seen = actions.look(entry.id, "turntable", {})
     assert 'class="main" data-action="settings"' in seen["video"]
     assert f'class="plain" data-action="retry" data-target="{entry.id}"' in seen["video"]
-    assert actions.act(entry.id, 60, press("settings"))[2]["selected"] == "settings"
-    actions.act(entry.id, 60, press("retry", entry.id))
+    assert actions.act(entry.id, 60, None, press("settings"))[2]["selected"] == "settings"
+    actions.act(entry.id, 60, None, press("retry", entry.id))
     idle(desk)
     assert entry.status == "finished"
 
@@ -209,8 +272,8 @@ def test_an_example_is_taken_by_name(desk: Desk, actions: Any, picture: Path) ->
 
     actions.examples = [picture]
     assert "/example/red%20disc.png" in views.examples([picture.name])
-    assert actions.act("", 60, press("example", "red disc.png"))[5] == str(picture)
-    assert skipped(actions.act("", 60, press("example", "../settings.json"))[5])
+    assert actions.act("", 60, None, press("example", "red disc.png"))[5] == str(picture)
+    assert skipped(actions.act("", 60, None, press("example", "../settings.json"))[5])
 
 
 def test_budgets_fill_the_fields(actions: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,8 +17,11 @@ from safetensors.numpy import load_file, save_file
 
 from tests.trellis2_modal.deploy.hub import FolderHub
 from tests.trellis2_modal.deploy.published import DECODER, ENCODER, MODEL, SETTINGS, write_hub
+from trellis2.pipelines import Trellis2ImageTo3DPipeline
+from trellis2_modal.protocol.requests import SAMPLER_FIELDS
 from trellis2_modal.service.config import (
     BUNDLED_MODEL,
+    BUNDLED_WEIGHTS,
     GATED_ENCODER,
     GATED_REMOVER,
     OPEN_ENCODER,
@@ -27,13 +31,16 @@ from trellis2_modal.service.config import (
     DeploySettings,
 )
 from trellis2_modal.service.deploy import dinov3_timm, weights
+from trellis2_modal.service.deploy.modal_calls import capabilities_of
 from trellis2_modal.service.deploy.weights_fetch import fetch, wanted_models
 from trellis2_modal.service.deploy.weights_hub import explained
 from trellis2_modal.service.deploy.weights_manifest import (
     DOWNLOAD_COMMAND,
     MARKER,
     PUBLISHED_FILES,
+    Manifest,
     WeightsError,
+    bundled_manifest,
     check_folder,
     folder_name,
     offered_types,
@@ -175,6 +182,20 @@ def test_the_published_digests_are_complete() -> None:
     stems = {path.rpartition(".")[0] for _, _, path in PUBLISHED_FILES}
     assert len(stems) * 2 == len(PUBLISHED_FILES)
     assert all(size > 0 and len(digest) == 64 for size, digest in PUBLISHED_FILES.values())
+
+
+def test_the_weights_own_samplers_are_known_without_loading_them() -> None:
+    manifest = bundled_manifest()
+    own = Trellis2ImageTo3DPipeline.from_pretrained(BUNDLED_WEIGHTS, device="cpu").sampler_settings()
+    assert manifest.samplers["ss_guidance_strength"] == own["sparse_structure"]["guidance_strength"] == 2.0
+    assert manifest.samplers.keys() == SAMPLER_FIELDS.keys()
+
+    async def read() -> Manifest:
+        return manifest
+
+    found = asyncio.run(capabilities_of(read, DeploySettings(model=BUNDLED_MODEL)))
+    assert found.samplers == manifest.samplers
+    assert parse_manifest(manifest.dump()) == manifest
 
 
 @pytest.mark.parametrize("data", [b"", b"[]", b"{}", b'{"files": [{"path": 1}]}', b"\xff"])

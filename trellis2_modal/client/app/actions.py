@@ -64,8 +64,19 @@ class Actions:
         entries = self.desk.history.entries()
         return entries[0] if entries else None
 
-    def look(self, shown: str, tab: str, seen: dict[str, Any], count: int = HISTORY_PAGE) -> list[Any]:
-        """Everything that changed since this tab last looked, the pace of its timer, and what it has seen."""
+    def look(
+        self,
+        shown: str,
+        tab: str,
+        seen: dict[str, Any],
+        count: int,
+        auto: dict[str, float] | None,
+        *samplers: Any,
+    ) -> list[Any]:
+        """Everything that changed since this tab last looked, the pace of its timer, and what it has seen.
+
+        When the weights are known, or are others, sliders at Auto (`auto`) show their settings.
+        """
         desk = self.desk
         entry = self.entry(shown)
         model = self._model(entry, shown.partition("/")[2])
@@ -84,16 +95,21 @@ class Actions:
             "history": history,
             "pipeline": desk.pipeline_types(),
         }
+        own = auto if (told := desk.samplers()) is None else told
         calm = not desk.tasks() and desk.service.health is not None
-        now = {**current, "version": version, "tick": IDLE_TICK if calm else BUSY_TICK}
+        now = {**current, "version": version, "own": own, "tick": IDLE_TICK if calm else BUSY_TICK}
         if now == seen:
-            return [gr.skip()] * (len(PANES) + 2)
+            return [gr.skip()] * (len(PANES) + len(SAMPLER_FIELDS) + 3)
         updates = [
             gr.skip() if name in seen and seen[name] == current[name] else _update(name, current[name])
             for name in PANES
         ]
         tick = gr.skip() if now["tick"] == seen.get("tick") else gr.Timer(now["tick"])
-        return [*updates, tick, now]
+        if own is None or own == auto:
+            sliders = [gr.skip()] * (1 + len(SAMPLER_FIELDS))
+        else:
+            sliders = [own, *forms.sampler_updates(own, auto, samplers)]
+        return [*updates, *sliders, tick, now]
 
     def _model(self, entry: Entry | None, wanted: str) -> tuple[str, str] | None:
         """Path and label of what the 3D view shows: the file asked for, the newest one, or the light mesh."""
@@ -132,10 +148,23 @@ class Actions:
         """Which view of the result was opened."""
         return {"Turntable": "turntable", "3D model": MODEL_TAB}.get(str(event.value), "stills")
 
+    def use_auto(self, auto: dict[str, float] | None) -> list[Any]:
+        """Every slider back to Auto."""
+        return [(auto or {}).get(name, gr.skip()) for name in SAMPLER_FIELDS]
+
     def generate(
-        self, picture: str | None, pipeline: str, seed: float | None, new_seed: bool, *values: Any
+        self,
+        auto: dict[str, float] | None,
+        picture: str | None,
+        pipeline: str,
+        seed: float | None,
+        new_seed: bool,
+        *values: Any,
     ) -> list[Any]:
-        """Queue a generation. The tab follows it, unless it waits behind another one."""
+        """Queue a generation. The tab follows it, unless it waits behind another one.
+
+        A sampler field is sent unless it is at Auto; before the weights are known all are.
+        """
         if not picture:
             gr.Info("Drop a picture first, or pick an example.", duration=5, title="No picture yet")
             return [gr.skip(), gr.skip()]
@@ -144,7 +173,7 @@ class Actions:
         settings = {
             name: value
             for name, value in settings.items()
-            if name not in SAMPLER_FIELDS or value != GenerateSettings.model_fields[name].default
+            if name not in SAMPLER_FIELDS or (auto is not None and value != auto.get(name))
         } | {"seed": chosen}
         if pipeline != AUTOMATIC:
             settings["pipeline_type"] = pipeline
@@ -180,7 +209,7 @@ class Actions:
 
     # --- buttons inside HTML panes -----------------------------------------------------------------------
 
-    def act(self, shown: str, count: int, event: gr.EventData) -> list[Any]:
+    def act(self, shown: str, count: int, auto: dict[str, float] | None, event: gr.EventData) -> list[Any]:
         """Do what a button says; returns what is shown, the tabs, picture and recipe."""
         data = event._data or {}
         action, target = str(data.get("action", "")), str(data.get("target", ""))
@@ -210,11 +239,11 @@ class Actions:
             elif action == "older":
                 count += HISTORY_PAGE
             elif action == "reuse":
-                picture, recipe = self._reuse(target)
+                picture, recipe = self._reuse(target, auto or {})
                 tabs = gr.update(selected="create")
         return [shown, count, tabs, results, tab, picture, *recipe]
 
-    def _reuse(self, entry_id: str) -> tuple[Any, list[Any]]:
+    def _reuse(self, entry_id: str, auto: dict[str, float]) -> tuple[Any, list[Any]]:
         """The picture and the settings of an entry, put back into the form. Raises OSError."""
         entry = self.desk.history.get(entry_id)
         kept = self.desk.history.file(entry_id, PICTURE)
@@ -226,7 +255,7 @@ class Actions:
         copy.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(kept, copy)
         settings = entry.settings
-        values = [settings.get(name, gr.skip()) for name in self.generation]
+        values = [settings.get(name, auto.get(name, gr.skip())) for name in self.generation]
         seed = entry.seed if entry.seed is not None else settings.get("seed", 42)
         pipeline = settings.get("pipeline_type") or AUTOMATIC
         known = pipeline in (AUTOMATIC, *self.desk.pipeline_types())

@@ -9,7 +9,7 @@ from pydantic import BaseModel
 
 from ...protocol.controls import Control, controls
 from ...protocol.presets import PRESETS
-from ...protocol.requests import ExtractSettings
+from ...protocol.requests import SAMPLER_FIELDS, ExtractSettings, GenerateSettings
 
 CUSTOM = "custom"
 SWITCH = {"on": True, "off": False}
@@ -42,11 +42,11 @@ CHOICE_TITLES = {
 }
 
 
-def component(control: Control) -> Any:
+def component(control: Control, **options: Any) -> Any:
     """The Gradio component of a field."""
     import gradio as gr
 
-    shared: dict[str, Any] = {"label": control.title, "info": control.help, "elem_id": f"set-{control.name}"}
+    shared = {"label": control.title, "info": control.help, "elem_id": f"set-{control.name}", **options}
     if control.kind == "bool" and control.default is None:
         return gr.Dropdown([("Automatic", ""), ("On", "on"), ("Off", "off")], value="", **shared)
     if control.kind == "bool":
@@ -69,11 +69,11 @@ def component(control: Control) -> Any:
 
 
 def components(
-    model: type[BaseModel], groups: Sequence[str], leave_out: Sequence[str] = ()
+    model: type[BaseModel], groups: Sequence[str], leave_out: Sequence[str] = (), **options: Any
 ) -> dict[str, Any]:
     """The components of all fields in some groups, by name, in order."""
     chosen = [c for c in controls(model) if c.group in groups and c.name not in leave_out]
-    return {control.name: component(control) for control in chosen}
+    return {control.name: component(control, **options) for control in chosen}
 
 
 def values_of(model: type[BaseModel], names: Sequence[str], values: Sequence[Any]) -> dict[str, Any]:
@@ -84,6 +84,28 @@ def values_of(model: type[BaseModel], names: Sequence[str], values: Sequence[Any
         for name, value in zip(names, values, strict=True)
         if value not in (None, "")
     }
+
+
+def sampler_updates(
+    own: Mapping[str, float], auto: Mapping[str, float] | None, values: Sequence[Any]
+) -> list[Any]:
+    """The sliders of the sampler fields, once the weights' own settings are known.
+
+    What is at Auto, that is at its value in `auto` (None: everything), takes the weights' own; each says what
+    that is.
+    """
+    import gradio as gr
+
+    known = {control.name: control for control in controls(GenerateSettings)}
+    updates = []
+    for name, value in zip(SAMPLER_FIELDS, values, strict=True):
+        update: dict[str, Any] = {"interactive": True}
+        if name in own:
+            update["info"] = f"{known[name].help} Auto: {own[name]:g}."
+            if auto is None or value == auto.get(name):
+                update["value"] = int(own[name]) if known[name].kind == "int" else own[name]
+        updates.append(gr.update(**update))
+    return updates
 
 
 def budget_choices() -> list[tuple[str, str]]:

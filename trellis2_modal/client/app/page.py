@@ -7,7 +7,15 @@ from typing import Any
 
 import gradio as gr
 
-from ...protocol.requests import MAX_SEED, SHAPE, STRUCTURE, TEXTURE, ExtractSettings, GenerateSettings
+from ...protocol.requests import (
+    MAX_SEED,
+    SAMPLER_FIELDS,
+    SHAPE,
+    STRUCTURE,
+    TEXTURE,
+    ExtractSettings,
+    GenerateSettings,
+)
 from . import forms
 from . import html as views
 from .actions import AUTOMATIC, BUSY_TICK, HISTORY_PAGE, PANES, Actions, pipeline_choices
@@ -19,7 +27,7 @@ from .theme import DELEGATE
 TITLE = "TRELLIS.2"
 EXAMPLES = Path(__file__).parents[3] / "assets" / "example_image"
 PICTURES = (".png", ".jpg", ".jpeg", ".webp")
-OWN_SETTINGS = '<p class="muted">What you leave as it is takes the model\'s own setting.</p>'
+AUTO = '<p class="muted">Values left at Auto use the model\'s own settings, which are shown.</p>'
 PROXY_TOKEN = {"proxy-key": "Modal key (wk-...)", "proxy-secret": "Modal secret (ws-...)"}
 QUICK: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private", "concurrency_limit": None}
 LOOK = {**QUICK, "queue": False}
@@ -64,6 +72,9 @@ class Page:
 
         self.seen = gr.State({})
         """What this tab was last sent, so that only changes are sent."""
+
+        self.auto = gr.State(None)
+        """The values at which this tab's sliders are at Auto: the loaded weights' own; None until known."""
 
         self.header = gr.HTML(views.header(desk.service), js_on_load=None)
         with gr.Tabs(elem_id="main-tabs") as self.tabs:
@@ -128,8 +139,9 @@ class Page:
                 )
             for group in (STRUCTURE, SHAPE, TEXTURE):
                 with gr.Accordion(group, open=False):
-                    gr.HTML(OWN_SETTINGS, js_on_load=None)
-                    self.generation |= forms.components(GenerateSettings, [group])
+                    gr.HTML(AUTO, js_on_load=None)
+                    self.generation |= forms.components(GenerateSettings, [group], interactive=False)
+            self.use_auto = gr.Button("Set all to Auto", size="sm", elem_id="use-auto")
 
     def _results(self) -> None:
         self.progress = gr.HTML("", js_on_load=DELEGATE, visible=False, elem_id="progress")
@@ -225,10 +237,11 @@ class Page:
     def _wire(self) -> None:
         actions = self.actions
         panes = [getattr(self, name) for name in PANES]
+        samplers = [self.generation[name] for name in SAMPLER_FIELDS]
         look: dict[str, Any] = {
             "fn": actions.look,
-            "inputs": [self.shown, self.tab, self.seen, self.count],
-            "outputs": [*panes, self.timer, self.seen],
+            "inputs": [self.shown, self.tab, self.seen, self.count, self.auto, *samplers],
+            "outputs": [*panes, self.auto, *samplers, self.timer, self.seen],
             **LOOK,
         }
         self.timer.tick(**look)
@@ -238,10 +251,11 @@ class Page:
             actions.show_matte, [self.picture], [self.matte], trigger_mode="always_last", **QUICK
         )
         recipe = [self.pipeline, self.seed, self.new_seed, *self.generation.values()]
+        self.use_auto.click(actions.use_auto, [self.auto], samplers, **QUICK)
         actions.generation = list(self.generation)
         actions.extraction = list(self.extraction)
         self.generate.click(
-            actions.generate, [self.picture, *recipe], [self.seed, self.shown], **PRESSED
+            actions.generate, [self.auto, self.picture, *recipe], [self.seed, self.shown], **PRESSED
         ).then(**look)
         self.budget.input(
             actions.take_budget, [self.budget], [self.budget, *self.extraction.values()], **QUICK
@@ -253,7 +267,7 @@ class Page:
         ).then(**look)
         changed = [self.shown, self.count, self.tabs, self.result_tabs, self.tab, self.picture, *recipe]
         for pane in (self.examples, self.progress, self.strip, self.video, self.files, self.history):
-            pane.click(actions.act, [self.shown, self.count], changed, **PRESSED).then(**look)
+            pane.click(actions.act, [self.shown, self.count, self.auto], changed, **PRESSED).then(**look)
         self.save.click(
             actions.save,
             [self.url, self.key, self.limit, self.proxy_key, self.proxy_secret],

@@ -172,6 +172,11 @@ class Desk:
         health = self.service.health
         return list(health.pipeline_types) if health and health.pipeline_types else list(PIPELINE_TYPES)
 
+    def samplers(self) -> dict[str, float] | None:
+        """The loaded weights' own sampler settings; None while no weights are loaded."""
+        health = self.service.health
+        return dict(health.samplers) if health and health.status == "ok" else None
+
     # --- what people do ----------------------------------------------------------------------------------
 
     def generate(self, picture: bytes | Path, title: str, settings: Mapping[str, Any]) -> Entry:

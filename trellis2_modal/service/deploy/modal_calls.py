@@ -146,7 +146,7 @@ async def capabilities_of(
         return Capabilities(deploy.model, deploy.gpu, (), "degraded", reason=str(error))
     offered = manifest.pipeline_types
     types = tuple(str(name) for name in PIPELINE_TYPES if name in offered)
-    return Capabilities(deploy.model, deploy.gpu, types, "ready")
+    return Capabilities(deploy.model, deploy.gpu, types, "ready", manifest.samplers)
 
 
 @asynccontextmanager

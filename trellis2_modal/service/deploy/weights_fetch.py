@@ -29,6 +29,7 @@ from .weights_manifest import (
     check_folder,
     needs_conversion,
     offered_types,
+    own_samplers,
     split_model_path,
     weights_folder,
 )
@@ -86,6 +87,7 @@ def fetch(
         settings.background_remover,
         tuple(models),
         tuple(stored),
+        own_samplers(args),
     )
     partial = folder / f"{MARKER}.part"
     partial.write_bytes(manifest.dump())

@@ -11,7 +11,9 @@ import json
 from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
+from ...protocol.requests import SAMPLER_FIELDS, SAMPLER_STAGES
 from ..config import (
     BUNDLED_MODEL,
     BUNDLED_WEIGHTS,
@@ -192,6 +194,8 @@ class Manifest:
     background_remover: str
     models: tuple[str, ...]
     files: tuple[StoredFile, ...] = field(default=())
+    samplers: dict[str, float] = field(default_factory=dict)
+    """The weights' own sampler settings by request field; none in folders filled by earlier versions."""
 
     def dump(self) -> bytes:
         return json.dumps(asdict(self), indent=1).encode()
@@ -206,8 +210,9 @@ def parse_manifest(data: bytes) -> Manifest:
     try:
         raw = json.loads(data)
         files = tuple(StoredFile(**entry) for entry in raw.pop("files"))
-        return Manifest(**(raw | {"models": tuple(raw["models"])}), files=files)
-    except (ValueError, KeyError, TypeError) as error:
+        samplers = {str(name): float(value) for name, value in raw.pop("samplers", {}).items()}
+        return Manifest(**(raw | {"models": tuple(raw["models"])}), files=files, samplers=samplers)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise WeightsError(f"{MARKER} cannot be read ({error!r}); run: {DOWNLOAD_COMMAND}") from error
 
 
@@ -243,7 +248,24 @@ def bundled_manifest(folder: Path = BUNDLED_WEIGHTS) -> Manifest:
     encoder, remover = (
         str((args.get(key) or {}).get("name", "")) for key in ("image_cond_model", "rembg_model")
     )
-    return Manifest(BUNDLED_MODEL, "", encoder, remover, models)
+    return Manifest(BUNDLED_MODEL, "", encoder, remover, models, samplers=own_samplers(args))
+
+
+def own_samplers(args: Mapping[str, Any]) -> dict[str, float]:
+    """The sampler settings of a pipeline's config, by request field."""
+    params = {
+        argument: _params(args.get(argument.removesuffix("_params"))) for argument in SAMPLER_STAGES.values()
+    }
+    return {
+        field: float(params[argument][parameter])
+        for field, (argument, parameter) in SAMPLER_FIELDS.items()
+        if isinstance(params[argument].get(parameter), (int, float))
+    }
+
+
+def _params(sampler: Any) -> dict[str, Any]:
+    found = sampler.get("params") if isinstance(sampler, dict) else None
+    return found if isinstance(found, dict) else {}
 
 
 def offered_types(models: Collection[str]) -> tuple[str, ...]:
