@@ -23,6 +23,7 @@ from typing import Any, TypeVar
 import httpx
 from PIL import Image, ImageDraw
 
+from trellis2_modal.jobs.locks import private_folder
 from trellis2_modal.jobs.worker_process import WorkerSpec
 from trellis2_modal.service.auth import KeyAdmin, local_admin
 from trellis2_modal.service.config import Settings
@@ -185,8 +186,14 @@ def alive(pid: int) -> bool:
     return not (state.exists() and state.read_text().rpartition(")")[2].split()[0] == "Z")
 
 
+def others_can_open(folder: Path) -> list[Path]:
+    """What of a folder another user of the machine could open."""
+    return [path for path in (folder, *folder.rglob("*")) if path.lstat().st_mode & 0o077]
+
+
 def _main() -> None:
     data_dir, port, text = Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
+    private_folder(data_dir)  # as `serve` does
     chosen = json.loads(text)
     settings = settings_for(data_dir, **chosen["overrides"])
     server = make_server(settings, WorkerSpec(chosen["factory"], chosen["options"]))
@@ -194,7 +201,16 @@ def _main() -> None:
         server.run(sockets=[listener])
 
 
-__all__ = ["Running", "ServerProcess", "alive", "picture", "running", "settings_for", "wait_for"]
+__all__ = [
+    "Running",
+    "ServerProcess",
+    "alive",
+    "others_can_open",
+    "picture",
+    "running",
+    "settings_for",
+    "wait_for",
+]
 
 if __name__ == "__main__":
     _main()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import stat
 import sys
 import time
 from pathlib import Path
@@ -17,9 +18,13 @@ LOCKED_BYTE = 1 << 20
 
 
 def private_folder(path: Path) -> None:
-    """Make a folder that its owner alone can enter, or make it so; what the process writes is private too."""
+    """Make a folder that its owner alone can enter, or make it so; what the process writes is private too.
+
+    A folder that everybody may write to, such as /tmp, stays as it is.
+    """
     path.mkdir(parents=True, exist_ok=True, mode=0o700)
-    os.chmod(path, 0o700)
+    if not path.stat().st_mode & stat.S_ISVTX:
+        os.chmod(path, 0o700)
     os.umask(0o077)
 
 

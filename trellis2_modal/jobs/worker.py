@@ -83,7 +83,10 @@ def main() -> int:
     # anything that prints goes to the log, never between the messages
     channel = Channel(os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8"))
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
-    spec = json.loads(stdin.readline())
+    first = stdin.readline()
+    if not first:
+        return 0  # the server is gone already
+    spec = json.loads(first)
     logging.basicConfig(
         level=spec.get("log_level", "INFO"), format="worker %(levelname)s %(name)s: %(message)s"
     )

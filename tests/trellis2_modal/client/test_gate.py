@@ -64,7 +64,8 @@ def test_of_files_only_the_page_s_own(gate: Gate, tmp_path: Path) -> None:
     (tmp_path / "cache" / "link").symlink_to(state)
     assert ask(gate, f"/gradio_api/file={shown}") == 200
     for path in (state, tmp_path / "cache" / ".." / "history" / "state.lz4", tmp_path / "cache" / "link"):
-        assert ask(gate, f"/gradio_api/file={str(path).replace('..', '%2e%2e')}") == 403
+        for route in ("file=", "file/", "file%3D", "/file%2f"):
+            assert ask(gate, f"/gradio_api/{route}{str(path).replace('..', '%2e%2e')}") == 403
 
 
 def test_a_password(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

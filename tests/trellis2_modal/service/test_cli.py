@@ -12,7 +12,7 @@ import httpx
 import pytest
 from click.testing import CliRunner
 
-from tests.trellis2_modal.server import picture, wait_for
+from tests.trellis2_modal.server import others_can_open, picture, wait_for
 from trellis2_modal.cli import COMMANDS, main
 from trellis2_modal.jobs.locks import FileLock
 from trellis2_modal.service.auth import keys_path
@@ -111,6 +111,7 @@ def test_serve_makes_a_key_listens_and_stops(tmp_path: Path) -> None:
         with httpx.Client(base_url=url, headers={"X-API-Key": key}) as client:
             assert client.get("/usage").json()["name"] == "this machine"
             assert client.post("/jobs", files={"image": picture()}).status_code == 503
+        assert sys.platform == "win32" or others_can_open(tmp_path) == []
     finally:
         process.send_signal(signal.SIGTERM)
         process.wait(30)

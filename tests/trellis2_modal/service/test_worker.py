@@ -12,7 +12,7 @@ import httpx
 
 from tests.trellis2_modal import fake
 from tests.trellis2_modal.attacks.kills import Amount, kill_at_random
-from tests.trellis2_modal.server import ServerProcess, alive, running, wait_for
+from tests.trellis2_modal.server import ServerProcess, alive, others_can_open, running, wait_for
 from tests.trellis2_modal.service.test_api import finished, submit
 
 SLOW = {"step_seconds": 0.25}
@@ -122,3 +122,29 @@ def test_nothing_is_lost_when_workers_and_servers_are_killed(tmp_path: Path) -> 
     assert (found.lost, found.twice, found.told_to_others, found.strays) == ([], [], [], [])
     assert len(found.ends) == found.accepted
     assert found.again <= amount.server_kills + amount.worker_kills
+
+
+def test_what_a_job_leaves_is_private_and_a_cancelled_one_leaves_nothing(
+    tmp_path: Path, body: dict[str, Any]
+) -> None:
+    folder, gate = tmp_path / "data", tmp_path / "gate"
+    server = ServerProcess(folder, {"gate": str(gate)})
+    _, key = server.admin.create("a", requests_per_minute=1000)
+    server.start()
+    try:
+        with httpx.Client(base_url=server.url, headers={"X-API-Key": key}) as client:
+            running_job, waiting = submit(client, body)["id"], submit(client, body)["id"]
+            wait_for(lambda: client.get(f"/jobs/{running_job}").json()["progress"], "the first step")
+            assert others_can_open(folder) == []
+            client.delete(f"/jobs/{waiting}")
+            assert not (folder / "jobs" / waiting).exists()
+            client.delete(f"/jobs/{running_job}")
+            assert not (folder / "jobs" / running_job / "input").exists()
+            assert finished(client, running_job)["status"] == "cancelled"
+            wait_for(lambda: not (folder / "jobs" / running_job).exists(), "the end of its folder")
+            gate.touch()
+            done = finished(client, submit(client, body)["id"])
+            assert others_can_open(folder) == []
+            assert [path.name for path in (folder / "jobs" / done["id"]).iterdir()] == ["result"]
+    finally:
+        server.stop()

@@ -11,6 +11,7 @@ import base64
 import binascii
 import hmac
 import ipaddress
+import re
 import socket
 from collections.abc import Iterable
 from pathlib import Path
@@ -18,6 +19,9 @@ from typing import Any
 from urllib.parse import urlsplit
 
 PASSWORD_VARIABLE = "TRELLIS2_APP_PASSWORD"
+FILE_ROUTES = re.compile(r"/file[=/](.*)", re.DOTALL)
+"""Gradio's addresses of files by path, today's and an older one."""
+
 GUESS_DELAY = 0.5
 """Seconds that a wrong password costs."""
 
@@ -62,7 +66,8 @@ class Gate:
         opened = method == "GET" and headers.get("sec-fetch-mode") == "navigate"
         if headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "none") and not opened:
             return "requests from other sites are not answered"
-        if "/file=" in path and not self._may_serve(path.split("/file=", 1)[1]):
+        asked = FILE_ROUTES.search(path)
+        if asked and not self._may_serve(asked[1]):
             return "only files of the page are served"
         return ""
 
