@@ -20,6 +20,12 @@ def settings_options(model: type[BaseModel], leave_out: tuple[str, ...] = ()) ->
         for control in reversed(controls(model)):
             if control.name not in leave_out:
                 command = click.option(*_names(control), control.name, **_kind(control))(command)
+                if "false" in control.choices:
+                    off = control.flag.replace("--", "--no-", 1)
+                    shared: dict[str, Any] = {"flag_value": "false", "default": None}
+                    command = click.option(off, control.name, **shared, help=f"{control.flag} false.")(
+                        command
+                    )
         return command
 
     return add

@@ -67,11 +67,15 @@ def _control(name: str, field: Any) -> Control:
 def _kind(annotation: Any) -> tuple[Kind, tuple[str, ...]]:
     origin = typing.get_origin(annotation)
     if origin in (typing.Union, types.UnionType):
-        inner = [a for a in typing.get_args(annotation) if a is not type(None)]
-        return _kind(inner[0])
+        kinds = [_kind(a) for a in typing.get_args(annotation) if a is not type(None)]
+        if len(kinds) == 1:
+            return kinds[0]
+        # a switch with further positions
+        names = [("true", "false") if kind == "bool" else choices for kind, choices in kinds]
+        return "choice", tuple(name for choices in reversed(names) for name in choices)
     if origin is Literal:
         return "choice", tuple(typing.get_args(annotation))
-    names: dict[Any, Kind] = {bool: "bool", int: "int", float: "float"}
-    if annotation in names:
-        return names[annotation], ()
+    plain: dict[Any, Kind] = {bool: "bool", int: "int", float: "float"}
+    if annotation in plain:
+        return plain[annotation], ()
     raise TypeError(f"a setting of type {annotation} has no control")

@@ -24,6 +24,7 @@ TextureFormat = Literal["jpeg", "png", "webp"]
 Compression = Literal["none", "meshopt", "draco"]
 AssetFormat = Literal["glb", "usdz", "obj", "stl", "3mf", "ply"]
 Pivot = Literal["origin", "base", "center"]
+Remesh = bool | Literal["auto"]
 Subjects = Literal["auto", "largest", "all"]
 Quality = Literal["exact", "fast"]
 JobKind = Literal["generate", "extract"]
@@ -340,10 +341,11 @@ class ExtractSettings(Strict):
         description="Bake the fine surface's normals, so that few faces still show its detail.",
         json_schema_extra={"group": "Material"},
     )
-    remesh: bool = Field(
-        True,
+    remesh: Remesh = Field(
+        "auto",
         title="Remesh",
-        description="Rebuild a frayed or open surface as a closed one; a sound one stays as it is.",
+        description="auto rebuilds a frayed or open surface as a closed one and leaves a sound one as it is; "
+        "true rebuilds any, false none.",
         json_schema_extra={"group": "Remeshing"},
     )
     remesh_band: float = Field(

@@ -87,22 +87,20 @@ class RealStudio:
 def arguments(settings: ExtractSettings, function: Callable[..., Any]) -> dict[str, Any]:
     """The settings that `function` has arguments for, by name."""
     values = {name: value for name, value in settings if name in inspect.signature(function).parameters}
-    if not settings.remesh:  # only a remeshed surface is surely closed
+    if settings.remesh is False:  # only a remeshed surface is surely closed
         values.pop("outer_shell", None)
-    elif "remesh" in values and not _offset_surface_wanted(settings):
-        values["remesh"] = "auto"
+    elif "remesh" in values:
+        values["remesh"] = _remesh(settings)
     return values
 
 
-def _offset_surface_wanted(settings: ExtractSettings) -> bool:
-    """Whether the caller set what only the reference's remeshing has; else the surface is followed."""
+def _remesh(settings: ExtractSettings) -> bool | str:
+    """The offset surface of the reference for who sets what only that has; else the surface is followed."""
     defaults = ExtractSettings.model_fields
-    changed = [
-        name
-        for name in ("remesh_band", "remesh_project")
-        if getattr(settings, name) != defaults[name].default
-    ]
-    return bool(changed or settings.outer_shell)
+    for name in ("remesh_band", "remesh_project"):
+        if getattr(settings, name) != defaults[name].default:
+            return True
+    return "always" if settings.remesh is True else "auto"
 
 
 def _plain(value: Any) -> Any:

@@ -12,6 +12,11 @@ wp.set_module_options({"enable_backward": False})
 
 
 @wp.func
+def along_side(side: wp.vec3, to_point: wp.vec3) -> float:
+    return wp.clamp(wp.dot(side, to_point) / wp.max(wp.length_sq(side), 1.0e-30), 0.0, 1.0)
+
+
+@wp.func
 def closest_on_triangle(a: wp.vec3, b: wp.vec3, c: wp.vec3, p: wp.vec3) -> wp.vec3:
     """Weights of the point of triangle abc nearest to p (Ericson, Real-Time Collision Detection, 5.1.5).
 
@@ -46,8 +51,21 @@ def closest_on_triangle(a: wp.vec3, b: wp.vec3, c: wp.vec3, p: wp.vec3) -> wp.ve
     if va <= 0.0 and (d4 - d3) >= 0.0 and (d5 - d6) >= 0.0:
         t = (d4 - d3) / ((d4 - d3) + (d5 - d6))
         return wp.vec3(0.0, 1.0 - t, t)
-    total = va + vb + vc
-    return wp.vec3(va / total, vb / total, vc / total)
+    if wp.min(va, wp.min(vb, vc)) > 0.0:
+        total = va + vb + vc
+        return wp.vec3(va / total, vb / total, vc / total)
+    # Rounding in a triangle without area: the point lies on a side.
+    s = along_side(ab, ap)
+    t = along_side(ac, ap)
+    u = along_side(c - b, bp)
+    ds = wp.length_sq(ap - s * ab)
+    dt = wp.length_sq(ap - t * ac)
+    du = wp.length_sq(bp - u * (c - b))
+    if ds <= dt and ds <= du:
+        return wp.vec3(1.0 - s, s, 0.0)
+    if dt <= du:
+        return wp.vec3(1.0 - t, 0.0, t)
+    return wp.vec3(0.0, 1.0 - u, u)
 
 
 @wp.kernel

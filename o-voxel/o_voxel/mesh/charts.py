@@ -254,16 +254,35 @@ def absorb_small_charts(graph: FaceGraph, labels: Tensor, smallest: int) -> Tens
         # Only small into not-small, so that no two charts swap.
         fits = small.index_select(0, pairs[0]) & ~small.index_select(0, pairs[1])
         fits &= dot(take(axes, pairs[0]), take(axes, pairs[1])) > math.cos(_STEEPEST)
-        row = torch.arange(len(shared), device=shared.device)
-        best = _cheapest(pairs[0], torch.where(fits, shared.max() - shared, torch.inf), row, charts)
-        nodes = torch.arange(charts, device=best.device)
-        chosen = pairs[1].index_select(0, torch.where(best == _NOBODY, 0, best & _ROW))
-        target = torch.where(best == _NOBODY, nodes, chosen)
+        target = _longest_borders(pairs, torch.where(fits, shared, 0.0), charts)
+        nodes = torch.arange(charts, device=target.device)
         rank, charts = compact(target == nodes)
         if charts == len(nodes):
             break
         labels = rank.index_select(0, target).index_select(0, labels)
     return labels
+
+
+def larger_neighbours(graph: FaceGraph, labels: Tensor, areas: Tensor, chosen: Tensor) -> Tensor:
+    """For each chosen chart, the neighbour of a larger area that it shares most border with; itself [charts]
+    where there is none."""
+    charts = len(areas)
+    ends = take(labels[None], graph.pairs.reshape(-1)).reshape(2, -1)
+    pairs, shared = _join_parallel(ends, graph.lengths, charts)
+    if not len(shared):
+        return torch.arange(charts, device=labels.device)
+    pairs, shared = torch.cat([pairs, pairs.flip(0)], dim=1), shared.repeat(2)
+    small, large = (areas.index_select(0, end) for end in pairs)
+    fits = chosen.index_select(0, pairs[0]) & (small < large)
+    return _longest_borders(pairs, torch.where(fits, shared, 0.0), charts)
+
+
+def _longest_borders(pairs: Tensor, shared: Tensor, charts: int) -> Tensor:
+    """For the first of each pair, the second with which it shares most; itself [charts] where that is 0."""
+    row = torch.arange(len(shared), device=shared.device)
+    best = _cheapest(pairs[0], torch.where(shared > 0, shared.max() - shared, torch.inf), row, charts)
+    found = pairs[1].index_select(0, torch.where(best == _NOBODY, 0, best & _ROW))
+    return torch.where(best == _NOBODY, torch.arange(charts, device=best.device), found)
 
 
 def split_along(positions: Tensor, labels: Tensor, chosen: Tensor) -> Tensor:

@@ -34,6 +34,15 @@ def place_of(key: int, ny: int, nz: int) -> wp.vec3:
 
 
 @wp.func
+def row_at(rows: wp.array(dtype=int), key: int) -> int:
+    """-1 outside the lattice, where queries may lie."""
+    row = int(-1)
+    if key >= 0 and key < rows.shape[0]:
+        row = rows[key]
+    return row
+
+
+@wp.func
 def step_to(side: int, ny: int, nz: int) -> int:
     step = int(1)
     if side >= 4:
@@ -302,7 +311,7 @@ def nearest_kernel(
     best = q
     which = int(-1)
     for corner in range(8):
-        row = rows[base + ((corner >> 2) * ny + ((corner >> 1) & 1)) * nz + (corner & 1)]
+        row = row_at(rows, base + ((corner >> 2) * ny + ((corner >> 1) & 1)) * nz + (corner & 1))
         if row >= 0:
             face = near[row]
             if face >= 0 and face != which:
@@ -341,7 +350,7 @@ def sample_kernel(
         dz = corner & 1
         weight = wp.abs(float(1 - dx) - (q[0] - x)) * wp.abs(float(1 - dy) - (q[1] - y))
         weight = weight * wp.abs(float(1 - dz) - (q[2] - z))
-        row = rows[base + (dx * ny + dy) * nz + dz]
+        row = row_at(rows, base + (dx * ny + dy) * nz + dz)
         value = missing
         if row >= 0:
             value = values[row]

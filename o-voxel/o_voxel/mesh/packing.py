@@ -1,8 +1,8 @@
-"""Packing flat charts into a square atlas: a skyline of columns, each chart dropped where it wastes least.
+"""Packing flat charts into a square atlas: the largest first, each as low as one of its turns allows.
 
-Source for the horizon: Levy, Petitjean, Ray, Maillot, "Least Squares Conformal Maps" (SIGGRAPH 2002),
-section 4. Ours tries eight turns a chart, scores the area lost underneath, and searches for the
-largest common scale. Only the charts' outlines go to the CPU for that, and their places come back.
+Charts lie in cells; a free place may be a gap between others (bottom-left-fill: Hopper, Turton, "A review of
+the application of meta-heuristic algorithms to 2D strip packing problems", 2001). The largest common scale
+is searched for. Only the charts' outlines and inner cells go to the CPU for that, and their places come back.
 """
 
 from __future__ import annotations
@@ -15,8 +15,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from .. import kernels
 from .charts import principal_angles
-from .flatten import FlatCharts, chart_boxes, signed_areas
+from .flatten import FlatCharts, chart_boxes, covered_cells, signed_areas
 from .groups import group_sizes, marked, runs, sorting, unrolled
 from .vectors import length, take
 
@@ -26,8 +27,11 @@ Ints = NDArray[np.int64]
 TURNS = 8
 _MANY_CHARTS = 200  # from here on quarter turns do; small charts fill the gaps anyway
 _SHRINK_LIMIT = 80
-_ATTEMPTS = 6
-_FIRST_FILL = 0.66
+_ATTEMPTS = 4  # to do better, once all charts have found a place
+_FIRST_FILL = 0.7
+_SHRINK, _GROW = 0.95, 1.04
+_DENSE = 1.5
+"""Inner points of a chart along a cell's side, so that none is missed at any turn."""
 
 
 @dataclass(frozen=True)
@@ -36,22 +40,6 @@ class Packing:
 
     uvs: Tensor
     utilisation: float
-
-
-@dataclass(frozen=True)
-class _Silhouette:
-    """Per column, the lowest and highest cell of a chart, with one cell of gap on the right and on top."""
-
-    bottom: NDArray[np.int32]
-    top: NDArray[np.int32]
-
-    @cached_property
-    def height(self) -> int:
-        return int(self.top.max())
-
-    @cached_property
-    def area_below(self) -> int:
-        return int(self.bottom.sum())
 
 
 @dataclass(frozen=True)
@@ -71,6 +59,14 @@ class _Outline:
         return np.cumsum(self.counts) - self.counts
 
 
+@dataclass(frozen=True)
+class _Places:
+    """Where charts lie: `turns` [charts] of those tried, and lower-left corners [2, charts] in cells."""
+
+    turns: Ints
+    corners: Floats
+
+
 def pack_charts(flat: FlatCharts, cells: int = 512) -> Packing:
     """Place charts in the unit square at one common scale, at least 1/cells apart.
 
@@ -81,29 +77,33 @@ def pack_charts(flat: FlatCharts, cells: int = 512) -> Packing:
     longest = float(upright.max())
     area = float(signed_areas(flat.plane, flat.faces).abs().sum())
     full = cells / max(area, 1e-30) ** 0.5  # the scale at which the charts' area is the atlas'
-    limit = min((cells - 3) / max(longest, 1e-30), full)  # the longest chart must fit
-    outline = _outline(upright, flat, spacing=0.25 / limit)
+    limit = min((cells - 4) / max(longest, 1e-30), full)  # the longest chart must fit
+    outline = _outline(upright, flat, spacing=0.5 / limit)
+    inner = _inner(upright, flat, limit * _DENSE)
+    turns = TURNS if charts < _MANY_CHARTS else TURNS // 2
 
     scale = min(limit, full * float(np.sqrt(_FIRST_FILL)))
     fitting, too_large = 0.0, np.inf
-    turns, corners = np.zeros(charts, dtype=np.int64), np.zeros((2, charts))
+    places = _Places(np.zeros(charts, dtype=np.int64), np.zeros((2, charts)))
+    last = _SHRINK_LIMIT
     for attempt in range(_SHRINK_LIMIT):
-        tried_turns, tried_corners, height = _drop(outline, scale, cells)
-        if height <= cells:
-            fitting, turns, corners = scale, tried_turns, tried_corners
+        tried = _pack(outline, inner, scale, cells, turns)
+        if tried is not None:
+            last = last if fitting else attempt + _ATTEMPTS
+            fitting, places = scale, tried
         else:
             too_large = scale
-        if fitting and (attempt >= _ATTEMPTS or scale >= limit or too_large < 1.015 * fitting):
+        if fitting and (attempt >= last or scale >= limit or too_large < 1.01 * fitting):
             break
         if np.isinf(too_large):
-            scale = min(limit, 1.05 * fitting)
+            scale = min(limit, _GROW * fitting)
         elif not fitting:
-            scale *= min(float(np.sqrt(cells / height)), 0.97)
+            scale *= _SHRINK
         else:
             scale = float(np.sqrt(fitting * too_large))
-    angle = torch.from_numpy(turns * (2 * np.pi / TURNS)).to(upright.device)
+    angle = torch.from_numpy(places.turns * (2 * np.pi / turns)).to(upright.device)
     turned = _turn(upright * fitting, angle, flat.owner)
-    shift = torch.from_numpy(corners).to(upright.device) - chart_boxes(turned, flat.owner, charts)[0] + 0.5
+    shift = torch.from_numpy(places.corners).to(upright.device) - chart_boxes(turned, flat.owner, charts)[0]
     uvs = (turned + take(shift, flat.owner)) / cells
     return Packing(uvs.clamp_(0.0, 1.0), area * fitting**2 / cells**2)
 
@@ -143,61 +143,70 @@ def _outline(plane: Tensor, flat: FlatCharts, spacing: float) -> _Outline:
     return _Outline(take(points, sorting(owner)).cpu().numpy(), sizes.cpu().numpy())
 
 
-def _silhouettes(outline: _Outline, scale: float, turn: int) -> list[_Silhouette]:
-    """Each chart's cells after an eighth turn or several, counter-clockwise."""
-    cosine, sine = (scale * f(turn * (2 * np.pi / TURNS)) for f in (np.cos, np.sin))
-    (x, y), first = outline.points, outline.first
-    column, row = (_cells(along, outline) for along in (cosine * x - sine * y, sine * x + cosine * y))
-    width = np.maximum.reduceat(column, first) + 2
-    ends = np.cumsum(width)
-    place = column + (ends - width)[outline.owner]
-    bottom = np.full(ends[-1], np.iinfo(np.int32).max, dtype=np.int32)
-    top = np.zeros(ends[-1], dtype=np.int32)
-    np.minimum.at(bottom, place, row)
-    np.maximum.at(top, place, row + 2)
-    # Each point also keeps the column to its right free; the last column of a chart holds no points.
-    bottom[1:] = np.minimum(bottom[1:], bottom[:-1])
-    top[1:] = np.maximum(top[1:], top[:-1])
-    ends = ends[:-1]
-    return [
-        _Silhouette(low, high) for low, high in zip(np.split(bottom, ends), np.split(top, ends), strict=True)
-    ]
+def _inner(plane: Tensor, flat: FlatCharts, density: float) -> _Outline:
+    """Points inside of the charts, `density` along a unit of the plane [2, N], chart by chart."""
+    corners = take(plane, flat.faces.reshape(-1)).reshape(2, 3, -1).permute(1, 0, 2)  # [3, 2, F]
+    face, column, row = covered_cells(corners * density)
+    owner = flat.labels.index_select(0, face)
+    order = sorting(owner)
+    points = (torch.stack([column, row]) + 0.5) / density
+    counts = group_sizes(owner, len(flat.valid))
+    return _Outline(take(points, order).cpu().numpy(), counts.cpu().numpy())
 
 
-def _cells(along: Floats, outline: _Outline) -> NDArray[np.int32]:
-    """Whole cells from each chart's lowest point."""
-    return (along - np.minimum.reduceat(along, outline.first)[outline.owner]).astype(np.int32)
+def _pack(outline: _Outline, inner: _Outline, scale: float, cells: int, turns: int) -> _Places | None:
+    """Places of all charts at a scale (cells of a unit of the plane), or None where one finds none."""
+    from .packing_kernels import pack_kernel
 
-
-def _drop(outline: _Outline, scale: float, cells: int) -> tuple[Ints, Floats, int]:
-    """Turns [charts], lower-left corners [2, charts] in cells, and the height that the packing needs."""
+    wp = kernels.warp_module()
     charts = len(outline.counts)
-    tried = range(0, TURNS, 1 if charts < _MANY_CHARTS else 2)
-    by_turn = {turn: _silhouettes(outline, scale, turn) for turn in tried}
-    largest_first = np.argsort([-max(len(s.top), s.height) for s in by_turn[0]], kind="stable")
-    skyline = np.zeros(cells, dtype=np.int32)  # 32 bits: twice the lanes
-    turns = np.zeros(charts, dtype=np.int64)
-    corners = np.zeros((2, charts))
-    for chart in largest_first:
-        filled = np.concatenate([[0], np.cumsum(skyline)])
-        best: tuple[float, int, int, int] | None = None
-        for turn in tried:
-            shape = by_turn[turn][chart]
-            width = len(shape.top)
-            if width > cells:
-                continue
-            windows = np.ndarray((width, cells + 1 - width), np.int32, skyline, strides=2 * skyline.strides)
-            rest = (windows - shape.bottom[:, None]).max(axis=0)  # [places]
-            # Area lost below, in cells of height over the chart's width, weighed with how high it reaches.
-            below = filled[width:] - filled[:-width] - shape.area_below
-            score = 2 * rest - below / width + shape.height
-            place = int(score.argmin())
-            if best is None or score[place] < best[0]:
-                best = (float(score[place]), turn, place, int(rest[place]))
-        if best is None:
-            return turns, corners, 2 * cells
-        _, turn, place, rest_at = best
-        shape = by_turn[turn][chart]
-        skyline[place : place + len(shape.top)] = shape.top + rest_at
-        turns[chart], corners[:, chart] = turn, (place, rest_at)
-    return turns, corners, int(skyline.max())
+    angles = np.arange(turns) * (2 * np.pi / turns)
+    rotations = scale * np.stack([np.cos(angles), np.sin(angles)], axis=1)
+    (x, y), (cosine, sine) = outline.points, rotations.T[..., None]
+    along = np.stack([cosine * x - sine * y, sine * x + cosine * y])  # [2, turns, N]
+    low = np.minimum.reduceat(along, outline.first, axis=2)  # [2, turns, charts]
+    cell = (along - low[..., outline.owner]).astype(np.int32)
+    sizes = np.maximum.reduceat(cell, outline.first, axis=2) + 1
+    item = outline.owner * turns + np.arange(turns)[:, None]  # [turns, N]
+    # Far apart ones first: most places are found taken after a look or two.
+    keys = np.unique(((item * cells + cell[1]) * cells + cell[0]).ravel())
+    keys = np.random.default_rng(0).permutation(keys)
+    item = keys // cells**2
+    order = np.argsort(item, kind="stable")
+    keys, item = keys[order], item[order]
+    border = np.stack([keys % cells, keys // cells % cells], axis=1).astype(np.int32)
+    first_border = np.searchsorted(item, np.arange(turns * charts + 1)).astype(np.int32)
+    per_item = [np.ascontiguousarray(a.transpose(2, 1, 0).reshape(-1, 2)) for a in (sizes, low)]
+    largest_first = np.argsort(-sizes[:, 0].max(axis=0), kind="stable").astype(np.int32)
+    first_inner = np.append(inner.first, len(inner.owner)).astype(np.int32)
+    turn_of, placed = torch.zeros(charts, dtype=torch.int32), torch.zeros(1, dtype=torch.int32)
+    place_of = torch.zeros((charts, 2), dtype=torch.int32)
+    state = torch.zeros(cells * cells, dtype=torch.int32), torch.zeros(cells * cells, dtype=torch.uint8)
+
+    def array(values: NDArray, dtype: object = None) -> object:
+        return kernels.as_warp(torch.from_numpy(np.ascontiguousarray(values)), dtype)
+
+    kernels.launch(
+        pack_kernel,
+        1,
+        [
+            array(largest_first),
+            turns,
+            array(rotations.astype(np.float32), wp.vec2),
+            array(border, wp.vec2i),
+            array(first_border),
+            array(per_item[0], wp.vec2i),
+            array(per_item[1].astype(np.float32), wp.vec2),
+            array(np.pad(inner.points.T, ((0, 1), (0, 0))).astype(np.float32), wp.vec2),  # never empty
+            array(first_inner),
+            cells,
+            *(kernels.as_warp(s) for s in state),
+            kernels.as_warp(turn_of),
+            kernels.as_warp(place_of, wp.vec2i),
+            kernels.as_warp(placed),
+        ],
+        "cpu",
+    )
+    if int(placed) < charts:
+        return None
+    return _Places(turn_of.long().numpy(), place_of.T.double().numpy())

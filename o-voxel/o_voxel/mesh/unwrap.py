@@ -12,10 +12,12 @@ from torch import Tensor
 
 from ..errors import ArgumentError
 from .charts import (
+    FaceGraph,
     absorb_small_charts,
     cluster_faces,
     connected_charts,
     face_graph,
+    larger_neighbours,
     smooth_borders,
     split_along,
 )
@@ -31,6 +33,9 @@ log = logging.getLogger(__name__)
 _SMALLEST_CHART = 4  # faces; smaller ones join a neighbour where that stays flat
 _LEAST_FILL = 0.38  # of its bounding box; rings and crescents below this are cut, they waste the atlas
 _SPLIT_ROUNDS = 6
+_MERGE_ROUNDS = 6
+_FEW = 32  # charts that nobody minds
+_SMALL = 1e-3  # of the whole area; smaller charts join a neighbour with which they lie flat
 
 
 @dataclass(frozen=True)
@@ -62,7 +67,8 @@ def unwrap(
     """Texture coordinates for a mesh (vertices [V, 3] float, faces [F, 3] integer; F >= 1) of any topology.
 
     Charts keep `cone_half_angle` (radians) as the bound of their normal cones, are flattened by ARAP,
-    checked for folds and overlaps, and divided until they pass. Positive faces stay positive: nothing is
+    checked for folds and overlaps, and divided until they pass; from pi / 2 on, small ones join a
+    neighbour wherever both lie flat together. Positive faces stay positive: nothing is
     mirrored. Texels are isotropic; charts lie at least two texels of a `texture_size` texture apart, more
     for larger textures. Raises MeshError for an empty mesh or indices out of range, ArgumentError for a
     texture below 16.
@@ -107,12 +113,13 @@ def _flat_charts(points: Tensor, faces: Tensor, cone_half_angle: float, smooth_i
     for _ in range(_SPLIT_ROUNDS):
         chosen = ~flat.valid | (_box_fill(flat) < _LEAST_FILL)
         if not bool(chosen.any()):
-            return flat
+            break
         pieces = split_along(
             take(flat.plane, flat.faces.reshape(-1)).reshape(2, 3, -1).mean(dim=1), flat.labels, chosen
         )
         flat = _flatten_again(points, faces, flat, connected_charts(graph, pieces), chosen)
-    return _divide_to_faces(points, faces, flat)
+    flat = _divide_to_faces(points, faces, flat)
+    return flat if cone_half_angle < math.pi / 2 else _merge_small(points, faces, graph, flat)
 
 
 def _box_fill(flat: FlatCharts) -> Tensor:
@@ -135,29 +142,78 @@ def _flatten_again(
 ) -> FlatCharts:
     """Replace the chosen charts by what `pieces` [F] divides them into; the others keep their plane
     positions."""
-    again = chosen.index_select(0, flat.labels)
-    redo, kept = marked(again), marked(~again)
-    kept_vertex = ~chosen.index_select(0, flat.owner)
-    vertex_rank, kept_vertices = compact(kept_vertex)
-    chart_rank, kept_charts = compact(~chosen)
-
+    redo = marked(chosen.index_select(0, flat.labels))
     pieces = pieces.index_select(0, redo)
-    piece_rank, _ = compact(group_sizes(pieces, int(pieces.max()) + 1) > 0)
-    fresh = flatten_charts(points, take(faces, redo), piece_rank.index_select(0, pieces))
+    rank, _ = compact(group_sizes(pieces, int(pieces.max()) + 1) > 0)
+    fresh = flatten_charts(points, take(faces, redo), rank.index_select(0, pieces))
+    return _replaced(flat, chosen, fresh, redo)
+
+
+def _replaced(flat: FlatCharts, gone: Tensor, fresh: FlatCharts, places: Tensor) -> FlatCharts:
+    """Charts without those that are `gone` [charts]; their faces, at `places`, get `fresh` charts."""
+    stays = marked(~gone.index_select(0, flat.labels))
+    kept, _ = _some(flat, ~gone)
     joined, labels = torch.empty_like(flat.faces), torch.empty_like(flat.labels)
-    joined[:, redo] = fresh.faces + kept_vertices
-    joined[:, kept] = vertex_rank[flat.faces[:, kept]]
-    labels[redo] = fresh.labels + kept_charts
-    labels[kept] = chart_rank[flat.labels[kept]]
-    vertices = marked(kept_vertex)
+    joined[:, places] = fresh.faces + len(kept.vmap)
+    joined[:, stays] = kept.faces
+    labels[places] = fresh.labels + len(kept.valid)
+    labels[stays] = kept.labels
     return FlatCharts(
         faces=joined,
-        vmap=torch.cat([flat.vmap[vertices], fresh.vmap]),
-        plane=torch.cat([take(flat.plane, vertices), fresh.plane], dim=1),
+        vmap=torch.cat([kept.vmap, fresh.vmap]),
+        plane=torch.cat([kept.plane, fresh.plane], dim=1),
         labels=labels,
-        owner=torch.cat([chart_rank[flat.owner[vertices]], fresh.owner + kept_charts]),
-        valid=torch.cat([flat.valid[marked(~chosen)], fresh.valid]),
+        owner=torch.cat([kept.owner, fresh.owner + len(kept.valid)]),
+        valid=torch.cat([kept.valid, fresh.valid]),
     )
+
+
+def _some(flat: FlatCharts, wanted: Tensor) -> tuple[FlatCharts, Tensor]:
+    """The charts that are `wanted` [charts], and the places of their faces."""
+    places = marked(wanted.index_select(0, flat.labels))
+    of_vertex = wanted.index_select(0, flat.owner)
+    vertices = marked(of_vertex)
+    vertex_rank, _ = compact(of_vertex)
+    chart_rank, _ = compact(wanted)
+    return FlatCharts(
+        faces=vertex_rank[flat.faces[:, places]],
+        vmap=flat.vmap[vertices],
+        plane=take(flat.plane, vertices),
+        labels=chart_rank[flat.labels[places]],
+        owner=chart_rank[flat.owner[vertices]],
+        valid=flat.valid[marked(wanted)],
+    ), places
+
+
+def _merge_small(points: Tensor, faces: Tensor, graph: FaceGraph, flat: FlatCharts) -> FlatCharts:
+    """Join small charts to the larger neighbour that they share most border with, where both lie flat
+    together.
+
+    What one small chart spoils, others may not: later rounds try fewer at once.
+    """
+    for turn in range(_MERGE_ROUNDS):
+        if len(flat.valid) <= _FEW:
+            break
+        areas = group_sums(flat.labels, graph.areas, len(flat.valid))
+        target = larger_neighbours(graph, flat.labels, areas, areas < _SMALL * areas.sum())
+        nodes = torch.arange(len(target), device=target.device)
+        if turn % 2:
+            target = torch.where((nodes * 2654435761 >> 7) % 2 == turn // 2 % 2, target, nodes)
+        moves = target != nodes
+        target = torch.where(moves & moves.index_select(0, target), nodes, target)
+        joined = torch.zeros_like(moves).index_fill_(0, target[marked(target != nodes)], True)
+        chosen = joined | (target != nodes)
+        if not bool(chosen.any()):
+            continue
+        redo = marked(chosen.index_select(0, flat.labels))
+        rank, _ = compact(joined)
+        merged = rank.index_select(0, target).index_select(0, flat.labels.index_select(0, redo))
+        fresh = flatten_charts(points, take(faces, redo), merged)
+        fits = fresh.valid
+        fresh, places = _some(fresh, fits)
+        done = chosen & fits.index_select(0, rank.index_select(0, target).clamp(min=0))
+        flat = _replaced(flat, done, fresh, redo.index_select(0, places))
+    return flat
 
 
 def _divide_to_faces(points: Tensor, faces: Tensor, flat: FlatCharts) -> FlatCharts:

@@ -42,10 +42,11 @@ def clean_and_simplify(mesh: Mesh, target: int) -> Mesh:
     Cutting makes loops of open chains that end at such edges, so holes are looked for once more. What fills
     them on a frayed mesh can be a tenth of its faces: the budget is then lowered by as much.
     """
-    mesh = _simplified(_simplified(mesh, 3 * target), target)
-    finished, budget = _finished(mesh), target
+    budget = _first_budget(mesh, target)
+    mesh = _simplified(_simplified(mesh, 3 * target), budget)
+    finished = _finished(mesh)
     for _ in range(_CORRECTIONS):
-        if len(finished[1]) <= CLOSE_ENOUGH * target:
+        if len(finished[1]) <= target:
             break
         budget = budget * target // len(finished[1])
         mesh = _simplified(mesh, max(budget, 1))
@@ -129,7 +130,7 @@ def remesh_and_simplify(
     )
     if not len(faces):
         raise MeshError("remeshing found no surface: the mesh lies outside aabb")
-    return _finished(_without_flaps(remove_degenerate_faces(*simplify(vertices, faces, target))))
+    return simplified_closed((vertices, faces), target)
 
 
 def is_frayed(mesh: Mesh) -> bool:
@@ -157,9 +158,14 @@ def rebuilt(source: Source) -> Mesh:
     return rebuild(source.vertices, source.faces, step, see_through=see_through)
 
 
+def _first_budget(mesh: Mesh, target: int) -> int:
+    """What a collapse is asked for, which may leave a little more."""
+    return max(4, int(target / CLOSE_ENOUGH)) if len(mesh[1]) > target else target
+
+
 def simplified_closed(mesh: Mesh, target: int) -> Mesh:
     """A closed mesh down to at most `target` faces, closed and manifold again afterwards."""
-    budget = max(4, int(target / CLOSE_ENOUGH)) if len(mesh[1]) > target else target
+    budget = _first_budget(mesh, target)
     for _ in range(_CORRECTIONS):
         mesh = without_floaters(*make_manifold(*simplify(*mesh, budget)))
         if len(mesh[1]) <= target:

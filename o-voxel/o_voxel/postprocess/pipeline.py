@@ -56,7 +56,7 @@ def to_glb(
     grid_size: Triple | None = None,
     decimation_target: int = 1_000_000,
     texture_size: int = 2048,
-    remesh: bool | Literal["auto"] = "auto",
+    remesh: bool | Literal["auto", "always"] = "auto",
     remesh_band: float = 1,
     remesh_project: float = 0.9,
     mesh_cluster_threshold_cone_half_angle_rad: float = np.pi / 2,
@@ -83,13 +83,12 @@ def to_glb(
             are clipped.
         attr_layout: columns of base_color (3), metallic, roughness, alpha (1 each).
         aabb, voxel_size, grid_size: where the voxels lie; give one size (voxel_size wins).
-        decimation_target: the most *faces* of the result (a percent more without auto, where collapses
-            cannot hit it).
+        decimation_target: the most *faces* of the result.
         texture_size: texels a side, 16 to 8192.
         remesh: auto looks at the surface: a sound one is simplified as it is, a frayed one is rebuilt as one
-            closed outward surface that follows it. True replaces any surface by a closed one at `remesh_band`
-            voxels' distance, moved back by the share `remesh_project` (0 leaves it that much larger), as the
-            reference does. False never rebuilds.
+            closed outward surface that follows it; always rebuilds a sound one, too. True replaces any
+            surface by a closed one at `remesh_band` voxels' distance, moved back by the share
+            `remesh_project` (0 leaves it that much larger), as the reference does. False never rebuilds.
         mesh_cluster_threshold_cone_half_angle_rad: bound on a chart's normal cone; smaller means more and
             flatter charts.
         mesh_cluster_refine_iterations: rounds of straightening chart borders beyond the usual eight.
@@ -118,8 +117,8 @@ def to_glb(
         raise ArgumentError(f"alpha_mode {alpha_mode!r}: one of {', '.join(ALPHA_MODES)}")
     if not 1 <= lods <= MOST_LEVELS:
         raise ArgumentError(f"lods must lie between 1 and {MOST_LEVELS}, got {lods}")
-    if remesh not in (True, False, "auto"):
-        raise ArgumentError(f"remesh {remesh!r}: one of True, False, auto")
+    if remesh not in (True, False, "auto", "always"):
+        raise ArgumentError(f"remesh {remesh!r}: one of True, False, auto, always")
     if outer_shell and remesh is False:
         raise ArgumentError("outer_shell needs remesh: only a remeshed surface is surely closed")
     source = check_source(vertices, faces, attr_volume, coords, attr_layout, aabb, voxel_size, grid_size)
@@ -128,7 +127,7 @@ def to_glb(
     with times.step("fill holes"):
         reference_mesh = fill_holes(source.vertices, source.faces, HOLE_PERIMETER)
     with times.step("rebuild"):
-        frayed = remesh == "auto" and not outer_shell and is_frayed(reference_mesh)
+        frayed = not outer_shell and (remesh == "always" or (remesh == "auto" and is_frayed(reference_mesh)))
         if frayed:
             reference_mesh = rebuilt(source)
     with times.step("search tree"):
@@ -164,7 +163,7 @@ def to_glb(
     asset.report.notes += notes
     lower = []
     for level in range(1, lods):
-        coarser = simplified_closed if remesh == "auto" else clean_and_simplify
+        coarser = clean_and_simplify if isinstance(remesh, bool) else simplified_closed
         mesh = coarser(mesh, max(decimation_target // 4**level, LEAST_FACES))
         silent = StepTimes(STEPS, None, source.vertices.device)
         size = max(texture_size // 2**level, LEAST_TEXTURE)

@@ -51,3 +51,19 @@ def test_a_chart_without_a_border_has_its_place_too(device: torch.device) -> Non
     assert float(packing.uvs.max()) <= 1
     size = (packing.uvs[:, [1, 4]] - packing.uvs[:, [0, 3]]).norm(dim=0)
     assert float(size[0]) == pytest.approx(float(size[1]) * 2 / 3)
+
+
+def test_a_chart_lies_in_the_hole_of_another(device: torch.device) -> None:
+    """A frame of 10 with a hole of 6, and a square of 5: beside one another they would fill 0.4 at most."""
+    ring = [(0, 0), (10, 0), (10, 10), (0, 10), (2, 2), (8, 2), (8, 8), (2, 8)]
+    square = [(0, 0), (5, 0), (5, 5), (0, 5)]
+    sides = [(k, (k + 1) % 4, (k + 1) % 4 + 4, k + 4) for k in range(4)] + [(8, 9, 10, 11)]
+    faces = torch.tensor([t for a, b, c, d in sides for t in ((a, b, c), (a, c, d))])
+    plane = torch.tensor([*ring, *square], dtype=torch.float32)
+    labels = torch.tensor([0] * 8 + [1] * 2)
+    packing = pack_charts(flat_charts(plane, faces, labels, device), cells=128)
+    assert packing.utilisation > 0.8
+    place = packing.uvs.T.cpu()
+    low, high = place[4:8].amin(dim=0), place[4:8].amax(dim=0)
+    assert bool((place[8:] > low).all())
+    assert bool((place[8:] < high).all())

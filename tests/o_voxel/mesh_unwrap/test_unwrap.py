@@ -25,6 +25,16 @@ def test_few_flat_charts_of_a_bumpy_ball(device: torch.device) -> None:
     assert float(values[:, 1].quantile(0.01)) > 0.7
 
 
+def test_small_charts_of_a_rough_surface_join() -> None:
+    """14,160 faces whose normals are noise: 2,194 charts if each kept to its cone."""
+    vertices, faces = bumpy(60)
+    noise = torch.rand(vertices.shape, generator=torch.Generator().manual_seed(0)) - 0.5
+    result = unwrap(vertices + 0.03 * noise, faces)
+    assert result.num_charts <= 600
+    assert result.utilisation > 0.5
+    assert twice_covered(result) < 1e-3
+
+
 def test_result_is_the_same_mesh(device: torch.device) -> None:
     vertices, faces = on(device, bumpy(30))
     result = unwrap(vertices, faces)

@@ -106,7 +106,8 @@ def test_extract_from_a_kept_state(run: Run, service: Service, tmp_path: Path) -
     fields = service.job().settings
     assert (fields["format"], fields["decimation_target"], fields["remesh"]) == ("stl", 5000, False)
     assert service.generator.payloads == [state()]
-    report = json.loads(run("extract", kept, "-o", tmp_path / "d.glb", "--json").stdout)
+    report = json.loads(run("extract", kept, "-o", tmp_path / "d.glb", "--remesh", "true", "--json").stdout)
+    assert service.job().settings["remesh"] is True
     assert report["files"]["asset"].endswith("d.glb")
     assert "extract" in report["seconds"]
 

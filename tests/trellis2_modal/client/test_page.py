@@ -15,11 +15,13 @@ import pytest
 
 from tests.trellis2_modal.client.conftest import QUICK
 from tests.trellis2_modal.client.service import KEY, URL, Service, answers, passes, photo, problem, until
+from trellis2_modal.client.app import forms
 from trellis2_modal.client.app.file_routes import Mattes
 from trellis2_modal.client.app.task_queue import Desk
 from trellis2_modal.client.options import ProxyToken
 from trellis2_modal.client.settings import ClientSettings
 from trellis2_modal.protocol.controls import controls
+from trellis2_modal.protocol.presets import PRESETS
 from trellis2_modal.protocol.requests import SAMPLER_FIELDS, ExtractSettings, GenerateSettings
 
 GENERATION = [c.name for c in controls(GenerateSettings) if c.group != "Basic"]
@@ -86,6 +88,13 @@ def idle(desk: Desk) -> None:
 
 def skipped(update: Any) -> bool:
     return isinstance(update, dict) and update == {"__type__": "update"}
+
+
+def test_remesh_has_three_positions_under_every_budget() -> None:
+    control = next(c for c in controls(ExtractSettings) if c.name == "remesh")
+    shown = forms.component(control)
+    assert [value for _, value in shown.choices] == ["auto", "true", "false"]
+    assert {forms.budget_values(name)["remesh"] for name in PRESETS} == {shown.value} == {"auto"}
 
 
 def test_the_page_is_laid_out_and_wired(desk: Desk) -> None:

@@ -37,7 +37,7 @@ def test_defaults_are_those_of_the_published_model() -> None:
     }
     extract = ExtractSettings()
     assert (extract.decimation_target, extract.texture_size) == (500_000, 2048)
-    assert (extract.remesh, extract.remesh_band, extract.remesh_project) == (True, 1.0, 0.0)
+    assert (extract.remesh, extract.remesh_band, extract.remesh_project) == ("auto", 1.0, 0.0)
 
 
 def test_sampler_fields_that_are_left_out_leave_the_choice_to_the_weights() -> None:
@@ -93,6 +93,20 @@ def test_every_default_lies_within_its_own_bounds() -> None:
 def test_every_setting_has_a_control() -> None:
     for model in (GenerateSettings, ExtractSettings):
         assert [c.name for c in controls(model)] == list(model.model_fields)
+
+
+@pytest.mark.parametrize(
+    ("sent", "value"), [("auto", "auto"), (True, True), (False, False), ("true", True), ("false", False)]
+)
+def test_remesh_is_auto_or_a_boolean(sent: object, value: object) -> None:
+    """Forms send booleans as words."""
+    assert ExtractSettings.model_validate({"remesh": sent}).remesh is value
+    with pytest.raises(ValidationError):
+        ExtractSettings.model_validate({"remesh": f"{sent}s"})
+
+
+def test_presets_leave_remeshing_to_the_surface() -> None:
+    assert {ExtractSettings(simplify=name).resolved().remesh for name in PRESETS} == {"auto"}
 
 
 def test_a_preset_gives_way_to_fields_that_were_given() -> None:

@@ -85,8 +85,10 @@ def test_a_preset_and_a_cancel(mesh: object) -> None:
         ({}, "auto"),
         ({"simplify": "web"}, "auto"),
         ({"remesh": False}, False),
+        ({"remesh": "auto"}, "auto"),
+        ({"remesh": True}, "always"),
         ({"remesh_project": 0.5}, True),
-        ({"outer_shell": True}, True),
+        ({"remesh": "auto", "remesh_band": 2.0}, True),
     ],
 )
 def test_remeshing_follows_the_surface_unless_an_offset_is_asked_for(

@@ -17,6 +17,8 @@ SWITCH = {"on": True, "off": False}
 
 CHOICE_TITLES = {
     "auto": "Automatic",
+    "true": "Always",
+    "false": "Never",
     "opaque": "Opaque",
     "mask": "Cut-out",
     "blend": "Blended",
@@ -125,6 +127,10 @@ def budget_values(name: str) -> dict[str, Any]:
         return {}
     preset: Mapping[str, Any] = PRESETS[name].settings  # type: ignore[index]
     values = ExtractSettings.model_validate(preset).model_dump(exclude={"simplify"})
-    switches = {c.name for c in controls(ExtractSettings) if c.kind == "bool" and c.default is None}
-    shown = {None: "", True: "on", False: "off"}
-    return {name: shown[value] if name in switches else value for name, value in values.items()}
+    for control in controls(ExtractSettings):
+        value = values.get(control.name)
+        if control.kind == "bool" and control.default is None:
+            values[control.name] = {None: "", True: "on", False: "off"}[value]
+        elif control.kind == "choice" and isinstance(value, bool):
+            values[control.name] = str(value).lower()
+    return values

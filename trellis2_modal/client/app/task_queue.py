@@ -42,7 +42,6 @@ LIGHT_SETTINGS = {
     "decimation_target": 10_000,
     "texture_size": 512,
     "texture_format": "jpeg",
-    "remesh": True,  # what is shown is closed where the export will be
 }
 """The mesh that the viewer turns right after a generation."""
 
