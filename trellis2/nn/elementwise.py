@@ -78,8 +78,8 @@ def gated_add(
         )[0]
         return total
     grouped = layout.group(x)
-    added = layout.spread(branch) if _per_item(branch, x) else branch.view_as(grouped)
-    return (grouped + (added if gate is None else layout.spread(gate) * added)).flatten(0, 1)
+    added = layout.broadcast_per_item(branch) if _per_item(branch, x) else branch.view_as(grouped)
+    return (grouped + (added if gate is None else layout.broadcast_per_item(gate) * added)).flatten(0, 1)
 
 
 def norm(x: torch.Tensor, how: Modulation | Affine, layout: TokenLayout, eps: float) -> torch.Tensor:
@@ -92,7 +92,9 @@ def norm(x: torch.Tensor, how: Modulation | Affine, layout: TokenLayout, eps: fl
         return layer_norm(x, how.weight, how.bias, eps)
     # `1 + scale`, the product and the sum are rounded one by one, as published.
     h = layout.group(layer_norm(x, eps=eps))
-    return (h * (1 + layout.spread(how.scale)) + layout.spread(how.shift)).flatten(0, 1)
+    return (h * (1 + layout.broadcast_per_item(how.scale)) + layout.broadcast_per_item(how.shift)).flatten(
+        0, 1
+    )
 
 
 def add_norm(

@@ -50,7 +50,7 @@ class TokenLayout:
         """Tokens `[T, C]` as `[B, L, C]` when all sequences have one length, else as `[1, T, C]`."""
         return tokens.unflatten(0, (self.batch_size, self.lengths[0])) if self.uniform else tokens[None]
 
-    def spread(self, values: torch.Tensor) -> torch.Tensor:
+    def broadcast_per_item(self, values: torch.Tensor) -> torch.Tensor:
         """Per-sequence rows `[B, C]` in a shape that broadcasts over grouped tokens."""
         return values[:, None] if self.uniform else values[self.items][None]
 

@@ -183,7 +183,7 @@ class SparseTensor:
 
     # ---- arithmetic ----------------------------------------------------------------------------------------
 
-    def spread(self, values: torch.Tensor) -> torch.Tensor:
+    def broadcast_per_item(self, values: torch.Tensor) -> torch.Tensor:
         """Rows `[T, ...]` (or `[1, ...]` where one row serves all) of per-item values `[B, ...]`.
 
         Values must broadcast to `[B, *feats.shape[1:]]`; raises InvalidArgumentError otherwise.
@@ -209,7 +209,7 @@ class SparseTensor:
                 )
             value: Any = other.feats
         elif isinstance(other, torch.Tensor) and other.ndim > 0:
-            value = self.spread(other)
+            value = self.broadcast_per_item(other)
         else:
             value = other
         return self.replace(operation(value, self.feats) if swap else operation(self.feats, value))

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..errors import MeshError
-from ..mesh.groups import unrolled
+from ..mesh.groups import expand_counts
 from .frame import GridFrame
 
 
@@ -123,7 +123,7 @@ def _line(index: Tensor, size: Tensor) -> Tensor:
 
 def _ranges(start: Tensor, stop: Tensor) -> tuple[Tensor, Tensor]:
     """Every integer of every range `[start, stop)`: which range, and the integer."""
-    which, step = unrolled((stop - start).clamp(min=0))
+    which, step = expand_counts((stop - start).clamp(min=0))
     return which, start[which] + step
 
 

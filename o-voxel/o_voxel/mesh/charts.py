@@ -17,8 +17,16 @@ from torch import Tensor
 
 from ..errors import ArgumentError
 from .graph import connected_labels
-from .groups import compact, group_lowest, group_sizes, group_sums, marked, runs, sorting
-from .vectors import dot, length, take, triangle_cross, unit
+from .groups import (
+    argsort_deterministic,
+    group_lowest,
+    group_sizes,
+    group_sums,
+    nonzero_1d,
+    rank_of_true,
+    run_starts,
+)
+from .vectors import dot, gather_columns, length, triangle_cross, unit
 
 AREA_WEIGHT = 0.1
 PERIMETER_WEIGHT = 1e-4
@@ -50,15 +58,15 @@ def face_graph(vertices: Tensor, faces: Tensor) -> FaceGraph:
 
     starts, ends = faces.reshape(-1), faces.roll(-1, dims=0).reshape(-1)  # [3 F], half-edge k F + f of face f
     keys = torch.minimum(starts, ends) * vertices.shape[1] + torch.maximum(starts, ends)
-    order = sorting(keys)
-    opens = runs(keys.index_select(0, order))
+    order = argsort_deterministic(keys)
+    opens = run_starts(keys.index_select(0, order))
     closes = opens.new_ones(len(order) + 2)  # whether another edge follows
     closes[: len(order)] = opens
-    first = marked(closes[:-2] & ~closes[1:-1] & closes[2:])
+    first = nonzero_1d(closes[:-2] & ~closes[1:-1] & closes[2:])
     one, two = order.index_select(0, first), order.index_select(0, first + 1)
     a, b = one % count, two % count
     low, high = starts.index_select(0, one), ends.index_select(0, one)
-    proper = marked((a != b) & (low != high))
+    proper = nonzero_1d((a != b) & (low != high))
     one, two, a, b, low, high = (values.index_select(0, proper) for values in (one, two, a, b, low, high))
 
     neighbours = torch.arange(count, device=faces.device).repeat(3)
@@ -66,7 +74,7 @@ def face_graph(vertices: Tensor, faces: Tensor) -> FaceGraph:
     neighbours.index_copy_(0, two, a)
     return FaceGraph(
         pairs=torch.stack([torch.minimum(a, b), torch.maximum(a, b)]),
-        lengths=length(take(vertices, low) - take(vertices, high)),
+        lengths=length(gather_columns(vertices, low) - gather_columns(vertices, high)),
         neighbours=neighbours.reshape(3, count),
         normals=normals / torch.where(doubled > 0, doubled, 1.0),
         areas=0.5 * doubled,
@@ -84,7 +92,7 @@ def smooth_normals(graph: FaceGraph, iterations: int) -> Tensor:
     for _ in range(iterations):
         total = normals * graph.areas
         for other, area in zip(graph.neighbours, areas, strict=True):
-            theirs = take(normals, other)
+            theirs = gather_columns(normals, other)
             total += theirs * (dot(normals, theirs).clamp_(0.0, 1.0).square_() * area)
         size = length(total)
         normals = torch.where(size > 1e-20, total / size.clamp_min(1e-20), normals)
@@ -126,12 +134,15 @@ def _merge(
         cost = _merge_cost(pairs, shared, sums, areas, lowest, area_weight, perimeter_weight)
         target = _mutual_cheapest(pairs, torch.where(cost <= limit, cost, torch.inf), count)
         nodes = torch.arange(count, device=target.device)
-        rank, count = compact(target == nodes)
+        rank, count = rank_of_true(target == nodes)
         if count == len(nodes):
             return labels
-        changed = rank.index_select(0, target.index_select(0, marked(target != nodes)))
+        changed = rank.index_select(0, target.index_select(0, nonzero_1d(target != nodes)))
         target = rank.index_select(0, target)
-        labels, pairs = target.index_select(0, labels), take(target[None], pairs.reshape(-1)).reshape(2, -1)
+        labels, pairs = (
+            target.index_select(0, labels),
+            gather_columns(target[None], pairs.reshape(-1)).reshape(2, -1),
+        )
         sums = torch.stack([group_sums(target, axis, count) for axis in sums])
         areas = group_sums(target, areas, count)
         lowest = lowest.new_ones(count).index_copy_(0, target, lowest).index_fill_(0, changed, 1.0)
@@ -140,13 +151,13 @@ def _merge(
 
 def _join_parallel(pairs: Tensor, shared: Tensor, count: int) -> tuple[Tensor, Tensor]:
     """Drop pairs inside one cluster and add up the lengths of repeated ones."""
-    outer = marked(pairs[0] != pairs[1])
+    outer = nonzero_1d(pairs[0] != pairs[1])
     a, b, shared = (values.index_select(0, outer) for values in (*pairs, shared))
     keys = torch.minimum(a, b) * count + torch.maximum(a, b)
-    order = sorting(keys)
+    order = argsort_deterministic(keys)
     keys = keys.index_select(0, order)
-    opens = runs(keys)
-    starts = marked(opens)
+    opens = run_starts(keys)
+    starts = nonzero_1d(opens)
     lengths = group_sums(opens.cumsum(0) - 1, shared.index_select(0, order), len(starts))
     keys = keys.index_select(0, starts)
     low = torch.div(keys, count, rounding_mode="floor")
@@ -166,7 +177,7 @@ def _merge_cost(
     # Only edges to other clusters count, so an open border costs nothing.
     perimeters = group_sums(pairs[0], shared, count) + group_sums(pairs[1], shared, count)
     traits = torch.stack([*unit(sums), torch.arccos(lowest.clamp(-1.0, 1.0)), areas, perimeters])
-    a, b = (take(traits, end) for end in pairs)
+    a, b = (gather_columns(traits, end) for end in pairs)
     between = torch.arccos(dot(a[:3], b[:3]).clamp_(-1.0, 1.0))
     low = torch.minimum(-a[3], between - b[3])
     high = torch.maximum(a[3], between + b[3])
@@ -181,7 +192,7 @@ def _mutual_cheapest(pairs: Tensor, cost: Tensor, count: int) -> Tensor:
     row = torch.arange(len(cost), device=cost.device).repeat(2)
     best = _cheapest(pairs.reshape(-1), cost.repeat(2), row, count)
     nodes = torch.arange(count, device=best.device)
-    partner = take(pairs, torch.where(best == _NOBODY, 0, best & _ROW)).sum(dim=0) - nodes
+    partner = gather_columns(pairs, torch.where(best == _NOBODY, 0, best & _ROW)).sum(dim=0) - nodes
     partner = torch.where(best == _NOBODY, nodes, partner)
     return torch.where(best.index_select(0, partner) == best, torch.minimum(nodes, partner), nodes)
 
@@ -200,9 +211,11 @@ def _lowest_cosines(labels: Tensor, normals: Tensor, sums: Tensor, changed: Tens
     """Cosine [K] of the largest angle between a cluster's mean normal and its faces' normals; `known` but
     for the changed clusters."""
     fresh = torch.zeros_like(known, dtype=torch.bool).index_fill_(0, changed, True)
-    faces = marked(fresh.index_select(0, labels))
+    faces = nonzero_1d(fresh.index_select(0, labels))
     cluster = labels.index_select(0, faces)
-    return group_lowest(cluster, dot(take(unit(sums), cluster), take(normals, faces)), known)
+    return group_lowest(
+        cluster, dot(gather_columns(unit(sums), cluster), gather_columns(normals, faces)), known
+    )
 
 
 def smooth_borders(graph: FaceGraph, labels: Tensor, cone_half_angle: float, rounds: int = 8) -> Tensor:
@@ -221,7 +234,7 @@ def smooth_borders(graph: FaceGraph, labels: Tensor, cone_half_angle: float, rou
         first, second, third = (labels.index_select(0, other) for other in graph.neighbours)
         wanted = torch.where((first == second) | (first == third), first, labels)
         wanted = torch.where(second == third, second, wanted)
-        fits = dot(graph.normals, take(axes, wanted)) >= floor
+        fits = dot(graph.normals, gather_columns(axes, wanted)) >= floor
         labels = torch.where(fits & (half == turn % 2), wanted, labels)
     return connected_charts(graph, labels)
 
@@ -233,8 +246,8 @@ def _axes(graph: FaceGraph, labels: Tensor, charts: int) -> Tensor:
 
 def connected_charts(graph: FaceGraph, labels: Tensor) -> Tensor:
     """Split charts into edge-connected pieces and number them 0..charts-1."""
-    ends = take(labels[None], graph.pairs.reshape(-1)).reshape(2, -1)
-    return connected_labels(len(labels), take(graph.pairs, marked(ends[0] == ends[1])).T)
+    ends = gather_columns(labels[None], graph.pairs.reshape(-1)).reshape(2, -1)
+    return connected_labels(len(labels), gather_columns(graph.pairs, nonzero_1d(ends[0] == ends[1])).T)
 
 
 def absorb_small_charts(graph: FaceGraph, labels: Tensor, smallest: int) -> Tensor:
@@ -246,17 +259,17 @@ def absorb_small_charts(graph: FaceGraph, labels: Tensor, smallest: int) -> Tens
     for _ in range(4):
         small = group_sizes(labels, charts) < smallest
         axes = _axes(graph, labels, charts)
-        ends = take(labels[None], graph.pairs.reshape(-1)).reshape(2, -1)
+        ends = gather_columns(labels[None], graph.pairs.reshape(-1)).reshape(2, -1)
         pairs, shared = _join_parallel(ends, graph.lengths, charts)
         if not len(shared):
             break
         pairs, shared = torch.cat([pairs, pairs.flip(0)], dim=1), shared.repeat(2)
         # Only small into not-small, so that no two charts swap.
         fits = small.index_select(0, pairs[0]) & ~small.index_select(0, pairs[1])
-        fits &= dot(take(axes, pairs[0]), take(axes, pairs[1])) > math.cos(_STEEPEST)
+        fits &= dot(gather_columns(axes, pairs[0]), gather_columns(axes, pairs[1])) > math.cos(_STEEPEST)
         target = _longest_borders(pairs, torch.where(fits, shared, 0.0), charts)
         nodes = torch.arange(charts, device=target.device)
-        rank, charts = compact(target == nodes)
+        rank, charts = rank_of_true(target == nodes)
         if charts == len(nodes):
             break
         labels = rank.index_select(0, target).index_select(0, labels)
@@ -267,7 +280,7 @@ def larger_neighbours(graph: FaceGraph, labels: Tensor, areas: Tensor, chosen: T
     """For each chosen chart, the neighbour of a larger area that it shares most border with; itself [charts]
     where there is none."""
     charts = len(areas)
-    ends = take(labels[None], graph.pairs.reshape(-1)).reshape(2, -1)
+    ends = gather_columns(labels[None], graph.pairs.reshape(-1)).reshape(2, -1)
     pairs, shared = _join_parallel(ends, graph.lengths, charts)
     if not len(shared):
         return torch.arange(charts, device=labels.device)
@@ -289,7 +302,7 @@ def split_along(positions: Tensor, labels: Tensor, chosen: Tensor) -> Tensor:
     """Cut each chosen chart [charts] in two across its longest direction; `positions` [2, F] of its faces."""
     charts = len(chosen)
     offset, angle = principal_angles(positions, labels, charts)
-    along = take(torch.stack([angle.cos(), angle.sin()]), labels)
+    along = gather_columns(torch.stack([angle.cos(), angle.sin()]), labels)
     far = chosen.index_select(0, labels) & (dot(offset, along) > 0)
     return labels + charts * far
 
@@ -299,6 +312,6 @@ def principal_angles(points: Tensor, group: Tensor, count: int) -> tuple[Tensor,
     which each group spreads most."""
     members = group_sizes(group, count).clamp_min_(1)
     centre = torch.stack([group_sums(group, axis, count) / members for axis in points])
-    x, y = offset = points - take(centre, group)
+    x, y = offset = points - gather_columns(centre, group)
     xx, yy, xy = (group_sums(group, value, count) for value in (x * x, y * y, x * y))
     return offset, 0.5 * torch.atan2(2 * xy, xx - yy)

@@ -11,9 +11,17 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .groups import group_lowest, group_sizes, group_sums, marked, runs, sorting, unrolled
+from .groups import (
+    argsort_deterministic,
+    expand_counts,
+    group_lowest,
+    group_sizes,
+    group_sums,
+    nonzero_1d,
+    run_starts,
+)
 from .laplacian import Laplacian, Solver, chosen_solver
-from .vectors import cross, dot, length, take, triangle_cross
+from .vectors import cross, dot, gather_columns, length, triangle_cross
 
 ITERATIONS = 8
 _COTANGENT_RANGE = (0.02, 20.0)  # positive weights keep the system definite on obtuse triangles
@@ -52,7 +60,7 @@ def flatten_charts(
     """
     charts = int(labels.max()) + 1
     split, owner, vmap = _split(vertices.shape[1], faces, labels)
-    positions = take(vertices, vmap)
+    positions = gather_columns(vertices, vmap)
     normals = triangle_cross(positions, split)
     areas = group_sums(labels, 0.5 * length(normals), charts)
 
@@ -71,11 +79,11 @@ def flatten_charts(
 def _split(count: int, faces: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Give each chart vertices of its own: new faces [3, F], the chart and the source [W] of each vertex."""
     keys = (labels * count + faces).reshape(-1)
-    order = sorting(keys)
+    order = argsort_deterministic(keys)
     keys = keys.index_select(0, order)
-    opens = runs(keys)
+    opens = run_starts(keys)
     split = torch.empty_like(order).index_copy_(0, order, opens.cumsum(0) - 1)
-    keys = keys.index_select(0, marked(opens))
+    keys = keys.index_select(0, nonzero_1d(opens))
     owner = torch.div(keys, count, rounding_mode="floor")
     return split.reshape(3, -1), owner, keys - owner * count
 
@@ -90,7 +98,9 @@ def _project(positions: Tensor, normals: Tensor, labels: Tensor, owner: Tensor, 
     tangent = cross(aside, axis)
     tangent = tangent / length(tangent)
     bitangent = cross(axis, tangent)
-    return torch.stack([dot(positions, take(tangent, owner)), dot(positions, take(bitangent, owner))])
+    return torch.stack(
+        [dot(positions, gather_columns(tangent, owner)), dot(positions, gather_columns(bitangent, owner))]
+    )
 
 
 def _as_rigid_as_possible(
@@ -108,7 +118,7 @@ def _as_rigid_as_possible(
     ]
     plane = start
     for _ in range(iterations):
-        corners = [take(plane, corner) for corner in faces]
+        corners = [gather_columns(plane, corner) for corner in faces]
         cosine, sine = torch.zeros_like(weights[0]), torch.zeros_like(weights[0])
         for (x, y), (i, j) in zip(rest, _ENDS, strict=True):
             now_x, now_y = corners[i] - corners[j]
@@ -128,8 +138,8 @@ def _as_rigid_as_possible(
 
 def _triangle_frames(positions: Tensor, faces: Tensor) -> Tensor:
     """Each triangle isometrically in its own plane [3, 2, F]; corner 0 at the origin, corner 1 on +x."""
-    origin = take(positions, faces[0])
-    first, second = take(positions, faces[1]) - origin, take(positions, faces[2]) - origin
+    origin = gather_columns(positions, faces[0])
+    first, second = gather_columns(positions, faces[1]) - origin, gather_columns(positions, faces[2]) - origin
     base = length(first)
     flat = base.new_zeros(3, 2, len(base))
     flat[1, 0] = base
@@ -147,7 +157,7 @@ def _cotangents(triangle: Tensor) -> Tensor:
 
 def signed_areas(plane: Tensor, faces: Tensor) -> Tensor:
     """Signed area [F] of the flat triangles; positive keeps the winding."""
-    a, b, c = (take(plane, corner) for corner in faces)
+    a, b, c = (gather_columns(plane, corner) for corner in faces)
     (first_x, first_y), (second_x, second_y) = b - a, c - a
     return 0.5 * (first_x * second_y - first_y * second_x)
 
@@ -173,12 +183,12 @@ def _not_overlapping(
     cell = (flat.abs().sum() / samples).sqrt().maximum((high - low).max() / 2048).clamp_min(1e-12)
     columns, rows = ((high - low) / cell).ceil().long() + 1
     base = (columns * rows).cumsum(0) - columns * rows
-    local = (plane - take(low, owner)) / cell
-    face, x, y = covered_cells(torch.stack([take(local, corner) for corner in faces]))
+    local = (plane - gather_columns(low, owner)) / cell
+    face, x, y = covered_cells(torch.stack([gather_columns(local, corner) for corner in faces]))
     chart = labels.index_select(0, face)
     cells = base.index_select(0, chart) + y * columns.index_select(0, chart) + x
-    order = sorting(cells)
-    again = marked(~runs(cells.index_select(0, order)))
+    order = argsort_deterministic(cells)
+    again = nonzero_1d(~run_starts(cells.index_select(0, order)))
     repeated = group_sizes(chart.index_select(0, order.index_select(0, again)), charts)
     return repeated <= _OVERLAP_SHARE * group_sizes(chart, charts)
 
@@ -197,18 +207,18 @@ def covered_cells(triangles: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     low = (torch.minimum(torch.minimum(first, second), third) - 0.5).ceil().long()
     high = (torch.maximum(torch.maximum(first, second), third) - 0.5).floor().long()
     width, height = (high - low + 1).clamp_min(0)
-    face, step = unrolled(width * height)
+    face, step = expand_counts(width * height)
     wide = width.index_select(0, face)
     row = torch.div(step, wide, rounding_mode="floor")
-    (left, bottom) = take(low, face)
+    (left, bottom) = gather_columns(low, face)
     column, row = left + (step - row * wide), bottom + row
     x, y = column + 0.5, row + 0.5
-    corners = [take(corner, face) for corner in triangles]
+    corners = [gather_columns(corner, face) for corner in triangles]
     sides = []
     for k in range(3):
         (start_x, start_y), (end_x, end_y) = corners[k], corners[(k + 1) % 3]
         sides.append((end_x - start_x) * (y - start_y) - (end_y - start_y) * (x - start_x))
     least = torch.minimum(torch.minimum(sides[0], sides[1]), sides[2])
     most = torch.maximum(torch.maximum(sides[0], sides[1]), sides[2])
-    inside = marked((least > 1e-9) | (most < -1e-9))
+    inside = nonzero_1d((least > 1e-9) | (most < -1e-9))
     return face.index_select(0, inside), column.index_select(0, inside), row.index_select(0, inside)

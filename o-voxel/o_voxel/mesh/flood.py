@@ -6,7 +6,7 @@ import torch
 
 from .band import Band, find
 from .graph import connected_labels
-from .groups import marked
+from .groups import nonzero_1d
 
 DIRECTIONS = ((1, 0, 0), (-1, 0, 0), (0, 1, 0), (0, -1, 0), (0, 0, 1), (0, 0, -1))
 
@@ -59,7 +59,7 @@ def _empty_runs(band: Band) -> tuple[torch.Tensor, list[torch.Tensor]]:
     pairs = []
     for step in (side, side * side):
         # Where two runs come to lie side by side, one of them begins.
-        here = marked(empty[:-step] & empty[step:] & (begins[:-step] | begins[step:]))
+        here = nonzero_1d(empty[:-step] & empty[step:] & (begins[:-step] | begins[step:]))
         pairs.append(torch.stack([runs[here], runs[here + step]], dim=1).long())
     return runs.masked_fill_(~empty, -1).reshape(side, side, side), pairs
 

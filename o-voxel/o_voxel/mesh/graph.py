@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .groups import compact, group_lowest, marked
+from .groups import group_lowest, nonzero_1d, rank_of_true
 
 
 def connected_labels(count: int, pairs: Tensor) -> Tensor:
@@ -18,11 +18,11 @@ def connected_labels(count: int, pairs: Tensor) -> Tensor:
     """
     low, high = torch.minimum(pairs[:, 0], pairs[:, 1]).long(), torch.maximum(pairs[:, 0], pairs[:, 1]).long()
     levels: list[Tensor] = []
-    while len(apart := marked(low != high)):
+    while len(apart := nonzero_1d(low != high)):
         low, high = low.index_select(0, apart), high.index_select(0, apart)
         nodes = torch.arange(count, device=pairs.device)
         root = _flatten(group_lowest(high, low, nodes))
-        rank, count = compact(root == nodes)
+        rank, count = rank_of_true(root == nodes)
         levels.append(rank.index_select(0, root))
         a, b = levels[-1].index_select(0, low), levels[-1].index_select(0, high)
         low, high = torch.minimum(a, b), torch.maximum(a, b)

@@ -43,7 +43,7 @@ def smallest_members(group: Tensor, count: int) -> Tensor:
     return group_lowest(group, index, index.new_full((count,), len(group))).index_select(0, group)
 
 
-def unrolled(counts: Tensor) -> tuple[Tensor, Tensor]:
+def expand_counts(counts: Tensor) -> tuple[Tensor, Tensor]:
     """As many entries as counts [N] add up to, in order: whose each is, and its place among those."""
     owner = torch.repeat_interleave(torch.arange(len(counts), device=counts.device), counts)
     before = (counts.cumsum(0) - counts).index_select(0, owner)
@@ -77,28 +77,28 @@ def _places(group: Tensor, count: int) -> tuple[Tensor, int]:
     return group * _LANES + torch.arange(len(group), device=group.device) % _LANES, _LANES
 
 
-def marked(mask: Tensor) -> Tensor:
+def nonzero_1d(mask: Tensor) -> Tensor:
     """Indices [M] int64 of what a mask [N] marks."""
     if mask.device.type == "cpu":
         return torch.from_numpy(np.flatnonzero(mask.numpy()))
     return mask.nonzero()[:, 0]
 
 
-def sorting(keys: Tensor) -> Tensor:
+def argsort_deterministic(keys: Tensor) -> Tensor:
     """A permutation [N] that sorts the keys; equal keys in no certain, but the same order each time."""
     if keys.device.type == "cpu":
         return torch.from_numpy(np.argsort(keys.numpy()))
     return torch.argsort(keys, stable=True)
 
 
-def runs(keys: Tensor) -> Tensor:
+def run_starts(keys: Tensor) -> Tensor:
     """Whether each of some sorted keys [N] is the first of its kind."""
     first = torch.ones(len(keys), dtype=torch.bool, device=keys.device)
     first[1:] = keys[1:] != keys[:-1]
     return first
 
 
-def compact(used: Tensor) -> tuple[Tensor, int]:
+def rank_of_true(used: Tensor) -> tuple[Tensor, int]:
     """New numbers [N] for those that are used [N], in their order from 0, and how many there are."""
     rank = used.cumsum(0) - 1
     return rank, int(rank[-1]) + 1 if len(rank) else 0

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .groups import compact, group_sizes, group_sums, marked, runs, sorting
+from .groups import argsort_deterministic, group_sizes, group_sums, nonzero_1d, rank_of_true, run_starts
 from .vectors import length, triangle_cross
 
 
@@ -54,7 +54,7 @@ class Factors:
         count = len(system.owner)
         a, b, weights = system.edges()
         diagonal = group_sums(torch.cat([a, b]), weights.repeat(2), count)
-        self._anchors = marked(runs(system.owner))  # one vertex a chart fixes its translation
+        self._anchors = nonzero_1d(run_starts(system.owner))  # one vertex a chart fixes its translation
         diagonal[self._anchors] += 1.0
         nodes = torch.arange(count)
         values = torch.cat([-weights, -weights, diagonal]).numpy()
@@ -88,11 +88,11 @@ class ConjugateGradients:
         count = len(system.owner)
         a, b, weights = system.edges()
         keys = torch.cat([a * count + b, b * count + a])
-        order = sorting(keys)
+        order = argsort_deterministic(keys)
         keys = keys.index_select(0, order)
-        opens = runs(keys)
+        opens = run_starts(keys)
         weights = weights.repeat(2).index_select(0, order)
-        entry = marked(opens & (torch.div(keys, count, rounding_mode="floor") != keys % count))
+        entry = nonzero_1d(opens & (torch.div(keys, count, rounding_mode="floor") != keys % count))
         total = group_sums(opens.cumsum(0) - 1, weights, len(keys))
         weights = total.index_select(0, (opens.cumsum(0) - 1).index_select(0, entry))
         keys = keys.index_select(0, entry)
@@ -177,8 +177,8 @@ def _patches(system: Laplacian, wanted: int) -> tuple[Tensor, int]:
     while True:
         x, y, z = ((system.positions - low) / cell).long()
         keys = ((system.owner << 15 | x) << 15 | y) << 15 | z
-        order = sorting(torch.where(large, keys, torch.iinfo(torch.int64).max))
-        rank, found = compact(runs(keys.index_select(0, order)) & large.index_select(0, order))
+        order = argsort_deterministic(torch.where(large, keys, torch.iinfo(torch.int64).max))
+        rank, found = rank_of_true(run_starts(keys.index_select(0, order)) & large.index_select(0, order))
         if found <= 2 * wanted:
             break
         cell *= 2.0**0.5

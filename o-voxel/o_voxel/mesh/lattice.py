@@ -16,7 +16,7 @@ from torch import Tensor
 
 from .. import kernels
 from ..errors import ArgumentError
-from .groups import marked
+from .groups import nonzero_1d
 
 MARGIN = 2
 """Empty lattice points around the band, which kernels step onto without asking."""
@@ -122,7 +122,7 @@ def surface_band(vertices: Tensor, faces: Tensor, lattice: Lattice, reach: int) 
     dense = torch.full((nx * ny * nz,), nobody, dtype=torch.int32, device=device)
     mesh = [kernels.as_warp(points, wp.vec3), kernels.as_warp(faces.reshape(-1))]
     kernels.launch_serially(sow_kernel, len(faces), [*mesh, ny, nz, kernels.as_warp(dense)], device)
-    keys = marked(dilated((dense != nobody).view(nx, ny, nz), reach).view(-1))
+    keys = nonzero_1d(dilated((dense != nobody).view(nx, ny, nz), reach).view(-1))
     near = dense.index_select(0, keys)
     near[near == nobody] = -1
     rows = dense.fill_(-1)

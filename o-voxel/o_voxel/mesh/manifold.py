@@ -9,7 +9,7 @@ from torch import Tensor
 
 from .edges import EdgeTable, edge_table
 from .graph import connected_labels
-from .groups import marked
+from .groups import nonzero_1d
 from .holes import fill_holes
 from .quality import weld
 from .repair import remove_unreferenced_vertices
@@ -96,7 +96,7 @@ def _parted(vertices: Tensor, faces: Tensor, table: EdgeTable) -> tuple[Tensor, 
     if not bool(copied.any()):
         points, faces = _double_edges_split(points, faces, around)
         return points, faces, len(around) > 0
-    touching = marked(copied[faces].any(dim=1))
+    touching = nonzero_1d(copied[faces].any(dim=1))
     corners = faces[touching].reshape(-1)
     middles = points[faces[touching]].mean(dim=1).repeat_interleave(3, dim=0)
     total = torch.zeros_like(points).index_add_(0, corners, middles)
@@ -136,7 +136,7 @@ def _double_edges_split(points: Tensor, faces: Tensor, pairs: Tensor) -> Mesh:
 
 def _pairs_around(vertices: Tensor, faces: Tensor, table: EdgeTable) -> Tensor:
     """Half-edge pairs [K, 2] of edges with four faces and more, so that each pair bounds solid between."""
-    crowded = marked(table.counts > 2)
+    crowded = nonzero_1d(table.counts > 2)
     found: list[list[int]] = []
     corner_vertex = faces.reshape(-1)
     for edge in crowded.tolist():

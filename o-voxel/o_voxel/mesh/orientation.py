@@ -6,7 +6,7 @@ import torch
 
 from .edges import edge_table
 from .graph import connected_labels
-from .groups import compact, group_lowest, group_sizes, group_sums, marked, smallest_members
+from .groups import group_lowest, group_sizes, group_sums, nonzero_1d, rank_of_true, smallest_members
 from .normals import face_areas, face_normals
 from .quality import directions
 from .validation import check_mesh
@@ -89,10 +89,10 @@ def spanning_parities(
     """
     (a, b), odd, clusters = pairs.long().unbind(dim=1), odd_pairs, count
     levels: list[tuple[torch.Tensor, torch.Tensor]] = []
-    while len(outer := marked(a != b)):
+    while len(outer := nonzero_1d(a != b)):
         a, b, odd = a.index_select(0, outer), b.index_select(0, outer), odd.index_select(0, outer)
         root, turn = _joined(a, b, odd, clusters)
-        rank, clusters = compact(root == torch.arange(clusters, device=root.device))
+        rank, clusters = rank_of_true(root == torch.arange(clusters, device=root.device))
         levels.append((rank.index_select(0, root), turn))
         odd = odd ^ turn.index_select(0, a) ^ turn.index_select(0, b)
         a, b = levels[-1][0].index_select(0, a), levels[-1][0].index_select(0, b)
@@ -101,7 +101,7 @@ def spanning_parities(
     for joins, turn in reversed(levels):
         label, parity = label.index_select(0, joins), turn ^ parity.index_select(0, joins)
     smallest = smallest_members(label, clusters)
-    number, _ = compact(smallest == torch.arange(count, device=pairs.device))
+    number, _ = rank_of_true(smallest == torch.arange(count, device=pairs.device))
     return parity ^ parity.index_select(0, smallest), number.index_select(0, smallest)
 
 

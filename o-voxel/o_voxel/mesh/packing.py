@@ -18,8 +18,8 @@ from torch import Tensor
 from .. import kernels
 from .charts import principal_angles
 from .flatten import FlatCharts, chart_boxes, covered_cells, signed_areas
-from .groups import group_sizes, marked, runs, sorting, unrolled
-from .vectors import length, take
+from .groups import argsort_deterministic, expand_counts, group_sizes, nonzero_1d, run_starts
+from .vectors import gather_columns, length
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -104,7 +104,7 @@ def pack_charts(flat: FlatCharts, cells: int = 512) -> Packing:
     angle = torch.from_numpy(places.turns * (2 * np.pi / turns)).to(upright.device)
     turned = _turn(upright * fitting, angle, flat.owner)
     shift = torch.from_numpy(places.corners).to(upright.device) - chart_boxes(turned, flat.owner, charts)[0]
-    uvs = (turned + take(shift, flat.owner)) / cells
+    uvs = (turned + gather_columns(shift, flat.owner)) / cells
     return Packing(uvs.clamp_(0.0, 1.0), area * fitting**2 / cells**2)
 
 
@@ -112,12 +112,12 @@ def _upright(plane: Tensor, owner: Tensor, charts: int) -> Tensor:
     """Turn each chart so that its principal axis is vertical, the lower-left of its box at the origin."""
     offset, angle = principal_angles(plane, owner, charts)
     turned = _turn(offset, np.pi / 2 - angle, owner)
-    return turned - take(chart_boxes(turned, owner, charts)[0], owner)
+    return turned - gather_columns(chart_boxes(turned, owner, charts)[0], owner)
 
 
 def _turn(points: Tensor, angle: Tensor, owner: Tensor) -> Tensor:
     """Turn points [2, N] by the angle [charts] (radians, counter-clockwise) of their chart."""
-    (x, y), (cosine, sine) = points, take(torch.stack([angle.cos(), angle.sin()]), owner)
+    (x, y), (cosine, sine) = points, gather_columns(torch.stack([angle.cos(), angle.sin()]), owner)
     return torch.stack([cosine * x - sine * y, sine * x + cosine * y])
 
 
@@ -125,33 +125,33 @@ def _outline(plane: Tensor, flat: FlatCharts, spacing: float) -> _Outline:
     """Points along the borders of all charts, chart by chart; the rest lies between them."""
     starts, ends = flat.faces.reshape(-1), flat.faces.roll(-1, dims=0).reshape(-1)
     keys = torch.minimum(starts, ends) * plane.shape[1] + torch.maximum(starts, ends)
-    order = sorting(keys)
-    opens = marked(runs(keys.index_select(0, order)))
+    order = argsort_deterministic(keys)
+    opens = nonzero_1d(run_starts(keys.index_select(0, order)))
     counts = torch.diff(opens, append=opens.new_tensor([len(order)]))
     edges = order.index_select(0, opens)
     chart = flat.owner.index_select(0, starts.index_select(0, edges))
     single = counts != 2
-    bounded = torch.zeros_like(flat.valid).index_fill_(0, chart.index_select(0, marked(single)), True)
-    border = marked(single | ~bounded.index_select(0, chart))  # all edges of a chart that is folded shut
+    bounded = torch.zeros_like(flat.valid).index_fill_(0, chart.index_select(0, nonzero_1d(single)), True)
+    border = nonzero_1d(single | ~bounded.index_select(0, chart))  # all edges of a chart that is folded shut
     edges, chart = edges.index_select(0, border), chart.index_select(0, border)
-    a, b = (take(plane, points.index_select(0, edges)) for points in (starts, ends))
+    a, b = (gather_columns(plane, points.index_select(0, edges)) for points in (starts, ends))
     steps = (length(b - a) / max(spacing, 1e-30)).ceil().long() + 1
-    edge, step = unrolled(steps)
-    points = take(a, edge) + take(b - a, edge) * (step / steps.index_select(0, edge))
+    edge, step = expand_counts(steps)
+    points = gather_columns(a, edge) + gather_columns(b - a, edge) * (step / steps.index_select(0, edge))
     owner = chart.index_select(0, edge)
     sizes = group_sizes(owner, len(flat.valid))
-    return _Outline(take(points, sorting(owner)).cpu().numpy(), sizes.cpu().numpy())
+    return _Outline(gather_columns(points, argsort_deterministic(owner)).cpu().numpy(), sizes.cpu().numpy())
 
 
 def _inner(plane: Tensor, flat: FlatCharts, density: float) -> _Outline:
     """Points inside of the charts, `density` along a unit of the plane [2, N], chart by chart."""
-    corners = take(plane, flat.faces.reshape(-1)).reshape(2, 3, -1).permute(1, 0, 2)  # [3, 2, F]
+    corners = gather_columns(plane, flat.faces.reshape(-1)).reshape(2, 3, -1).permute(1, 0, 2)  # [3, 2, F]
     face, column, row = covered_cells(corners * density)
     owner = flat.labels.index_select(0, face)
-    order = sorting(owner)
+    order = argsort_deterministic(owner)
     points = (torch.stack([column, row]) + 0.5) / density
     counts = group_sizes(owner, len(flat.valid))
-    return _Outline(take(points, order).cpu().numpy(), counts.cpu().numpy())
+    return _Outline(gather_columns(points, order).cpu().numpy(), counts.cpu().numpy())
 
 
 def _pack(outline: _Outline, inner: _Outline, scale: float, cells: int, turns: int) -> _Places | None:

@@ -17,7 +17,7 @@ from .. import kernels
 from ..errors import ArgumentError, MeshError
 from .band import Band as Cells
 from .components import component_areas, face_components
-from .groups import marked
+from .groups import nonzero_1d
 from .isosurface import CORNERS, Isosurface, surface_nets
 from .lattice import Band, lattice_around, spread, surface_band
 from .normals import vertex_normals
@@ -105,7 +105,7 @@ def _beside(band: Band, inside: Tensor) -> Tensor:
     """Which of the band's points [P] have a neighbour among those marked `inside` [P]."""
     _, ny, nz = band.lattice.shape
     border = torch.zeros(len(inside), dtype=torch.bool, device=inside.device)
-    here = marked(inside)
+    here = nonzero_1d(inside)
     keys = band.keys[here]
     for step in (1, -1, nz, -nz, ny * nz, -ny * nz):
         row = band.rows[(keys + step).long()]
@@ -131,7 +131,7 @@ def _manifold_cells(band: Band, values: Tensor) -> Cells:
         arrays = [kernels.as_warp(band.keys), kernels.as_warp(band.rows), ny, nz]
         ends = [kernels.as_warp(inside), kernels.as_warp(mixed)]
         kernels.launch(mixed_cells_kernel, len(inside), [*arrays, *ends], inside.device)
-        lowest = band.keys[marked(mixed)].long()
+        lowest = band.keys[nonzero_1d(mixed)].long()
         corners = band.rows[lowest[:, None] + offsets]  # [N, 8]
         fill = torch.zeros_like(inside)
         inputs = [kernels.as_warp(a) for a in (corners.reshape(-1), inside, fill)]

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from .. import kernels
 from .graph import connected_labels
-from .groups import marked
+from .groups import nonzero_1d
 from .lattice import Band
 
 OUTSIDE, INSIDE = 1, 2
@@ -64,7 +64,7 @@ def spaces(band: Band, radius: float, least: float, see_through: Tensor | None =
 
 def _seen_through(band: Band, rim: Tensor, see_through: Tensor, count: int) -> Tensor:
     """Which of `count` spaces, given at the band's points `rim` [P], have walls that let light through."""
-    here = marked(rim >= 0)
+    here = nonzero_1d(rim >= 0)
     wall = torch.bincount(rim[here], minlength=count)
     clear = see_through[band.near[here].clamp(min=0).long()] & (band.near[here] >= 0)
     return torch.bincount(rim[here][clear], minlength=count) > SEEN * wall
@@ -82,7 +82,7 @@ def connected_spaces(empty: Tensor, shape: tuple[int, int, int]) -> Tensor:
     pairs = []
     for step in (nz, ny * nz):
         # Where two runs come to lie side by side, one of them begins.
-        here = marked(empty[:-step] & empty[step:] & (begins[:-step] | begins[step:]))
+        here = nonzero_1d(empty[:-step] & empty[step:] & (begins[:-step] | begins[step:]))
         pairs.append(torch.stack([run[here], run[here + step]], dim=1).long())
     space = connected_labels(int(run[-1]) + 1, torch.cat(pairs))[run.long()]
     return space.masked_fill_(~empty, -1)
@@ -99,7 +99,7 @@ def grown(band: Band, label: Tensor, widest: float, least: float) -> Tensor:
     label = label.clone()
     arrays = [kernels.as_warp(a) for a in (band.keys, band.rows)]
     arrays += [ny, nz, kernels.as_warp(band.distance), kernels.as_warp(label)]
-    waiting = marked((label == 0) & (band.distance > least)).int()
+    waiting = nonzero_1d((label == 0) & (band.distance > least)).int()
     level = widest
     for _ in range(LONGEST):
         level = max(least, level - LEVELS)

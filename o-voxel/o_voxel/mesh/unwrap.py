@@ -22,11 +22,11 @@ from .charts import (
     split_along,
 )
 from .flatten import FlatCharts, chart_boxes, flatten_charts, signed_areas
-from .groups import compact, group_sizes, group_sums, marked
+from .groups import group_sizes, group_sums, nonzero_1d, rank_of_true
 from .packing import pack_charts
 from .threads import on_one_thread
 from .validation import check_mesh
-from .vectors import take
+from .vectors import gather_columns
 
 log = logging.getLogger(__name__)
 
@@ -115,7 +115,9 @@ def _flat_charts(points: Tensor, faces: Tensor, cone_half_angle: float, smooth_i
         if not bool(chosen.any()):
             break
         pieces = split_along(
-            take(flat.plane, flat.faces.reshape(-1)).reshape(2, 3, -1).mean(dim=1), flat.labels, chosen
+            gather_columns(flat.plane, flat.faces.reshape(-1)).reshape(2, 3, -1).mean(dim=1),
+            flat.labels,
+            chosen,
         )
         flat = _flatten_again(points, faces, flat, connected_charts(graph, pieces), chosen)
     flat = _divide_to_faces(points, faces, flat)
@@ -142,16 +144,16 @@ def _flatten_again(
 ) -> FlatCharts:
     """Replace the chosen charts by what `pieces` [F] divides them into; the others keep their plane
     positions."""
-    redo = marked(chosen.index_select(0, flat.labels))
+    redo = nonzero_1d(chosen.index_select(0, flat.labels))
     pieces = pieces.index_select(0, redo)
-    rank, _ = compact(group_sizes(pieces, int(pieces.max()) + 1) > 0)
-    fresh = flatten_charts(points, take(faces, redo), rank.index_select(0, pieces))
+    rank, _ = rank_of_true(group_sizes(pieces, int(pieces.max()) + 1) > 0)
+    fresh = flatten_charts(points, gather_columns(faces, redo), rank.index_select(0, pieces))
     return _replaced(flat, chosen, fresh, redo)
 
 
 def _replaced(flat: FlatCharts, gone: Tensor, fresh: FlatCharts, places: Tensor) -> FlatCharts:
     """Charts without those that are `gone` [charts]; their faces, at `places`, get `fresh` charts."""
-    stays = marked(~gone.index_select(0, flat.labels))
+    stays = nonzero_1d(~gone.index_select(0, flat.labels))
     kept, _ = _some(flat, ~gone)
     joined, labels = torch.empty_like(flat.faces), torch.empty_like(flat.labels)
     joined[:, places] = fresh.faces + len(kept.vmap)
@@ -170,18 +172,18 @@ def _replaced(flat: FlatCharts, gone: Tensor, fresh: FlatCharts, places: Tensor)
 
 def _some(flat: FlatCharts, wanted: Tensor) -> tuple[FlatCharts, Tensor]:
     """The charts that are `wanted` [charts], and the places of their faces."""
-    places = marked(wanted.index_select(0, flat.labels))
+    places = nonzero_1d(wanted.index_select(0, flat.labels))
     of_vertex = wanted.index_select(0, flat.owner)
-    vertices = marked(of_vertex)
-    vertex_rank, _ = compact(of_vertex)
-    chart_rank, _ = compact(wanted)
+    vertices = nonzero_1d(of_vertex)
+    vertex_rank, _ = rank_of_true(of_vertex)
+    chart_rank, _ = rank_of_true(wanted)
     return FlatCharts(
         faces=vertex_rank[flat.faces[:, places]],
         vmap=flat.vmap[vertices],
-        plane=take(flat.plane, vertices),
+        plane=gather_columns(flat.plane, vertices),
         labels=chart_rank[flat.labels[places]],
         owner=chart_rank[flat.owner[vertices]],
-        valid=flat.valid[marked(wanted)],
+        valid=flat.valid[nonzero_1d(wanted)],
     ), places
 
 
@@ -201,14 +203,14 @@ def _merge_small(points: Tensor, faces: Tensor, graph: FaceGraph, flat: FlatChar
             target = torch.where((nodes * 2654435761 >> 7) % 2 == turn // 2 % 2, target, nodes)
         moves = target != nodes
         target = torch.where(moves & moves.index_select(0, target), nodes, target)
-        joined = torch.zeros_like(moves).index_fill_(0, target[marked(target != nodes)], True)
+        joined = torch.zeros_like(moves).index_fill_(0, target[nonzero_1d(target != nodes)], True)
         chosen = joined | (target != nodes)
         if not bool(chosen.any()):
             continue
-        redo = marked(chosen.index_select(0, flat.labels))
-        rank, _ = compact(joined)
+        redo = nonzero_1d(chosen.index_select(0, flat.labels))
+        rank, _ = rank_of_true(joined)
         merged = rank.index_select(0, target).index_select(0, flat.labels.index_select(0, redo))
-        fresh = flatten_charts(points, take(faces, redo), merged)
+        fresh = flatten_charts(points, gather_columns(faces, redo), merged)
         fits = fresh.valid
         fresh, places = _some(fresh, fits)
         done = chosen & fits.index_select(0, rank.index_select(0, target).clamp(min=0))

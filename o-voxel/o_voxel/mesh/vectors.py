@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 
-def take(vectors: Tensor, index: Tensor) -> Tensor:
+def gather_columns(vectors: Tensor, index: Tensor) -> Tensor:
     """Columns [K, M] of vectors [K, N] by index [M]."""
     if vectors.device.type != "cpu":
         return vectors.index_select(1, index)
@@ -43,5 +43,5 @@ def unit(a: Tensor) -> Tensor:
 
 def triangle_cross(vertices: Tensor, faces: Tensor) -> Tensor:
     """Twice each triangle's area along its normal [3, F]; vertices [3, V], faces [3, F]."""
-    first, second, third = (take(vertices, corner) for corner in faces)
+    first, second, third = (gather_columns(vertices, corner) for corner in faces)
     return cross(second - first, third - first)

@@ -5,13 +5,13 @@ from __future__ import annotations
 import pytest
 import torch
 from o_voxel.mesh.groups import (
+    argsort_deterministic,
     group_lowest,
     group_sizes,
     group_sums,
-    marked,
+    nonzero_1d,
     scattered_lowest,
     scattered_sums,
-    sorting,
 )
 
 
@@ -51,8 +51,8 @@ def test_atomic_forms_agree(device: torch.device, members: int) -> None:
 
 def test_orders(device: torch.device) -> None:
     keys = torch.randint(0, 90, (1000,), generator=torch.Generator().manual_seed(0)).to(device)
-    order = sorting(keys)
+    order = argsort_deterministic(keys)
     assert torch.equal(order.sort().values, torch.arange(1000, device=device))
     assert bool((keys[order].diff() >= 0).all())
-    assert torch.equal(marked(keys == 4), (keys == 4).nonzero()[:, 0])
-    assert len(marked(keys > 99)) == 0
+    assert torch.equal(nonzero_1d(keys == 4), (keys == 4).nonzero()[:, 0])
+    assert len(nonzero_1d(keys > 99)) == 0
