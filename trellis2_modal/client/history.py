@@ -15,14 +15,14 @@ import shutil
 import threading
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, TypeAdapter
 
 from ..durable import write_atomically
-from ..protocol.errors import in_one_line
+from ..protocol.errors import NotFoundError, in_one_line
 from .results import EXTENSIONS, ExtractResult, GenerateResult, first_still
 
 logger = logging.getLogger(__name__)
@@ -41,7 +41,7 @@ MAX_ENTRY_BYTES = 4 << 20
 """A record that is larger is not ours."""
 
 
-@dataclass
+@dataclass(frozen=True)
 class Export:
     """A file made from the entry's state."""
 
@@ -52,9 +52,11 @@ class Export:
     report: dict[str, Any] = field(default_factory=dict)
 
 
-@dataclass
+@dataclass(frozen=True)
 class Entry:
-    """One asset. `key` is the idempotency key of its job: submitting it again never makes a second job."""
+    """One asset, as it was at a moment. `key` is the idempotency key of its job: submitting it again never
+    makes a second job.
+    """
 
     id: Annotated[str, Field(pattern=f"^{ENTRY_ID.pattern}$")]
     title: str
@@ -68,7 +70,7 @@ class Entry:
     resolution: int | None = None
     stats: dict[str, Any] = field(default_factory=dict)
     problem: dict[str, str] = field(default_factory=dict)
-    exports: list[Export] = field(default_factory=list)
+    exports: tuple[Export, ...] = ()
 
     @property
     def over(self) -> bool:
@@ -93,7 +95,7 @@ STORED: TypeAdapter[Entry] = TypeAdapter(Entry)
 
 
 class History:
-    """The entries under a folder, newest first. Safe to share between threads."""
+    """The entries under a folder, newest first: values, which it alone replaces, under its lock."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -158,45 +160,69 @@ class History:
             folder.mkdir(parents=True)
             write_atomically(folder / PICTURE, picture)
             write_atomically(folder / THUMBNAIL, thumbnail(picture))
-            self.save(entry)
+            self._write(entry)
         except OSError:
             shutil.rmtree(folder, ignore_errors=True)
             raise
-        return entry
-
-    def save(self, entry: Entry) -> None:
-        """Write an entry's facts. Raises OSError."""
         with self._lock:
             self._entries[entry.id] = entry
             self.version += 1
-            data = json.dumps(asdict(entry), indent=1).encode()
-            write_atomically(self.root / entry.id / ENTRY, data)
+        return entry
 
-    def keep_result(self, entry: Entry, result: GenerateResult) -> None:
-        """Keep what a generation gave: the state first, for it is what was paid for. Raises OSError."""
-        folder = self.root / entry.id
+    def _write(self, entry: Entry) -> None:
+        write_atomically(self.root / entry.id / ENTRY, json.dumps(asdict(entry), indent=1).encode())
+
+    def change(self, entry_id: str, **changes: Any) -> Entry:
+        """Change facts of an entry and write them. Raises OSError, `NotFoundError` for a deleted one."""
+        with self._lock:
+            if entry_id not in self._entries:
+                raise NotFoundError("this asset was deleted")
+            entry = self._entries[entry_id] = replace(self._entries[entry_id], **changes)
+            self.version += 1
+            self._write(entry)
+        return entry
+
+    def keep_result(self, entry_id: str, result: GenerateResult) -> Entry:
+        """Keep what a generation gave: the state first, for it is what was paid for.
+
+        Raises OSError, or `NotFoundError` when the entry was deleted.
+        """
+        folder = self._folder(entry_id)
         for name, data in ((STATE, result.state), (VIDEO, result.video), (STILLS, result.preview)):
             if data:
                 write_atomically(folder / name, data)
         cover = first_still(result, "shaded")
         if cover is not None:
             write_atomically(folder / COVER, thumbnail(cover))
-        entry.status, entry.problem = "finished", {}
-        entry.job, entry.seed, entry.resolution = result.job, result.seed, result.resolution
-        entry.stats = dict(result.stats)
-        entry.stats["warnings"] = [notice.message for notice in result.warnings]
-        entry.settings = dict(result.settings) or entry.settings
-        self.save(entry)
+        facts: dict[str, Any] = {"settings": dict(result.settings)} if result.settings else {}
+        return self.change(
+            entry_id,
+            status="finished",
+            problem={},
+            job=result.job,
+            seed=result.seed,
+            resolution=result.resolution,
+            stats={**result.stats, "warnings": [notice.message for notice in result.warnings]},
+            **facts,
+        )
 
-    def keep_light(self, entry: Entry, data: bytes) -> None:
-        """Keep the light mesh for the viewer."""
-        write_atomically(self.root / entry.id / LIGHT, data)
-        self.save(entry)
+    def _folder(self, entry_id: str) -> Path:
+        if self.get(entry_id) is None:
+            raise NotFoundError("this asset was deleted")
+        return self.root / entry_id
 
-    def keep_export(self, entry: Entry, result: ExtractResult, label: str) -> Export:
-        """Keep an exported file beside earlier ones. Raises OSError."""
-        stem = re.sub(r"[^a-z0-9]+", "-", f"{Path(entry.title).stem}-{label}".lower()).strip("-") or "asset"
+    def keep_light(self, entry_id: str, data: bytes) -> None:
+        """Keep the light mesh for the viewer. Raises as `keep_result`."""
+        write_atomically(self._folder(entry_id) / LIGHT, data)
+        self.change(entry_id)
+
+    def keep_export(self, entry_id: str, result: ExtractResult, label: str) -> Entry:
+        """Keep an exported file beside earlier ones. Raises as `keep_result`."""
         with self._lock:
+            folder = self._folder(entry_id)
+            entry = self._entries[entry_id]
+            title = f"{Path(entry.title).stem}-{label}".lower()
+            stem = re.sub(r"[^a-z0-9]+", "-", title).strip("-") or "asset"
             name = stem + EXTENSIONS[result.format]
             same = [export for export in entry.exports if export.settings == result.settings]
             taken = {export.file for export in entry.exports}
@@ -205,11 +231,10 @@ class History:
                 name = f"{stem}-{number}{EXTENSIONS[result.format]}"
                 number += 1
             name = same[0].file if same else name
-            write_atomically(self.root / entry.id / name, result.data)
+            write_atomically(folder / name, result.data)
             export = Export(name, label, len(result.data), dict(result.settings), dict(result.report))
-            entry.exports = [e for e in entry.exports if e.file != name] + [export]
-            self.save(entry)
-        return export
+            others = tuple(other for other in entry.exports if other.file != name)
+            return self.change(entry_id, exports=(*others, export))
 
     def delete(self, entry_id: str) -> None:
         """Remove an entry with all its files."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -45,6 +46,12 @@ class Tracker:
     def __post_init__(self) -> None:
         self.began = self.clock()
         self._stage_began = self.began
+
+    def snapshot(self) -> Tracker:
+        """A copy that later events do not change."""
+        twin = copy.copy(self)
+        twin.seconds = dict(self.seconds)
+        return twin
 
     def feed(self, event: JobEvent) -> None:
         """Take an event in."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from trellis2_modal.client.app.task_queue import Desk
 from trellis2_modal.client.history import PICTURE, STILLS, Entry, Export, History
 from trellis2_modal.client.report import describe_report
 from trellis2_modal.client.results import GenerateResult, first_still
+from trellis2_modal.protocol.requests import SAMPLER_FIELDS
 
 NOWHERE = "http://127.0.0.1:9"
 
@@ -35,8 +37,8 @@ def test_the_app_starts_and_shows_the_rest(data_home: Path, caplog: pytest.LogCa
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             from trellis2_modal.client.app.actions import PANES, Actions
-        shown = Actions(desk, Mattes(), []).look("", "turntable", {})
-        assert len(shown) == len(PANES) + 2
+        shown = Actions(desk, Mattes(), []).look("", "turntable", {}, 60, None, *SAMPLER_FIELDS)
+        assert len(shown) == len(PANES) + len(SAMPLER_FIELDS) + 3
         assert "chair" in str(shown)
         for name in desk.history.damaged:
             assert (data_home / "history" / name / PICTURE).exists()
@@ -69,7 +71,8 @@ def test_numbers_of_any_kind_are_shown_or_left_out(tmp_path: Path, odd: Any) -> 
     (tmp_path / entry.id).mkdir()
     (tmp_path / entry.id / STILLS).write_bytes(b"x")
     for preview in (odd, {"modes": odd, "views": 2, "size": 3}, {"modes": ["a"], "views": odd, "size": odd}):
-        entry.stats = {"seconds": odd, "voxels": odd, "warnings": odd, "preview": preview}
+        stats = {"seconds": odd, "voxels": odd, "warnings": odd, "preview": preview}
+        entry = replace(entry, stats=stats)
         assert "chair" in html.facts(entry)
         assert "<div" in html.stills(history, entry)
         first_still(GenerateResult("job", 1, 16, b"", preview=None, stats=entry.stats), "a")
@@ -79,5 +82,4 @@ def test_numbers_of_any_kind_are_shown_or_left_out(tmp_path: Path, odd: Any) -> 
         report = dict.fromkeys(names, wrapped)
         lines = describe_report(report)
         assert all(isinstance(line, str) for line in lines)
-        entry.exports = [Export("a.glb", "Web", 9, report=report)]
-        assert "a.glb" in html._file(entry, entry.exports[0], "")
+        assert "a.glb" in html._file(entry, Export("a.glb", "Web", 9, report=report), "")

@@ -64,6 +64,12 @@ def ended(desk: Desk, entry: Entry) -> Entry:
     return found
 
 
+def status(desk: Desk, entry: Entry) -> str:
+    found = desk.history.get(entry.id)
+    assert found is not None
+    return found.status
+
+
 def test_a_picture_becomes_an_entry_with_everything(desk: Desk, service: Service) -> None:
     entry = ended(desk, desk.generate(photo(), "disc.png", {"seed": 7}))
     assert (entry.status, entry.seed, entry.job, entry.url) == ("finished", 7, service.job(0).id, URL)
@@ -98,10 +104,10 @@ def test_it_goes_on_after_a_crash_that_lost_the_jobs_name(
     service.plans.append("hang")
     desk = open_desk()
     entry = desk.generate(photo(), "disc.png", {})
-    until(lambda: entry.job, "the submission")
+    until(lambda: desk.tasks()[0].job, "the submission")
     desk.close()
-    entry.job, entry.status = "", "queued"
-    desk.history.save(entry)
+    until(lambda: (found := desk.history.get(entry.id)) and found.job, "the note of it")
+    desk.history.change(entry.id, job="", status="queued")
     again = open_desk()
     service.release()
     assert ended(again, entry).job == service.job(0).id
@@ -152,9 +158,8 @@ def test_the_limit_holds_and_spares_what_was_just_made(desk: Desk) -> None:
 def test_a_running_job_is_cancelled_on_the_service_too(desk: Desk, service: Service) -> None:
     service.plans.append("hang")
     entry = desk.generate(photo(), "disc.png", {})
-    task = desk.tasks()[0]
-    until(lambda: task.tracker.stage, "the first step")
-    desk.cancel(task.id)
+    until(lambda: desk.tasks()[0].tracker.stage, "the first step")
+    desk.cancel(desk.tasks()[0].id)
     assert ended(desk, entry).status == "cancelled"
     assert service.job(0).status == "cancelled"
     desk.retry(entry.id)
@@ -170,10 +175,10 @@ def test_several_pictures_wait_and_one_that_waits_is_never_sent(desk: Desk, serv
     until(lambda: desk.tasks()[0].tracker.stage, "the first step")
     assert [task.entry.title for task in desk.tasks()] == ["a.png", "b.png", "c.png"]
     desk.cancel(desk.tasks()[1].id)
-    assert second.status == "cancelled"
+    assert status(desk, second) == "cancelled"
     service.release()
     assert ended(desk, third).status == "finished"
-    assert first.status == "finished"
+    assert status(desk, first) == "finished"
     assert len(service.calls("POST", "/jobs")) == 2
 
 
@@ -184,9 +189,8 @@ def test_cancelling_while_the_service_is_away_ends_the_wait(
     until(lambda: desk.service.ready, "the service")
     service.faults += answers(*[httpx.ConnectError("away")] * 1000)
     entry = desk.generate(photo(), "disc.png", {})
-    task = desk.tasks()[0]
-    until(lambda: "No answer" in task.told, "the wait")
-    desk.cancel(task.id)
+    until(lambda: "No answer" in desk.tasks()[0].told, "the wait")
+    desk.cancel(desk.tasks()[0].id)
     assert ended(desk, entry).status == "cancelled"
     assert not service.jobs()
 
@@ -281,13 +285,51 @@ def test_a_failed_export_is_told_and_tried_again(desk: Desk, service: Service) -
     desk.extract(entry.id, {"texture_size": 4096}, "Custom")
     ended(desk, entry)
     assert "memory" in desk.export_problem(entry.id)["title"]
-    assert entry.status == "finished", "the asset itself is not harmed"
+    assert status(desk, entry) == "finished", "the asset itself is not harmed"
     desk.retry_extract(entry.id)
-    ended(desk, entry)
+    entry = ended(desk, entry)
     assert desk.export_problem(entry.id) == {}
     assert entry.exports[0].label == "Custom"
     with pytest.raises(NotFoundError):
         desk.extract("20260101-000000-00000000", {}, "Web")
+
+
+def test_two_presses_of_retry_are_one_task(desk: Desk, service: Service) -> None:
+    service.plans.append("worker-died")
+    entry = ended(desk, desk.generate(photo(), "disc.png", {}))
+    service.plans.append("hang")
+    presses = [threading.Thread(target=desk.retry, args=(entry.id,)) for _ in range(8)]
+    for press in presses:
+        press.start()
+    for press in presses:
+        press.join()
+    assert len(desk.tasks()) == 1
+    service.release()
+    assert ended(desk, entry).status == "finished"
+    assert len(service.jobs("generate")) == 2
+
+
+def test_what_tabs_see_is_a_copy(desk: Desk, service: Service) -> None:
+    service.plans.append("hang")
+    desk.generate(photo(), "disc.png", {})
+    until(lambda: desk.tasks()[0].tracker.stage, "the first step")
+    seen = desk.tasks()[0]
+    before = (seen.told, seen.tracker.step, dict(seen.tracker.seconds))
+    service.release()
+    until(lambda: not desk.tasks(), "the end of the work")
+    assert (seen.told, seen.tracker.step, seen.tracker.seconds) == before
+
+
+def test_settings_saved_in_many_tabs_are_one_of_them(desk: Desk, data_home: Path) -> None:
+    choices = [ClientSettings(f"http://service{n}.test", f"sk_{n}") for n in range(8)]
+    tabs = [threading.Thread(target=desk.change_settings, args=(choice,)) for choice in choices]
+    for tab in tabs:
+        tab.start()
+    for tab in tabs:
+        tab.join()
+    assert desk.settings in choices
+    assert load_settings(data_home) == desk.settings
+    assert desk.service.url == desk.target().url == desk.settings.url
 
 
 def test_deleting_cancels_what_runs(desk: Desk, service: Service) -> None:

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import contextlib
 import json
+import threading
+from dataclasses import FrozenInstanceError, replace
 from pathlib import Path
 
 import pytest
@@ -19,6 +22,7 @@ from trellis2_modal.client.history import (
     History,
 )
 from trellis2_modal.client.results import ExtractResult, GenerateResult
+from trellis2_modal.protocol.errors import NotFoundError
 
 GLB = b"glTF" + bytes(60)
 
@@ -36,10 +40,10 @@ def history(tmp_path: Path) -> History:
 
 def test_everything_survives_a_restart(history: History) -> None:
     entry = history.add(photo(), "disc.png", {"seed": 7})
-    history.keep_result(entry, result())
-    history.keep_light(entry, GLB)
-    history.keep_export(
-        entry, ExtractResult("job_2", GLB, settings={"a": 1}, stats={"report": {"faces": 5}}), "Web"
+    history.keep_result(entry.id, result())
+    history.keep_light(entry.id, GLB)
+    entry = history.keep_export(
+        entry.id, ExtractResult("job_2", GLB, settings={"a": 1}, stats={"report": {"faces": 5}}), "Web"
     )
     again = History(history.root)
     (found,) = again.entries()
@@ -55,7 +59,7 @@ def test_everything_survives_a_restart(history: History) -> None:
 def test_the_same_export_replaces_its_file_and_another_stands_beside_it(history: History) -> None:
     entry = history.add(photo(), "../Mein Stuhl!.png", {})
     for settings, data in (({"a": 1}, b"one"), ({"a": 2}, b"two"), ({"a": 1}, b"three")):
-        history.keep_export(entry, ExtractResult("j", data, "stl", settings), "3D print")
+        entry = history.keep_export(entry.id, ExtractResult("j", data, "stl", settings), "3D print")
     assert [export.file for export in entry.exports] == [
         "mein-stuhl-3d-print-2.stl",
         "mein-stuhl-3d-print.stl",
@@ -94,14 +98,15 @@ def test_the_oldest_go_first_and_unfinished_ones_stay(history: History) -> None:
     for day in range(1, 5):
         entry = history.add(photo(), f"{day}", {})
         history.delete(entry.id)
-        entry.id = f"2026010{day}-000000-0000000{day}"
+        entry = replace(entry, id=f"2026010{day}-000000-0000000{day}")
         for name, data in ((PICTURE, photo()), (THUMBNAIL, photo())):
             (history.root / entry.id).mkdir(exist_ok=True, parents=True)
             (history.root / entry.id / name).write_bytes(data)
-        history.save(entry)
-        if day != 2:
-            history.keep_result(entry, result(size=100_000))
+        history._write(entry)
         ids.append(entry.id)
+    history = History(history.root)
+    for entry_id in (ids[0], *ids[2:]):
+        history.keep_result(entry_id, result(size=100_000))
     removed = history.prune(150_000, frozenset({ids[3]}))
     assert removed == [ids[0], ids[2]]
     assert {entry.id for entry in history.entries()} == {ids[1], ids[3]}, "the second is still to be made"
@@ -115,7 +120,7 @@ def test_a_picture_that_cannot_be_kept_leaves_nothing(
     def full(entry: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(history, "save", full)
+    monkeypatch.setattr(history, "_write", full)
     with pytest.raises(OSError, match="No space"):
         history.add(photo(), "disc", {})
     assert list(history.root.iterdir()) == []
@@ -126,7 +131,36 @@ def test_a_picture_that_cannot_be_kept_leaves_nothing(
 
 def test_a_result_without_previews_is_kept_too(history: History) -> None:
     entry = history.add(photo(), "disc", {})
-    history.keep_result(entry, GenerateResult("job", 1, 16, state()))
+    history.keep_result(entry.id, GenerateResult("job", 1, 16, state()))
     assert history.file(entry.id, STATE)
     assert history.file(entry.id, VIDEO) is None
     assert history.file(entry.id, COVER) is None
+
+
+def test_many_threads_change_entries_and_none_loses_a_change(history: History) -> None:
+    entry = history.add(photo(), "disc", {})
+    other = history.add(photo(), "deleted", {})
+
+    def export(number: int) -> None:
+        history.keep_export(entry.id, ExtractResult("j", GLB, "glb", {"n": number}), "Web")
+        history.change(entry.id, seed=number)
+
+    def delete() -> None:
+        with contextlib.suppress(NotFoundError, OSError):
+            for _ in range(20):
+                history.keep_light(other.id, GLB)
+
+    threads = [threading.Thread(target=export, args=(n,)) for n in range(12)]
+    threads += [threading.Thread(target=delete), threading.Thread(target=history.delete, args=(other.id,))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    found = history.get(entry.id)
+    assert found is not None
+    assert sorted(export.settings["n"] for export in found.exports) == list(range(12))
+    assert len({export.file for export in found.exports}) == 12
+    assert [entry.id for entry in History(history.root).entries()] == [entry.id], "deleted is deleted"
+    assert History(history.root).get(entry.id) == found
+    with pytest.raises(FrozenInstanceError):
+        found.seed = 1  # type: ignore[misc]

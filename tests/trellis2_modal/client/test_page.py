@@ -213,7 +213,8 @@ def test_before_the_weights_are_known_all_is_at_auto(
     actions: Any, desk: Desk, service: Service, picture: Path
 ) -> None:
     service.state_is("starting")
-    until(lambda: desk.service.health, "the service")
+    desk.change_settings(ClientSettings(URL, KEY))
+    until(lambda: desk.service.health and not desk.service.ready, "the service that starts")
     assert all(skipped(update) for update in looked(actions, None, []))
     generate(actions, picture)
     service.state_is("ready")
@@ -251,8 +252,7 @@ def test_extract_view_and_reuse(actions: Any, desk: Desk, picture: Path) -> None
 def test_a_long_history_is_sent_in_pages(actions: Any, desk: Desk) -> None:
     for number in range(70):
         entry = desk.history.add(photo(), f"{number}.png", {})
-        entry.status = "cancelled"
-        desk.history.save(entry)
+        desk.history.change(entry.id, status="cancelled")
     *_, seen = actions.look("", "turntable", {})
     assert seen["history"].count('class="item"') == 60
     assert "Show older ones (10)" in seen["history"]
@@ -273,7 +273,9 @@ def test_a_wrong_key_leads_to_the_settings_and_back(actions: Any, desk: Desk, se
     assert actions.act(entry.id, 60, None, press("settings"))[2]["selected"] == "settings"
     actions.act(entry.id, 60, None, press("retry", entry.id))
     idle(desk)
-    assert entry.status == "finished"
+    found = desk.history.get(entry.id)
+    assert found is not None
+    assert found.status == "finished"
 
 
 def test_an_example_is_taken_by_name(desk: Desk, actions: Any, picture: Path) -> None:

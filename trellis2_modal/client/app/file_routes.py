@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import threading
 from collections import OrderedDict
 from collections.abc import Sequence
 from pathlib import Path
@@ -27,17 +28,20 @@ class Mattes:
 
     def __init__(self) -> None:
         self._kept: OrderedDict[str, bytes] = OrderedDict()
+        self._lock = threading.Lock()
 
     def add(self, png: bytes) -> str:
         """Keep a matte; returns its address."""
         name = secrets.token_hex(12)
-        self._kept[name] = png
-        while len(self._kept) > MAX_MATTES:
-            self._kept.popitem(last=False)
+        with self._lock:
+            self._kept[name] = png
+            while len(self._kept) > MAX_MATTES:
+                self._kept.popitem(last=False)
         return f"/matte/{name}"
 
     def get(self, name: str) -> bytes | None:
-        return self._kept.get(name)
+        with self._lock:
+            return self._kept.get(name)
 
 
 def make_routes(history: History, mattes: Mattes, examples: Sequence[Path] = ()) -> list[Any]:

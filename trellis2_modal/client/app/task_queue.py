@@ -1,11 +1,15 @@
 """What the app works at, apart from any browser: a queue of tasks, the service they run on, the history.
 
 Every tab looks at the same desk, so a reload, a second tab or a closed one changes nothing. One thread works
-through the queue; the tabs only ask what there is to see.
+through the queue, another looks after the service; tabs ask and press on threads of their own. Whatever more
+than one of them touches is under the desk's one lock (`_changed`) and leaves it as a value or a copy: tasks,
+settings, the state of the service. The history has a lock of its own; its entries are values.
 """
 
 from __future__ import annotations
 
+import copy
+import itertools
 import logging
 import threading
 from collections.abc import Callable, Mapping
@@ -25,7 +29,7 @@ from ...protocol.replies import FINAL_STATES, Health
 from ...protocol.requests import PIPELINE_TYPES
 from ..api import Client, Job
 from ..errors import NoAnswerError
-from ..history import STATE, Entry, Export, History
+from ..history import PICTURE, STATE, Entry, Export, History
 from ..local import LocalServer
 from ..options import ProxyToken, Retry, Waiting
 from ..pictures import read_picture
@@ -68,7 +72,10 @@ TaskKind = Literal["generate", "extract", "light"]
 
 @dataclass
 class Task:
-    """A piece of work for one entry. `told` is what the client last said about waiting."""
+    """A piece of work for one entry, which is shown as it was when the work was asked for.
+
+    `told` is what the client last said about waiting. The desk alone changes a task, under its lock.
+    """
 
     kind: TaskKind
     entry: Entry
@@ -78,10 +85,34 @@ class Task:
     tracker: Tracker = field(default_factory=Tracker)
     told: str = ""
     job: Job | None = None
+    number: int = field(default_factory=itertools.count().__next__)
 
     @property
     def id(self) -> str:
-        return f"{self.entry.id}.{self.kind}.{id(self):x}"
+        return f"{self.entry.id}.{self.kind}.{self.number}"
+
+    def snapshot(self) -> Task:
+        """A copy that the work does not change."""
+        twin = copy.copy(self)
+        twin.tracker = self.tracker.snapshot()
+        return twin
+
+
+@dataclass(frozen=True)
+class FailedExport:
+    """What was asked for, with smaller settings if the service named some, and why it failed."""
+
+    settings: dict[str, Any]
+    label: str
+    reason: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Connection:
+    """A client, and where its service is for an entry: "" is this machine, whose port changes."""
+
+    client: Client
+    place: str
 
 
 @dataclass(frozen=True)
@@ -112,18 +143,18 @@ class Desk:
         proxy_token: ProxyToken | None = None,
     ) -> None:
         self.root = root or home()
-        self.settings = load_settings(self.root)
         self.history = History(self.root / "history")
+        self._settings = load_settings(self.root)
         self._override = (url, key, proxy_token)
         self._env: Mapping[str, str] | None = None
         self._client_options = dict(client_options or {})
         self._server = LocalServer(self.root / "server", weights, device)
         self._changed = threading.Condition()
         self._tasks: list[Task] = []
-        self._failed_export: dict[str, tuple[Task, dict[str, str]]] = {}
+        self._failed_export: dict[str, FailedExport] = {}
         self._closing = threading.Event()
         self._poke = threading.Event()
-        self.service = self._first_state()
+        self._service = self._first_state()
         self._resume()
         self._threads = [
             threading.Thread(target=self._work, name="desk", daemon=True),
@@ -136,10 +167,21 @@ class Desk:
         target = self.target()
         return ServiceState(not target.url, target.url)
 
+    @property
+    def settings(self) -> ClientSettings:
+        with self._changed:
+            return self._settings
+
+    @property
+    def service(self) -> ServiceState:
+        with self._changed:
+            return self._service
+
     def target(self) -> Target:
         """The service that the next task uses; what a person saves in the app wins over the environment."""
-        url, key, token = self._override
-        return choose_target(url, key, self._env, self.root, token)
+        with self._changed:
+            url, key, token = self._override
+            return choose_target(url, key, self._env, self.root, token)
 
     def _resume(self) -> None:
         """What a closed or crashed app left unfinished goes on: the same job, never a second one."""
@@ -158,14 +200,15 @@ class Desk:
     # --- what tabs ask -----------------------------------------------------------------------------------
 
     def tasks(self) -> list[Task]:
-        """The running task first, then those that wait."""
+        """The running task first, then those that wait, as they are now."""
         with self._changed:
-            return list(self._tasks)
+            return [task.snapshot() for task in self._tasks]
 
     def export_problem(self, entry_id: str) -> dict[str, str]:
         """Why the last extraction of an entry failed, empty when it did not."""
-        found = self._failed_export.get(entry_id)
-        return found[1] if found else {}
+        with self._changed:
+            found = self._failed_export.get(entry_id)
+        return found.reason if found else {}
 
     def pipeline_types(self) -> list[str]:
         health = self.service.health
@@ -190,14 +233,16 @@ class Desk:
         entry = self.history.get(entry_id)
         if entry is None or self.history.file(entry_id, STATE) is None:
             raise NotFoundError("this asset has no state yet; generate it first")
-        self._failed_export.pop(entry_id, None)
-        self._append(Task("extract", entry, dict(settings), label))
+        with self._changed:
+            self._failed_export.pop(entry_id, None)
+            self._append(Task("extract", entry, dict(settings), label))
 
     def retry_extract(self, entry_id: str) -> None:
         """Queue the extraction that failed once more, with the smaller settings if the service named some."""
-        found = self._failed_export.get(entry_id)
+        with self._changed:
+            found = self._failed_export.pop(entry_id, None)
         if found is not None:
-            self.extract(entry_id, found[0].settings, found[0].label)
+            self.extract(entry_id, found.settings, found.label)
 
     def cancel(self, task_id: str) -> None:
         """Stop a task: one that waits at once, a running one at its next step, on the service too."""
@@ -216,14 +261,12 @@ class Desk:
 
     def retry(self, entry_id: str) -> None:
         """Take a failed or cancelled entry up again: its job if that still exists, else a new one."""
-        entry = self.history.get(entry_id)
         with self._changed:
             busy = any(task.entry.id == entry_id and task.kind == "generate" for task in self._tasks)
-        if entry is None or busy:
-            return
-        entry.status, entry.problem = "queued", {}
-        self.history.save(entry)
-        self._append(Task("generate", entry, dict(entry.settings)))
+            if busy or self.history.get(entry_id) is None:
+                return
+            entry = self.history.change(entry_id, status="queued", problem={})
+            self._append(Task("generate", entry, dict(entry.settings)))
 
     def delete(self, entry_id: str) -> None:
         """Cancel what runs for an entry and remove it."""
@@ -234,18 +277,18 @@ class Desk:
 
     def matte(self, picture: bytes | Path) -> bytes | None:
         """The matte as PNG; None when the service makes none. Raises `ServiceError`."""
-        client = self._connect()
-        with client:
+        with self._connect().client as client:
             if not client.health().matte:
                 return None
             return client.matte(picture)
 
     def change_settings(self, settings: ClientSettings) -> None:
         """Save settings and use them from the next task on. Raises OSError or `InvalidRequestError`."""
-        save_settings(settings, self.root)
-        self.settings = settings
-        self._override, self._env = (None, None, None), {}
-        self.service = self._first_state()
+        with self._changed:
+            save_settings(settings, self.root)
+            self._settings = settings
+            self._override, self._env = (None, None, None), {}
+            self._service = self._first_state()
         self._poke.set()
 
     def test_connection(self, url: str, key: str, proxy_token: ProxyToken | None = None) -> str:
@@ -261,13 +304,13 @@ class Desk:
 
     # --- the service -------------------------------------------------------------------------------------
 
-    def _connect(self, task: Task | None = None) -> Client:
+    def _connect(self, task: Task | None = None) -> Connection:
         """A client of the chosen service; starts the local server when none is chosen."""
         target = self.target()
         url, key = target.url, target.key
         if not url:
             if task is not None and not self._server.running:
-                task.told = "Starting the service on this machine"
+                self._note(task, told="Starting the service on this machine")
             url = self._server.ensure()
             key = self._server.key
         options = dict(self._client_options)
@@ -278,16 +321,19 @@ class Desk:
         if task is not None:
             options.setdefault("retry", WORK_RETRY)
             options |= {"on_wait": self._teller(task), "sleep": self._sleeper(task)}
-        return Client(url, key or None, **options)
+        client = Client(url, key or None, **options)
+        return Connection(client, client.url if target.url else "")
 
-    def _place(self, client: Client) -> str:
-        """Which service an entry's job is on; empty for this machine, whose port changes."""
-        return "" if self.service.local else client.url
+    def _note(self, task: Task, **changes: Any) -> None:
+        """Change a task."""
+        with self._changed:
+            for name, value in changes.items():
+                setattr(task, name, value)
 
     def _teller(self, task: Task) -> Callable[[Waiting], None]:
         def tell(waiting: Waiting) -> None:
             lost = waiting.reason == "connecting"
-            task.told = LOST if lost and task.job is not None else waiting.message
+            self._note(task, told=LOST if lost and task.job is not None else waiting.message)
             if lost:
                 self._poke.set()  # so that the header tells it too
 
@@ -306,18 +352,19 @@ class Desk:
         """Keep the header's view of the service fresh; a remote service that is ready is left in peace."""
         while not self._closing.is_set():
             self._poke.clear()
-            state = self.service
+            before = self.service
             try:
-                with self._connect() as client:
+                with self._connect().client as client:
                     health = client.health()
-                state = replace(state, url=client.url, health=health, problem="")
+                state = replace(before, url=client.url, health=health, problem="")
             except ServiceError as error:
-                state = replace(state, health=None, problem=error.detail)
+                state = replace(before, health=None, problem=error.detail)
             except Exception as error:
                 logger.exception("service watch")
-                state = replace(state, health=None, problem=str(error))
-            if not self._poke.is_set():
-                self.service = state
+                state = replace(before, health=None, problem=str(error))
+            with self._changed:
+                if self._service is before:  # else the settings have changed meanwhile
+                    self._service = state
             if not state.ready:
                 pause: float | None = WATCH_WHILE_STARTING
             else:
@@ -352,77 +399,85 @@ class Desk:
                 self._append(follow_up)
 
     def _run(self, task: Task) -> Task | None:
-        task.tracker = Tracker(expected=self._expected(task))
+        entry_id = task.entry.id
+        if task.cancelled.is_set():
+            raise Stopped
+        self._note(task, tracker=Tracker(expected=self._expected(task)))
         if task.kind == "generate":
-            task.entry.status = "running"
-            self.history.save(task.entry)
+            self.history.change(entry_id, status="running")
         result = self._tried(task)
         if isinstance(result, GenerateResult):
-            self.history.keep_result(task.entry, result)
-            self.history.prune(int(self.settings.history_limit_gb * GB), frozenset({task.entry.id}))
-            return Task("light", task.entry, dict(LIGHT_SETTINGS))
+            entry = self.history.keep_result(entry_id, result)
+            self.history.prune(int(self.settings.history_limit_gb * GB), frozenset({entry_id}))
+            return Task("light", entry, dict(LIGHT_SETTINGS))
         if task.kind == "light":
-            self.history.keep_light(task.entry, result.data)
+            self.history.keep_light(entry_id, result.data)
         else:
-            self.history.keep_export(task.entry, result, task.label)
+            self.history.keep_export(entry_id, result, task.label)
         return None
 
     def _tried(self, task: Task) -> GenerateResult | ExtractResult:
         """The result of a task; when the server on this machine died under it, that is started again."""
         for _ in range(LOCAL_RESTARTS):
-            with self._connect(task) as client:
+            connection = self._connect(task)
+            with connection.client as client:
                 try:
-                    return self._finish(task, client)
+                    return self._finish(task, connection)
                 except NoAnswerError:
-                    if not self.service.local or self._server.lives(client.url) or self._closing.is_set():
+                    if connection.place or self._server.lives(client.url) or self._closing.is_set():
                         raise
             logger.warning("the server on this machine ended; it is started again")
-        with self._connect(task) as client:
-            return self._finish(task, client)
+        connection = self._connect(task)
+        with connection.client:
+            return self._finish(task, connection)
 
-    def _finish(self, task: Task, client: Client) -> GenerateResult | ExtractResult:
+    def _finish(self, task: Task, connection: Connection) -> GenerateResult | ExtractResult:
         """Submit the task (or take its job up again), follow it, fetch its files."""
-        job = self._job(task, client)
-        task.job = job
+        job = self._job(task, connection)
+        self._note(task, job=job)
         if task.cancelled.is_set():
             self._cancel_job(task)
         for event in job.events():
-            task.told = ""
-            task.tracker.feed(event)
+            with self._changed:
+                task.told = ""
+                task.tracker.feed(event)
             is_result(event)
             if self._closing.is_set():
                 raise Stopped
         return job.result()
 
-    def _job(self, task: Task, client: Client) -> Job:
-        entry = task.entry
+    def _job(self, task: Task, connection: Connection) -> Job:
+        client = connection.client
+        entry = self.history.get(task.entry.id)
+        if entry is None:
+            raise Stopped  # it was deleted
         if task.kind != "generate":
-            return self._submit_export(task, client)
-        if entry.job and entry.url == self._place(client):
+            return self._submit_export(task, entry, connection)
+        key = entry.key
+        if entry.job and entry.url == connection.place:
             try:
                 job = client.job(entry.job)
                 if job.status.status in ("queued", "running", "finished"):
                     return job
             except (NotFoundError, ExpiredError):
                 logger.info("job %s is gone; the picture is submitted again", entry.job)
-            entry.key = entry.key + "+"  # the old key would give the old job back
-        picture = self.history.root / entry.id / "picture"
-        task.told = "Sending the picture"
+            key += "+"  # the old key would give the old job back
+        picture = self.history.root / entry.id / PICTURE
+        self._note(task, told="Sending the picture")
         settings = {k: v for k, v in task.settings.items() if v is not None}
-        job = client.submit(picture, idempotency_key=entry.key, **settings)
-        entry.job, entry.url = job.id, self._place(client)
-        self.history.save(entry)
+        job = client.submit(picture, idempotency_key=key, **settings)
+        self.history.change(entry.id, key=key, job=job.id, url=connection.place)
         return job
 
-    def _submit_export(self, task: Task, client: Client) -> Job:
+    def _submit_export(self, task: Task, entry: Entry, connection: Connection) -> Job:
         """From the service's own copy while it has it: the state crosses the network only when it must."""
-        entry = task.entry
-        if entry.job and entry.url == self._place(client):
+        client = connection.client
+        if entry.job and entry.url == connection.place:
             try:
                 return client.submit_extract(job=entry.job, **task.settings)
             except (NotFoundError, ExpiredError):
                 logger.info("job %s is gone; the state is sent instead", entry.job)
-        task.told = "Sending the state"
+        self._note(task, told="Sending the state")
         return client.submit_extract(self.history.root / entry.id / STATE, **task.settings)
 
     def _expected(self, task: Task) -> dict[str, float]:
@@ -441,11 +496,11 @@ class Desk:
         job = task.job
         if job is None or job.status.status in FINAL_STATES:
             return
-        task.told = "Cancelling"
+        self._note(task, told="Cancelling")
         try:
             job.cancel()
         except (ServiceError, Stopped) as error:
-            task.told = "The service could not be told to cancel; trying goes on"
+            self._note(task, told="The service could not be told to cancel; trying goes on")
             logger.warning("cancel: %s", error)
 
     def _failed(self, task: Task, error: Exception) -> None:
@@ -458,26 +513,27 @@ class Desk:
             logger.exception("task failed", exc_info=error)
         reason = explain(error, made=task.job is not None).to_dict()
         self._poke.set()
+        entry, smaller = task.entry, suggested_settings(error)
         if task.kind == "extract":
-            task.settings |= suggested_settings(error)
-            self._failed_export[task.entry.id] = (task, reason)
+            with self._changed:
+                self._failed_export[entry.id] = FailedExport(task.settings | smaller, task.label, reason)
         elif task.kind == "generate":
-            task.entry.status, task.entry.problem = "failed", reason
-            task.entry.settings |= suggested_settings(error)
-            self._save_quietly(task.entry)
+            self._end(task, status="failed", problem=reason, settings=task.settings | smaller)
         else:
-            logger.warning("no light mesh for %s: %s", task.entry.id, error)
+            logger.warning("no light mesh for %s: %s", entry.id, error)
 
     def _end_cancelled(self, task: Task) -> None:
-        if task.kind == "generate" and self.history.get(task.entry.id) is not None:
-            task.entry.status = "cancelled"
-            self._save_quietly(task.entry)
+        if task.kind == "generate":
+            self._end(task, status="cancelled")
 
-    def _save_quietly(self, entry: Entry) -> None:
+    def _end(self, task: Task, **changes: Any) -> None:
+        """Note how a generation ended, unless its entry was deleted."""
         try:
-            self.history.save(entry)
+            self.history.change(task.entry.id, **changes)
+        except NotFoundError:
+            logger.info("%s was deleted", task.entry.id)
         except OSError as error:
-            logger.warning("history: %s could not be written: %s", entry.id, error)
+            logger.warning("history: %s could not be written: %s", task.entry.id, error)
 
 
 __all__ = ["Desk", "Entry", "Export", "ServiceState", "Stopped", "Task"]
