@@ -11,9 +11,11 @@ import torch
 from torch import Tensor
 from trellis2_training import render as rd
 from trellis2_training import world
-from trellis2_training.voxelize import occupancy, voxelize
+from trellis2_training.voxelize import occupancy, surface_cells, voxelize
 from trellis2_training.world import table as tb
 from trellis2_training.world.families import FAMILIES
+
+from trellis2.errors import InvalidArgumentError
 
 distance = importlib.import_module("trellis2_training.world.distance")  # `world.distance` is its function
 
@@ -188,3 +190,8 @@ def test_recolouring_permutes_channels_and_nothing_else(tables: Tensor) -> None:
     before = np.sort(tables[..., tb.BASE : tb.BASE + 3].numpy(), axis=-1)
     assert np.array_equal(np.sort(changed[..., tb.BASE : tb.BASE + 3].numpy(), axis=-1), before)
     assert not torch.equal(changed, tables)
+
+
+def test_a_grid_that_doubling_does_not_reach_is_refused() -> None:
+    with pytest.raises(InvalidArgumentError, match="96"):
+        surface_cells(torch.from_numpy(world.object_table(0)), 96)

@@ -71,6 +71,12 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--skip-autoencoders", action="store_true")
     evaluate.add_argument("--structure-guidance", type=float, help="replace the structure guidance strength")
     evaluate.add_argument("--seconds", type=float, help="start no object after this time")
+    evaluate.add_argument(
+        "--exported", action="store_true", help="measure assets as exported for the web, too (needs Warp)"
+    )
+    evaluate.add_argument(
+        "--patterned", action="store_true", help="put patterns on every second held-out object"
+    )
     evaluate.add_argument("--processes", type=int, default=1, help="processes that share the objects")
     evaluate.add_argument("--sheet", type=Path, help="write a contact sheet of inputs and results (PNG)")
 
@@ -121,6 +127,8 @@ def main(arguments: list[str] | None = None) -> int:
             deadline=None if options.seconds is None else time.time() + options.seconds,
             tiles=48 if options.sheet else 0,
             processes=options.processes,
+            exported=options.exported,
+            patterned=options.patterned,
         )
         evaluate_package(plan, options.objects, options.out, options.sheet)
     elif options.command == "texture":

@@ -24,6 +24,7 @@ from . import render as rd
 from . import world
 from .config import SHIPPED
 from .data import collate
+from .exported import DOMINANT_SHARE, exported_scores
 from .voxelize import VoxelObject, voxelize
 
 log = logging.getLogger(__name__)
@@ -103,6 +104,13 @@ def asset_scores(
 
 
 FAILED = {"f_002": 0.0, "f_005": 0.0, "f_002_any_turn": 0.0, "f_005_any_turn": 0.0, "one_piece": 0.0}
+FAILED_EXPORT = {
+    "export_f_002": 0.0,
+    "export_f_005": 0.0,
+    "silhouette_iou": 0.0,
+    "closed": 0.0,
+    "one_body": 0.0,
+}
 
 
 @dataclass(frozen=True)
@@ -117,6 +125,8 @@ class Plan:
     deadline: float | None = None
     tiles: int = 0
     processes: int = 1
+    exported: bool = False  # measure the exported asset, too
+    patterned: bool = False  # put patterns on every second object
 
 
 def evaluate_package(plan: Plan, objects: int, out: Path, sheet: Path | None = None) -> dict[str, Any]:
@@ -179,7 +189,10 @@ def _score_objects(
         if results and plan.deadline is not None and time.time() > plan.deadline:
             break
         number = world.HELD_OUT_SEED + i
-        table = torch.from_numpy(world.object_table(number)).to(chosen)
+        table = torch.from_numpy(world.object_table(number))[None]
+        if plan.patterned and i % 2:
+            table = world.patterned(table, torch.Generator().manual_seed(i), share=1.0)
+        table = table[0].to(chosen)
         generator = torch.Generator().manual_seed(number)
         truth = voxelize(table, plan.resolution)
         target = ms.surface_points(*true_mesh(truth), _AUTOENCODER_POINTS, generator)
@@ -195,10 +208,12 @@ def _score_objects(
             )[0]
             row |= {"seconds": time.perf_counter() - began}
             row |= asset_scores(asset, picture, target[:_POINTS], generator)
+            if plan.exported:
+                row |= exported_scores(asset, view, picture, target[:_POINTS], generator)
             if i < plan.tiles:
                 tile = _tile(picture, view, asset)
         except EmptyStructureError:
-            row |= FAILED
+            row |= FAILED | (FAILED_EXPORT if plan.exported else {})
         results.append((row, tile))
         log.info("%s", json.dumps({k: round(v, 4) if isinstance(v, float) else v for k, v in row.items()}))
     return results
@@ -224,6 +239,14 @@ TARGETS = {
     "f_005_any_turn": ("the same at 0.05, best of four quarter turns", ""),
     "visible_base_color_mae": ("base colour of visible points, mean absolute error", "<= 0.10"),
     "one_piece": (f"not empty, largest component at least {ms.DOMINANT_SHARE:.0%} of the area", ">= 0.95"),
+    "export_f_002": ("exported for the web, F-score at 0.02", ">= 0.80"),
+    "export_f_005": ("the same at 0.05", ">= 0.95"),
+    "silhouette_iou": ("silhouette in the input camera, IoU", ">= 0.92"),
+    "seen_base_color_mae": ("base colour picture in the input camera, mean absolute error", "<= 0.065"),
+    "correlation": ("base colour picture, correlation (objects of several colours)", ">= 0.85"),
+    "ssim": ("the same, SSIM", ""),
+    "closed": ("exported mesh without open edges", ">= 0.98"),
+    "one_body": (f"its largest component at least {DOMINANT_SHARE:.0%} of the area", ">= 0.98"),
 }
 
 

@@ -37,12 +37,12 @@ from .checkpoint import need_network
 from .config import MiniConfig
 from .data import collate
 from .export import SHIPPED
+from .exported import LEAST_SPREAD
 from .runtime import start
 from .voxelize import VoxelObject, voxelize
 
 log = logging.getLogger(__name__)
 
-_LEAST_SPREAD = 0.04  # of the true colours, for a correlation to mean something
 # What makes the latents: the flow before, the flow now by three conditions, the encoder (the bound of all).
 BEFORE, NO_FEATURES, TRUE_CAMERA, OWN_CAMERA = "before", "no_features", "true_camera", "own_camera"
 ENCODED = "encoded"
@@ -92,7 +92,7 @@ def colour_scores(made: Tensor, truth: Tensor) -> dict[str, float]:
     """Mean absolute error of colours `[V, 3]`, and the correlation where the truth's colours differ."""
     scores = {"mae": float((made - truth).abs().mean())}
     a, b = made - made.mean(0), truth - truth.mean(0)
-    if float(b.square().mean().sqrt()) >= _LEAST_SPREAD:
+    if float(b.square().mean().sqrt()) >= LEAST_SPREAD:
         scores["correlation"] = float((a * b).sum() / (a.norm() * b.norm()).clamp(min=1e-9))
     return scores
 

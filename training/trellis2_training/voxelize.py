@@ -13,6 +13,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from trellis2.errors import InvalidArgumentError
+
 from . import world
 
 REGULARIZATION = 1e-2
@@ -47,6 +49,8 @@ def surface_cells(table: Tensor, resolution: int) -> Tensor:
     """Cells `[M, 3]` int64 that may touch the surface, coarse to fine; R is 32 times a power of two."""
     device = table.device
     current = min(_COARSE, resolution)
+    if resolution % current or (resolution // current).bit_count() != 1:
+        raise InvalidArgumentError(f"resolution {resolution} is not {_COARSE} times a power of two, nor less")
     cells = _grid(current, device)
     children = _grid(2, device)
     while True:

@@ -1,0 +1,63 @@
+"""What evaluation says of exported assets, on shapes that are known."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+from trellis2_training import evaluate as ev
+from trellis2_training import exported, world
+from trellis2_training import measures as ms
+from trellis2_training.voxelize import voxelize
+
+from trellis2.representations import PBR_ATTR_LAYOUT
+from trellis2_modal.protocol.presets import PRESETS
+
+
+def test_the_budget_is_that_of_the_web() -> None:
+    preset = PRESETS["web"].settings
+    assert {k: preset[k] for k in ("decimation_target", "texture_size", "normal_map")} == {
+        k: exported.WEB[k] for k in ("decimation_target", "texture_size", "normal_map")
+    }
+
+
+def test_the_truth_scores_high_and_something_else_does_not() -> None:
+    table = world.patterned(world.table_bank(3, 1), torch.Generator().manual_seed(2), 1.0)[0]
+    truth = voxelize(table, 64)
+    vertices, faces = ev.true_mesh(truth)
+    asset = SimpleNamespace(
+        vertices=vertices,
+        faces=faces,
+        coords=truth.coords,
+        attrs=truth.attributes,
+        voxel_size=1 / 64,
+        layout=PBR_ATTR_LAYOUT,
+    )
+    view, picture = ev.held_out_picture(table, 7, 96)
+    generator = torch.Generator().manual_seed(0)
+    target = ms.surface_points(vertices, faces, 20_000, generator)
+    scores = exported.exported_scores(asset, view, picture, target, generator)
+    assert scores["export_f_002"] > 0.95
+    assert scores["silhouette_iou"] > 0.95
+    assert scores["seen_base_color_mae"] < 0.06
+    assert scores["correlation"] > 0.9
+    assert scores["ssim"] > 0.8
+    assert scores["closed"] == 1
+    mask, true = picture.mask[0, 0] > 0.5, picture.attributes[0, :3]
+    plain = exported.picture_scores(true.mean((1, 2), keepdim=True).expand_as(true), mask, true, mask)
+    assert plain["silhouette_iou"] == 1
+    assert abs(plain["correlation"]) < 1e-3
+    assert plain["seen_base_color_mae"] > 0.1
+    assert plain["ssim"] < 0.6
+
+
+def test_ssim_is_one_for_the_same_and_falls_with_noise() -> None:
+    picture = torch.rand(3, 40, 40, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(exported.ssim(picture, picture), torch.ones(40, 40))
+    noisy = (picture + 0.3 * torch.randn(3, 40, 40, generator=torch.Generator().manual_seed(1))).clamp(0, 1)
+    assert float(exported.ssim(picture, noisy).mean()) < 0.8
+    # Two constant pictures: the luminance term alone, (2ab + c) / (a^2 + b^2 + c), away from the border.
+    a, b = torch.full((1, 30, 30), 0.5), torch.full((1, 30, 30), 0.25)
+    expected = (2 * 0.125 + 1e-4) / (0.25 + 0.0625 + 1e-4)
+    assert float(exported.ssim(a, b)[15, 15]) == pytest.approx(expected, rel=1e-4)
