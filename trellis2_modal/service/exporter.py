@@ -7,6 +7,7 @@ import inspect
 import io
 from collections.abc import Callable
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 
@@ -17,6 +18,7 @@ VIDEO_FRAMES = 60
 VIDEO_RESOLUTION = 512
 VIDEO_FPS = 15
 SHEET_VIEWS = 8
+BOX = [[-0.5, -0.5, -0.5], [0.5, 0.5, 0.5]]
 SHEET_RESOLUTION = 384
 SHEET_MODES = ("shaded", "normal", "base_color", "metallic", "roughness", "clay")
 
@@ -24,13 +26,22 @@ SHEET_MODES = ("shaded", "normal", "base_color", "metallic", "roughness", "clay"
 class RealStudio:
     """Renders and exports with the packages below this one; they are imported when first used."""
 
+    def __init__(self) -> None:
+        self._shown: WeakKeyDictionary[Any, Any] = WeakKeyDictionary()
+
+    def _as_exported(self, mesh: Any) -> Any:
+        """A repair takes seconds on a CPU: once for the video and the stills."""
+        if mesh not in self._shown:
+            self._shown[mesh] = as_exported(mesh)
+        return self._shown[mesh]
+
     def video(self, mesh: Any, monitor: Monitor) -> JobFile:
         """A turntable, 512 pixels square: H.264, or an animated WebP where there is no ffmpeg."""
         from trellis2.utils.render_utils import encode_video, render_video
 
         monitor.step("preview", 0, VIDEO_FRAMES)
         frames = render_video(
-            mesh,
+            self._as_exported(mesh),
             resolution=VIDEO_RESOLUTION,
             num_frames=VIDEO_FRAMES,
             keys=["shaded"],
@@ -48,7 +59,7 @@ class RealStudio:
 
         monitor.step("stills", 0, SHEET_VIEWS)
         views = render_snapshot(
-            mesh,
+            self._as_exported(mesh),
             resolution=SHEET_RESOLUTION,
             offset=FRONT_OFFSET,
             nviews=SHEET_VIEWS,
@@ -74,7 +85,7 @@ class RealStudio:
             mesh.attrs,
             mesh.coords,
             mesh.layout,
-            aabb=[[-0.5, -0.5, -0.5], [0.5, 0.5, 0.5]],
+            aabb=BOX,
             voxel_size=mesh.voxel_size,
             progress=lambda step, index, count: monitor.step(step, index, count),
             **arguments(settings, to_glb),
@@ -82,6 +93,19 @@ class RealStudio:
         monitor.check()
         data = asset.export(file_type=settings.format, **arguments(settings, GlbAsset.export))
         return data, _plain(dataclasses.asdict(asset.report))
+
+
+def as_exported(mesh: Any) -> Any:
+    """The decoded asset with the surface that its exports will have, so that pictures show no other."""
+    from o_voxel.postprocess import repaired
+
+    from trellis2.representations import MeshWithVoxel
+
+    vertices, faces, attrs, coords = repaired(
+        mesh.vertices, mesh.faces, mesh.attrs, mesh.coords, mesh.layout, BOX, mesh.voxel_size
+    )
+    shape = (*mesh.voxel_shape[:2], *((coords.amax(dim=0) + 1).tolist()))
+    return MeshWithVoxel(vertices, faces, mesh.origin, mesh.voxel_size, coords, attrs, shape, mesh.layout)
 
 
 def arguments(settings: ExtractSettings, function: Callable[..., Any]) -> dict[str, Any]:

@@ -11,10 +11,33 @@ import torch
 
 from .edges import edge_table
 from .graph import connected_labels
-from .normals import face_normals
+from .normals import face_crosses, face_normals, vertex_normals
 
 CREASE_ANGLE = math.radians(65)
 """Between face normals: a box's edge is sharp, a thin hexagonal rod still shades round."""
+
+GRAZING = 0.05
+"""Cosine to its face's normal from which a corner normal is the face's own: 8-bit files must not turn it."""
+
+
+def shading_normals(
+    vertices: torch.Tensor, faces: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Source vertex [N], faces [F, 3] int32 into these, and unit normals [N, 3] that no face has behind it.
+
+    A vertex that joins faces of all directions without a crease has no normal that suits each of them.
+    """
+    source, shading = split_creases(vertices, faces)
+    normals = vertex_normals(vertices[source], shading)
+    own = face_normals(vertices, faces)
+    cosine = (normals[shading.long()] * own[:, None]).sum(dim=2)
+    area = face_crosses(vertices, faces).square().sum(dim=1) > 0
+    wrong = ((cosine < GRAZING) & area[:, None]).nonzero()  # [K, 2]
+    if not len(wrong):
+        return source, shading, normals
+    face, corner = wrong.unbind(dim=1)
+    shading[face, corner] = len(source) + torch.arange(len(wrong), dtype=shading.dtype, device=faces.device)
+    return torch.cat([source, faces[face, corner].long()]), shading, torch.cat([normals, own[face]])
 
 
 def split_creases(

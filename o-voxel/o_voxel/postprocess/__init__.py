@@ -10,6 +10,7 @@ from .asset import FILE_TYPES, GlbAsset, check_file_type
 from .encode import TEXTURE_FORMATS
 from .material import ALPHA_MODES, Material
 from .pipeline import STEPS, to_glb
+from .repaired import repaired
 from .report import MeshReport, StepTimes, Topology, topology
 
 __all__ = [
@@ -23,6 +24,7 @@ __all__ = [
     "StepTimes",
     "Topology",
     "check_file_type",
+    "repaired",
     "to_glb",
     "topology",
 ]

@@ -13,9 +13,8 @@ import torch
 from ..convert.frame import Box, Triple
 from ..errors import ArgumentError, MeshError
 from ..mesh.bvh import TriangleBVH
-from ..mesh.creases import split_creases
+from ..mesh.creases import shading_normals
 from ..mesh.holes import fill_holes
-from ..mesh.normals import vertex_normals
 from ..mesh.unwrap import Unwrapped, unwrap
 from ..mesh.vertex_cache import cache_order, fetch_order
 from .asset import GlbAsset
@@ -221,8 +220,7 @@ def _textured(
 
 def _layout(mesh: tuple[torch.Tensor, torch.Tensor], unwrapped: Unwrapped, normal_map: bool) -> Layout:
     """Normals are the mesh's before seams cut it, so shading is smooth across them; creases are hard."""
-    source, shading = split_creases(*mesh)
-    normals = vertex_normals(mesh[0][source], shading)
+    source, shading, normals = shading_normals(*mesh)
     # a vertex of the file for each pair of a texture and a shading vertex
     pairs = unwrapped.faces.long() * len(source) + shading.long()
     pair, faces = torch.unique(pairs, return_inverse=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 import torch
-from o_voxel.mesh.creases import split_creases
+from o_voxel.mesh.creases import shading_normals, split_creases
 from o_voxel.mesh.normals import face_normals, vertex_normals
 from o_voxel.mesh.orientation import unify_orientations
 
@@ -48,6 +48,23 @@ def test_a_cone_is_sharp_at_its_rim_only() -> None:
     rim_normal = corners[:24, :2]
     expected = torch.stack([around.cos(), around.sin(), torch.ones(24)], dim=1) / math.sqrt(2)
     assert ((rim_normal[:, 0] * expected).sum(dim=1) > 0.999).all()
+
+
+def test_no_corner_normal_lies_behind_its_face() -> None:
+    """A tall pyramid bent over at a fan of gentle steps: the mean of its faces is behind some of them."""
+    turn = torch.linspace(0, 1.6 * math.pi, 9)
+    rim = torch.stack([turn.cos(), turn.sin(), torch.zeros(9)], dim=1)
+    vertices = torch.cat([torch.tensor([[0.0, 0.0, 2.0]]), rim])
+    faces = torch.tensor([[0, k, k + 1] for k in range(1, 9)], dtype=torch.int32)
+    vertices[0] = torch.tensor([0.9, 0.0, 2.0])
+    source, shading, normals = shading_normals(vertices, faces)
+    assert torch.equal(source[shading.long()], faces.long())
+    cosine = (normals[shading.long()] * face_normals(vertices, faces)[:, None]).sum(dim=2)
+    assert float(cosine.min()) >= 0.05
+    torch.testing.assert_close(normals.norm(dim=1), torch.ones(len(normals)))
+    whole, joined = split_creases(vertices, faces)
+    smooth = vertex_normals(vertices[whole], joined)[joined.long()]
+    assert float((smooth * face_normals(vertices, faces)[:, None]).sum(dim=2).min()) < 0.05
 
 
 def test_faces_wound_against_each_other_share_no_normal() -> None:

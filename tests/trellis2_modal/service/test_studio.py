@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+from o_voxel.mesh.quality import mesh_quality
 from o_voxel.postprocess import to_glb
 from PIL import Image
 
@@ -44,6 +46,23 @@ def test_a_sheet_of_every_mode(mesh: object) -> None:
     with Image.open(io.BytesIO(sheet.data)) as image:
         assert image.size == (2 * 48, len(layout["modes"]) * 48)
     assert layout["views"] == 2
+
+
+def test_pictures_show_the_surface_of_the_export() -> None:
+    """A ball with a hole: closed, outward, and coloured over the gap."""
+    mesh = states.to_mesh(dual_grid(32))
+    middle = mesh.vertices[mesh.faces.long()].mean(dim=1)
+    axis = torch.nn.functional.normalize(middle, dim=1)[:, 2]
+    mesh.faces = mesh.faces[axis < 0.97]
+    gone = torch.nn.functional.normalize(mesh.coords - 15.5, dim=1)[:, 2] >= 0.97
+    mesh = states.to_mesh(
+        replace(states.from_mesh(mesh), coords=mesh.coords[~gone].numpy(), attrs=mesh.attrs[~gone].numpy())
+    )
+    assert mesh_quality(mesh.vertices, mesh.faces, look=False).open_edges > 0
+    shown = studio.as_exported(mesh)
+    quality = mesh_quality(shown.vertices, shown.faces)
+    assert (quality.open_edges, quality.crowded_edges, quality.back_pixels) == (0, 0, 0)
+    assert float(shown.query_vertex_attrs()[:, mesh.layout["alpha"]].min()) > 0.5
 
 
 def test_the_first_still_is_the_front() -> None:
