@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -66,19 +67,24 @@ class Settings:
 
 
 def run_lane(stages: list[str], settings: Settings) -> None:
-    """Run `NAME:SECONDS` entries in order, also `latents:SECONDS:KofN` (one share of the objects) and
-    `wait:SECONDS:FILE`.
+    """Run `NAME` or `NAME:SECONDS` entries in order, also `latents:SECONDS:KofN` (one share of the objects)
+    and `wait:SECONDS:FILE`.
+
+    Without seconds a stage ends after `settings.max_steps`, latents after `settings.latent_objects`.
     """
     runtime = start(settings.device, settings.seed)
     config = CONFIGS[settings.config]
     bank: TableBank | None = None
     for number, entry in enumerate(stages):
-        name, seconds, detail = (*entry.split(":"), "")[:3]
+        name, budget, detail = (*entry.split(":"), "", "")[:3]
+        seconds = float(budget) if budget else math.inf
         if name == WAITS:
-            _wait(settings.folder / detail, float(seconds))
+            _wait(settings.folder / detail, seconds)
             continue
         if name not in STAGES:
             raise InvalidArgumentError(f"unknown stage {name!r}; known: {', '.join(STAGES)}, {WAITS}")
+        if not budget and settings.max_steps is None and name not in ("latents", "views"):
+            raise InvalidArgumentError(f"{name} has no end: give seconds ({name}:600) or --max-steps")
         if bank is None:
             path = settings.folder / "world.pt"
             tables = load_or_make_bank(path, settings.objects, settings.workers, settings.first)
@@ -86,9 +92,9 @@ def run_lane(stages: list[str], settings: Settings) -> None:
         started = time.perf_counter()
         if name == "latents":
             part = Part.parse(detail) if detail else WHOLE
-            _make_latents(part, float(seconds), config, bank, settings, runtime)
+            _make_latents(part, seconds, config, bank, settings, runtime)
         else:
-            _run_stage(name, float(seconds), config, bank, settings, runtime)
+            _run_stage(name, seconds, config, bank, settings, runtime)
         log.info("stage %s took %.0f s", name, time.perf_counter() - started)
         (settings.folder / DONE).mkdir(exist_ok=True)
         (settings.folder / DONE / (name + detail)).touch()

@@ -15,28 +15,28 @@ from tests.trellis2_modal.service.test_api import finished, submit
 from trellis2_modal.service.logs import JsonFormatter, PlainFormatter, fields_of
 
 ACCESS = "trellis2_modal.access"
+ARTIFACT = "/jobs/{job_id}/{artifact}"
 
 
 def test_a_line_a_request(server: Running, body: dict[str, Any], caplog: pytest.LogCaptureFixture) -> None:
+    def by_route_when_written() -> dict[Any, dict[str, Any]] | None:
+        """A line is written after its reply: the caller may be the faster one."""
+        lines = [fields_of(record) for record in list(caplog.records) if record.name == ACCESS]
+        found: dict[Any, dict[str, Any]] = {(line["method"], line["path"]): line for line in lines}
+        return found if found.keys() >= {("POST", "/jobs"), ("GET", ARTIFACT), ("GET", "/usage")} else None
+
     with caplog.at_level(logging.INFO), server.client() as client:
         job = submit(client, body)["id"]
         finished(client, job)
         reply = client.get(f"/jobs/{job}/state", headers={"X-Request-ID": "mine-1"})
         httpx.get(server.url + "/health")
         httpx.get(server.url + "/usage", headers={"X-API-Key": "sk_guess"})
+        by_route = wait_for(by_route_when_written, "the lines")  # below this level they would be dropped
     assert reply.headers["x-request-id"] == "mine-1"
-
-    def by_route_when_written() -> dict[Any, dict[str, Any]] | None:
-        """A line is written after its reply: the caller may be the faster one."""
-        lines = [fields_of(record) for record in list(caplog.records) if record.name == ACCESS]
-        found: dict[Any, dict[str, Any]] = {(line["method"], line["path"]): line for line in lines}
-        return found if ("GET", "/usage") in found and ("POST", "/jobs") in found else None
-
-    by_route = wait_for(by_route_when_written, "the lines")
     made = by_route["POST", "/jobs"]
     assert (made["status"], made["job"]) == (202, job)
     assert str(made["key"]).startswith("key_")
-    fetched = by_route["GET", "/jobs/{job_id}/{artifact}"]
+    fetched = by_route["GET", ARTIFACT]
     assert (fetched["request_id"], fetched["job"], fetched["status"]) == ("mine-1", job, 200)
     assert by_route["GET", "/usage"]["status"] == 401
     assert ("GET", "/health") not in by_route  # at DEBUG: asked every few seconds by machines

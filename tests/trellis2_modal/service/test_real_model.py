@@ -6,7 +6,7 @@ import io
 import os
 import signal
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -33,13 +33,19 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_checkpoint(tmp_path_factory.mktemp("weights"))
 
 
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Random weights of the bundled ones' layout: the same code, a tenth of the work."""
+    return write_checkpoint(tmp_path_factory.mktemp("tiny"))
+
+
 FACTORY = "trellis2_modal.service.generator:create"
 
 
-@pytest.fixture(scope="module")
-def live(tmp_path_factory: pytest.TempPathFactory, weights: Path) -> Iterator[Running]:
-    options = {"weights": str(weights), "device": "cpu"}
-    with running(tmp_path_factory.mktemp("data"), FACTORY, options, ready=False) as server:
+@contextmanager
+def served(folder: Path, weights: Path) -> Iterator[Running]:
+    """A server that is ready, with a pipeline of these weights."""
+    with running(folder, FACTORY, {"weights": str(weights), "device": "cpu"}, ready=False) as server:
         wait_for(lambda: httpx.get(server.url + "/health").json()["status"] == "ok", "the model", PATIENCE)
         yield server
 
@@ -72,8 +78,8 @@ def ended(client: httpx.Client, job: str) -> dict[str, Any]:
 
 
 @pytest.mark.slow
-def test_a_picture_becomes_a_file(live: Running, photo: bytes) -> None:
-    with live.client(timeout=PATIENCE) as client:
+def test_a_picture_becomes_a_file(tmp_path: Path, weights: Path, photo: bytes) -> None:
+    with served(tmp_path, weights) as live, live.client(timeout=PATIENCE) as client:
         job = submit(client, photo, seed="5")
         done = ended(client, job)
         assert done["status"] == "finished", done["problem"]
@@ -98,8 +104,8 @@ def test_a_picture_becomes_a_file(live: Running, photo: bytes) -> None:
 
 
 @pytest.mark.slow
-def test_cancel_and_kill(live: Running, photo: bytes) -> None:
-    with live.client(timeout=PATIENCE) as client:
+def test_cancel_and_kill(tmp_path: Path, tiny: Path, photo: bytes) -> None:
+    with served(tmp_path, tiny) as live, live.client(timeout=PATIENCE) as client:
         job = submit(client, photo, ss_sampling_steps="50", shape_slat_sampling_steps="50")
         wait_for(lambda: client.get(f"/jobs/{job}").json()["progress"], "the first step", PATIENCE)
         client.delete(f"/jobs/{job}")
@@ -112,11 +118,9 @@ def test_cancel_and_kill(live: Running, photo: bytes) -> None:
 
 
 @pytest.mark.slow
-def test_nothing_is_lost_when_worker_and_server_are_killed(
-    tmp_path: Path, weights: Path, photo: bytes
-) -> None:
+def test_nothing_is_lost_when_worker_and_server_are_killed(tmp_path: Path, tiny: Path, photo: bytes) -> None:
     """Two callers, six jobs; the worker is killed twice and the server once, each time in the middle."""
-    options = {"weights": str(weights), "device": "cpu"}
+    options = {"weights": str(tiny), "device": "cpu"}
     server = ServerProcess(tmp_path, options, FACTORY, max_attempts=6)
     keys = [server.admin.create(name, requests_per_minute=1000)[1] for name in ("anna", "bert")]
     server.start(PATIENCE)
