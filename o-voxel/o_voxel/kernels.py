@@ -15,7 +15,7 @@ import os
 import shutil
 import tempfile
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from types import ModuleType
@@ -101,6 +101,11 @@ def _pool(process: int, threads: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(threads, thread_name_prefix="o_voxel-warp")
 
 
+def on_cpu_threads(run: Callable[[int], None], pieces: int) -> None:
+    """Call `run(0)` to `run(pieces - 1)` on `cpu_threads()` threads; a Warp CPU launch releases the GIL."""
+    list(_pool(os.getpid(), cpu_threads()).map(run, range(pieces)))
+
+
 def as_warp(tensor: torch.Tensor, dtype: Any = None) -> Any:
     """The same memory as a Warp array (no copy). `dtype` may be a vector type, e.g. `wp.vec3` for [N, 3]."""
     wp = warp_module()
@@ -123,42 +128,40 @@ def launch(kernel: Any, count: int, inputs: Sequence[Any], device: torch.device 
     """Run `kernel(start, *inputs)` over `count` items on `device`.
 
     On CUDA: one launch on torch's current stream. On the CPU, where Warp itself uses a single thread, the
-    range is cut into pieces that run on `cpu_threads()` threads (a Warp CPU launch releases the interpreter
-    lock), so **no two items may write to the same place**: Warp's atomics are plain operations on a CPU.
+    range is cut into pieces that run on `cpu_threads()` threads, so **no two items may write to the same
+    place**: Warp's atomics are plain operations on a CPU.
     """
-    if count == 0:
+    pieces = min(cpu_threads() * CHUNKS_PER_THREAD, count // SMALLEST_CHUNK)
+    if torch.device(device).type != "cpu" or cpu_threads() == 1 or pieces < 2:
+        launch_serially(kernel, count, inputs, device)
         return
-    wp = warp_module()
-    device = torch.device(device)
-    target = wp.device_from_torch(device)
-    with _loading:  # compiled on first use, by one thread
-        wp.load_module(kernel.module, device=target)
-    if device.type != "cpu":
-        with current_stream(device):
-            wp.launch(kernel, dim=count, inputs=[0, *inputs], device=target)
-        return
-    threads = cpu_threads()
-    pieces = min(threads * CHUNKS_PER_THREAD, count // SMALLEST_CHUNK)
-    if threads == 1 or pieces < 2:
-        wp.launch(kernel, dim=count, inputs=[0, *inputs], device=target)
-        return
+    wp, target = warp_module(), load(kernel, device)
     bounds = [count * i // pieces for i in range(pieces + 1)]
 
     def run(piece: int) -> None:
         start, stop = bounds[piece], bounds[piece + 1]
         wp.launch(kernel, dim=stop - start, inputs=[start, *inputs], device=target)
 
-    list(_pool(os.getpid(), threads).map(run, range(pieces)))
+    on_cpu_threads(run, pieces)
 
 
-def launch_serially(kernel: Any, count: int, inputs: Sequence[Any], device: torch.device | str) -> None:
-    """`launch` for kernels whose items may write to the same place through atomics: one thread on a CPU."""
+def launch_serially(
+    kernel: Any, count: int, inputs: Sequence[Any], device: torch.device | str, start: int = 0
+) -> None:
+    """One launch over the items from `start` on: on a CPU one thread, so that items may write to the same
+    place through atomics.
+    """
     if count == 0:
         return
+    target = load(kernel, device)
+    with current_stream(device):
+        warp_module().launch(kernel, dim=count, inputs=[start, *inputs], device=target)
+
+
+def load(kernel: Any, device: torch.device | str) -> Any:
+    """Compile a kernel's module for a device if need be, by one thread; returns Warp's device."""
     wp = warp_module()
-    device = torch.device(device)
-    target = wp.device_from_torch(device)
+    target = wp.device_from_torch(torch.device(device))
     with _loading:
         wp.load_module(kernel.module, device=target)
-    with current_stream(device):
-        wp.launch(kernel, dim=count, inputs=[0, *inputs], device=target)
+    return target

@@ -104,13 +104,10 @@ def _moved(envmap: EnvMap | Mapping[str, EnvMap] | None, sample: Sample) -> EnvM
     return {name: light.to(device) for name, light in envmap.items()}
 
 
-def to_uint8(image: torch.Tensor) -> np.ndarray:
-    """[H, W] or [C, H, W] in 0..1 to uint8 [H, W, 3]; values are cut off, not rounded."""
-    return to_pictures([image])[0]
-
-
 def to_pictures(maps: Sequence[torch.Tensor]) -> list[np.ndarray]:
-    """`to_uint8` of all maps of a view: everything on their device, then one copy to the host.
+    """Maps [H, W] or [C, H, W] in 0..1 to uint8 [H, W, 3]; values are cut off, not rounded.
+
+    Everything happens on their device, then one copy goes to the host.
 
     Reordering on the host takes 5 ms a map of 1024 pixels, a copy of its own a wait for the device.
     """

@@ -12,6 +12,7 @@ import click
 
 from ..client.api import Client
 from ..client.local import LocalServer
+from ..client.pictures import EXAMPLES, example_pictures
 from ..client.results import ExtractResult, GenerateResult, first_still
 from ..client.stages import duration
 from ..durable import write_atomically
@@ -19,9 +20,6 @@ from .asset import print_asset, print_seconds, stage_seconds
 from .bars import Bars
 from .connection import local_options, tell_waiting
 from .exits import reported
-
-EXAMPLES = Path(__file__).parents[2] / "assets" / "example_image"
-PICTURES = (".png", ".jpg", ".jpeg", ".webp")
 
 
 @click.command()
@@ -51,19 +49,12 @@ def command(image: Path | None, output: Path, budget: str, weights: str | None, 
 
 def example_picture() -> Path:
     """The first example picture of the repository. Raises `click.UsageError`."""
-    found = examples()
+    found = example_pictures()
     if not found:
         raise click.UsageError(
             f"there are no pictures in {EXAMPLES}; give one: trellis2-modal demo photo.png"
         )
     return found[0]
-
-
-def examples() -> list[Path]:
-    """The example pictures that come with the repository."""
-    if not EXAMPLES.is_dir():
-        return []
-    return sorted(path for path in EXAMPLES.iterdir() if path.suffix.lower() in PICTURES)
 
 
 def run(client: Client, picture: Path, output: Path, budget: str, began: float) -> None:

@@ -13,7 +13,16 @@ from ..protocol.limits import IMAGE_MEDIA_TYPES, MAX_IMAGE_BYTES, MIB
 Picture: TypeAlias = "str | os.PathLike[str] | bytes | Any"
 """A path, the bytes of a file, or a `PIL.Image.Image`; a list of them where several views are taken."""
 
+EXAMPLES = Path(__file__).parents[2] / "assets" / "example_image"
+SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 SIGNATURES = {"PNG": b"\x89PNG\r\n\x1a\n", "JPEG": b"\xff\xd8\xff", "WEBP": b"RIFF"}
+
+
+def example_pictures() -> list[Path]:
+    """The example pictures of the repository, if it is there."""
+    if not EXAMPLES.is_dir():
+        return []
+    return sorted(path for path in EXAMPLES.iterdir() if path.suffix.lower() in SUFFIXES)
 
 
 def read_picture(picture: Picture) -> bytes:

@@ -7,9 +7,10 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_origin, get_type_hints
 
 import platformdirs
+from pydantic import TypeAdapter, ValidationError
 
 from ..jobs.settings import JobSettings
 
@@ -77,25 +78,23 @@ def default_weights() -> str:
 
 
 def values_from_env(cls: type, env: Mapping[str, str] | None = None) -> dict[str, Any]:
-    """The fields of a settings class that the environment sets. Raises `SettingsError`."""
+    """The fields of a settings class that the environment sets, of the types that they are annotated with.
+
+    Raises `SettingsError`.
+    """
     env = os.environ if env is None else env
     values: dict[str, Any] = {}
-    for field in dataclasses.fields(cls):
-        text = env.get(ENV_PREFIX + field.name.upper())
-        if text is not None:
-            values[field.name] = _parse(field.name, str(field.type), text)
+    for name, kind in get_type_hints(cls).items():
+        text = env.get(ENV_PREFIX + name.upper())
+        if text is None:
+            continue
+        listed = [part.strip() for part in text.split(",") if part.strip()]
+        try:
+            values[name] = TypeAdapter(kind).validate_python(listed if get_origin(kind) is tuple else text)
+        except ValidationError as error:
+            wanted = getattr(kind, "__name__", kind)
+            raise SettingsError(f"{ENV_PREFIX}{name.upper()}={text!r} is not of type {wanted}") from error
     return values
-
-
-def _parse(name: str, kind: str, text: str) -> Any:
-    try:
-        if kind == "bool":
-            return {"1": True, "true": True, "0": False, "false": False}[text.lower()]
-        if kind.startswith("tuple"):
-            return tuple(part.strip() for part in text.split(",") if part.strip())
-        return {"int": int, "float": float, "str": str, "Path": Path}[kind](text)
-    except (ValueError, KeyError) as error:
-        raise SettingsError(f"{ENV_PREFIX}{name.upper()}={text!r} is not of type {kind}") from error
 
 
 MINUTE = 60

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..errors import ArgumentError, FormatError
+from ..errors import ArgumentError
 
 File = str | os.PathLike[str] | BinaryIO
 Voxels = tuple[Tensor, dict[str, Tensor]]
@@ -28,14 +28,6 @@ def opened(file: File, mode: str) -> Iterator[IO[bytes]]:
             yield handle
     else:
         yield file
-
-
-def read_limited(handle: IO[bytes], limit: int) -> bytes:
-    """Everything up to the end of a file, which must not be longer than `limit` bytes."""
-    data = handle.read(limit + 1)
-    if len(data) > limit:
-        raise FormatError(f"the file has more than {limit} bytes: raise max_bytes to read it")
-    return data
 
 
 def checked_voxels(

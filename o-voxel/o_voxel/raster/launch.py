@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
-from functools import lru_cache
 from typing import Any
 
 import torch
 
-from o_voxel.kernels import as_warp, cpu_threads, warp_module
+from o_voxel.kernels import as_warp, cpu_threads, launch_serially, load, on_cpu_threads, warp_module
 
 MAX_BUFFERS = 8
 """Each buffer is as large as the picture: more cost more memory and merging than they save."""
@@ -20,11 +17,6 @@ SMALLEST_PART = 4096
 
 CUDA_THREADS = 1 << 20
 """Enough to fill a GPU: where there are fewer faces, several threads share the rows of each."""
-
-
-@lru_cache(maxsize=1)
-def _pool(process: int) -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(MAX_BUFFERS, thread_name_prefix="o_voxel-raster")
 
 
 def draw_keys(
@@ -44,30 +36,17 @@ def draw_keys(
     buffers = torch.full((parts, height * width), EMPTY, dtype=torch.int64, device=device)
     if parts == 1:
         shared = [lanes, height, width, *inputs, as_warp(buffers[0], wp.int64)]
-        launch_whole(kernel, 0, faces * lanes, shared, device)
+        launch_serially(kernel, faces * lanes, shared, device)
         return buffers[0]
-    wp.load_module(kernel.module, device="cpu")  # compile once, before threads race for it
+    load(kernel, device)
     bounds = [faces * n // parts for n in range(parts + 1)]
 
     def draw(n: int) -> None:
         shared = [lanes, height, width, *inputs, as_warp(buffers[n], wp.int64)]
-        launch_whole(kernel, bounds[n], bounds[n + 1] - bounds[n], shared, device)
+        launch_serially(kernel, bounds[n + 1] - bounds[n], shared, device, bounds[n])
 
-    list(_pool(os.getpid()).map(draw, range(parts)))
+    on_cpu_threads(draw, parts)
     keys = buffers[0]
     for other in buffers[1:]:
         torch.minimum(keys, other, out=keys)
     return keys
-
-
-def launch_whole(kernel: Any, start: int, count: int, inputs: Sequence[Any], device: torch.device) -> None:
-    """One launch of `count` threads beginning at item `start`, on torch's current stream."""
-    if count == 0:
-        return
-    wp = warp_module()
-    target = wp.device_from_torch(device)
-    if device.type == "cpu":
-        wp.launch(kernel, dim=count, inputs=[start, *inputs], device=target)
-        return
-    with wp.ScopedStream(wp.stream_from_torch(torch.cuda.current_stream(device))):
-        wp.launch(kernel, dim=count, inputs=[start, *inputs], device=target)

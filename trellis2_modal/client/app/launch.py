@@ -111,12 +111,13 @@ def make_app(desk: Desk, host: str = "127.0.0.1", password: str = "") -> Any:
     import gradio as gr
     from fastapi import FastAPI
 
-    from .page import EXAMPLES, build, examples
+    from ..pictures import EXAMPLES, example_pictures
+    from .page import build
     from .theme import CSS, head, make_theme
 
     mattes = Mattes()
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
-    app.router.routes += make_routes(desk.history, mattes, examples())
+    app.router.routes += make_routes(desk.history, mattes, example_pictures())
     files = [Path(os.environ["GRADIO_TEMP_DIR"]), EXAMPLES]
     app.add_middleware(Gate, host=host, files=files, password=password)
     return gr.mount_gradio_app(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import gradio as gr
@@ -16,6 +15,7 @@ from ...protocol.requests import (
     ExtractSettings,
     GenerateSettings,
 )
+from ..pictures import example_pictures
 from . import forms
 from . import html as views
 from .actions import AUTOMATIC, BUSY_TICK, HISTORY_PAGE, PANES, Actions, pipeline_choices
@@ -25,8 +25,6 @@ from .task_queue import Desk
 from .theme import DELEGATE
 
 TITLE = "TRELLIS.2"
-EXAMPLES = Path(__file__).parents[3] / "assets" / "example_image"
-PICTURES = (".png", ".jpg", ".jpeg", ".webp")
 AUTO = '<p class="muted">Values left at Auto use the model\'s own settings, which are shown.</p>'
 PROXY_TOKEN = {"proxy-key": "Modal key (wk-...)", "proxy-secret": "Modal secret (ws-...)"}
 QUICK: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private", "concurrency_limit": None}
@@ -38,13 +36,6 @@ stand still until somebody pressed something.
 
 PRESSED = {**QUICK, "trigger_mode": "multiple"}
 """Two presses are two wishes: the second is not dropped because the first is still under way."""
-
-
-def examples() -> list[Path]:
-    """Example pictures of the repository, if it is there."""
-    if not EXAMPLES.is_dir():
-        return []
-    return sorted(path for path in EXAMPLES.iterdir() if path.suffix.lower() in PICTURES)
 
 
 def build(desk: Desk, mattes: Mattes) -> gr.Blocks:
@@ -60,7 +51,7 @@ class Page:
 
     def __init__(self, desk: Desk, mattes: Mattes) -> None:
         self.desk = desk
-        self.actions = Actions(desk, mattes, examples())
+        self.actions = Actions(desk, mattes, example_pictures())
         self.shown = gr.State("")
         """What this tab shows: "" follows the work, else the id of an entry, or id/file for the 3D view."""
 
@@ -105,7 +96,7 @@ class Page:
             placeholder="Drop or paste a picture of one object\nor click to choose a file",
         )
         self.matte = gr.HTML("", js_on_load=None, visible=False, elem_id="matte")
-        pictures = examples()
+        pictures = example_pictures()
         self.examples = gr.HTML(
             views.examples([path.name for path in pictures]),
             js_on_load=DELEGATE,
