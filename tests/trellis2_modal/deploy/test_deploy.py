@@ -47,7 +47,6 @@ def test_deploy(plane: ControlPlane, reference: tuple[str, ...]) -> None:
     ("module", "function", "by"),
     [
         (IMAGE, "verify_image", "module"),
-        (IMAGE, "verify_image", "path"),
         (WEIGHTS, "download_weights", "path"),
     ],
 )

@@ -485,11 +485,15 @@ def test_without_weights_jobs_are_refused_until_they_are_there(
     assert len(deployed.modal.spawned) == 1
 
 
-def test_an_unreachable_modal_is_a_503_and_then_works_again(deployed: Deployed, body: Body) -> None:
+def test_an_unreachable_modal_is_a_503_and_then_works_again(
+    deployed: Deployed, body: Body, monkeypatch: pytest.MonkeyPatch
+) -> None:
     deployed.modal.broken = True
-    with deployed.gateway() as client:
-        assert client.get("/health").json()["status"] == "starting"
-        assert problem(client.post("/generate", json=body)) == (503, "unavailable")
+    with monkeypatch.context() as patched:
+        patched.setattr(engine, "START_TIMEOUT", 0.2)  # Modal does not answer, however long one waits
+        with deployed.gateway() as client:
+            assert client.get("/health").json()["status"] == "starting"
+            assert problem(client.post("/generate", json=body)) == (503, "unavailable")
     deployed.modal.broken = False
     with deployed.gateway() as client:
         job = submit(client, body)["id"]
