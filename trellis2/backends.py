@@ -8,14 +8,13 @@ that names the package; an automatic choice never fails.
 from __future__ import annotations
 
 import importlib
-import importlib.util
 import logging
 import os
-from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 
 import torch
+from o_voxel.backends import Choice, described, load_problem
 
 from .errors import BackendError
 
@@ -71,29 +70,12 @@ ATTENTION_ORDERS: dict[tuple[int, int], AttentionOrder] = {
 }
 
 
-@dataclass(frozen=True)
-class Choice:
-    """The implementation of one operation and the reason for it."""
-
-    operation: str
-    backend: str
-    reason: str
-
-
-@cache
 def _import_fault(backend: str) -> str | None:
     """Why a backend's modules cannot be imported, None when they can. Imports them: call it for CUDA work
     only.
     """
-    for name in _MODULES.get(backend, ()):
-        try:
-            if importlib.util.find_spec(name) is None:
-                return f"package {_PACKAGE[backend]} is not installed"
-            importlib.import_module(name)
-        except Exception as error:  # an extension may fail in any way while loading
-            log.warning("backend unusable", extra={"backend": backend, "fault": repr(error)})
-            return f"package {_PACKAGE[backend]} fails to import: {error!r}"
-    return None
+    problems = (load_problem(name, f"package {_PACKAGE[backend]}") for name in _MODULES.get(backend, ()))
+    return next(filter(None, problems), None)
 
 
 def _fault(backend: str, device: torch.device, dtype: torch.dtype, needs_grad: bool) -> str | None:
@@ -235,15 +217,9 @@ def elementwise_backend(device: torch.device, dtype: torch.dtype) -> Choice:
 def describe(device: str | torch.device = "cpu", dtype: torch.dtype = torch.bfloat16) -> list[Choice]:
     """What 16-bit inference on a device uses and why; `unavailable` where a forced choice cannot be met."""
     device = torch.device(device)
-    rows = []
-    picks: dict[str, Callable[..., Choice]] = {
-        "attention": attention_backend,
-        "sparse convolution": sparse_conv_backend,
-        "element-wise": elementwise_backend,
+    picks = {
+        "attention": partial(attention_backend, device, dtype),
+        "sparse convolution": partial(sparse_conv_backend, device, dtype),
+        "element-wise": partial(elementwise_backend, device, dtype),
     }
-    for operation, pick in picks.items():
-        try:
-            rows.append(pick(device, dtype))
-        except BackendError as error:
-            rows.append(Choice(operation, "unavailable", str(error)))
-    return rows
+    return described(picks, (BackendError,))

@@ -12,6 +12,7 @@ import importlib
 import importlib.util
 import logging
 import os
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -93,12 +94,20 @@ def pick(operation: str, device: torch.device | str) -> Choice:
 
 def describe(device: torch.device | str) -> list[Choice]:
     """One row an operation: what is used and why; `unavailable` where a forced choice cannot be met."""
+    return described({name: functools.partial(pick, name, device) for name in OPERATIONS})
+
+
+def described(
+    picks: Mapping[str, Callable[[], Choice]],
+    refusals: tuple[type[Exception], ...] = (ArgumentError, BackendError),
+) -> list[Choice]:
+    """What each pick gives, or a row `unavailable` with the reason why it refuses."""
     rows = []
-    for name in OPERATIONS:
+    for operation, choose in picks.items():
         try:
-            rows.append(pick(name, device))
-        except (ArgumentError, BackendError) as error:
-            rows.append(Choice(name, "unavailable", str(error)))
+            rows.append(choose())
+        except refusals as error:
+            rows.append(Choice(operation, "unavailable", str(error)))
     return rows
 
 
@@ -106,11 +115,11 @@ def _problem(spec: Operation, device: torch.device) -> str:
     """Why the package cannot serve the device, or an empty string."""
     if device.type != "cuda":
         return f"{spec.package} needs CUDA tensors and the device is {device.type}"
-    return _load_problem(spec.module, spec.package)
+    return load_problem(spec.module, spec.package)
 
 
 @functools.cache
-def _load_problem(module: str, package: str) -> str:
+def load_problem(module: str, package: str) -> str:
     """Why a module does not load, or an empty string; asked once a process, only where a GPU is used."""
     if importlib.util.find_spec(module.split(".")[0]) is None:
         return f"{package} is not installed"

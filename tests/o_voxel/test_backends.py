@@ -20,7 +20,7 @@ def test_an_installed_package_changes_nothing_by_itself(
     operation: str, device: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What was measured to be faster is chosen, not what is installed."""
-    monkeypatch.setattr(backends, "_load_problem", lambda module, package: "")
+    monkeypatch.setattr(backends, "load_problem", lambda module, package: "")
     choice = backends.pick(operation, device)
     assert choice.portable
     assert backends.OPERATIONS[operation].package in choice.reason
@@ -42,7 +42,7 @@ def test_forcing_a_package_that_cannot_serve_names_it(
 @pytest.mark.parametrize("operation", list(backends.OPERATIONS))
 def test_a_missing_package_on_cuda(operation: str, monkeypatch: pytest.MonkeyPatch) -> None:
     spec = backends.OPERATIONS[operation]
-    monkeypatch.setattr(backends, "_load_problem", lambda module, package: f"{package} is not installed")
+    monkeypatch.setattr(backends, "load_problem", lambda module, package: f"{package} is not installed")
     assert backends.pick(operation, "cuda").portable
     monkeypatch.setenv(spec.variable, spec.package)
     with pytest.raises(BackendError, match=f"{spec.package} is not installed"):
@@ -50,7 +50,7 @@ def test_a_missing_package_on_cuda(operation: str, monkeypatch: pytest.MonkeyPat
 
 
 def test_a_package_is_used_when_it_is_forced(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(backends, "_load_problem", lambda module, package: "")
+    monkeypatch.setattr(backends, "load_problem", lambda module, package: "")
     monkeypatch.setenv("MESH_BACKEND", "cumesh")
     assert backends.pick("mesh", "cuda").backend == "cumesh"
     monkeypatch.setenv("MESH_BACKEND", "portable")
@@ -62,10 +62,8 @@ def test_a_package_that_breaks_on_import_is_reported(
 ) -> None:
     (tmp_path / "half_built.py").write_text("raise OSError('libcuda is missing')\n")  # type: ignore[operator]
     monkeypatch.syspath_prepend(str(tmp_path))
-    assert "libcuda is missing" in backends._load_problem("half_built", "half_built")
-    assert (
-        backends._load_problem("never_made_xyz.part", "never_made_xyz") == "never_made_xyz is not installed"
-    )
+    assert "libcuda is missing" in backends.load_problem("half_built", "half_built")
+    assert backends.load_problem("never_made_xyz.part", "never_made_xyz") == "never_made_xyz is not installed"
 
 
 def test_unknown_names() -> None:
