@@ -15,7 +15,7 @@ from ..errors import CheckpointError, InvalidArgumentError
 from ..nn.precision import as_dtype
 from .base import Model
 from .registry import MODELS, model_class
-from .safetensors_file import Entry, read_header, read_into
+from .streaming_loader import Entry, read_header, read_into
 
 log = logging.getLogger(__name__)
 

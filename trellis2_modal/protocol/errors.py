@@ -10,7 +10,7 @@ ServiceError
 ├── NotFoundError 404                  no such thing, or not yours
 ├── MethodNotAllowedError 405
 ├── NotAcceptableError 406
-├── RequestTimeoutError 408            the body came too slowly
+├── RequestTimeoutError 408            timed out receiving the request body
 ├── ConflictError 409                  the same Idempotency-Key with another body
 ├── NotReadyError 409                  the job has not finished
 ├── JobCancelledError 409              the job was cancelled
@@ -18,8 +18,8 @@ ServiceError
 ├── TooLargeError 413
 ├── UnsupportedMediaTypeError 415
 ├── RangeNotSatisfiableError 416
-├── InvalidStateError 422              a state that does not add up
-├── EmptyResultError 422               the picture gave no object
+├── InvalidStateError 422              a state that is invalid or corrupted
+├── EmptyResultError 422               no object could be generated from the image
 ├── RateLimitedError 429               too many requests
 ├── QuotaExceededError 429             no GPU seconds left today
 ├── TooManyJobsError 429               too many unfinished jobs of this key
@@ -126,7 +126,7 @@ class NotAcceptableError(ServiceError):
 
 
 class RequestTimeoutError(ServiceError):
-    slug, status, title = "request-timeout", 408, "The request body came too slowly"
+    slug, status, title = "request-timeout", 408, "Timed out receiving the request body"
     retryable = True
 
 
@@ -160,11 +160,11 @@ class RangeNotSatisfiableError(ServiceError):
 
 
 class InvalidStateError(ServiceError):
-    slug, status, title = "invalid-state", 422, "The state does not add up"
+    slug, status, title = "invalid-state", 422, "The state is invalid or corrupted"
 
 
 class EmptyResultError(ServiceError):
-    slug, status, title = "empty-result", 422, "The picture gave no object"
+    slug, status, title = "empty-result", 422, "No object could be generated from this image"
 
 
 class RateLimitedError(ServiceError):
@@ -183,7 +183,7 @@ class TooManyJobsError(ServiceError):
 
 
 class InternalError(ServiceError):
-    slug, status, title = "internal-error", 500, "Something went wrong on our side"
+    slug, status, title = "internal-error", 500, "Unexpected error"
 
 
 class WorkerDiedError(ServiceError):

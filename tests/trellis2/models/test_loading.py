@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from trellis2.errors import CheckpointError
 from trellis2.models import MODELS, Model, from_pretrained, save_pretrained
 from trellis2.models.loading import build, load_weights
-from trellis2.models.safetensors_file import read_header
+from trellis2.models.streaming_loader import read_header
 
 from .configs import LOW_PRECISION, TINY
 

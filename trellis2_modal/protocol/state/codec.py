@@ -44,7 +44,7 @@ Tensors = dict[str, np.ndarray]
 
 
 def pack_state(state: MeshState, lossless: bool = False) -> bytes:
-    """The packed (not yet compressed) state. Raises `InvalidStateError` when the arrays do not add up."""
+    """The packed (not yet compressed) state. Raises `InvalidStateError` when the arrays are inconsistent."""
     state.validate()
     grid = tuple(int(n) + 1 for n in state.coords.max(axis=0))
     assert len(grid) == 3
@@ -94,7 +94,7 @@ def pack_state(state: MeshState, lossless: bool = False) -> bytes:
 
 
 def unpack_state(packed: bytes) -> MeshState:
-    """The state in packed bytes; raises `InvalidStateError` naming the field that does not add up."""
+    """The state in packed bytes; raises `InvalidStateError` naming the field that is invalid."""
     tensors, header = read_container(packed)
     shape = Header(header)
     reader = Reader(tensors)

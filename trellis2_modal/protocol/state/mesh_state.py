@@ -22,7 +22,7 @@ LAYOUT: dict[str, tuple[int, int]] = {
 
 
 def bad_state(field_name: str, message: str) -> InvalidStateError:
-    """The error for one field of a state that does not add up."""
+    """The error for one field of a state that is invalid."""
     return InvalidStateError(
         f"the state's {field_name} {message}; send a state as the service returned it",
         errors=[FieldError(field_name, message)],
@@ -47,7 +47,7 @@ class MeshState:
     info: dict[str, Any] = field(default_factory=dict)
 
     def validate(self) -> None:
-        """Raises `InvalidStateError` naming the first array that does not add up."""
+        """Raises `InvalidStateError` naming the first array that is invalid."""
         _array("vertices", self.vertices, np.float32, 3, MAX_VERTICES)
         _array("faces", self.faces, np.int32, 3, MAX_FACES)
         _array("coords", self.coords, np.int32, 3, MAX_VOXELS)
