@@ -100,7 +100,7 @@ def kill_at_random(folder: Path, amount: Amount) -> Findings:
     journal = folder / "journal.txt"
     options = {"step_seconds": amount.step_seconds, "journal": str(journal)}
     # the queue has room for all that callers may have at once, so that none waits for others
-    limits = {"queue_limit": 2 * amount.callers, "max_active_jobs": 2, "max_attempts": 5}
+    limits: dict[str, Any] = {"queue_limit": 2 * amount.callers, "max_active_jobs": 2, "max_attempts": 5}
     server = ServerProcess(folder / "data", options, **limits)
     keys = [
         server.admin.create(f"caller {i}", requests_per_minute=100_000, gpu_seconds_per_day=1e6)[1]
