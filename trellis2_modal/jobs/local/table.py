@@ -1,70 +1,41 @@
 """Jobs and their events in SQLite: what must survive a `kill -9`, a power cut, and damage to a part of it.
 
 What cannot be read is reported in the log and left out; all else goes on. A row that holds no whole job is
-marked `damaged`; a damaged file is copied beside itself and written anew from what can be read of it.
+marked `damaged`.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import json
 import logging
-import os
-import shutil
 import sqlite3
 import threading
-import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ...durable import sync_folder
 from ...protocol.errors import StorageFullError, UnavailableError, in_one_line
-from ...protocol.events import payload_of
-from ...protocol.replies import FINAL_EVENTS, JobEvent
+from ...protocol.replies import JobEvent
 from ..job import Event, Job
 from ..locks import FileLock
 from ..ports import WITHOUT_FILES, Query
+from .database import (
+    DAMAGED,
+    JOB_COLUMNS,
+    UNREADABLE,
+    add_events,
+    columns,
+    connect,
+    document,
+    event_of,
+    is_damage,
+    job_of,
+    mend_events,
+    salvage,
+)
 
 logger = logging.getLogger(__name__)
-
-SCHEMA = """
-BEGIN;
-CREATE TABLE IF NOT EXISTS job (
-  seq INTEGER PRIMARY KEY AUTOINCREMENT,
-  id TEXT NOT NULL UNIQUE,
-  owner TEXT NOT NULL,
-  status TEXT NOT NULL,
-  finished REAL,
-  expires REAL,
-  version INTEGER NOT NULL,
-  document TEXT NOT NULL
-);
-CREATE INDEX IF NOT EXISTS job_status ON job (status, seq);
-CREATE INDEX IF NOT EXISTS job_owner ON job (owner, seq);
-CREATE INDEX IF NOT EXISTS job_ended ON job (owner, finished);
-CREATE TABLE IF NOT EXISTS event (
-  job TEXT NOT NULL,
-  id INTEGER NOT NULL,
-  type TEXT NOT NULL,
-  time REAL NOT NULL,
-  data TEXT NOT NULL,
-  PRIMARY KEY (job, id)
-) WITHOUT ROWID;
-COMMIT;
-"""
-
-
-DAMAGED = "damaged"
-"""The status of a row that holds no whole job."""
-
-CORRUPT = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
-UNREADABLE = (ValueError, TypeError, OverflowError, RecursionError)
-"""What reading a damaged document raises."""
-
-JOB_COLUMNS = "id, owner, status, finished, expires, version, document"
 
 
 class SqliteTable:
@@ -88,16 +59,16 @@ class SqliteTable:
         self._path.parent.mkdir(parents=True, exist_ok=True)
         if self._connection is None:
             try:
-                self._connection = _connect(self._path)
-            except sqlite3.DatabaseError as error:
-                if not _is_damage(error):
+                self._connection = connect(self._path)
+            except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
+                if not is_damage(error, opening=True):
                     raise
                 self._restore(error)
 
     def _restore(self, error: Exception) -> None:
         self._disconnect()
         salvage(self._path, error)
-        self._connection = _connect(self._path)
+        self._connection = connect(self._path)
 
     def _disconnect(self) -> None:
         if self._connection is not None:
@@ -140,8 +111,8 @@ class SqliteTable:
         """What turns out to be damaged while the service runs is written anew at once."""
         try:
             yield
-        except sqlite3.DatabaseError as error:
-            if not _is_damage(error):
+        except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
+            if not is_damage(error):
                 raise
             self._restore(error)
             raise UnavailableError("the job store had to be restored; try again", retry_after=5) from error
@@ -162,7 +133,7 @@ class SqliteTable:
         jobs, damaged = [], []
         for row in await self._all(f"SELECT seq, {JOB_COLUMNS} FROM job {query}", *values):
             try:
-                jobs.append(_job(row))
+                jobs.append(job_of(row))
             except UNREADABLE as error:
                 logger.error("the stored job %s cannot be read: %s", row["id"], in_one_line(error))
                 damaged.append((DAMAGED, row["seq"]))
@@ -183,11 +154,11 @@ class SqliteTable:
                 db.execute("DELETE FROM job WHERE id = ? AND status = ?", (job.id, DAMAGED))
                 done = db.execute(
                     f"INSERT OR IGNORE INTO job ({JOB_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?)",
-                    (*_columns(job), _document(job)),
+                    (*columns(job), document(job)),
                 )
                 if done.rowcount == 1:
                     db.execute("DELETE FROM event WHERE job = ?", (job.id,))
-                    _add_events(db, job.id, [event])
+                    add_events(db, job.id, [event])
                 return done.rowcount == 1
 
         while not await asyncio.to_thread(write):
@@ -206,10 +177,10 @@ class SqliteTable:
                 done = db.execute(
                     "UPDATE job SET status = ?, finished = ?, expires = ?, version = ?, document = ?"
                     " WHERE id = ? AND version = ?",
-                    (*_columns(new)[2:], _document(new), old.id, old.version),
+                    (*columns(new)[2:], document(new), old.id, old.version),
                 )
                 if done.rowcount == 1 and event is not None:
-                    _add_events(db, old.id, [event])
+                    add_events(db, old.id, [event])
                 return done.rowcount == 1
 
         return await asyncio.to_thread(write)
@@ -258,7 +229,7 @@ class SqliteTable:
     async def report(self, job_id: str, events: Sequence[Event]) -> None:
         def write() -> None:
             with self._change(durable=False) as db:
-                _add_events(db, job_id, events)
+                add_events(db, job_id, events)
 
         try:
             await asyncio.to_thread(write)
@@ -271,7 +242,7 @@ class SqliteTable:
             *(job_id, after, limit),
         )
         try:
-            return [_event(row) for row in rows]
+            return [event_of(row) for row in rows]
         except UNREADABLE as error:
             reason = in_one_line(error)
             logger.error("an event of job %s cannot be read and is left out: %s", job_id, reason)
@@ -279,142 +250,7 @@ class SqliteTable:
 
         def mend() -> None:
             with self._change() as db:
-                _mend_events(db, job_id, job)
+                mend_events(db, job_id, job)
 
         await asyncio.to_thread(mend)
         return await self.events(job_id, after, limit)
-
-
-def _connect(path: Path) -> sqlite3.Connection:
-    """The database, checked. Raises `sqlite3.DatabaseError`."""
-    db = _plain(path)
-    try:
-        db.execute("PRAGMA journal_mode=WAL")
-        db.executescript(SCHEMA)
-        found = db.execute("PRAGMA quick_check(1)").fetchone()[0]
-        if found != "ok":
-            raise DamagedError(found)
-    except BaseException:
-        db.close()
-        raise
-    return db
-
-
-def _plain(path: Path) -> sqlite3.Connection:
-    db = sqlite3.connect(path, check_same_thread=False, isolation_level=None, timeout=10)
-    db.row_factory = sqlite3.Row
-    db.text_factory = _text
-    return db
-
-
-def _text(raw: bytes) -> str | bytes:
-    """Bytes that are no UTF-8 stay bytes: a damaged value must not end the query."""
-    try:
-        return raw.decode()
-    except UnicodeDecodeError:
-        return raw
-
-
-class DamagedError(sqlite3.DatabaseError):
-    """What `quick_check` found."""
-
-
-def _is_damage(error: sqlite3.DatabaseError) -> bool:
-    code = getattr(error, "sqlite_errorcode", None)
-    return isinstance(error, DamagedError) or (code is not None and code & 0xFF in CORRUPT)
-
-
-def salvage(path: Path, error: Exception) -> None:
-    """Put a new database with all that can be read in the place of a damaged one, of which a copy stays."""
-    kept = path.with_name(f"{path.name}.damaged-{time.time_ns():x}")
-    for ending in ("", "-wal"):
-        if Path(f"{path}{ending}").exists():
-            shutil.copy2(f"{path}{ending}", f"{kept}{ending}")
-    fresh = path.with_name(f"{path.name}.new")
-    fresh.unlink(missing_ok=True)
-    new, old = _plain(fresh), _plain(path)
-    try:
-        new.executescript(SCHEMA)
-        saved, lost = _copy_readable(old, new)
-    finally:
-        new.close()
-        old.close()
-    for ending in ("-wal", "-shm"):  # of the old one; they would be taken for the new one's
-        Path(f"{path}{ending}").unlink(missing_ok=True)
-    os.replace(fresh, path)
-    sync_folder(path.parent)
-    logger.error(
-        "the job database was damaged (%s): %d jobs were read, %d were not; the old file is %s",
-        *(error, saved, lost, kept.name),
-    )
-
-
-def _copy_readable(old: sqlite3.Connection, new: sqlite3.Connection) -> tuple[int, int]:
-    """Jobs with their events, one by one, since one page that cannot be read ends a query; how many could be
-    read, and how many not."""
-    ways = ("NOT INDEXED ORDER BY seq", "NOT INDEXED ORDER BY seq DESC", "INDEXED BY job_status")
-    known = {row["seq"] for way in ways for row in _until_damage(old, f"SELECT seq FROM job {way}")}
-    saved = 0
-    new.execute("BEGIN")
-    for seq in sorted(known):
-        for row in _until_damage(old, f"SELECT {JOB_COLUMNS} FROM job WHERE seq = ?", seq):
-            columns = "seq, " + JOB_COLUMNS
-            new.execute(f"INSERT OR IGNORE INTO job ({columns}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)", (seq, *row))
-            saved += 1
-            events = "SELECT job, id, type, time, data FROM event WHERE job = ? ORDER BY id"
-            rows = list(_until_damage(old, events, row["id"]))
-            new.executemany("INSERT OR IGNORE INTO event VALUES (?, ?, ?, ?, ?)", rows)
-            with contextlib.suppress(*UNREADABLE):
-                _mend_events(new, row["id"], Job.load(json.loads(row["document"])))
-    new.execute("COMMIT")
-    return saved, len(known) - saved
-
-
-def _until_damage(db: sqlite3.Connection, query: str, *values: Any) -> Iterator[sqlite3.Row]:
-    """The rows before the first one that cannot be read."""
-    with contextlib.suppress(sqlite3.DatabaseError):
-        yield from db.execute(query, values)
-
-
-def _mend_events(db: sqlite3.Connection, job_id: str, job: Job | None) -> None:
-    """Remove events that cannot be read; a job that has ended has the event of its end."""
-    last = None
-    for row in db.execute("SELECT id, type, time, data FROM event WHERE job = ? ORDER BY id", (job_id,)):
-        try:
-            last = _event(row).type
-        except UNREADABLE:
-            db.execute("DELETE FROM event WHERE job = ? AND id = ?", (job_id, row["id"]))
-    if job is not None and job.over and last not in FINAL_EVENTS:
-        _add_events(db, job_id, job.final_event())
-
-
-def _add_events(db: sqlite3.Connection, job_id: str, events: Sequence[Event]) -> None:
-    for event in events:
-        db.execute(
-            "INSERT INTO event SELECT ?, coalesce(max(id), 0) + 1, ?, ?, ? FROM event WHERE job = ?",
-            (job_id, event.type, event.time, json.dumps(event.data), job_id),
-        )
-
-
-def _columns(job: Job) -> tuple[Any, ...]:
-    """The values of `JOB_COLUMNS` but the document."""
-    return job.id, job.owner, job.status, job.finished, job.expires, job.version
-
-
-def _document(job: Job) -> str:
-    return json.dumps(job.dump())
-
-
-def _job(row: sqlite3.Row) -> Job:
-    """Raises `UNREADABLE`."""
-    job = Job.load(json.loads(row["document"]))
-    if tuple(row)[1:-1] != _columns(job):
-        raise ValueError("its columns and its document are not of the same job")
-    return job
-
-
-def _event(row: sqlite3.Row) -> JobEvent:
-    """Raises `UNREADABLE`."""
-    event = Event(row["type"], row["time"], json.loads(row["data"])).numbered(row["id"])
-    payload_of(event)
-    return event
