@@ -146,8 +146,8 @@ def _give_head(target: Path, fresh: bytes, damaged: bytes) -> None:
 
 
 def _copy_readable(old: sqlite3.Connection, new: sqlite3.Connection) -> set[int]:
-    """Copy the jobs that `new` does not have, with their events, one by one: a page that cannot be read ends a
-    query. Returns the numbers of all jobs that were seen."""
+    """Copy the jobs that `new` does not have, with their events, one by one: a page that cannot be read ends
+    a query. Returns the numbers of all jobs that were seen."""
     ways = ("NOT INDEXED ORDER BY seq", "NOT INDEXED ORDER BY seq DESC", "INDEXED BY job_status")
     known = {row["seq"] for way in ways for row in _until_damage(old, f"SELECT seq FROM job {way}")}
     insertion = f"INSERT OR IGNORE INTO job (seq, {JOB_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
