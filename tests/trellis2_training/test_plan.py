@@ -192,6 +192,17 @@ def test_latents_made_in_parts_are_those_made_at_once(trained: Path, tmp_path: P
         torch.testing.assert_close(torch.cat([a, b, c]), getattr(at_once, name))
 
 
+def test_colours_alone_keep_the_statistics_that_other_flows_know(trained: Path, tmp_path: Path) -> None:
+    shutil.copytree(trained / "weights", tmp_path / "weights")
+    known = {k: v + 1 for k, v in load_statistics(trained).items()}
+    save_statistics(tmp_path, known)
+    run_lane(["latents:9:0of1", "tex_flow:9"], _settings(tmp_path))
+    for key, value in load_statistics(tmp_path).items():
+        assert torch.equal(value, known[key])
+    run_lane(["latents:9", "views:9"], _settings(tmp_path))
+    assert not torch.equal(load_statistics(tmp_path)["shape_mean"], known["shape_mean"])
+
+
 def test_the_learning_rate_warms_up_and_decays() -> None:
     assert learning_rate(1.0, 0, 0.0, 10, decay=True) == pytest.approx(0.1)
     assert learning_rate(1.0, 100, 0.0, 10, decay=True) == pytest.approx(1.0)

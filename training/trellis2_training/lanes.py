@@ -173,7 +173,7 @@ def _make_stage(
             return Conditioning(config, bank, runtime, structures, **sized(batch=1))
         encoder = checkpoint.need_network(folder, config, "encoder", runtime.device)
         return StructureFlow(config, bank, runtime, structures, encoder, **sized(batch=1))
-    gather(folder)
+    gather(folder, keep_statistics=True)
     latents = load_latents(folder, runtime.device)
     statistics = checkpoint.load_statistics(folder)
     if name == AlignedTextureFlow.name:

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from . import world
-from .checkpoint import need_network, save_statistics
+from .checkpoint import need_network, save_statistics, statistics_path
 from .config import MiniConfig
 from .data import TableBank, as_photographed, collate, picture_batch
 from .runtime import Runtime
@@ -114,8 +114,12 @@ def save_part(latents: LatentSet, folder: Path, part: Part) -> None:
     torch.save({k: v.cpu() for k, v in vars(latents).items()}, folder / f"latents.{part}.pt")
 
 
-def gather(folder: Path) -> None:
-    """Join all parts into the set for the flow stages, and write the statistics for export."""
+def gather(folder: Path, keep_statistics: bool = False) -> None:
+    """Join all parts into the set for the flow stages, and write the statistics for export.
+
+    With `keep_statistics` those that are there stay: a flow that goes on was trained with them, and others
+    that are not trained now were, too.
+    """
     paths = sorted(folder.glob("latents.*of*.pt"))
     if not paths:
         return
@@ -125,7 +129,8 @@ def gather(folder: Path) -> None:
     latents = LatentSet(offsets=F.pad(sizes.cumsum(0), (1, 0)), **columns)
     torch.save(vars(latents), folder / "latents.partial")
     (folder / "latents.partial").replace(folder / "latents.pt")
-    save_statistics(folder, latents.statistics())
+    if not (keep_statistics and statistics_path(folder).exists()):
+        save_statistics(folder, latents.statistics())
     for path in paths:
         path.unlink()
 
