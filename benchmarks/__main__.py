@@ -27,6 +27,7 @@ CPU = (
     "files",
     "state",
     "gateway",
+    "streams",
     "fuzz",
     "client",
     "pipeline",

@@ -50,6 +50,9 @@ class Settings(JobSettings):
     max_streams: int = 32
     """Event streams and other replies of one key that wait for a job at one moment."""
 
+    max_all_streams: int = 512
+    """The same of all keys together: what remains is for calls that answer at once."""
+
     max_connections: int = 1000
     """Open connections of the local server; fewer where the system allows fewer files."""
 
@@ -307,7 +310,7 @@ RANGES: dict[str, tuple[float, float]] = {
     "gpu_max_attempts": (1, 10),
     "gateway_max_containers": (1, 1000),
     "gateway_min_containers": (0, 1000),
-    "gateway_max_inputs": (1, 1000),
+    "gateway_max_inputs": (8, 1000),
     "gateway_scaledown_window": (2, 3600),
     "gateway_cpu": (0.125, 64),
     "gateway_memory": (512, 336 * 1024),
@@ -346,6 +349,8 @@ def gateway_settings(deploy: DeploySettings, env: Mapping[str, str] | None = Non
         "max_attempts": deploy.gpu_max_attempts,
         "keys_ttl": 20.0,
         "event_interval": 1.0,
+        "max_streams": min(32, deploy.gateway_max_inputs // 4),
+        "max_all_streams": deploy.gateway_max_inputs * 3 // 4,
         "body_memory": 320 << 20,  # of 2 GiB: one state of the largest size, some copies of it, and pictures
     }
     return Settings(**(on_modal | values_from_env(Settings, env)))

@@ -64,7 +64,7 @@ def web() -> Any:
     table = CallTable(calls, shared=SETTINGS.gateway_max_containers > 1)
     artifacts = CallArtifacts(calls)
     engine = Engine(table, CallRunner(calls, artifacts, settings), artifacts, settings)
-    return create_app(engine, open_keys(SETTINGS), settings)
+    return create_app(engine, open_keys(SETTINGS), settings, delivery=modal.current_input_id)
 
 
 @app.cls(

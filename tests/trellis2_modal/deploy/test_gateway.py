@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable
 from typing import Any
 
+import modal
 import pytest
 from starlette.testclient import TestClient
 
@@ -300,6 +301,30 @@ def test_the_same_idempotency_key_is_the_same_job(deployed: Deployed, body: Body
         theirs = {"X-API-Key": deployed.new_key("stranger"), **tag}
         assert submit(client, body, **theirs)["id"] != first["id"]
     assert len(deployed.modal.spawned) == 2
+
+
+def test_a_request_that_is_delivered_again_runs_once(
+    deployed: Deployed, body: Body, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The platform repeats what a dying gateway had not answered, under the input's old id."""
+    delivery = ["in-1"]
+    monkeypatch.setattr(modal, "current_input_id", lambda: delivery[0])
+    deployed.modal.pause()
+    with deployed.gateway() as client:
+        first = submit(client, body)["id"]
+    deployed.modal.resume()
+    with deployed.gateway() as client:  # another container, which has not seen the request
+        again = client.post("/generate", json=body)
+        assert (again.status_code, again.json()["job"]) == (200, first)
+        assert len(deployed.modal.spawned) == 1
+        stranger = {"X-API-Key": deployed.new_key("stranger")}
+        assert submit(client, body, **stranger)["id"] != first
+        delivery[0] = "in-2"
+        assert submit(client, body)["id"] != first
+        tagged = submit(client, body, **{"Idempotency-Key": "order-1"})["id"]
+        delivery[0] = "in-3"
+        assert submit(client, body, **{"Idempotency-Key": "order-1"})["id"] == tagged
+    assert len(deployed.modal.spawned) == 4
 
 
 def test_a_submission_that_was_cut_off_is_taken_up_by_its_repeat(

@@ -7,7 +7,7 @@ before every route but /health, `intake` for bodies, `routes` for what is answer
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
@@ -34,6 +34,13 @@ Every call but `/health` needs a key in the `X-API-Key` header. Errors are RFC 9
 `type` is a stable slug. POST calls take an `Idempotency-Key`: the same key and body is the same job.
 """
 
+Delivery = Callable[[], str | None]
+
+
+def no_delivery() -> None:
+    """Where requests come straight from their callers."""
+
+
 REQUEST_HEADERS = [
     *("X-API-Key", "X-Request-ID", "Content-Type", "Idempotency-Key", "Prefer"),
     *("Last-Event-ID", "Range", "If-Range", "If-None-Match"),
@@ -46,11 +53,17 @@ REPLY_HEADERS = [
 
 
 def create_app(
-    backend: Engine, keys: KeyStorage, settings: Settings | None = None, matter: Matter | None = None
+    backend: Engine,
+    keys: KeyStorage,
+    settings: Settings | None = None,
+    matter: Matter | None = None,
+    delivery: Delivery = no_delivery,
 ) -> FastAPI:
     """The app over a backend and a key list; its lifespan starts and closes the backend.
 
     `matter` makes the mattes of `POST /matte`; without one the route answers 503 and /health says so.
+    `delivery` names the platform's delivery of the current request: one that is delivered again has the same
+    name, and makes no second job.
     """
     settings = settings or Settings.from_env()
     picture_checks = PictureChecks()
@@ -79,6 +92,7 @@ def create_app(
     app.state.backend = backend
     app.state.settings = settings
     app.state.matter = matter
+    app.state.delivery = delivery
     app.state.picture_checks = picture_checks
     app.state.large_bodies = asyncio.Semaphore(1)
     app.state.metrics = metrics
@@ -89,6 +103,7 @@ def create_app(
         settings.reads_per_minute,
         settings.mattes_per_minute,
         settings.max_streams,
+        settings.max_all_streams,
     )
     problems.install(app)
     for router in (routes.info, routes.generate, routes.jobs):

@@ -10,7 +10,7 @@ from fastapi import Security
 from fastapi.security import APIKeyHeader
 from starlette.requests import Request
 
-from ...protocol.errors import RateLimitedError, UnauthenticatedError
+from ...protocol.errors import RateLimitedError, UnauthenticatedError, UnavailableError
 from ..auth import ApiKey, KeyRing
 from .context import context_of
 from .rate_limits import RateLimiter
@@ -23,11 +23,13 @@ WORK, READS, MATTES = "work", "reads", "mattes"
 class Guard:
     """Authenticates, then checks the scope, then counts the call."""
 
-    def __init__(self, ring: KeyRing, limiter: RateLimiter, reads: int, mattes: int, streams: int) -> None:
+    def __init__(
+        self, ring: KeyRing, limiter: RateLimiter, reads: int, mattes: int, streams: int, all_streams: int
+    ) -> None:
         self._ring = ring
         self._limiter = limiter
         self._per_minute = {READS: reads, MATTES: mattes}
-        self._max_streams = streams
+        self._max_streams, self._max_all_streams = streams, all_streams
         self._streams: Counter[str] = Counter()
 
     async def authenticate(self, request: Request) -> ApiKey:
@@ -47,10 +49,17 @@ class Guard:
         return still_good
 
     def open_stream(self, request: Request, key: ApiKey) -> None:
-        """Count a reply that waits for a job, until the request ends; raises 429 beyond the key's share."""
+        """Count a reply that waits for a job, until the request ends.
+
+        Raises 429 beyond the key's share, 503 beyond what all keys may hold together.
+        """
         if self._streams[key.id] >= self._max_streams:
             raise RateLimitedError(
                 f"{self._max_streams} of your requests wait for jobs already, the most at once", retry_after=5
+            )
+        if self._streams.total() >= self._max_all_streams:
+            raise UnavailableError(
+                f"{self._max_all_streams} requests wait for jobs already; poll the job instead", retry_after=5
             )
         self._streams[key.id] += 1
         context_of(request).at_end.append(lambda: self._close_stream(key.id))

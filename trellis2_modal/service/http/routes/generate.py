@@ -134,7 +134,7 @@ async def submit(request: Request, key: ApiKey, work: Work) -> JobStatus:
             payload=work.payload,
             request_digest=await work.request_digest(),
             source=work.source,
-            idempotency_key=idempotency_key(request),
+            idempotency_key=idempotency_key(request) or delivered(request),
             max_active=settings.max_active_jobs,
             gpu_seconds=key.gpu_seconds_per_day,
         )
@@ -157,6 +157,12 @@ def idempotency_key(request: Request) -> str | None:
             f"Idempotency-Key {message}", errors=[FieldError("Idempotency-Key", message)]
         )
     return value
+
+
+def delivered(request: Request) -> str | None:
+    """A key for a request without one; a line break keeps it apart from what callers can send."""
+    delivery = request.app.state.delivery()
+    return None if delivery is None else f"\n{delivery}"
 
 
 def job_location(request: Request, job: JobStatus) -> str:
