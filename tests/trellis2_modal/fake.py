@@ -64,6 +64,7 @@ class FakeGenerator:
         self.crash: Callable[[], None] = lambda: os._exit(9)
         self._gate = Path(gate) if gate else None
         self.pipeline_types = pipeline_types
+        self.backends = {"attention": "sdpa: first choice"}
         self.samplers = {"ss_guidance_strength": 2.0, "ss_sampling_steps": 12.0}
         self._step_seconds = step_seconds
         self._burn = burn

@@ -95,7 +95,8 @@ class ThreadRunner:
 
     def capabilities(self) -> Capabilities:
         g = self.generator
-        return Capabilities(g.model, g.device, tuple(g.pipeline_types), self.state, g.samplers)
+        types = tuple(g.pipeline_types)
+        return Capabilities(g.model, g.device, types, self.state, g.samplers, backends=g.backends)
 
     def idle(self) -> bool:
         return self._task is None and self.state == "ready"

@@ -87,6 +87,10 @@ class Generator(Protocol):
     pipeline_types: tuple[str, ...]
     samplers: dict[str, float]
 
+    @property
+    def backends(self) -> dict[str, str]:
+        """The implementation of each operation, and why it was chosen."""
+
     def generate(self, picture: bytes, settings: GenerateSettings, monitor: Monitor) -> JobOutput: ...
 
     def extract_glb(self, state: bytes, settings: ExtractSettings, monitor: Monitor) -> JobOutput: ...

@@ -25,7 +25,8 @@ WITHOUT_FILES: tuple[JobState, ...] = ("failed", "cancelled", "expired")
 class Capabilities:
     """What the loaded weights can do. `state` is starting, ready, degraded or stopping.
 
-    `samplers` are the weights' own sampler settings by request field, `reason` says why it is degraded.
+    `samplers` are the weights' own sampler settings by request field, `reason` says why it is degraded,
+    `backends` is the implementation of each operation, as far as it is known.
     """
 
     model: str = ""
@@ -34,6 +35,7 @@ class Capabilities:
     state: str = "starting"
     samplers: dict[str, float] = field(default_factory=dict)
     reason: str = ""
+    backends: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -109,6 +109,7 @@ def main() -> int:
         device=generator.device,
         pipeline_types=list(generator.pipeline_types),
         samplers=generator.samplers,
+        backends=generator.backends,
     )
     while True:
         message = inbox.jobs.get()

@@ -195,6 +195,10 @@ class Health(Reply):
         default_factory=dict,
         description="The weights' own sampler settings: what holds where a request sets none.",
     )
+    backends: dict[str, str] = Field(
+        default_factory=dict,
+        description="The implementation of each operation, and why; empty until a worker has started.",
+    )
     queued: int = 0
     running: int = 0
     queue_limit: int = 0

@@ -104,6 +104,19 @@ class TRELLIS2Generator:
         self.pipeline.to(self.device)
 
     @property
+    def backends(self) -> dict[str, str]:
+        """Which implementation each operation uses on the device, and why; asks the device what it is."""
+        import o_voxel.backends
+
+        import trellis2.backends
+
+        rows: list[Any] = [
+            *trellis2.backends.describe(self.device),
+            *o_voxel.backends.describe(self.device),
+        ]
+        return {row.operation: f"{row.backend}: {row.reason}" for row in rows}
+
+    @property
     def pipeline(self) -> Pipeline:
         if self._pipeline is None:
             raise RuntimeError("call load_model_cpu first")

@@ -1,13 +1,15 @@
-"""Modal in this process: a queue, containers that are threads with the real `ModelHost`, tables, results.
+"""Modal in this process: a queue, containers that are threads with the real hooks and host, tables, results.
 
 It keeps the rules that the service relies on: arguments and results are pickled, a call that raises runs
 again in another container up to its retries, one whose container crashed or was preempted as often as that
-happens, and cancelling raises `InputCancellation` inside the running call.
+happens, and cancelling raises `InputCancellation` inside the running call. A container starts when a call
+waits; one that cannot start is followed by another, without end.
 """
 
 from __future__ import annotations
 
 import ctypes
+import os
 import pickle
 import queue
 import threading
@@ -18,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from modal import exception as modal_errors
+from modal._runtime.execution_context import _current_function_call_id
 
 from tests.trellis2_modal.fake import KilledError, create, die
 from trellis2_modal.jobs.execution import DeviceLostError
@@ -25,10 +28,15 @@ from trellis2_modal.jobs.modal.calls import PENDING, CallOutcome
 from trellis2_modal.jobs.ports import Capabilities
 from trellis2_modal.protocol.errors import UnavailableError
 from trellis2_modal.service.config import DeploySettings
+from trellis2_modal.service.deploy.container import Container
 from trellis2_modal.service.deploy.modal_calls import capabilities_of
 from trellis2_modal.service.deploy.model_host import ModelHost, state_of
+from trellis2_modal.service.deploy.start_record import KEY as START_KEY
+from trellis2_modal.service.deploy.start_record import Start, StartRecord
 from trellis2_modal.service.deploy.weights_manifest import COMMON_MODELS, REQUIRED_MODELS, Manifest
+from trellis2_modal.service.service import run_call
 
+MOST_STARTS = 20
 MODELS = (*COMMON_MODELS, *REQUIRED_MODELS["512"])
 MANIFEST = Manifest("acme/mini", "0" * 40, "acme/eyes", "acme/scissors", MODELS)
 
@@ -46,11 +54,27 @@ class HostedFake:
         fake = create(step_seconds=step_seconds, gate=gate)
         fake.crash = die
         self.model, self.device, self.pipeline_types = fake.model, fake.device, fake.pipeline_types
-        self.samplers = fake.samplers
+        self.samplers, self.backends = fake.samplers, fake.backends
         self.generate, self.extract_glb = fake.generate, fake.extract_glb
 
     def free_memory(self) -> None:
         HostedFake.freed += 1
+
+
+class EmulatedHost(ModelHost):
+    """The real host, whose model is the fake; what `broken` raises its start raises."""
+
+    def __init__(self, modal: EmulatedModal, generator: HostedFake) -> None:
+        super().__init__(modal.settings, Path("nowhere"), "cpu", modal.progress_table)
+        self._generator = generator  # type: ignore[assignment]
+        self._modal = modal
+
+    def load_cpu(self) -> None:
+        if self._modal.start_fails is not None:
+            raise self._modal.start_fails
+
+    def to_device(self) -> None:
+        """The fake is everywhere."""
 
 
 class TableOfBytes:
@@ -102,6 +126,8 @@ class EmulatedModal:
         self.expired: set[str] = set()
         self.preempt_next = 0
         self.containers_made = 0
+        self.start_fails: BaseException | None = None
+        self.deployment = "first"
         self._step_seconds = step_seconds
         self._inbox: queue.Queue[Call | None] = queue.Queue()
         self._running = threading.Event()
@@ -168,7 +194,10 @@ class EmulatedModal:
         return self.progress_table.get(call)
 
     async def capabilities(self) -> Capabilities:
-        return await capabilities_of(self.manifest, self.settings)
+        async def started() -> Start:
+            return Start.load(self.progress_table.get(START_KEY), self.deployment)
+
+        return await capabilities_of(self.manifest, self.settings, started)
 
     async def manifest(self) -> Manifest:
         self._reach("manifest")
@@ -207,32 +236,43 @@ class EmulatedModal:
 
     # --- containers --------------------------------------------------------------------------------------
 
-    def _container(self) -> ModelHost:
-        self.containers_made += 1
-        host = ModelHost(self.settings, Path("nowhere"), "cpu", self.progress_table)
-        host._generator = HostedFake(self._step_seconds, self._gate)  # type: ignore[assignment]
-        return host
+    def _container(self) -> Container:
+        """A container that is up; those that end while they start are followed by others."""
+        while True:
+            self.containers_made += 1
+            os.environ["MODAL_TASK_ID"] = f"ta-{self.containers_made}"
+            record = StartRecord(self.progress_table, self.deployment, len(self._threads))
+            generator = HostedFake(self._step_seconds, self._gate)
+            container = Container(lambda made=generator: EmulatedHost(self, made), record)  # type: ignore[misc]
+            try:
+                container.before_snapshot()
+                container.after_restore()
+            except (Exception, KilledError):
+                assert self.containers_made < MOST_STARTS, "starts without end"
+                continue
+            return container
 
     def _serve(self) -> None:
-        host = self._container()
+        container: Container | None = None
+        deployment = ""
         while (call := self._inbox.get()) is not None:
             self._running.wait()
             if call.done.is_set():
                 continue
+            if container is None or deployment != self.deployment:
+                deployment, container = self.deployment, self._container()
             call.runs += 1
             call.thread = threading.get_ident()
             try:
-                self._finish(call, result=pickle.dumps(self._run(host, call)))
+                self._finish(call, result=pickle.dumps(self._run(container, call)))
             except (KilledError, PreemptedError) as error:
                 if isinstance(error, KilledError):  # which nobody in the container saw coming
                     entry = self.progress_table.get(call.id)
                     self.progress_table.put(call.id, entry | {"left": False})
-                host = self._container()
-                call.thread = None
+                container = call.thread = None
                 self._inbox.put(call)
             except DeviceLostError as error:
-                host = self._container()
-                call.thread = None
+                container = call.thread = None
                 if call.runs <= self.settings.gpu_class_options()["retries"]:
                     self._inbox.put(call)
                 else:
@@ -240,26 +280,27 @@ class EmulatedModal:
             except modal_errors.InputCancellation:
                 self._finish(call, error=modal_errors.RemoteError("cancelled"))
 
-    def _run(self, host: ModelHost, call: Call) -> Any:
+    def redeploy(self) -> None:
+        """Another deploy: its containers are new, and what was wrong is mended."""
+        self.deployment, self.start_fails = f"{self.deployment} and another", None
+
+    def _run(self, container: Container, call: Call) -> Any:
         settings, payload, source = pickle.loads(call.arguments)
-        if self.preempt_next > 0:
-            self.preempt_next -= 1
-            host.run(call.kind, settings, _preempted, call.id)  # type: ignore[arg-type]
 
         def load() -> bytes:
+            if self.preempt_next > 0:
+                self.preempt_next -= 1
+                raise PreemptedError
             if payload is not None:
                 return bytes(payload)
             return state_of(pickle.loads(self.calls[source].result or b""))
 
-        return host.run(call.kind, settings, load, call.id)  # type: ignore[arg-type]
+        _current_function_call_id.set(call.id)
+        return run_call(container, call.kind, settings, load)  # type: ignore[arg-type]
 
     def _finish(self, call: Call, result: bytes | None = None, error: BaseException | None = None) -> None:
         call.result, call.error, call.thread = result, error, None
         call.done.set()
-
-
-def _preempted() -> bytes:
-    raise PreemptedError
 
 
 def _raise_in(thread: int, error: type[BaseException]) -> None:

@@ -20,6 +20,7 @@ from trellis2_modal.jobs import engine
 from trellis2_modal.jobs.modal import ports
 from trellis2_modal.jobs.settings import JobSettings
 from trellis2_modal.protocol.state import decompress_state, unpack_state
+from trellis2_modal.service.deploy.model_host import SnapshotError
 from trellis2_modal.service.deploy.weights_manifest import WeightsError
 
 Deploy = Callable[..., Deployed]
@@ -490,6 +491,50 @@ def test_a_job_that_no_container_takes_is_ended(
         job = finished(client, submit(client, body)["id"])
         assert (job["status"], job["problem"]["type"]) == ("failed", "unavailable")
     assert deployed.modal.calls[deployed.modal.spawned[0]].done.is_set()
+
+
+# --- containers that cannot start ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("failure", "starts"),
+    [
+        (WeightsError("/weights/x has no complete.json; run: modal run download"), 2),
+        (SnapshotError("CUDA was initialised before the snapshot"), 2),
+        (RuntimeError("the image encoder cannot be loaded"), 2),
+        (fake.KilledError(), 3),  # without a word, it takes one more to know
+    ],
+)
+def test_a_start_that_fails_costs_two_starts_and_is_told_to_all(
+    deployed: Deployed,
+    body: Body,
+    monkeypatch: pytest.MonkeyPatch,
+    failure: BaseException,
+    starts: int,
+) -> None:
+    monkeypatch.setattr(ports, "WEIGHTS_INTERVAL", 0.05)
+    deployed.modal.start_fails = failure
+    deployed.modal.pause()
+    with deployed.gateway() as client:
+        waiting = [submit(client, body | {"seed": n})["id"] for n in range(3)]
+        deployed.modal.resume()
+        for job in waiting:
+            told = finished(client, job)
+            assert (told["status"], told["problem"]["type"]) == ("failed", "unavailable")
+            assert "the service cannot start: " in told["problem"]["detail"]
+            assert str(failure).rpartition("/")[2] in told["problem"]["detail"]
+            assert "/weights/" not in told["problem"]["detail"]
+        until(lambda: client.get("/health").json()["status"] == "degraded", "the gateway to know")
+        assert problem(client.post("/generate", json=body)) == (503, "unavailable")
+        assert deployed.modal.containers_made == starts
+        assert client.get("/usage").json()["gpu_seconds_used"] == 0
+        deployed.modal.redeploy()
+        until(lambda: client.get("/health").json()["status"] == "ok", "the gateway to recover")
+        assert client.post("/generate", json=body).status_code == 200
+        until(lambda: client.get("/health").json()["backends"], "the new containers' own word")
+        assert client.get("/health").json()["backends"] == {"attention": "sdpa: first choice"}
+    assert deployed.modal.containers_made == starts + 1
+    assert len(deployed.modal.spawned) == 4
 
 
 # --- when things are not in place ---------------------------------------------------------------------------

@@ -144,6 +144,7 @@ class WorkerRunner:
                     tuple(message["pipeline_types"]),
                     "ready",
                     message.get("samplers", {}),
+                    backends=message.get("backends", {}),
                 )
                 self._ready = True
                 logger.info("worker %d is ready: %s on %s", worker.pid, message["model"], message["device"])

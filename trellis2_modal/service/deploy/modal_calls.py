@@ -138,7 +138,8 @@ async def capabilities_of(
     started: Callable[[], Awaitable[Start]] | None = None,
 ) -> Capabilities:
     """What the weights of a manifest can do; degraded when there is none, or no container can start."""
-    if started is not None and (reason := (await started()).broken):
+    start = Start("") if started is None else await started()
+    if reason := start.broken:
         return Capabilities(deploy.model, deploy.gpu, (), "degraded", reason=f"cannot start: {reason}")
     try:
         manifest = await read()
@@ -146,7 +147,8 @@ async def capabilities_of(
         return Capabilities(deploy.model, deploy.gpu, (), "degraded", reason=str(error))
     offered = manifest.pipeline_types
     types = tuple(str(name) for name in PIPELINE_TYPES if name in offered)
-    return Capabilities(deploy.model, deploy.gpu, types, "ready", manifest.samplers)
+    backends = dict((start.report or {}).get("backends", {}))
+    return Capabilities(deploy.model, deploy.gpu, types, "ready", manifest.samplers, backends=backends)
 
 
 @asynccontextmanager

@@ -236,20 +236,10 @@ class ModelHost:
             "pipeline_types": list(self.generator.pipeline_types),
             "loading": self.settings.loading,
             "image": self.settings.image,
-            "backends": backends(self.device),
+            "backends": self.generator.backends,
             "jobs": self.jobs,
             "cold_start": self.clock.summary(),
         }
-
-
-def backends(device: str) -> dict[str, str]:
-    """Which implementation each operation uses on a device, and why."""
-    import o_voxel.backends
-
-    import trellis2.backends
-
-    rows: list[Any] = [*trellis2.backends.describe(device), *o_voxel.backends.describe(device)]
-    return {row.operation: f"{row.backend}: {row.reason}" for row in rows}
 
 
 def load_pipeline(folder: Path, device: str) -> Pipeline:

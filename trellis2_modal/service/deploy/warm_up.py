@@ -19,8 +19,8 @@ logger = logging.getLogger(__name__)
 STEPS = {"shape_slat_sampling_steps": 3, "tex_slat_sampling_steps": 3}
 """Enough for both branches of guidance; the structure has all its steps, so that there is an object."""
 
-EXPORTS: tuple[dict[str, Any], ...] = ({"remesh": True}, {"simplify": "game"})
-"""Remeshed, and with a normal map: between them every kernel of the export."""
+EXPORTS: tuple[dict[str, Any], ...] = ({}, {"remesh": True, "simplify": "game"})
+"""What is exported where nothing is set; and remeshed, with a normal map: between them every kernel."""
 
 
 def picture() -> bytes:

@@ -41,6 +41,7 @@ async def health(request: Request) -> Response:
         pipeline_types=list(known.pipeline_types),
         default_pipeline_type=default_pipeline_type(known.pipeline_types) if known.pipeline_types else None,
         samplers=known.samplers,
+        backends=known.backends,
         queued=stats.queued,
         running=stats.running,
         queue_limit=stats.limit,
