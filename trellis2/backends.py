@@ -20,7 +20,7 @@ from .errors import BackendError
 
 log = logging.getLogger(__name__)
 
-ATTENTION = ("cudnn", "cudnn_padded", "cudnn_planned", "flash_attn", "triton", "sdpa")
+ATTENTION = ("cudnn", "cudnn_padded", "flash_attn", "triton", "sdpa")
 SPARSE_CONV = ("flex_gemm", "triton", "torch")
 ONLY_FORCED = {
     "flex_gemm": "flex_gemm is slower where it was measured (H200: 61 s of autotuning at a first decode)"
@@ -29,7 +29,6 @@ ELEMENTWISE = ("triton", "torch")
 _PACKAGE = {
     "cudnn": "cuDNN",
     "cudnn_padded": "cuDNN",
-    "cudnn_planned": "cuDNN",
     "flash_attn": "flash-attn",
     "flex_gemm": "flex_gemm",
     "triton": "triton",
@@ -58,14 +57,12 @@ class AttentionOrder:
 
 
 _FLASH = ("flash_attn", "sdpa")
-_PLANNED = ("cudnn_planned", *_FLASH)
 # By compute capability: the newest entry that a device reaches. cuDNN plans every new length (0.07 to 0.9 s
 # on Hopper): lengths that are new in every run take a kernel without plans until cuDNN's speed pays for one.
-# "cudnn_planned" is torch's flash kernel until `nn.attention_plans.plan_buckets` made plans.
 ATTENTION_ORDERS: dict[tuple[int, int], AttentionOrder] = {
     (0, 0): AttentionOrder(_FLASH, _FLASH, _FLASH),  # Ampere, Ada: cuDNN's attention is no gain there
-    (9, 0): AttentionOrder(("cudnn", *_FLASH), _PLANNED, ("cudnn", *_FLASH)),  # Hopper
-    (10, 0): AttentionOrder(("cudnn", *_FLASH), _PLANNED, ("cudnn", *_FLASH)),  # B200: not measured
+    (9, 0): AttentionOrder(("cudnn", *_FLASH), _FLASH, ("cudnn", *_FLASH)),  # Hopper
+    (10, 0): AttentionOrder(("cudnn", *_FLASH), _FLASH, ("cudnn", *_FLASH)),  # B200: not measured
     (12, 0): AttentionOrder(_FLASH, _FLASH, _FLASH),  # RTX 50: not measured
 }
 
@@ -86,7 +83,7 @@ def _fault(backend: str, device: torch.device, dtype: torch.dtype, needs_grad: b
         return f"{_PACKAGE[backend]} needs CUDA tensors, these are on {device.type}"
     if backend == "flash_attn" and dtype not in (torch.float16, torch.bfloat16):
         return f"flash-attn takes float16 and bfloat16 only, not {dtype}"
-    if _PACKAGE.get(backend) == "cuDNN":
+    if backend in ("cudnn", "cudnn_padded"):
         return _cudnn_fault(dtype, needs_grad)
     if backend == "triton":
         return _import_fault(backend) or _triton_fault(device)

@@ -12,7 +12,6 @@ from typing import Any
 import torch
 
 from trellis2.models import RecordedFlow
-from trellis2.nn.attention_plans import plan_buckets
 from trellis2.sparse import SparseTensor
 
 from .networks import network
@@ -94,10 +93,6 @@ def run(bench: Session) -> None:
         made.sample("shape", tokens, 1029)
         made.sample("texture", tokens, 1029)
     made.sample("structure", 0, 1029)
-    bench.attempt("unplanned 512", partial(_whole, bench, made, "512", "exact", "unplanned"))
-    planned: list[int] = []
-    seconds = wall_ms(lambda: planned.append(plan_buckets())) / 1e3
-    bench.add("plans of attention's buckets", seconds, "s", None, f"{planned[0]} plans")
     for name, quality in TARGETS:
         bench.attempt(f"new {name} {quality}", partial(_whole, bench, made, name, quality))
     for size, draws in SIZES.items():
@@ -133,12 +128,12 @@ def _sample_at(made: Bench, stage: str, picture: int, tokens: int) -> None:
     made.sample(stage, tokens, picture)
 
 
-def _whole(bench: Session, made: Bench, name: str, quality: str, when: str = "") -> None:
+def _whole(bench: Session, made: Bench, name: str, quality: str) -> None:
     lengths = [(made.length(2900), made.length(12000)) for _ in range(3)]
     first, again = pairs(lambda i: made.whole(name, *lengths[i], quality=quality), range(len(lengths)))
     shown = [low if name == "512" else high for low, high in lengths]
-    label = ", ".join(filter(None, (f"all flows of {name}, {quality}", when)))
-    _report(bench, label, shown, first, again, "", None if when else TARGETS[name, quality])
+    label = f"all flows of {name}, {quality}"
+    _report(bench, label, shown, first, again, "", TARGETS[name, quality])
 
 
 def _report(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
@@ -14,11 +15,13 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from ..backends import attention_backend
 from ..errors import InvalidArgumentError
-from .attention_plans import PLANS, cudnn_with_lse, padded_attention
 from .elementwise import norm_rotate
 from .layers import Linear, MultiHeadRMSNorm
 from .precision import autocasting
 from .tokens import TokenLayout
+
+# Queries, keys and values `[B, H, T, D]` to the output and the log of the sum of exponentials `[B, H, Tq]`.
+AttentionWithLse = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
 
 PLAN_FREE = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
 CUDNN_FIRST = [SDPBackend.CUDNN_ATTENTION, *PLAN_FREE]
@@ -70,22 +73,43 @@ def attention(
             q, k, v, queries.boundaries, keys.boundaries, queries.longest
         )
         return packed
-    if queries.uniform and keys.uniform:
-        b = queries.batch_size
-        return _of_equal_lengths(choice, *(x.unflatten(0, (b, -1)) for x in (q, k, v))).flatten(0, 1)
-    items = zip(*(x.split(n.lengths) for x, n in ((q, queries), (k, keys), (v, keys))), strict=True)
-    return torch.cat([_of_equal_lengths(choice, *(x[None] for x in item))[0] for item in items])
-
-
-def _of_equal_lengths(choice: str, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
-    """The same of a batch, `[B, T, H, D]`."""
-    if k.shape[1] == 1:
-        return v.expand(q.shape[0], q.shape[1], *v.shape[2:])
-    padded = choice == "cudnn_padded" or (choice == "cudnn_planned" and PLANS.has(q, k))
-    if padded:
+    if choice == "cudnn_padded" and queries.batch_size == 1 and keys.longest > 1:
         return padded_attention(q, k, v, cudnn_with_lse)
-    q, k, v = (x.transpose(1, 2) for x in (q, k, v))
-    return F.scaled_dot_product_attention(q, k, v).transpose(1, 2)
+    if queries.uniform and keys.uniform:
+        b, (_, h, d) = queries.batch_size, q.shape
+        q, k, v = (x.view(b, len(x) // b, h, d).transpose(1, 2) for x in (q, k, v))
+        return F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(0, 1)
+    items = zip(*(x.split(n.lengths) for x, n in ((q, queries), (k, keys), (v, keys))), strict=True)
+    batches = ([x.transpose(0, 1)[None] for x in item] for item in items)
+    parts = [F.scaled_dot_product_attention(q, k, v)[0].transpose(0, 1) for q, k, v in batches]
+    return torch.cat(parts)
+
+
+def bucket(length: int) -> int:
+    """The next length of a series with 16 steps an octave, each a multiple of 64."""
+    step = max(64, (1 << max(length - 1, 1).bit_length()) // 32)
+    return -(-length // step) * step
+
+
+def padded_attention(
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, kernel: AttentionWithLse
+) -> torch.Tensor:
+    """Exact attention of `q [Tq, H, D]` over `k, v [Tk, H, D]` by a kernel that only sees bucket lengths.
+
+    A key of zeros adds exp(0) = 1 to the softmax's denominator and nothing to its numerator, so n of them are
+    undone by dividing by 1 - n exp(-lse).
+    """
+    queries, padding = len(q), bucket(len(k)) - len(k)
+    q, k, v = (F.pad(x, (0, 0, 0, 0, 0, bucket(len(x)) - len(x))) for x in (q, k, v))
+    out, lse = kernel(*(x.transpose(0, 1)[None] for x in (q, k, v)))
+    out = out[0].transpose(0, 1)[:queries]
+    share = 1 - padding * torch.exp(-lse.float().reshape(q.shape[1], -1).T[:queries, :, None])  # of true keys
+    return torch.div(out, share, out=torch.empty_like(out))  # in float32, rounded once
+
+
+def cudnn_with_lse(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    out, lse, *_ = torch.ops.aten._scaled_dot_product_cudnn_attention(q, k, v, None, True)
+    return out, lse
 
 
 def _flash(

@@ -16,7 +16,6 @@ BUDGET: dict[str, float] = {
     "to_device": 6.0,
     "warm_512": 8.0,
     "warm_1024_cascade": 12.0,
-    "warm_attention": 8.0,
     "warm_export": 6.0,
     "first_step": 1.0,
 }
@@ -25,8 +24,7 @@ BUDGET: dict[str, float] = {
 import: our modules and torch. load: the weights into host memory at 1 GB/s. Both are in the snapshot, so a
 restored container has them for the price of `restore`, which ends with the first line of our own code; the
 platform and not this process can time it (`measure` does). to_device: the weights to the GPU. warm_...: every
-stage once, with kernels from the cache, and cuDNN's plans; the first start of an image fills the cache and
-takes longer.
+stage once, with kernels from the cache; the first start of an image fills the cache and takes longer.
 first_step: from the first job's start to its first sampler step.
 """
 

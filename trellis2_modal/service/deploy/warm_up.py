@@ -45,13 +45,11 @@ def resolutions(offered: tuple[str, ...]) -> Iterator[str]:
 
 
 def warm_up(generator: Generator, clock: StartClock) -> None:
-    """Generate at each resolution with a preview, plan attention, export twice; the seconds go to `clock`.
+    """Generate at each resolution with a preview, and export twice; the seconds go to `clock`.
 
     A job that is refused (no memory at 1024, no object) is logged and ends the warm-up of that stage alone;
     whatever else is raised would fail every job, and passes.
     """
-    from trellis2.nn.attention_plans import plan_buckets
-
     state: bytes | None = None
     for kind in resolutions(generator.pipeline_types):
         asked = GenerateSettings.model_validate(
@@ -64,8 +62,6 @@ def warm_up(generator: Generator, clock: StartClock) -> None:
                 logger.warning("warm-up at %s: %s", kind, error.detail)
                 continue
         state = state or made.files["state"].data
-    with clock.stage("warm_attention"):
-        plan_buckets()
     for wanted in EXPORTS if state else ():
         with clock.stage("warm_export"):
             try:
