@@ -6,7 +6,7 @@ import shutil
 import sys
 from typing import TextIO
 
-from ..client.stages import Tracker, duration
+from ..client.stages import JobProgress, duration
 from ..protocol.events import Queued, Restarted, payload_of
 from ..protocol.replies import JobEvent, ProgressReport
 from ..protocol.stages import EXPORT_STAGES, stage_title
@@ -21,7 +21,7 @@ class Bars:
         self._stream = stream or sys.stderr
         self._live = self._stream.isatty()
         self._quiet = quiet
-        self._tracker = Tracker()
+        self._tracker = JobProgress()
         self._drawn = ""
 
     @property

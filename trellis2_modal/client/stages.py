@@ -12,7 +12,7 @@ from ..protocol.replies import JobEvent, JobResult, Problem, ProgressReport
 from ..protocol.stages import EXPORT_PHASES, EXPORT_STAGES, PHASES, STAGES
 
 
-def phases_of(tracker: Tracker) -> list[tuple[str, str]]:
+def phases_of(tracker: JobProgress) -> list[tuple[str, str]]:
     """Each phase with done, now or next; empty while nothing runs."""
     if not tracker.stage:
         return []
@@ -25,7 +25,7 @@ def phases_of(tracker: Tracker) -> list[tuple[str, str]]:
 
 
 @dataclass
-class Tracker:
+class JobProgress:
     """Follows the events of one job: stage, step, time spent, time left.
 
     `expected` holds seconds by stage of an earlier job of the same kind; without it only the running stage
@@ -47,7 +47,7 @@ class Tracker:
         self.began = self.clock()
         self._stage_began = self.began
 
-    def snapshot(self) -> Tracker:
+    def snapshot(self) -> JobProgress:
         """A copy that later events do not change."""
         twin = copy.copy(self)
         twin.seconds = dict(self.seconds)

@@ -13,7 +13,7 @@ import pytest
 from tests.trellis2_modal.attacks.histories import DAMAGES, make_history
 from trellis2_modal.client.app import html
 from trellis2_modal.client.app.file_routes import Mattes
-from trellis2_modal.client.app.task_queue import Desk
+from trellis2_modal.client.app.task_queue import TaskQueue
 from trellis2_modal.client.history import PICTURE, STILLS, Entry, Export, History
 from trellis2_modal.client.report import describe_report
 from trellis2_modal.client.results import GenerateResult, first_still
@@ -26,24 +26,24 @@ NOWHERE = "http://127.0.0.1:9"
 def test_the_app_starts_and_shows_the_rest(data_home: Path, caplog: pytest.LogCaptureFixture) -> None:
     damaged = len(DAMAGES)
     whole = make_history(data_home / "history", 40, damaged)
-    desk = Desk(data_home, NOWHERE, "sk_x")
+    task_queue = TaskQueue(data_home, NOWHERE, "sk_x")
     try:
-        assert [entry.id for entry in desk.history.entries()] == whole[::-1]
-        assert len(desk.history.damaged) == damaged
+        assert [entry.id for entry in task_queue.history.entries()] == whole[::-1]
+        assert len(task_queue.history.damaged) == damaged
         assert caplog.text.count("it is left alone") == damaged
-        page = html.history(desk, 100)
+        page = html.history(task_queue, 100)
         assert page.count('class="item"') == len(whole)
         assert f"{damaged} assets are damaged and not shown" in page
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             from trellis2_modal.client.app.actions import PANES, Actions
-        shown = Actions(desk, Mattes(), []).look("", "turntable", {}, 60, None, *SAMPLER_FIELDS)
+        shown = Actions(task_queue, Mattes(), []).look("", "turntable", {}, 60, None, *SAMPLER_FIELDS)
         assert len(shown) == len(PANES) + len(SAMPLER_FIELDS) + 3
         assert "chair" in str(shown)
-        for name in desk.history.damaged:
+        for name in task_queue.history.damaged:
             assert (data_home / "history" / name / PICTURE).exists()
     finally:
-        desk.close()
+        task_queue.close()
 
 
 ODD: list[Any] = [

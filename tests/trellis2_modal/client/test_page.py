@@ -1,4 +1,4 @@
-"""The page without a browser: every event's handler on a desk, and what each tab is sent."""
+"""The page without a browser: every event's handler on a task queue, and what each tab is sent."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.trellis2_modal.client.conftest import QUICK
 from tests.trellis2_modal.client.service import KEY, URL, Service, answers, passes, photo, problem, until
 from trellis2_modal.client.app import forms
 from trellis2_modal.client.app.file_routes import Mattes
-from trellis2_modal.client.app.task_queue import Desk
+from trellis2_modal.client.app.task_queue import TaskQueue
 from trellis2_modal.client.options import ProxyToken
 from trellis2_modal.client.settings import ClientSettings
 from trellis2_modal.protocol.controls import controls
@@ -29,16 +29,16 @@ EXTRACTION = [c.name for c in controls(ExtractSettings) if c.name != "simplify"]
 
 
 @pytest.fixture
-def desk(data_home: Path, service: Service) -> Iterator[Desk]:
+def task_queue(data_home: Path, service: Service) -> Iterator[TaskQueue]:
     options = {"transport": service.transport, "retry": QUICK}
-    desk = Desk(data_home, URL, KEY, client_options=options)
-    yield desk
+    task_queue = TaskQueue(data_home, URL, KEY, client_options=options)
+    yield task_queue
     service.release()
-    desk.close()
+    task_queue.close()
 
 
 @pytest.fixture
-def actions(desk: Desk) -> Any:
+def actions(task_queue: TaskQueue) -> Any:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # what Gradio's own dependencies warn of
         from trellis2_modal.client.app.actions import Actions
@@ -50,7 +50,7 @@ def actions(desk: Desk) -> Any:
             untouched = ("", "turntable", {}, 60, None, *values(GenerateSettings, list(SAMPLER_FIELDS)))
             return super().look(*arguments, *untouched[len(arguments) :])
 
-    actions = Tab(desk, Mattes(), [])
+    actions = Tab(task_queue, Mattes(), [])
     actions.generation, actions.extraction = GENERATION, EXTRACTION
     return actions
 
@@ -82,8 +82,8 @@ def looked(actions: Any, auto: dict[str, float] | None, sliders: list[Any]) -> l
     return found[-3 - len(SAMPLER_FIELDS) : -2]
 
 
-def idle(desk: Desk) -> None:
-    until(lambda: not desk.tasks(), "the end of the work")
+def idle(task_queue: TaskQueue) -> None:
+    until(lambda: not task_queue.tasks(), "the end of the work")
 
 
 def skipped(update: Any) -> bool:
@@ -97,13 +97,13 @@ def test_remesh_has_three_positions_under_every_budget() -> None:
     assert {forms.budget_values(name)["remesh"] for name in PRESETS} == {shown.value} == {"auto"}
 
 
-def test_the_page_is_laid_out_and_wired(desk: Desk) -> None:
+def test_the_page_is_laid_out_and_wired(task_queue: TaskQueue) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         from trellis2_modal.client.app.page import build
 
     async def make() -> Any:
-        return build(desk, Mattes())  # in a loop: without one Gradio makes two and leaves them open
+        return build(task_queue, Mattes())  # in a loop: without one Gradio makes two and leaves them open
 
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
@@ -128,10 +128,12 @@ def test_the_page_is_laid_out_and_wired(desk: Desk) -> None:
     assert all(d["api_visibility"] == "private" for d in config["dependencies"])
 
 
-def test_generate_follows_the_job_and_sends_only_changes(actions: Any, desk: Desk, picture: Path) -> None:
+def test_generate_follows_the_job_and_sends_only_changes(
+    actions: Any, task_queue: TaskQueue, picture: Path
+) -> None:
     chosen, shown = generate(actions, picture)
     assert chosen == 7
-    idle(desk)
+    idle(task_queue)
     *_, seen = actions.look(shown, "turntable", {})
     assert "turntable.mp4" in seen["video"]
     assert seen["export"] is True
@@ -144,10 +146,10 @@ def test_generate_follows_the_job_and_sends_only_changes(actions: Any, desk: Des
     assert [skipped(update) for update in panes].count(False) <= 4
 
 
-def test_two_tabs_see_the_same(actions: Any, desk: Desk, service: Service, picture: Path) -> None:
+def test_two_tabs_see_the_same(actions: Any, task_queue: TaskQueue, service: Service, picture: Path) -> None:
     service.plans.append("hang")
     _, shown = generate(actions, picture)
-    until(lambda: desk.tasks()[0].tracker.stage, "the first step")
+    until(lambda: task_queue.tasks()[0].tracker.stage, "the first step")
     *_, one = actions.look(shown, "turntable", {})
     *_, two = actions.look("", "turntable", {})
     assert "Sculpting the shape" in one["progress"]
@@ -155,7 +157,7 @@ def test_two_tabs_see_the_same(actions: Any, desk: Desk, service: Service, pictu
     task = re.search(r'data-action="cancel" data-target="([^"]+)"', two["progress"])
     assert task is not None
     actions.act("", 60, None, press("cancel", task[1]))
-    idle(desk)
+    idle(task_queue)
     *_, one = actions.look(shown, "turntable", one)
     assert "Cancelled" in one["video"]
     actions.act("", 60, None, press("delete", shown))
@@ -164,7 +166,7 @@ def test_two_tabs_see_the_same(actions: Any, desk: Desk, service: Service, pictu
 
 
 def test_a_second_picture_waits_and_does_not_take_the_view(
-    actions: Any, desk: Desk, service: Service, picture: Path
+    actions: Any, task_queue: TaskQueue, service: Service, picture: Path
 ) -> None:
     service.plans.append("hang")
     _, shown = generate(actions, picture)
@@ -181,10 +183,10 @@ def test_a_new_seed_each_time_or_the_same(actions: Any, picture: Path) -> None:
 
 
 def test_the_sliders_show_what_runs_and_what_is_moved_is_sent(
-    actions: Any, desk: Desk, service: Service, picture: Path
+    actions: Any, task_queue: TaskQueue, service: Service, picture: Path
 ) -> None:
     """Also where it is moved to the protocol's default, which is not what these weights use."""
-    until(lambda: desk.service.ready, "the service")
+    until(lambda: task_queue.service.ready, "the service")
     before = values(GenerateSettings, list(SAMPLER_FIELDS))
     auto, *sliders = looked(actions, None, before)
     assert auto == {"ss_guidance_strength": 2.0, "ss_sampling_steps": 12.0}
@@ -192,7 +194,7 @@ def test_the_sliders_show_what_runs_and_what_is_moved_is_sent(
     assert shown["ss_guidance_strength"]["value"] == 2.0
     assert "Auto: 2." in shown["ss_guidance_strength"]["info"]
     generate(actions, picture, auto=auto, ss_guidance_strength=7.5)
-    idle(desk)
+    idle(task_queue)
     settings = service.jobs("generate")[-1].settings
     assert settings["ss_guidance_strength"] == 7.5
     assert "ss_sampling_steps" not in settings, "it is at Auto"
@@ -200,8 +202,8 @@ def test_the_sliders_show_what_runs_and_what_is_moved_is_sent(
     moved = [7.5 if name == "ss_guidance_strength" else 12 for name in SAMPLER_FIELDS]
     assert all(skipped(update) for update in looked(actions, auto, moved))
     service.generator.samplers = {"ss_guidance_strength": 3.0, "ss_sampling_steps": 9.0}
-    desk.change_settings(ClientSettings(URL, KEY))
-    until(lambda: desk.samplers() == service.generator.samplers, "the other weights")
+    task_queue.change_settings(ClientSettings(URL, KEY))
+    until(lambda: task_queue.samplers() == service.generator.samplers, "the other weights")
     _, *others = looked(actions, auto, moved)
     after = dict(zip(SAMPLER_FIELDS, others, strict=True))
     assert "value" not in after["ss_guidance_strength"], "what was moved stays"
@@ -210,29 +212,29 @@ def test_the_sliders_show_what_runs_and_what_is_moved_is_sent(
 
 
 def test_before_the_weights_are_known_all_is_at_auto(
-    actions: Any, desk: Desk, service: Service, picture: Path
+    actions: Any, task_queue: TaskQueue, service: Service, picture: Path
 ) -> None:
     service.state_is("starting")
-    desk.change_settings(ClientSettings(URL, KEY))
-    until(lambda: desk.service.health and not desk.service.ready, "the service that starts")
+    task_queue.change_settings(ClientSettings(URL, KEY))
+    until(lambda: task_queue.service.health and not task_queue.service.ready, "the service that starts")
     assert all(skipped(update) for update in looked(actions, None, []))
     generate(actions, picture)
     service.state_is("ready")
-    idle(desk)
+    idle(task_queue)
     assert not SAMPLER_FIELDS.keys() & service.jobs("generate")[-1].settings.keys()
 
 
-def test_nothing_happens_without_a_picture(actions: Any, desk: Desk) -> None:
+def test_nothing_happens_without_a_picture(actions: Any, task_queue: TaskQueue) -> None:
     assert all(skipped(update) for update in actions.generate(None, None, "automatic", 1, True))
-    assert not desk.tasks()
+    assert not task_queue.tasks()
 
 
-def test_extract_view_and_reuse(actions: Any, desk: Desk, picture: Path) -> None:
+def test_extract_view_and_reuse(actions: Any, task_queue: TaskQueue, picture: Path) -> None:
     _, shown = generate(actions, picture, seed=11)
-    idle(desk)
+    idle(task_queue)
     actions.extract(shown, "web", *values(ExtractSettings, EXTRACTION))
-    idle(desk)
-    entry = desk.history.get(shown)
+    idle(task_queue)
+    entry = task_queue.history.get(shown)
     assert entry is not None
     settings = entry.exports[0].settings
     assert (settings["simplify"], settings["decimation_target"]) == ("web", 50_000), "whatever is shown"
@@ -249,10 +251,10 @@ def test_extract_view_and_reuse(actions: Any, desk: Desk, picture: Path) -> None
     assert tabs["selected"] == "create"
 
 
-def test_a_long_history_is_sent_in_pages(actions: Any, desk: Desk) -> None:
+def test_a_long_history_is_sent_in_pages(actions: Any, task_queue: TaskQueue) -> None:
     for number in range(70):
-        entry = desk.history.add(photo(), f"{number}.png", {})
-        desk.history.change(entry.id, status="cancelled")
+        entry = task_queue.history.add(photo(), f"{number}.png", {})
+        task_queue.history.change(entry.id, status="cancelled")
     *_, seen = actions.look("", "turntable", {})
     assert seen["history"].count('class="item"') == 60
     assert "Show older ones (10)" in seen["history"]
@@ -262,23 +264,25 @@ def test_a_long_history_is_sent_in_pages(actions: Any, desk: Desk) -> None:
     assert seen["history"].count('class="item"') == 70
 
 
-def test_a_wrong_key_leads_to_the_settings_and_back(actions: Any, desk: Desk, service: Service) -> None:
-    until(lambda: desk.service.ready, "the service")
+def test_a_wrong_key_leads_to_the_settings_and_back(
+    actions: Any, task_queue: TaskQueue, service: Service
+) -> None:
+    until(lambda: task_queue.service.ready, "the service")
     service.faults += answers(problem("unauthenticated"))
-    entry = desk.generate(photo(), "disc.png", {})
-    idle(desk)
+    entry = task_queue.generate(photo(), "disc.png", {})
+    idle(task_queue)
     *_, seen = actions.look(entry.id, "turntable", {})
     assert 'class="main" data-action="settings"' in seen["video"]
     assert f'class="plain" data-action="retry" data-target="{entry.id}"' in seen["video"]
     assert actions.act(entry.id, 60, None, press("settings"))[2]["selected"] == "settings"
     actions.act(entry.id, 60, None, press("retry", entry.id))
-    idle(desk)
-    found = desk.history.get(entry.id)
+    idle(task_queue)
+    found = task_queue.history.get(entry.id)
     assert found is not None
     assert found.status == "finished"
 
 
-def test_an_example_is_taken_by_name(desk: Desk, actions: Any, picture: Path) -> None:
+def test_an_example_is_taken_by_name(task_queue: TaskQueue, actions: Any, picture: Path) -> None:
     from trellis2_modal.client.app import html as views
 
     actions.examples = [picture]
@@ -298,9 +302,9 @@ def test_budgets_fill_the_fields(actions: Any) -> None:
 
 
 def test_the_matte_is_shown_with_a_hint_and_failures_in_words(
-    actions: Any, service: Service, desk: Desk, picture: Path
+    actions: Any, service: Service, task_queue: TaskQueue, picture: Path
 ) -> None:
-    until(lambda: desk.service.ready, "the service")
+    until(lambda: task_queue.service.ready, "the service")
     assert "Cutting out" in next(actions.show_matte(str(picture)))["value"]
     assert "/matte/" in list(actions.show_matte(str(picture)))[-1]
     service.faults += [passes, *answers(problem("invalid-image"))]
@@ -310,58 +314,66 @@ def test_the_matte_is_shown_with_a_hint_and_failures_in_words(
     assert list(actions.show_matte(None))[-1]["visible"] is False
 
 
-def test_settings_are_saved_only_when_they_work(actions: Any, desk: Desk, service: Service) -> None:
+def test_settings_are_saved_only_when_they_work(
+    actions: Any, task_queue: TaskQueue, service: Service
+) -> None:
     verdict, *_ = actions.save(URL, "sk_wrong", 3)
     assert "Not saved" in verdict
-    assert desk.settings.url == ""
+    assert task_queue.settings.url == ""
     verdict, field, *_ = actions.save(URL + "/", "", 3)
     assert "anna" in verdict, "the key in use is tested when none is typed"
-    assert (desk.settings.key, field["value"]) == (KEY, "")
+    assert (task_queue.settings.key, field["value"]) == (KEY, "")
     verdict, *_ = actions.save("https://elsewhere.test", "", 3)
     assert "Not saved" in verdict, "the key is not sent to another address"
     assert {r.headers.get("x-api-key") for r in service.requests if r.url.host == "elsewhere.test"} <= {None}
     actions.use_local(2)
-    assert (desk.settings.url, desk.settings.key, desk.settings.history_limit_gb) == ("", "", 2.0)
+    assert (task_queue.settings.url, task_queue.settings.key, task_queue.settings.history_limit_gb) == (
+        "",
+        "",
+        2.0,
+    )
 
 
-def test_a_proxy_token_is_kept_with_its_address(actions: Any, desk: Desk, service: Service) -> None:
+def test_a_proxy_token_is_kept_with_its_address(
+    actions: Any, task_queue: TaskQueue, service: Service
+) -> None:
     service.proxy_token = ("wk-1", "ws-1")
     verdict, *_ = actions.save(URL, KEY, 3)
     assert "Not saved: this address asks for a proxy token" in verdict
     verdict, _, first, second, _ = actions.save(URL, KEY, 3, "wk-1", " ws-1")
     assert "anna" in verdict
     assert (first["value"], second["value"]) == ("", "")
-    assert desk.settings.proxy_token == ProxyToken("wk-1", "ws-1")
+    assert task_queue.settings.proxy_token == ProxyToken("wk-1", "ws-1")
     verdict, *_ = actions.save(URL, "", 3)
     assert "anna" in verdict, "the token in use stays when none is typed"
-    until(lambda: desk.service.ready, "the service, asked with the token")
+    until(lambda: task_queue.service.ready, "the service, asked with the token")
     actions.use_local(2)
-    assert not desk.settings.proxy_token
+    assert not task_queue.settings.proxy_token
 
 
 @pytest.mark.parametrize(
     "title", ["<b>x</b>.png", "${alert(1)}.png", "`x`.png", "{{x}}.png", '"onload=".png']
 )
-def test_a_pictures_name_is_only_text(actions: Any, desk: Desk, title: str) -> None:
-    entry = desk.generate(photo(), title, {})
-    idle(desk)
+def test_a_pictures_name_is_only_text(actions: Any, task_queue: TaskQueue, title: str) -> None:
+    entry = task_queue.generate(photo(), title, {})
+    idle(task_queue)
     *_, seen = actions.look(entry.id, "model", {})
     for name in ("video", "files", "history", "strip", "progress"):
         for raw in ("<b>", "${", "`", "{{", '"onload'):
             assert raw not in seen[name], name
 
 
-def test_files_of_the_app_by_address(desk: Desk, actions: Any, picture: Path) -> None:
+def test_files_of_the_app_by_address(task_queue: TaskQueue, actions: Any, picture: Path) -> None:
     """States never leave this way, and nothing outside an entry does."""
     from starlette.applications import Starlette
 
     from trellis2_modal.client.app.file_routes import make_routes
 
     _, shown = generate(actions, picture)
-    idle(desk)
+    idle(task_queue)
     mattes = Mattes()
     address = mattes.add(b"png")
-    transport = httpx.ASGITransport(Starlette(routes=make_routes(desk.history, mattes, [picture])))
+    transport = httpx.ASGITransport(Starlette(routes=make_routes(task_queue.history, mattes, [picture])))
 
     async def look() -> None:
         async with httpx.AsyncClient(transport=transport, base_url="http://app.test") as http:

@@ -21,7 +21,7 @@ from trellis2_modal.client.app.error_messages import (
 from trellis2_modal.client.app.matte import judge
 from trellis2_modal.client.errors import LocalServerError, UnreachableError
 from trellis2_modal.client.report import describe_report
-from trellis2_modal.client.stages import Tracker, duration, phases_of, size_text
+from trellis2_modal.client.stages import JobProgress, duration, phases_of, size_text
 from trellis2_modal.protocol.errors import (
     ERRORS,
     InvalidImageError,
@@ -109,7 +109,7 @@ def event(kind: str, **data: Any) -> JobEvent:
 
 def test_progress_and_time_left() -> None:
     clock = Clock()
-    tracker = Tracker({"shape": 10.0, "texture": 6.0, "preview": 4.0}, clock)
+    tracker = JobProgress({"shape": 10.0, "texture": 6.0, "preview": 4.0}, clock)
     tracker.feed(event("queued", position=2))
     assert (tracker.state, tracker.position, tracker.left()) == ("queued", 2, None)
     tracker.feed(event("started"))
@@ -131,7 +131,7 @@ def test_progress_and_time_left() -> None:
 
 @pytest.mark.parametrize("expected", [{}, {"shape": 1.0}])
 def test_overall_never_goes_back_or_over(expected: dict[str, float]) -> None:
-    tracker, seen = Tracker(expected, Clock()), [0.0]
+    tracker, seen = JobProgress(expected, Clock()), [0.0]
     for stage in ("image", "condition", "sparse_structure", "shape", "texture", "mesh", "preview", "stills"):
         for step in range(4):
             tracker.feed(event("progress", stage=stage, step=step, steps=4))
@@ -142,13 +142,13 @@ def test_overall_never_goes_back_or_over(expected: dict[str, float]) -> None:
 
 
 def test_a_job_at_a_glance() -> None:
-    tracker = Tracker(clock=Clock())
+    tracker = JobProgress(clock=Clock())
     assert phases_of(tracker) == []
     tracker.feed(event("progress", stage="shape", step=1, steps=2))
     states = dict(phases_of(tracker))
     assert (states["Structure"], states["Shape"], states["Preview"]) == ("done", "now", "next")
     for stage in ("state", "bake"):
-        tracker = Tracker(clock=Clock())
+        tracker = JobProgress(clock=Clock())
         tracker.feed(event("progress", stage=stage, step=1, steps=2))
         assert "File" in dict(phases_of(tracker)), "an export, though it begins by unpacking the state"
 

@@ -22,7 +22,7 @@ from . import html as views
 from .error_messages import explain
 from .file_routes import Mattes
 from .matte import judge
-from .task_queue import Desk
+from .task_queue import TaskQueue
 
 AUTOMATIC = "automatic"
 MODEL_TAB = "model"
@@ -35,7 +35,7 @@ PANES = (
     "header", "progress", "strip", "video", "model", "no_model", "stills", "export", "files", "history",
     "pipeline",
 )  # fmt: skip
-"""The parts of the page that follow the desk, by the names of their components."""
+"""The parts of the page that follow the task queue, by the names of their components."""
 
 
 def pipeline_choices(offered: Sequence[str]) -> list[tuple[str, str]]:
@@ -46,8 +46,8 @@ def pipeline_choices(offered: Sequence[str]) -> list[tuple[str, str]]:
 class Actions:
     """See the module. `generation` and `extraction` name the settings whose values events bring along."""
 
-    def __init__(self, desk: Desk, mattes: Mattes, examples: Sequence[Path]) -> None:
-        self.desk, self.mattes, self.examples = desk, mattes, list(examples)
+    def __init__(self, task_queue: TaskQueue, mattes: Mattes, examples: Sequence[Path]) -> None:
+        self.task_queue, self.mattes, self.examples = task_queue, mattes, list(examples)
         self.generation: list[str] = []
         self.extraction: list[str] = []
 
@@ -55,13 +55,13 @@ class Actions:
 
     def entry(self, shown: str) -> Entry | None:
         """What a tab shows: what was opened, else what is in work, else the newest."""
-        entry = self.desk.history.get(shown.partition("/")[0]) if shown else None
+        entry = self.task_queue.history.get(shown.partition("/")[0]) if shown else None
         if entry is not None:
             return entry
-        tasks = self.desk.tasks()
+        tasks = self.task_queue.tasks()
         if tasks:
             return tasks[0].entry
-        entries = self.desk.history.entries()
+        entries = self.task_queue.history.entries()
         return entries[0] if entries else None
 
     def look(
@@ -77,26 +77,26 @@ class Actions:
 
         When the weights are known, or are others, sliders at Auto (`auto`) show their settings.
         """
-        desk = self.desk
+        task_queue = self.task_queue
         entry = self.entry(shown)
         model = self._model(entry, shown.partition("/")[2])
-        version = (desk.history.version, desk.settings.history_limit_gb, count)
-        history = seen.get("history") if seen.get("version") == version else views.history(desk, count)
+        version = (task_queue.history.version, task_queue.settings.history_limit_gb, count)
+        history = seen.get("history") if seen.get("version") == version else views.history(task_queue, count)
         current: dict[str, Any] = {
-            "header": views.header(desk.service),
-            "progress": views.progress(desk),
-            "strip": views.strip(desk, entry),
-            "video": views.turntable(desk, entry),
+            "header": views.header(task_queue.service),
+            "progress": views.progress(task_queue),
+            "strip": views.strip(task_queue, entry),
+            "video": views.turntable(task_queue, entry),
             "model": model if tab == MODEL_TAB else None,
             "no_model": "" if model else views.no_model(entry),
-            "stills": views.stills(desk.history, entry),
+            "stills": views.stills(task_queue.history, entry),
             "export": entry is not None and entry.status == "finished",
-            "files": views.files(desk, entry, model[0] if model else ""),
+            "files": views.files(task_queue, entry, model[0] if model else ""),
             "history": history,
-            "pipeline": desk.pipeline_types(),
+            "pipeline": task_queue.pipeline_types(),
         }
-        own = auto if (told := desk.samplers()) is None else told
-        calm = not desk.tasks() and desk.service.health is not None
+        own = auto if (told := task_queue.samplers()) is None else told
+        calm = not task_queue.tasks() and task_queue.service.health is not None
         now = {**current, "version": version, "own": own, "tick": IDLE_TICK if calm else BUSY_TICK}
         if now == seen:
             return [gr.skip()] * (len(PANES) + len(SAMPLER_FIELDS) + 3)
@@ -119,7 +119,7 @@ class Actions:
         if wanted in (*names, LIGHT):
             names = [wanted]
         for name in (*names, LIGHT):
-            path = self.desk.history.file(entry.id, name)
+            path = self.task_queue.history.file(entry.id, name)
             if path is not None:
                 return str(path), views.LIGHT_LABEL if name == LIGHT else name
         return None
@@ -136,7 +136,7 @@ class Actions:
 
     def _matte(self, picture: Path) -> str:
         try:
-            png = self.desk.matte(picture)
+            png = self.task_queue.matte(picture)
         except ServiceError as error:
             found = explain(error)
             return views.matte("", f"{found.title}. {found.detail}", warn=True)
@@ -177,9 +177,9 @@ class Actions:
         } | {"seed": chosen}
         if pipeline != AUTOMATIC:
             settings["pipeline_type"] = pipeline
-        with told():
-            busy = any(task.kind == "generate" for task in self.desk.tasks())
-            entry = self.desk.generate(Path(picture), Path(picture).name, settings)
+        with errors_shown():
+            busy = any(task.kind == "generate" for task in self.task_queue.tasks())
+            entry = self.task_queue.generate(Path(picture), Path(picture).name, settings)
         return [chosen, gr.skip() if busy else entry.id]
 
     # --- exporting ---------------------------------------------------------------------------------------
@@ -204,8 +204,8 @@ class Actions:
             settings = forms.values_of(ExtractSettings, self.extraction, values)
         else:  # not the fields: a quick hand presses before the budget's numbers have arrived in them
             settings = {"simplify": budget}
-        with told():
-            self.desk.extract(entry.id, settings, label)
+        with errors_shown():
+            self.task_queue.extract(entry.id, settings, label)
 
     # --- buttons inside HTML panes -----------------------------------------------------------------------
 
@@ -215,16 +215,16 @@ class Actions:
         action, target = str(data.get("action", "")), str(data.get("target", ""))
         tabs = results = tab = picture = gr.skip()
         recipe: list[Any] = [gr.skip()] * (3 + len(self.generation))
-        with told():
+        with errors_shown():
             if action == "cancel":
-                self.desk.cancel(target)
+                self.task_queue.cancel(target)
             elif action == "retry":
-                self.desk.retry(target)
+                self.task_queue.retry(target)
                 shown = target
             elif action == "extract":
-                self.desk.retry_extract(target)
+                self.task_queue.retry_extract(target)
             elif action == "delete":
-                self.desk.delete(target)
+                self.task_queue.delete(target)
                 shown = "" if shown.partition("/")[0] == target else shown
             elif action == "open":
                 shown, tabs = target, gr.update(selected="create")
@@ -245,20 +245,20 @@ class Actions:
 
     def _reuse(self, entry_id: str, auto: dict[str, float]) -> tuple[Any, list[Any]]:
         """The picture and the settings of an entry, put back into the form. Raises OSError."""
-        entry = self.desk.history.get(entry_id)
-        kept = self.desk.history.file(entry_id, PICTURE)
+        entry = self.task_queue.history.get(entry_id)
+        kept = self.task_queue.history.file(entry_id, PICTURE)
         if entry is None or kept is None:
             return gr.skip(), [gr.skip()] * (3 + len(self.generation))
         with kept.open("rb") as file:
             ending = {"JPEG": ".jpg", "WEBP": ".webp"}.get(picture_format(file.read(16)) or "", ".png")
-        copy = self.desk.root / "cache" / "reuse" / entry_id / (Path(entry.title).stem[:60] + ending)
+        copy = self.task_queue.root / "cache" / "reuse" / entry_id / (Path(entry.title).stem[:60] + ending)
         copy.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(kept, copy)
         settings = entry.settings
         values = [settings.get(name, auto.get(name, gr.skip())) for name in self.generation]
         seed = entry.seed if entry.seed is not None else settings.get("seed", 42)
         pipeline = settings.get("pipeline_type") or AUTOMATIC
-        known = pipeline in (AUTOMATIC, *self.desk.pipeline_types())
+        known = pipeline in (AUTOMATIC, *self.task_queue.pipeline_types())
         return str(copy), [pipeline if known else AUTOMATIC, seed, False, *values]
 
     # --- settings ----------------------------------------------------------------------------------------
@@ -267,7 +267,7 @@ class Actions:
         self, url: str, key: str, limit: float, proxy_key: str = "", proxy_secret: str = ""
     ) -> list[Any]:
         """Save the settings when the service answers to them; says so, or why not."""
-        target = self.desk.target()
+        target = self.task_queue.target()
         url = url.strip().rstrip("/")
         kept = target if url == target.url.rstrip("/") else Target("", "", "")
         token = ProxyToken(proxy_key.strip(), proxy_secret.strip()) or kept.proxy_token
@@ -277,20 +277,20 @@ class Actions:
         words = "The model runs on this machine."
         try:
             if url:
-                words = self.desk.test_connection(url, settings.key, settings.proxy_token)
+                words = self.task_queue.test_connection(url, settings.key, settings.proxy_token)
         except ServiceError as error:
             found = explain(error)
             verdict = views.verdict(f"Not saved: {found.title.lower()}", found.detail, good=False)
             return [verdict, *[gr.skip()] * 4]
-        with told():
-            self.desk.change_settings(settings)
+        with errors_shown():
+            self.task_queue.change_settings(settings)
         return [views.verdict("Saved", words, good=True), *_emptied(settings), {}]
 
     def use_local(self, limit: float) -> list[Any]:
         """Forget address, key and proxy token."""
         settings = ClientSettings(history_limit_gb=float(limit))
-        with told():
-            self.desk.change_settings(settings)
+        with errors_shown():
+            self.task_queue.change_settings(settings)
         verdict = views.verdict("Saved", "The model runs on this machine.", good=True)
         return [verdict, "", *_emptied(settings), {}]
 
@@ -316,8 +316,8 @@ def _update(name: str, value: Any) -> Any:
 
 
 @contextlib.contextmanager
-def told() -> Iterator[None]:
-    """Errors of the desk become a message with the next step."""
+def errors_shown() -> Iterator[None]:
+    """Errors of the task queue become a message with the next step."""
     try:
         yield
     except (ServiceError, OSError) as error:

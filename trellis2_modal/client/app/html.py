@@ -1,4 +1,4 @@
-"""What the app shows, as HTML made from the desk: header, progress, result, files, history."""
+"""What the app shows, as HTML made from the task queue: header, progress, result, files, history."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from urllib.parse import quote
 from ...protocol.stages import EXPORT_STAGES, stage_title
 from ..history import COVER, LIGHT, STILLS, THUMBNAIL, VIDEO, Entry, Export, History
 from ..report import describe_report
-from ..stages import Tracker, duration, phases_of, size_text
+from ..stages import JobProgress, duration, phases_of, size_text
 from ..stats import AssetStats
 from .error_messages import ACTION_LABELS
 from .icons import EMPTY, LIGHT_OR_DARK, LOGO
-from .task_queue import Desk, ServiceState, Task
+from .task_queue import ServiceState, Task, TaskQueue
 
 MODE_TITLES = {
     "shaded": "Shaded",
@@ -80,15 +80,15 @@ def service_words(service: ServiceState) -> tuple[str, str]:
 # --- progress -----------------------------------------------------------------------------------------------
 
 
-def progress(desk: Desk, now: float | None = None) -> str:
+def progress(task_queue: TaskQueue, now: float | None = None) -> str:
     """The running task with its Cancel button, and those that wait; empty when nothing is to be done."""
-    tasks = [task for task in desk.tasks() if task.kind != "light"]
+    tasks = [task for task in task_queue.tasks() if task.kind != "light"]
     if not tasks:
         return ""
     running, waiting = tasks[0], tasks[1:]
     rows = "".join(_waiting_row(task) for task in waiting)
     queue = f'<ul class="queue" aria-label="Waiting">{rows}</ul>' if rows else ""
-    return f'<div class="card progress">{_running(running, desk.service)}{queue}</div>'
+    return f'<div class="card progress">{_running(running, task_queue.service)}{queue}</div>'
 
 
 def _running(task: Task, service: ServiceState) -> str:
@@ -114,8 +114,8 @@ def headline(task: Task) -> str:
     """What happens now, in a few words."""
     if task.cancelled.is_set():
         return "Cancelling at the next step"
-    if task.told:
-        return task.told
+    if task.status_text:
+        return task.status_text
     tracker = task.tracker
     if tracker.state == "queued":
         ahead = tracker.position
@@ -126,8 +126,8 @@ def headline(task: Task) -> str:
 
 
 def detail(task: Task, service: ServiceState) -> str:
-    """The line under the bar: which picture, which step, and a warning before a wait is felt."""
-    tracker: Tracker = task.tracker
+    """The line under the bar: which picture, which step, and a warning before a long wait."""
+    tracker: JobProgress = task.tracker
     parts = [task.entry.title if task.kind == "generate" else f"{task.entry.title}, {task.label}"]
     if tracker.stage and tracker.steps > 1 and tracker.stage not in EXPORT_STAGES:
         parts.append(f"step {tracker.step} of {tracker.steps}")
@@ -168,22 +168,22 @@ def examples(names: Sequence[str]) -> str:
     return f'<p class="muted">Or try one of these</p><div class="thumbs" role="group">{cells}</div>'
 
 
-def cover(desk: Desk, entry: Entry) -> str:
+def cover(task_queue: TaskQueue, entry: Entry) -> str:
     """The address of a small view of the asset, or of its picture while there is none."""
-    made = desk.history.file(entry.id, COVER) is not None
+    made = task_queue.history.file(entry.id, COVER) is not None
     return kept(entry.id, COVER if made else THUMBNAIL)
 
 
-def strip(desk: Desk, entry: Entry | None) -> str:
+def strip(task_queue: TaskQueue, entry: Entry | None) -> str:
     """The newest assets as small pictures to switch between; empty while there is only one."""
-    entries = desk.history.entries()[:STRIP]
+    entries = task_queue.history.entries()[:STRIP]
     if len(entries) < 2:
         return ""
     cells = "".join(
         f'<button type="button" class="thumb {other.status}" data-action="open" data-target="{other.id}" '
         f'title="{text(other.title)}" aria-label="Show {text(other.title)}" '
         f'aria-pressed="{str(entry is not None and other.id == entry.id).lower()}">'
-        f'<img src="{cover(desk, other)}" alt="" loading="lazy"></button>'
+        f'<img src="{cover(task_queue, other)}" alt="" loading="lazy"></button>'
         for other in entries
     )
     return f'<div class="thumbs" role="group" aria-label="Newest assets">{cells}</div>'
@@ -196,13 +196,13 @@ def no_model(entry: Entry | None) -> str:
     return NO_MODEL
 
 
-def turntable(desk: Desk, entry: Entry | None) -> str:
+def turntable(task_queue: TaskQueue, entry: Entry | None) -> str:
     """The video of an entry, or what there is to say about it instead."""
     if entry is None:
         return EMPTY
     if entry.status in ("failed", "cancelled"):
         return ended(entry)
-    if entry.status != "finished" or desk.history.file(entry.id, VIDEO) is None:
+    if entry.status != "finished" or task_queue.history.file(entry.id, VIDEO) is None:
         picture = kept(entry.id, THUMBNAIL)
         if entry.status == "finished":
             words = "This asset was made without a turntable. See the 3D model."
@@ -283,17 +283,17 @@ def stills(history: History, entry: Entry | None) -> str:
     )
 
 
-def files(desk: Desk, entry: Entry | None, viewed: str = "") -> str:
+def files(task_queue: TaskQueue, entry: Entry | None, viewed: str = "") -> str:
     """The exported files with their reports, newest first, and why the last one failed.
 
     `viewed` is the path that the 3D view shows.
     """
     if entry is None:
         return ""
-    failure = problem(desk.export_problem(entry.id), "extract", entry.id)
+    failure = problem(task_queue.export_problem(entry.id), "extract", entry.id)
     seen = viewed.replace("\\", "/").rpartition("/")[2]
     rows = "".join(_file(entry, export, seen) for export in reversed(entry.exports))
-    if entry.exports and desk.history.file(entry.id, LIGHT) is not None and seen != LIGHT:
+    if entry.exports and task_queue.history.file(entry.id, LIGHT) is not None and seen != LIGHT:
         rows += f'<div class="row">{button("View the light mesh", "view", f"{entry.id}/{LIGHT}")}</div>'
     return f'{failure}<div class="files">{rows}</div>' if failure or rows else ""
 
@@ -318,21 +318,21 @@ def _file(entry: Entry, export: Export, seen: str) -> str:
 # --- history and matte --------------------------------------------------------------------------------------
 
 
-def history(desk: Desk, count: int) -> str:
+def history(task_queue: TaskQueue, count: int) -> str:
     """The newest `count` entries as cards, and a button for older ones."""
-    entries = desk.history.entries()
+    entries = task_queue.history.entries()
     if not entries:
         nothing = '<div class="empty"><strong>Nothing here yet</strong>What you generate is kept here.</div>'
-        return _damaged(desk.history) + nothing
-    used = size_text(desk.history.size())
-    limit = f"{desk.settings.history_limit_gb:g} GB"
-    cards = "".join(_card(desk, entry) for entry in entries[:count])
+        return _damaged(task_queue.history) + nothing
+    used = size_text(task_queue.history.size())
+    limit = f"{task_queue.settings.history_limit_gb:g} GB"
+    cards = "".join(_card(task_queue, entry) for entry in entries[:count])
     older = len(entries) - count
     more = f'<div class="row">{button(f"Show older ones ({older})", "older")}</div>' if older > 0 else ""
     number = f"{len(entries)} asset{'' if len(entries) == 1 else 's'}"
     return (
         f'<p class="muted">{number}, {used} of {limit} on this computer. '
-        f"The oldest go first when it is full.</p>{_damaged(desk.history)}"
+        f"The oldest go first when it is full.</p>{_damaged(task_queue.history)}"
         f'<div class="grid">{cards}</div>{more}'
     )
 
@@ -345,8 +345,8 @@ def _damaged(history: History) -> str:
     return f'<p class="hint warn" role="status">{words}. Their files are still in {text(history.root)}.</p>'
 
 
-def _card(desk: Desk, entry: Entry) -> str:
-    picture, own = cover(desk, entry), kept(entry.id, THUMBNAIL)
+def _card(task_queue: TaskQueue, entry: Entry) -> str:
+    picture, own = cover(task_queue, entry), kept(entry.id, THUMBNAIL)
     inset = "" if picture == own else f'<img class="inset" src="{own}" alt="" loading="lazy">'
     when = time.strftime("%d %b, %H:%M", time.localtime(entry.created))
     delete = button("Delete", "delete", entry.id, confirm=f"Delete {entry.title} and its files?")

@@ -1,4 +1,4 @@
-"""The desktop web app as a process: one desk, one page over it, served on this machine.
+"""The desktop web app as a process: one task queue, one page over it, served on this machine.
 
 `run` serves it until a signal; `make_app` is the ASGI app. What is on the page is in `page`, which imports
 Gradio; nothing here does before it is asked to.
@@ -25,7 +25,7 @@ from ..options import ProxyToken
 from ..settings import home
 from .file_routes import Mattes, make_routes
 from .gate import PASSWORD_VARIABLE, Gate, is_loopback
-from .task_queue import Desk
+from .task_queue import TaskQueue
 
 logger = logging.getLogger(__name__)
 
@@ -67,10 +67,12 @@ def run(
         except TimeoutError:
             raise AppRunsError(f"the app is already open at {_other_address(root)}") from None
         shutil.rmtree(root / CACHE, ignore_errors=True)  # uploads and copies of earlier sessions
-        desk = Desk(root, url=url, key=key, weights=weights, device=device, proxy_token=proxy_token)
+        task_queue = TaskQueue(
+            root, url=url, key=key, weights=weights, device=device, proxy_token=proxy_token
+        )
         try:
             (root / ADDRESS).write_text(address)
-            app = make_app(desk, host, password)
+            app = make_app(task_queue, host, password)
             config = uvicorn.Config(
                 app, log_level="warning", access_log=False, timeout_graceful_shutdown=3, ws="none"
             )
@@ -79,7 +81,7 @@ def run(
                 threading.Timer(0.3, webbrowser.open, (address,)).start()
             uvicorn.Server(config).run(sockets=[listener])
         finally:
-            desk.close()
+            task_queue.close()
             (root / ADDRESS).unlink(missing_ok=True)
             lock.release()
 
@@ -104,10 +106,10 @@ def _other_address(root: Path) -> str:
         return "another port"
 
 
-def make_app(desk: Desk, host: str = "127.0.0.1", password: str = "") -> Any:
+def make_app(task_queue: TaskQueue, host: str = "127.0.0.1", password: str = "") -> Any:
     """The ASGI app: the page, and the files that it shows; a `password` is asked for unless empty."""
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
-    os.environ.setdefault("GRADIO_TEMP_DIR", str(desk.root / CACHE))
+    os.environ.setdefault("GRADIO_TEMP_DIR", str(task_queue.root / CACHE))
     import gradio as gr
     from fastapi import FastAPI
 
@@ -117,17 +119,17 @@ def make_app(desk: Desk, host: str = "127.0.0.1", password: str = "") -> Any:
 
     mattes = Mattes()
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
-    app.router.routes += make_routes(desk.history, mattes, example_pictures())
+    app.router.routes += make_routes(task_queue.history, mattes, example_pictures())
     files = [Path(os.environ["GRADIO_TEMP_DIR"]), EXAMPLES]
     app.add_middleware(Gate, host=host, files=files, password=password)
     return gr.mount_gradio_app(
         app,
-        build(desk, mattes),
+        build(task_queue, mattes),
         path="/",
         theme=make_theme(),
         css_paths=CSS,
         head=head(),
-        allowed_paths=[str(desk.history.root), str(EXAMPLES)],
+        allowed_paths=[str(task_queue.history.root), str(EXAMPLES)],
         max_file_size=MAX_UPLOAD,
         footer_links=[],
         run_history=False,

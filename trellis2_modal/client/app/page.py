@@ -21,37 +21,37 @@ from . import html as views
 from .actions import AUTOMATIC, BUSY_TICK, HISTORY_PAGE, PANES, Actions, pipeline_choices
 from .file_routes import Mattes
 from .icons import EMPTY
-from .task_queue import Desk
+from .task_queue import TaskQueue
 from .theme import DELEGATE
 
 TITLE = "TRELLIS.2"
 AUTO = '<p class="muted">Values left at Auto use the model\'s own settings, which are shown.</p>'
 PROXY_TOKEN = {"proxy-key": "Modal key (wk-...)", "proxy-secret": "Modal secret (ws-...)"}
 QUICK: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private", "concurrency_limit": None}
-LOOK = {**QUICK, "queue": False}
+POLL = {**QUICK, "queue": False}
 """Looks are answered directly, apart from Gradio's stream of events. One that joins the stream while that is
 being closed (6.31) waits for the next event, and the timer sends none while its own waits: the page would
 stand still until somebody pressed something.
 """
 
 PRESSED = {**QUICK, "trigger_mode": "multiple"}
-"""Two presses are two wishes: the second is not dropped because the first is still under way."""
+"""Two clicks are two requests: the second is not dropped because the first is still under way."""
 
 
-def build(desk: Desk, mattes: Mattes) -> gr.Blocks:
-    """The page over a desk."""
+def build(task_queue: TaskQueue, mattes: Mattes) -> gr.Blocks:
+    """The page over a task queue."""
     page: gr.Blocks
     with gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(3600, 86_400)) as page:
-        Page(desk, mattes)
+        Page(task_queue, mattes)
     return page
 
 
 class Page:
     """Lays out the page and wires it. What a tab shows is in its `gr.State`, never in here."""
 
-    def __init__(self, desk: Desk, mattes: Mattes) -> None:
-        self.desk = desk
-        self.actions = Actions(desk, mattes, example_pictures())
+    def __init__(self, task_queue: TaskQueue, mattes: Mattes) -> None:
+        self.task_queue = task_queue
+        self.actions = Actions(task_queue, mattes, example_pictures())
         self.shown = gr.State("")
         """What this tab shows: "" follows the work, else the id of an entry, or id/file for the 3D view."""
 
@@ -67,7 +67,7 @@ class Page:
         self.auto = gr.State(None)
         """The values at which this tab's sliders are at Auto: the loaded weights' own; None until known."""
 
-        self.header = gr.HTML(views.header(desk.service), js_on_load=None)
+        self.header = gr.HTML(views.header(task_queue.service), js_on_load=None)
         with gr.Tabs(elem_id="main-tabs") as self.tabs:
             with gr.Tab("Create", id="create"), gr.Row(equal_height=False, elem_id="create"):
                 with gr.Column(scale=4, min_width=320, elem_id="inputs"):
@@ -105,7 +105,7 @@ class Page:
         )
         self.generate = gr.Button("Generate", variant="primary", elem_id="generate")
         self.pipeline = gr.Radio(
-            pipeline_choices(self.desk.pipeline_types()),
+            pipeline_choices(self.task_queue.pipeline_types()),
             value=AUTOMATIC,
             label="Quality",
             info="Automatic is the service's own choice; larger numbers are finer and slower.",
@@ -175,7 +175,7 @@ class Page:
         self.files = gr.HTML("", js_on_load=DELEGATE, visible=False, elem_id="files")
 
     def _settings(self) -> None:
-        target, settings = self.desk.target(), self.desk.settings
+        target, settings = self.task_queue.target(), self.task_queue.settings
         with gr.Column(elem_id="settings"):
             gr.Markdown(
                 "### Where the model runs\nLeave the address empty to run it on this machine. "
@@ -233,7 +233,7 @@ class Page:
             "fn": actions.look,
             "inputs": [self.shown, self.tab, self.seen, self.count, self.auto, *samplers],
             "outputs": [*panes, self.auto, *samplers, self.timer, self.seen],
-            **LOOK,
+            **POLL,
         }
         self.timer.tick(**look)
         for view in self.views:

@@ -1,9 +1,9 @@
 """What the app works at, apart from any browser: a queue of tasks, the service they run on, the history.
 
-Every tab looks at the same desk, so a reload, a second tab or a closed one changes nothing. One thread works
-through the queue, another looks after the service; tabs ask and press on threads of their own. Whatever more
-than one of them touches is under the desk's one lock (`_changed`) and leaves it as a value or a copy: tasks,
-settings, the state of the service. The history has a lock of its own; its entries are values.
+Every tab sees the same task queue, so a reload, a second tab or a closed one changes nothing. One thread
+works through the queue, another watches the service; tabs poll and click on threads of their own. What more
+than one of them touches is under the task queue's one lock (`_changed`) and leaves it as a value or a copy:
+tasks, settings, the state of the service. The history has a lock of its own; its entries are values.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from ..options import ProxyToken, Retry, Waiting
 from ..pictures import read_picture
 from ..results import ExtractResult, GenerateResult
 from ..settings import ClientSettings, Target, choose_target, home, load_settings, save_settings
-from ..stages import Tracker
+from ..stages import JobProgress
 from ..stats import AssetStats
 from .error_messages import explain, suggested_settings
 
@@ -63,7 +63,7 @@ TRIAL_RETRY = Retry(attempts=2, startup=0.0)
 """For the connection test, where a person waits for the answer."""
 
 
-class Stopped(Exception):  # noqa: N818  (a wish, not a fault)
+class UserCancelled(Exception):  # noqa: N818  (asked for, not a fault)
     """The person cancelled while the client waited."""
 
 
@@ -74,7 +74,7 @@ TaskKind = Literal["generate", "extract", "light"]
 class Task:
     """A piece of work for one entry, which is shown as it was when the work was asked for.
 
-    `told` is what the client last said about waiting. The desk alone changes a task, under its lock.
+    `status_text` is what the client last said about waiting. The desk alone changes a task, under its lock.
     """
 
     kind: TaskKind
@@ -82,8 +82,8 @@ class Task:
     settings: dict[str, Any]
     label: str = ""
     cancelled: threading.Event = field(default_factory=threading.Event)
-    tracker: Tracker = field(default_factory=Tracker)
-    told: str = ""
+    tracker: JobProgress = field(default_factory=JobProgress)
+    status_text: str = ""
     job: Job | None = None
     number: int = field(default_factory=itertools.count().__next__)
 
@@ -129,7 +129,7 @@ class ServiceState:
         return self.health is not None and self.health.status == "ok"
 
 
-class Desk:
+class TaskQueue:
     """See the module. `close` ends the server that it started."""
 
     def __init__(
@@ -310,7 +310,7 @@ class Desk:
         url, key = target.url, target.key
         if not url:
             if task is not None and not self._server.running:
-                self._note(task, told="Starting the service on this machine")
+                self._note(task, status_text="Starting the service on this machine")
             url = self._server.ensure()
             key = self._server.key
         options = dict(self._client_options)
@@ -333,7 +333,7 @@ class Desk:
     def _teller(self, task: Task) -> Callable[[Waiting], None]:
         def tell(waiting: Waiting) -> None:
             lost = waiting.reason == "connecting"
-            self._note(task, told=LOST if lost and task.job is not None else waiting.message)
+            self._note(task, status_text=LOST if lost and task.job is not None else waiting.message)
             if lost:
                 self._poke.set()  # so that the header tells it too
 
@@ -342,9 +342,9 @@ class Desk:
     def _sleeper(self, task: Task) -> Callable[[float], None]:
         def sleep(seconds: float) -> None:
             if task.cancelled.wait(seconds) and task.job is None:
-                raise Stopped
+                raise UserCancelled
             if self._closing.is_set():
-                raise Stopped
+                raise UserCancelled
 
         return sleep
 
@@ -401,8 +401,8 @@ class Desk:
     def _run(self, task: Task) -> Task | None:
         entry_id = task.entry.id
         if task.cancelled.is_set():
-            raise Stopped
-        self._note(task, tracker=Tracker(expected=self._expected(task)))
+            raise UserCancelled
+        self._note(task, tracker=JobProgress(expected=self._expected(task)))
         if task.kind == "generate":
             self.history.change(entry_id, status="running")
         result = self._tried(task)
@@ -439,18 +439,18 @@ class Desk:
             self._cancel_job(task)
         for event in job.events():
             with self._changed:
-                task.told = ""
+                task.status_text = ""
                 task.tracker.feed(event)
             is_result(event)
             if self._closing.is_set():
-                raise Stopped
+                raise UserCancelled
         return job.result()
 
     def _job(self, task: Task, connection: Connection) -> Job:
         client = connection.client
         entry = self.history.get(task.entry.id)
         if entry is None:
-            raise Stopped  # it was deleted
+            raise UserCancelled  # it was deleted
         if task.kind != "generate":
             return self._submit_export(task, entry, connection)
         key = entry.key
@@ -463,7 +463,7 @@ class Desk:
                 logger.info("job %s is gone; the picture is submitted again", entry.job)
             key += "+"  # the old key would give the old job back
         picture = self.history.root / entry.id / PICTURE
-        self._note(task, told="Sending the picture")
+        self._note(task, status_text="Sending the picture")
         settings = {k: v for k, v in task.settings.items() if v is not None}
         job = client.submit(picture, idempotency_key=key, **settings)
         self.history.change(entry.id, key=key, job=job.id, url=connection.place)
@@ -477,7 +477,7 @@ class Desk:
                 return client.submit_extract(job=entry.job, **task.settings)
             except (NotFoundError, ExpiredError):
                 logger.info("job %s is gone; the state is sent instead", entry.job)
-        self._note(task, told="Sending the state")
+        self._note(task, status_text="Sending the state")
         return client.submit_extract(self.history.root / entry.id / STATE, **task.settings)
 
     def _expected(self, task: Task) -> dict[str, float]:
@@ -496,17 +496,17 @@ class Desk:
         job = task.job
         if job is None or job.status.status in FINAL_STATES:
             return
-        self._note(task, told="Cancelling")
+        self._note(task, status_text="Cancelling")
         try:
             job.cancel()
-        except (ServiceError, Stopped) as error:
-            self._note(task, told="The service could not be told to cancel; trying goes on")
+        except (ServiceError, UserCancelled) as error:
+            self._note(task, status_text="The service could not be told to cancel; trying goes on")
             logger.warning("cancel: %s", error)
 
     def _failed(self, task: Task, error: Exception) -> None:
         if self._closing.is_set():
             return  # the entry stays as it is and is taken up at the next start
-        if task.cancelled.is_set() or isinstance(error, (Stopped, JobCancelledError)):
+        if task.cancelled.is_set() or isinstance(error, (UserCancelled, JobCancelledError)):
             self._end_cancelled(task)
             return
         if not isinstance(error, (ServiceError, OSError)):
@@ -536,4 +536,4 @@ class Desk:
             logger.warning("history: %s could not be written: %s", task.entry.id, error)
 
 
-__all__ = ["Desk", "Entry", "Export", "ServiceState", "Stopped", "Task"]
+__all__ = ["Entry", "Export", "ServiceState", "Task", "TaskQueue", "UserCancelled"]
