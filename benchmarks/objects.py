@@ -11,8 +11,9 @@ BUMPS = 14.0
 """Waves around the sphere."""
 
 
-def distance_to_object(points: torch.Tensor) -> torch.Tensor:
+def distance_to_object(points: torch.Tensor, scale: float = 1.0) -> torch.Tensor:
     """Distance-like value of points [Q, 3] in the unit cube centred at 0, negative inside; 1-Lipschitz."""
+    points = points / scale
     x, y, z = points.unbind(dim=1)
     radius = points.norm(dim=1)
     wave = torch.sin(BUMPS * x / 0.28) * torch.sin(BUMPS * y / 0.28) * torch.sin(BUMPS * z / 0.28)
@@ -24,7 +25,7 @@ def distance_to_object(points: torch.Tensor) -> torch.Tensor:
         angle = math.pi / 4 * k
         centre = points.new_tensor([0.34 * math.cos(angle), 0.34 * math.sin(angle), 0.3 if k % 2 else -0.3])
         small = torch.minimum(small, (points - centre).norm(dim=1) - 0.045)
-    return torch.minimum(torch.minimum(sphere, torus), small)
+    return torch.minimum(torch.minimum(sphere, torus), small) * scale
 
 
 def attributes_at(points: torch.Tensor) -> torch.Tensor:
@@ -35,17 +36,19 @@ def attributes_at(points: torch.Tensor) -> torch.Tensor:
     return torch.cat([colour, metallic, roughness, torch.ones_like(metallic)], dim=1)
 
 
-def benchmark_object(resolution: int = 512, device: torch.device | str = "cpu") -> dict[str, Any]:
+def benchmark_object(
+    resolution: int = 512, device: torch.device | str = "cpu", scale: float = 1.0
+) -> dict[str, Any]:
     """A mesh such as the shape decoder makes, one vertex a surface voxel, and an attribute row for each.
 
-    At 512: 0.75 M vertices and 1.5 M faces. Returns `vertices` [V, 3] float32 in [-0.5, 0.5]^3, `faces` [F,
-    3] int32, `coords` [V, 3] int32, `attrs` [V, 6] float32 (base colour, metallic, roughness, alpha),
-    `resolution`.
+    At 512 and full `scale`: 0.75 M vertices and 1.5 M faces. Returns `vertices` [V, 3] float32 in [-0.5,
+    0.5]^3, `faces` [F, 3] int32, `coords` [V, 3] int32, `attrs` [V, 6] float32 (base colour, metallic,
+    roughness, alpha), `resolution`.
     """
     from o_voxel.mesh.isosurface import isosurface
 
     def field(points: torch.Tensor, limit: float) -> torch.Tensor:
-        return distance_to_object(points / resolution - 0.5) * resolution
+        return distance_to_object(points / resolution - 0.5, scale) * resolution
 
     surface = isosurface(field, resolution, device=device)
     vertices = surface.vertices / resolution - 0.5

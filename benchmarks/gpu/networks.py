@@ -65,12 +65,12 @@ CONFIGS: dict[str, dict[str, Any]] = {
 }
 
 
-def network(kind: str, dtype: torch.dtype | None = None, **overrides: Any) -> Any:
-    """A network on the current CUDA device, in evaluation mode; no weight is ever made on the CPU."""
+def network(kind: str, dtype: torch.dtype | None = None, device: str = "cuda", **overrides: Any) -> Any:
+    """A network on a device, in evaluation mode; its weights are made there."""
     model = build(CONFIGS[kind], device="meta", **overrides)
     if dtype is not None:
         model.convert_to(dtype)
-    fill(model, torch.device("cuda"))
+    fill(model, torch.device(device))
     return model.eval()
 
 

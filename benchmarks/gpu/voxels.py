@@ -18,10 +18,11 @@ TOKENS = {512: 2890, 1024: 12044}
 """The counts that the flows' targets were set for; the object has a few more."""
 
 
-def surface_cells(resolution: int, device: str = "cuda") -> torch.Tensor:
+def surface_cells(resolution: int, device: str = "cuda", scale: float = 1.0) -> torch.Tensor:
     """Cells `[N, 3]` of a `resolution`^3 grid that the object's surface passes through.
 
-    0.77 M at 512, four times as many at 1024; on the latent's grid 3,012 and 12,376.
+    0.77 M at 512, four times as many at 1024; on the latent's grid 3,012 and 12,376. `scale` times as large,
+    the object has about its square as many.
     """
     with torch.device(device):
         size = resolution
@@ -31,11 +32,11 @@ def surface_cells(resolution: int, device: str = "cuda") -> torch.Tensor:
         cells = torch.cartesian_prod(axis, axis, axis)
         step = torch.cartesian_prod(*[torch.arange(2)] * 3)
         while size < resolution:
-            distance = distance_to_object((cells + 0.5) / size - 0.5)
+            distance = distance_to_object((cells + 0.5) / size - 0.5, scale)
             cells = cells[distance.abs() <= 0.87 / size]  # half a cell's diagonal
             cells = (2 * cells[:, None] + step).flatten(0, 1)
             size *= 2
-        corners = torch.stack([distance_to_object((cells + corner) / size - 0.5) for corner in step])
+        corners = torch.stack([distance_to_object((cells + corner) / size - 0.5, scale) for corner in step])
         return cells[(corners.amin(0) < 0) & (corners.amax(0) >= 0)].int()
 
 
@@ -78,9 +79,9 @@ class Pyramid:
         ]
 
 
-def pyramid(resolution: int, device: str = "cuda") -> Pyramid:
+def pyramid(resolution: int, device: str = "cuda", scale: float = 1.0) -> Pyramid:
     """The object at `resolution`, and its parents down to the latent's grid."""
-    cells = surface_cells(resolution, device)
+    cells = surface_cells(resolution, device, scale)
     fine = torch.cat([torch.zeros_like(cells[:, :1]), cells], dim=1)
     levels = [fine]
     for _ in range(LEVELS):
