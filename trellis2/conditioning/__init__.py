@@ -1,6 +1,6 @@
 """From a picture to what the flow models are conditioned on: loading, matting, cropping, encoding.
 
-May import torch, Pillow, numpy, `trellis2.errors`; transformers, OpenCV and torch.hub are imported when first
+May import Pillow, numpy, `trellis2.errors`; torch, transformers, OpenCV and torch.hub are imported when first
 used. Start reading at `images.py` (what may come in) and `preprocess.py`; `registry.py` finds encoders and
 background removers by the names that pipeline configs use.
 """

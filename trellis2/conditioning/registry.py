@@ -5,12 +5,14 @@ from __future__ import annotations
 import importlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-import torch
 from PIL import Image
 
 from ..errors import CheckpointError
+
+if TYPE_CHECKING:
+    import torch
 
 
 class ImageEncoder(Protocol):

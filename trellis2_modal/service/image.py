@@ -163,12 +163,17 @@ def model_source_steps(settings: DeploySettings) -> tuple[Step, ...]:
     Modal itself brings the package that is deployed, `trellis2_modal`, and no other. The others are taken
     from the checkout by path, so that the machine that deploys needs neither installed, nor torch.
     """
-    packages = (CHECKOUT / "trellis2", CHECKOUT / "trellis2_pictures", CHECKOUT / "o-voxel" / "o_voxel")
     return (
         step("add_local_dir", str(CHECKOUT / "assets"), ASSETS, copy=True),
         step("env", baked_environment(settings) | kernel_caches(settings) | TRUSTED_CODE),
-        *(step("add_local_dir", str(path), f"/root/{path.name}", ignore=COMPILED) for path in packages),
+        *sources("trellis2", "trellis2_pictures", "o-voxel/o_voxel"),
     )
+
+
+def sources(*packages: str) -> tuple[Step, ...]:
+    """Packages of the checkout, where containers import from."""
+    paths = [CHECKOUT / package for package in packages]
+    return tuple(step("add_local_dir", str(path), f"/root/{path.name}", ignore=COMPILED) for path in paths)
 
 
 def kernel_caches(settings: DeploySettings) -> dict[str, str]:
@@ -185,6 +190,11 @@ def light_source_steps(settings: DeploySettings) -> tuple[Step, ...]:
         step("env", baked_environment(settings)),
         step("add_local_dir", str(CHECKOUT / "assets" / "weights"), f"{ASSETS}/weights", ignore=NOT_CONFIG),
     )
+
+
+def gateway_source_steps(settings: DeploySettings) -> tuple[Step, ...]:
+    """The same, and what cuts a subject out: it needs neither torch nor weights."""
+    return (*light_source_steps(settings), *sources("trellis2", "trellis2_pictures"))
 
 
 def build(steps: tuple[Step, ...]) -> modal.Image:
@@ -216,7 +226,7 @@ if modal.is_local() and (missing := missing_sources(CHECKOUT)):
     )
 
 gpu_image = build(gpu_steps(SETTINGS))
-gateway_image = build((*gateway_steps(SETTINGS), *light_source_steps(SETTINGS)))
+gateway_image = build((*gateway_steps(SETTINGS), *gateway_source_steps(SETTINGS)))
 download_image = build((*download_steps(SETTINGS), *light_source_steps(SETTINGS)))
 
 app = modal.App(f"{SETTINGS.app}-image")

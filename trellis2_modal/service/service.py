@@ -57,6 +57,7 @@ def web() -> Any:
     from .deploy import modal_calls
     from .deploy.modal_keys import open_keys
     from .http.app import create_app
+    from .http.matte import GRABCUT, MatteProcess
 
     log_as_json()
     settings = gateway_settings(SETTINGS)
@@ -64,7 +65,8 @@ def web() -> Any:
     table = CallTable(calls, shared=SETTINGS.gateway_max_containers > 1)
     artifacts = CallArtifacts(calls)
     engine = Engine(table, CallRunner(calls, artifacts, settings), artifacts, settings)
-    return create_app(engine, open_keys(SETTINGS), settings, delivery=modal.current_input_id)
+    matter = MatteProcess(GRABCUT)
+    return create_app(engine, open_keys(SETTINGS), settings, matter, delivery=modal.current_input_id)
 
 
 @app.cls(

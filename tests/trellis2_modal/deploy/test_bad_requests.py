@@ -93,8 +93,9 @@ def test_none_of_them_starts_a_gpu(deployed: Deployed) -> None:
     assert len(requests) >= 300
     with deployed.gateway() as client:
         answered = Counter(refused(client, *request) for request in requests)
-    assert set(answered) <= {400, 401, 403, 404, 405, 406, 413, 415, 422, 503}, answered
-    assert answered[503] <= sum(path == "/matte" for _, path, _ in requests), answered
+    assert set(answered) <= {400, 401, 404, 405, 406, 415, 422, 429}, answered
+    mattes = sum(path == "/matte" for _, path, _ in requests)
+    assert answered[429] < mattes, answered  # their limit is lower than that of other calls
     assert deployed.modal.spawned == []
     assert deployed.modal.containers_made == 0
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import io
 import json
 import re
 from collections.abc import Callable
@@ -10,6 +11,7 @@ from typing import Any
 
 import modal
 import pytest
+from PIL import Image
 from starlette.testclient import TestClient
 
 from tests.trellis2_modal import fake
@@ -124,6 +126,18 @@ def test_health_and_documentation_wake_nobody(deployed: Deployed) -> None:
     assert health["device"] == "A100-80GB"
     assert deployed.modal.spawned == []
     assert deployed.modal.asked["outcome"] == 0
+
+
+def test_a_matte_is_made_without_a_gpu(deployed: Deployed, body: Body) -> None:
+    with deployed.gateway() as client:
+        assert client.get("/health").json()["matte"] is True
+        made = client.post("/matte", json={"image": body["image"]})
+        assert made.status_code == 200, made.text
+        with Image.open(io.BytesIO(made.content)) as picture:
+            assert (picture.format, picture.mode) == ("PNG", "RGBA")
+            assert picture.getchannel("A").getextrema() == (0, 255)
+    assert deployed.modal.spawned == []
+    assert deployed.modal.containers_made == 0
 
 
 def test_keys_are_read_again_without_a_reload(deployed: Deployed, body: Body) -> None:

@@ -135,6 +135,25 @@ def test_gateway_and_download_images_are_slim() -> None:
     assert dict(configs.options)["ignore"] == ("**", "!**/pipeline.json")
 
 
+def test_the_gateway_cuts_out_with_what_its_image_has() -> None:
+    installed = closure({name.partition("==")[0] for name in pins.GATEWAY_PACKAGES})
+    assert not {"torch", "transformers", "trimesh", "warp-lang", "huggingface-hub"} & installed
+    code = (
+        "import io, sys; sys.modules |= dict.fromkeys(['torch', 'transformers', 'trimesh', 'warp',"
+        " 'huggingface_hub', 'o_voxel']); from PIL import Image;"
+        " from trellis2.conditioning.registry import build_background_remover;"
+        " from trellis2_modal.service.deploy.warm_up import picture;"
+        " from trellis2_modal.service.http.matte import GRABCUT, cut_out;"
+        " made = cut_out(picture(), build_background_remover(GRABCUT));"
+        " print(Image.open(io.BytesIO(made)).getchannel('A').getextrema())"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert (done.returncode, done.stdout.strip()) == (0, "(0, 255)"), done.stderr
+    added = [step for step in image.gateway_source_steps(FULL) if step.method == "add_local_dir"]
+    shipped = {Path(str(step.args[0])).name for step in added}
+    assert {"trellis2", "trellis2_pictures"} <= shipped
+
+
 def test_containers_get_the_settings_of_who_deploys() -> None:
     settings = DeploySettings(app="mine", gpu="H100", proxy_auth=True, model="bundled", gpu_max_containers=5)
     baked = baked_environment(settings, {"TRELLIS2_QUEUE_LIMIT": "3", "TRELLIS2_DATA_DIR": "/home/me"})

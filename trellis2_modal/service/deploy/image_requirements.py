@@ -31,7 +31,9 @@ GATEWAY_PACKAGES = (
     *PROTOCOL_PACKAGES,
     "fastapi==0.165.0",
     "limits==5.8.0",
+    "opencv-python-headless==5.0.0.93",
     "python-multipart==0.0.34",
+    "scipy==1.17.1",
     "starlette==1.10.0",
 )
 MODEL_PACKAGES = (

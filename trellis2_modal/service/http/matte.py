@@ -21,6 +21,9 @@ logger = logging.getLogger(__name__)
 CHEAP_REMOVERS = ("GrabCutMatting",)
 """Background removers that need no model and no accelerator."""
 
+GRABCUT: dict[str, Any] = {"name": "GrabCutMatting", "args": {}}
+"""What a gateway without weights previews with; the weights' own remover may see the subject better."""
+
 TIMEOUT = 30.0
 """Seconds for one matte."""
 
