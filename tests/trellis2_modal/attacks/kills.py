@@ -58,6 +58,9 @@ class Caller(threading.Thread):
         self.accepted: dict[str, bool] = {}
         """Each job, and whether it was cancelled."""
 
+        self.content = False
+        """Whether all that it wanted was accepted."""
+
         self.key = key
         self._url, self._number, self._least, self._over = url, number, least, over
         self._random = random.Random(number)
@@ -71,6 +74,7 @@ class Caller(threading.Thread):
                 self.accepted[job] = cancel
                 if cancel:
                     _insist(lambda job=job: client.delete(f"/jobs/{job}"))  # type: ignore[misc]
+        self.content = True
 
     def _submit(self, client: httpx.Client, name: str, seed: int) -> str:
         image = base64.b64encode(picture(seed=seed)).decode()
@@ -117,7 +121,7 @@ def kill_at_random(folder: Path, amount: Amount) -> Findings:
         over.set()
         for caller in callers:
             caller.join(PATIENCE)
-            assert not caller.is_alive(), "a caller still waits"
+            assert caller.content, "a caller gave up"
         found = Findings()
         attempts: dict[int, int] = {}
         for caller, other in zip(callers, keys[1:] + keys[:1], strict=True):
@@ -137,7 +141,7 @@ def _kill(server: ServerProcess, amount: Amount) -> None:
     victims = ["worker"] * amount.worker_kills + ["server"] * amount.server_kills
     chaos.shuffle(victims)
     for victim in victims:
-        threading.Event().wait(chaos.uniform(0.0, 0.6))
+        threading.Event().wait(chaos.uniform(0.0, 2.0))
         if victim == "server":
             server.kill()
             server.start(60)
