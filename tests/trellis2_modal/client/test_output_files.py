@@ -65,6 +65,25 @@ def test_a_file_that_is_there_keeps_its_mode(tmp_path: Path) -> None:
     assert file.read_bytes() == b"new"
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="asks /proc what was synced")
+def test_a_file_and_its_name_are_on_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[str] = []
+    sync, replace = os.fsync, os.replace
+
+    def synced(handle: int) -> None:
+        sync(handle)
+        told.append("folder" if os.readlink(f"/proc/self/fd/{handle}") == str(tmp_path) else "file")
+
+    def replaced(old: str, new: Path) -> None:
+        replace(old, new)
+        told.append("rename")
+
+    monkeypatch.setattr(os, "fsync", synced)
+    monkeypatch.setattr(os, "replace", replaced)
+    write_atomically(tmp_path / "asset.glb", b"new")
+    assert told == ["file", "rename", "folder"]
+
+
 def test_a_missing_folder_is_told_before_the_work_and_never_made(tmp_path: Path) -> None:
     with pytest.raises(WriteError, match=r"there is no folder .*typo"):
         check_writable(tmp_path / "typo" / "asset.glb")
