@@ -26,7 +26,7 @@ import httpx
 from ..protocol.errors import ExpiredError, NotFoundError
 from ..protocol.events import is_result
 from ..protocol.replies import Health, JobEvent, JobStatus, Usage
-from . import calls, head_deadline
+from . import calls, deadlines
 from .calls import StateSource
 from .core import Body, Core, Flow, Pause, is_loopback
 from .environment import environment_errors
@@ -82,7 +82,7 @@ class Client:
             self._http = httpx.Client(
                 transport=transport, trust_env=not is_loopback(self._core.url), follow_redirects=False
             )
-        head_deadline.limit_reads(self._http)
+        deadlines.limit_reads(self._http)
 
     def __enter__(self) -> Client:
         return self
@@ -200,7 +200,7 @@ class Client:
                     action = flow.send(None)
                     continue
                 try:
-                    response = head_deadline.send(self._http, action.request)
+                    response = deadlines.send(self._http, action.request)
                     if not (action.stream and response.is_success):
                         response = self._read(response, action.ceiling)
                 except httpx.TransportError as error:
@@ -215,7 +215,7 @@ class Client:
         """The reply, read to its end within the ceiling and at a pace."""
         body = Body(response, ceiling, self._core.clock)
         try:
-            for chunk in [response.content] if response.is_stream_consumed else response.iter_raw():
+            for chunk in [response.content] if response.is_stream_consumed else deadlines.chunks(response):
                 body.feed(chunk)
         finally:
             response.close()
@@ -228,7 +228,7 @@ class Client:
             broken: httpx.TransportError | None = None
             if response is not None:
                 try:
-                    for chunk in response.iter_raw():
+                    for chunk in deadlines.chunks(response):
                         yield from follower.feed(chunk)
                 except httpx.TransportError as error:
                     broken = error
@@ -419,7 +419,7 @@ class AsyncClient:
                     action = flow.send(None)
                     continue
                 try:
-                    response = await head_deadline.send_async(self._http, action.request)
+                    response = await deadlines.send_async(self._http, action.request)
                     if not (action.stream and response.is_success):
                         response = await self._read(response, action.ceiling)
                 except httpx.TransportError as error:
@@ -437,7 +437,7 @@ class AsyncClient:
             if response.is_stream_consumed:
                 body.feed(response.content)
             else:
-                async for chunk in response.aiter_raw():
+                async for chunk in deadlines.chunks_async(response):
                     body.feed(chunk)
         finally:
             await response.aclose()
@@ -450,7 +450,7 @@ class AsyncClient:
             broken: httpx.TransportError | None = None
             if response is not None:
                 try:
-                    async for chunk in response.aiter_raw():
+                    async for chunk in deadlines.chunks_async(response):
                         for event in follower.feed(chunk):
                             yield event
                 except httpx.TransportError as error:

@@ -86,27 +86,31 @@ def test_a_reply_that_trickles_is_given_up() -> None:
 
 
 def trickle(listener: socket.socket, over: threading.Event) -> None:
-    """Answers with an endless head: a byte every 20 ms, or interim replies as fast as they are taken."""
+    """Answers without an end: a byte every 20 ms, or interim replies as fast as they are taken."""
     while not over.is_set():
         try:
             connection, _ = listener.accept()
         except OSError:
             return
-        flood = b"flood" in connection.recv(65536).split(b"\r\n")[0]
+        kind = connection.recv(65536).split(b"/")[1]
+        first, more = {
+            b"head": (b"HTTP/1.1 200 OK\r\nX-Slow: ", b"x"),
+            b"interim": (b"", b"HTTP/1.1 103 Early Hints\r\n\r\n" * 100),
+            b"framing": (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\n{\r\n1;x=", b"x"),
+        }[kind]
         try:
-            if not flood:
-                connection.sendall(b"HTTP/1.1 200 OK\r\nX-Slow: ")
-            while not over.wait(0.0 if flood else 0.02):
-                connection.sendall(b"HTTP/1.1 103 Early Hints\r\n\r\n" * 100 if flood else b"x")
+            connection.sendall(first)
+            while not over.wait(0.0 if len(more) > 1 else 0.02):
+                connection.sendall(more)
         except OSError:
             pass
         finally:
             connection.close()
 
 
-@pytest.mark.parametrize("path", ["slow", "flood"])
+@pytest.mark.parametrize("path", ["head", "interim", "framing"])
 @pytest.mark.parametrize("kind", ["sync", "async"])
-def test_a_head_that_never_ends_has_its_time(path: str, kind: str) -> None:
+def test_a_reply_that_never_ends_has_its_time(path: str, kind: str) -> None:
     over = threading.Event()
     timeouts = Timeouts(read=0.5)
     with socket.create_server(("127.0.0.1", 0)) as listener:

@@ -1,7 +1,8 @@
-"""A deadline for the head of a reply.
+"""Deadlines for the head of a reply, and for each piece of its body.
 
-httpx has one for each read alone: a service that sends a byte a minute would hold a caller for ever, and so
-would one that sends interim replies (1xx) without end. Here a head has its time, from the end of the request.
+httpx has one for each read alone: a service that sends a byte a minute, of a head or of the framing of a
+body, would hold a caller for ever, and so would one that sends interim replies (1xx) without end. Here the
+head has the request's `read` seconds from the end of the request on, and each piece of the body as many.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 import time
-from collections.abc import Iterable
+from collections.abc import AsyncIterator, Iterable, Iterator
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
@@ -17,21 +18,27 @@ from typing import Any
 import httpcore
 import httpx
 
-HEAD_BYTES = 1 << 20
-"""The most bytes of a head, interim replies included."""
+MAX_FRAMING = 1 << 20
+"""The most bytes of a head, interim replies included, or before the next piece of a body."""
 
-BEGUN, DONE = "receive_response_headers.started", ("receive_response_headers.complete", ".failed")
+LATE = "the reply did not come in time"
+BEGUN = "receive_response_headers.started"
+DONE = ("receive_response_headers.complete", "receive_response_headers.failed")
 
 
 @dataclass
-class _Head:
-    """The head that is being received: until when, and how many bytes it may still have."""
+class _Awaited:
+    """What is being received: until when, and how many bytes it may still have."""
 
     deadline: float
-    left: int = HEAD_BYTES
+    left: int = MAX_FRAMING
+
+    @classmethod
+    def by(cls, request: httpx.Request) -> _Awaited:
+        return cls(time.monotonic() + _seconds(request))
 
 
-_head: ContextVar[_Head | None] = ContextVar("head", default=None)
+_awaited: ContextVar[_Awaited | None] = ContextVar("awaited", default=None)
 
 
 def send(client: httpx.Client, request: httpx.Request) -> httpx.Response:
@@ -39,9 +46,9 @@ def send(client: httpx.Client, request: httpx.Request) -> httpx.Response:
 
     def trace(name: str, info: dict[str, Any]) -> None:
         if name.endswith(BEGUN):
-            _head.set(_Head(time.monotonic() + _seconds(request)))
+            _awaited.set(_Awaited.by(request))
         elif name.endswith(DONE):
-            _head.set(None)
+            _awaited.set(None)
 
     request.extensions["trace"] = trace
     return client.send(request, stream=True)
@@ -62,7 +69,35 @@ async def send_async(client: httpx.AsyncClient, request: httpx.Request) -> httpx
             request.extensions["trace"] = trace
             return await client.send(request, stream=True)
     except TimeoutError as error:
-        raise httpx.ReadTimeout("the head of the reply did not come in time", request=request) from error
+        raise httpx.ReadTimeout(LATE, request=request) from error
+
+
+def chunks(response: httpx.Response) -> Iterator[bytes]:
+    """The pieces of a body as they come. Raises `httpx.TransportError`."""
+    pieces = response.iter_raw()
+    while True:
+        _awaited.set(_Awaited.by(response.request))
+        try:
+            piece = next(pieces)
+        except StopIteration:
+            return
+        finally:
+            _awaited.set(None)  # the caller may take its time
+        yield piece
+
+
+async def chunks_async(response: httpx.Response) -> AsyncIterator[bytes]:
+    """See `chunks`."""
+    pieces = response.aiter_raw()
+    while True:
+        try:
+            async with asyncio.timeout(_seconds(response.request)):
+                piece = await anext(pieces)
+        except StopAsyncIteration:
+            return
+        except TimeoutError as error:
+            raise httpx.ReadTimeout(LATE, request=response.request) from error
+        yield piece
 
 
 def _seconds(request: httpx.Request) -> float:
@@ -97,14 +132,14 @@ class _Stream(httpcore.NetworkStream):
         self._inner = inner
 
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
-        head = _head.get()
-        if head is None:
+        awaited = _awaited.get()
+        if awaited is None:
             return self._inner.read(max_bytes, timeout)
-        left = head.deadline - time.monotonic()
-        if left <= 0 or head.left <= 0:
-            raise httpcore.ReadTimeout("the head of the reply did not come in time")
+        left = awaited.deadline - time.monotonic()
+        if left <= 0 or awaited.left <= 0:
+            raise httpcore.ReadTimeout(LATE)
         data = self._inner.read(max_bytes, left if timeout is None else min(timeout, left))
-        head.left -= len(data)
+        awaited.left -= len(data)
         return data
 
     def write(self, buffer: bytes, timeout: float | None = None) -> None:
