@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -165,6 +166,9 @@ class DeploySettings:
     background_remover_revision: str = "main"
     """A branch is resolved to its commit when the weights are downloaded, and that commit is kept."""
 
+    forest_digest: str = "any"
+    """SHA-256 of the full image's environment light; `any` takes what is there, and the build prints it."""
+
     hf_secret: str = "huggingface-secret"
     """Name of the Modal secret with HF_TOKEN; used only when a chosen repository is gated."""
 
@@ -237,6 +241,10 @@ class DeploySettings:
         for name, (least, most) in RANGES.items():
             if not least <= getattr(self, name) <= most:
                 raise _refused(self, name, f"choose a number from {least:g} to {most:g}")
+        if not re.fullmatch("any|[0-9a-f]{64}", self.forest_digest):
+            raise _refused(
+                self, "forest_digest", "choose any, or a SHA-256: 64 digits from 0 to 9 and a to f"
+            )
         if self.gateway_min_containers > self.gateway_max_containers:
             raise _refused(self, "gateway_min_containers", f"is above {ENV_PREFIX}GATEWAY_MAX_CONTAINERS")
 

@@ -23,6 +23,7 @@ if not __package__:  # `modal run trellis2_modal/service/image.py::verify_image`
 
 from .config import CUDA_ARCHITECTURES, DeploySettings, SettingsError, baked_environment
 from .deploy import image_requirements as pins
+from .deploy.weights_manifest import WEIGHTS_ROOT
 
 logger = logging.getLogger(__name__)
 
@@ -112,7 +113,10 @@ def full_steps(settings: DeploySettings) -> tuple[Step, ...]:
     fetch = (
         f"mkdir -p {ASSETS}/hdri && curl -fsSL --retry 3 -o {FOREST} {pins.FOREST_URL}"
         f' && test "$(head -c 4 {FOREST} | od -An -tx1 | tr -d " \\n")" = {EXR_MAGIC}'
+        f" && sha256sum {FOREST}"
     )
+    if settings.forest_digest != "any":
+        fetch += f' && echo "{settings.forest_digest}  {FOREST}" | sha256sum --check'
     return (
         step("from_registry", pins.CUDA_BASE, add_python=pins.PYTHON),
         step("entrypoint", []),
@@ -232,9 +236,22 @@ download_image = build((*download_steps(SETTINGS), *light_source_steps(SETTINGS)
 app = modal.App(f"{SETTINGS.app}-image")
 
 
-@app.function(image=gpu_image, gpu=SETTINGS.modal_gpu, cpu=4.0, memory=16 * 1024, timeout=20 * 60)
+weights = modal.Volume.from_name(SETTINGS.weights_volume, create_if_missing=True)
+
+
+@app.function(
+    image=gpu_image,
+    gpu=SETTINGS.modal_gpu,
+    cpu=4.0,
+    memory=SETTINGS.gpu_memory,
+    timeout=30 * 60,
+    volumes={WEIGHTS_ROOT: weights.with_mount_options(read_only=True)},
+)
 def verify_image() -> list[dict[str, str]]:
-    """Check the image from inside a GPU container and print a table; raises when a check fails."""
+    """Check the image, and the chosen weights where they are downloaded, from inside a GPU container.
+
+    Prints a table; raises when a check fails.
+    """
     from .deploy.verification import run_checks, table
 
     rows = run_checks(SETTINGS)

@@ -8,6 +8,7 @@ import os
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,13 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from trellis2_modal.service import image
-from trellis2_modal.service.config import CUDA_ARCHITECTURES, LEAN_ONLY, DeploySettings, baked_environment
+from trellis2_modal.service.config import (
+    CUDA_ARCHITECTURES,
+    LEAN_ONLY,
+    DeploySettings,
+    SettingsError,
+    baked_environment,
+)
 from trellis2_modal.service.deploy import image_requirements as pins
 from trellis2_modal.service.image import Step
 
@@ -133,6 +140,20 @@ def test_gateway_and_download_images_are_slim() -> None:
         assert not {"torch", "transformers", "warp-lang", "gradio"} & names
     configs = image.light_source_steps(FULL)[-1]
     assert dict(configs.options)["ignore"] == ("**", "!**/pipeline.json")
+
+
+def test_the_forest_can_be_pinned() -> None:
+    def fetch(settings: DeploySettings) -> str:
+        commands = [s.args[0] for s in image.full_steps(settings) if s.method == "run_commands"]
+        return str(next(command for command in commands if "forest" in command))
+
+    digest = "a" * 64
+    assert f'echo "{digest}  {image.FOREST}" | sha256sum --check' in fetch(
+        replace(FULL, forest_digest=digest)
+    )
+    assert fetch(FULL).endswith(f"sha256sum {image.FOREST}")  # printed by the build
+    with pytest.raises(SettingsError, match="TRELLIS2_FOREST_DIGEST='x; rm': choose any, or a SHA-256"):
+        replace(FULL, forest_digest="x; rm").check()
 
 
 def test_the_gateway_cuts_out_with_what_its_image_has() -> None:

@@ -6,13 +6,19 @@ import importlib.util
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from tests.trellis2.pipelines.tiny_checkpoint import write_checkpoint
+from tests.trellis2_modal.deploy.hub import FolderHub
+from tests.trellis2_modal.deploy.published import SETTINGS, write_hub
+from trellis2.conditioning import registry
 from trellis2_modal.service import image
 from trellis2_modal.service.config import DeploySettings
 from trellis2_modal.service.deploy import image_requirements as pins
 from trellis2_modal.service.deploy import verification
 from trellis2_modal.service.deploy.verification import Check, CheckError, checks, run_checks, table
+from trellis2_modal.service.deploy.weights_fetch import fetch
+from trellis2_modal.service.deploy.weights_manifest import weights_folder
 
 CPU = DeploySettings(gpu="none", image="lean")
 
@@ -25,6 +31,7 @@ def test_every_extension_is_checked() -> None:
 
 def test_a_lean_image_on_the_cpu(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(verification, "BUNDLED_WEIGHTS", write_checkpoint(tmp_path))
+    monkeypatch.setattr(verification, "resolutions", lambda offered: ["512"])  # for a quick test
     rows = {row["check"]: row for row in run_checks(CPU)}
     assert rows["GPU"]["result"] == "skipped"
     assert {rows[e.name]["result"] for e in pins.EXTENSIONS} == {"skipped"}
@@ -44,9 +51,70 @@ def test_weights_that_are_missing_fail_the_generation(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(verification, "BUNDLED_WEIGHTS", tmp_path)
-    row = verification._row(checks(CPU)[-1])
+    row = verification._row(named("image to GLB", CPU))
     assert row["result"] == "failed"
     assert "pipeline.json" in row["detail"]
+
+
+def named(name: str, settings: DeploySettings) -> Check:
+    return next(check for check in checks(settings) if check.name == name)
+
+
+CHOSEN = ("image encoder", "background remover", "published models")
+
+
+def result(name: str, settings: DeploySettings) -> tuple[str, str]:
+    row = verification._row(named(name, settings))
+    return row["result"], row["detail"]
+
+
+@pytest.fixture
+def volume(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The weights volume, with nothing on it."""
+    monkeypatch.setattr(verification, "weights_folder", lambda settings: weights_folder(settings, tmp_path))
+    return tmp_path
+
+
+def test_chosen_weights_are_skipped_until_they_are_downloaded(volume: Path) -> None:
+    for name in CHOSEN:
+        assert result(name, DeploySettings(model="bundled", gpu="none"))[0] == "skipped"
+        kind, words = result(name, SETTINGS)
+        assert kind == "skipped"
+        assert "run: modal run -m trellis2_modal.service.deploy.weights::download_weights" in words
+
+
+def test_chosen_weights_are_loaded_as_jobs_load_them(volume: Path, tmp_path: Path) -> None:
+    fetch(SETTINGS, volume, FolderHub(write_hub(tmp_path / "hub")))
+    folder = weights_folder(SETTINGS, volume)
+    assert result("image encoder", SETTINGS) == ("ok", "acme/eyes, 21 tokens of 24")
+    assert result("background remover", SETTINGS)[0] == "skipped"
+    (folder / "image_encoder" / "config.json").write_text("{}")
+    assert result("image encoder", SETTINGS)[0] == "failed"
+    (folder / "complete.json").unlink()
+    for name in CHOSEN:
+        kind, words = result(name, SETTINGS)
+        assert kind == "failed"
+        assert "its download has not ended; run again" in words
+
+
+def test_a_remover_that_takes_the_subject_fails(volume: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Remover:
+        def __init__(self, corner: int, middle: int) -> None:
+            self.alpha = (corner, middle)
+
+        def to(self, device: str) -> None: ...
+
+        def __call__(self, image: Image.Image) -> Image.Image:
+            image.putalpha(self.alpha[0])
+            image.putpixel((256, 300), (0, 0, 0, self.alpha[1]))
+            return image
+
+    monkeypatch.setattr(verification, "_part", lambda *names: (volume, {}))
+    for corner, middle, expected in ((0, 255, "ok"), (255, 255, "failed"), (0, 0, "failed")):
+        monkeypatch.setattr(
+            registry, "build_background_remover", lambda *a, c=corner, m=middle, **k: Remover(c, m)
+        )
+        assert result("background remover", SETTINGS)[0] == expected
 
 
 def test_a_wrong_answer_is_a_failure() -> None:
@@ -70,6 +138,7 @@ def test_the_table_lines_up() -> None:
     assert lines[2].index("ok") == lines[3].index("failed") == lines[0].index("result")
 
 
+@pytest.mark.filterwarnings("ignore:The verify_image function is executing locally")
 def test_verify_image_prints_the_table_and_raises(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

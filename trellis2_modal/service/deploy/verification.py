@@ -3,17 +3,27 @@
 from __future__ import annotations
 
 import importlib
+import io
 import logging
 import platform
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
-from ..config import BUNDLED_WEIGHTS, DeploySettings
+from ..config import BUNDLED_MODEL, BUNDLED_WEIGHTS, DeploySettings
 from . import image_requirements as pins
-from .warm_up import picture
+from .warm_up import picture, resolutions
+from .weights_manifest import (
+    DOWNLOAD_COMMAND,
+    ENCODER_FOLDER,
+    PIPELINE_CONFIG,
+    REMOVER_FOLDER,
+    check_folder,
+    weights_folder,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -56,7 +66,10 @@ def checks(settings: DeploySettings) -> list[Check]:
         found.append(Check(extension.name, partial(check_extension, extension) if full else not_in_lean))
     found += [
         Check("environment light", environment),
-        Check("image to GLB", lambda: generation(settings)),
+        Check("image to GLB", lambda: f"{generation(settings, BUNDLED_WEIGHTS)}, bundled weights"),
+        Check("image encoder", lambda: chosen_encoder(settings)),
+        Check("background remover", lambda: chosen_remover(settings)),
+        Check("published models", lambda: published_models(settings)),
     ]
     return found
 
@@ -262,17 +275,18 @@ def environment() -> str:
     return "forest.exr" if FOREST.exists() else "studio (made in code)"
 
 
-def generation(settings: DeploySettings) -> str:
-    """A drawn picture becomes a state and then a GLB, with the bundled weights and few steps."""
+def generation(settings: DeploySettings, weights: Path) -> str:
+    """A drawn picture becomes a state at each resolution, and then a GLB, in few steps."""
     from .model_host import ModelHost
 
-    host = ModelHost(settings, BUNDLED_WEIGHTS)
+    host = ModelHost(settings, weights)
     host.load_cpu()
     host.to_device()
     steps = {f"{part}_sampling_steps": 4 for part in ("ss", "shape_slat", "tex_slat")}
-    asked = steps | {"preview": "none", "seed": 1}
-    made = host.run("generate", asked, picture)
-    expect(made["status"] == "finished", str(made.get("problem", {}).get("detail")))
+    for kind in resolutions(host.generator.pipeline_types):
+        asked = steps | {"preview": "none", "seed": 1, "pipeline_type": kind}
+        made = host.run("generate", asked, picture)
+        expect(made["status"] == "finished", f"{kind}: {made.get('problem', {}).get('detail')}")
     state = made["files"]["state"]["data"]
     small = {"decimation_target": 2000, "texture_size": 256, "remesh": False}
     asset = host.run("extract", small, lambda: state)
@@ -280,3 +294,67 @@ def generation(settings: DeploySettings) -> str:
     glb = asset["files"]["glb"]["data"]
     expect(glb[:4] == b"glTF", "the file is no GLB")
     return f"{made['stats']['faces']:,} faces, GLB of {len(glb) / 1e3:.0f} kB on {host.device}"
+
+
+# --- the chosen weights, where the volume has them ----------------------------------------------------------
+
+
+def chosen_weights(settings: DeploySettings) -> Path:
+    """Their folder. Raises `Skipped` where nothing was downloaded yet, `WeightsError` for half of it."""
+    if settings.model == BUNDLED_MODEL:
+        raise Skipped("the bundled weights have their own")
+    folder = weights_folder(settings)
+    if not folder.is_dir():
+        raise Skipped(f"{folder.name} is not on the weights volume yet; run: {DOWNLOAD_COMMAND}")
+    check_folder(folder)
+    return folder
+
+
+def _part(settings: DeploySettings, entry: str, name: str) -> tuple[Path, dict[str, Any]]:
+    """The folder of one of the two image models, and its entry in the pipeline's config."""
+    from trellis2.pipelines.config import read_pipeline_config
+
+    folder = chosen_weights(settings)
+    if not (folder / name).is_dir():
+        raise Skipped("the pipeline's config names none")
+    return folder / name, dict(read_pipeline_config(folder, PIPELINE_CONFIG).args[entry])
+
+
+def chosen_encoder(settings: DeploySettings) -> str:
+    """The encoder that jobs will use, loaded as they load it, sees a picture."""
+    import torch
+
+    from trellis2.conditioning.registry import build_image_encoder
+
+    folder, entry = _part(settings, "image_cond_model", ENCODER_FOLDER)
+    encoder = build_image_encoder(entry, override=str(folder))
+    encoder.to(settings.device)
+    tokens = encoder([_drawn()], 512)
+    expect(tokens.ndim == 3 and bool(torch.isfinite(tokens).all()), "its tokens are not finite")
+    return f"{settings.image_encoder}, {tokens.shape[1]} tokens of {tokens.shape[2]}"
+
+
+def chosen_remover(settings: DeploySettings) -> str:
+    """The background remover that jobs will use leaves the subject and takes the background."""
+    import numpy as np
+
+    from trellis2.conditioning.registry import build_background_remover
+
+    folder, entry = _part(settings, "rembg_model", REMOVER_FOLDER)
+    remover = build_background_remover(entry, override=str(folder))
+    remover.to(settings.device)
+    alpha = np.asarray(remover(_drawn()).getchannel("A"))
+    corner, middle = int(alpha[4, 4]), int(alpha[300, 256])
+    expect(corner < 64 < 192 < middle, f"alpha is {corner} in the corner and {middle} on the subject")
+    return f"{settings.background_remover}, alpha {corner} and {middle}"
+
+
+def published_models(settings: DeploySettings) -> str:
+    """All of them at once, on the device, through every stage."""
+    return generation(settings, chosen_weights(settings))
+
+
+def _drawn() -> Any:
+    from PIL import Image
+
+    return Image.open(io.BytesIO(picture())).convert("RGB")
