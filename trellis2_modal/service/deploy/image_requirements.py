@@ -58,6 +58,7 @@ DOWNLOAD_PACKAGES = (
     "hf-xet==1.8.0",
     "numpy==2.4.6",
     "platformdirs==4.14.7",
+    "pydantic==2.14.3",
     "safetensors==0.8.0",
 )
 BUILD_PACKAGES = ("ninja==1.13.2", "packaging==26.3", "psutil==7.2.2", "setuptools==75.8.0", "wheel==0.45.1")
