@@ -60,6 +60,7 @@ class FakeGenerator:
         burn: bool,
         pad: int,
         gate: str | None = None,
+        steps: int = STEPS,
     ) -> None:
         self.crash: Callable[[], None] = lambda: os._exit(9)
         self._gate = Path(gate) if gate else None
@@ -69,6 +70,7 @@ class FakeGenerator:
         self._step_seconds = step_seconds
         self._burn = burn
         self._message = "." * pad
+        self._count = steps
         self._journal = Path(journal) if journal else None
 
     def generate(self, picture: bytes, settings: GenerateSettings, monitor: Monitor) -> JobOutput:
@@ -100,8 +102,8 @@ class FakeGenerator:
         return JobOutput({"glb": file}, stats={"report": report})
 
     def _steps(self, monitor: Monitor, stage: str) -> None:
-        for step in range(STEPS):
-            monitor.step(stage, step, STEPS, self._message)
+        for step in range(self._count):
+            monitor.step(stage, step, self._count, self._message)
             while self._gate is not None and not self._gate.exists():
                 monitor.check()
                 time.sleep(0.01)
@@ -109,7 +111,7 @@ class FakeGenerator:
                 _burn(self._step_seconds)
             else:
                 time.sleep(self._step_seconds)
-        monitor.step(stage, STEPS, STEPS)
+        monitor.step(stage, self._count, self._count)
 
     def _write(self, line: str) -> None:
         if self._journal is not None:
@@ -124,12 +126,13 @@ def create(
     burn: bool = False,
     pad: int = 0,
     gate: str | None = None,
+    steps: int = STEPS,
 ) -> FakeGenerator:
     """With `burn` its steps keep every processor busy, as a model on the CPU does.
 
     Each progress message has `pad` characters. Steps wait until the file `gate` exists.
     """
-    return FakeGenerator(step_seconds, journal, tuple(pipeline_types), burn, pad, gate)
+    return FakeGenerator(step_seconds, journal, tuple(pipeline_types), burn, pad, gate, steps)
 
 
 def broken() -> FakeGenerator:

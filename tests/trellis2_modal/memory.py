@@ -17,6 +17,7 @@ from trellis2_modal.jobs.execution import (
     JobCancelled,
     JobOutput,
     Monitor,
+    Thinning,
     run_job,
 )
 from trellis2_modal.jobs.job import Event, Job
@@ -85,8 +86,9 @@ class ThreadRunner:
 
     eager = False
 
-    def __init__(self, generator: Generator, artifacts: MemoryArtifacts) -> None:
+    def __init__(self, generator: Generator, artifacts: MemoryArtifacts, settings: JobSettings) -> None:
         self.restarts = 0
+        self._settings = settings
         self.generator = generator
         self.state = "ready"
         self._artifacts = artifacts
@@ -138,11 +140,14 @@ class ThreadRunner:
             self.restarts += 1
 
     def _work(self, task: Task) -> None:
+        thinning = Thinning(self._settings.event_interval)
+
         def report(stage: str, step: int, steps: int, message: str) -> None:
             progress = ProgressReport(stage=stage, step=step, steps=steps, message=message)
             task.run = dataclasses.replace(task.run, progress=progress)
-            task.events.append(Event.of(time.time(), progress))
-            self._wake()
+            if thinning.worth_keeping(stage, step, steps):
+                task.events.append(Event.of(time.time(), progress))
+                self._wake()
 
         try:
             monitor = Monitor(report, lambda: task.stop)
@@ -172,5 +177,5 @@ def _discard(handle: object) -> None:
 
 
 def memory_engine(generator: Generator, settings: JobSettings | None = None) -> Engine:
-    artifacts = MemoryArtifacts()
-    return Engine(MemoryTable(), ThreadRunner(generator, artifacts), artifacts, settings)
+    artifacts, settings = MemoryArtifacts(), settings or JobSettings()
+    return Engine(MemoryTable(), ThreadRunner(generator, artifacts, settings), artifacts, settings)

@@ -8,13 +8,15 @@ waits; one that cannot start is followed by another, without end.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import pickle
 import queue
 import threading
 import time
-from collections import Counter
+from collections import Counter, deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,10 +25,11 @@ from modal import exception as modal_errors
 from modal._runtime.execution_context import _current_function_call_id
 
 from tests.trellis2_modal.fake import KilledError, create, die
-from trellis2_modal.jobs.execution import DeviceLostError
+from trellis2_modal.jobs.execution import DeviceLostError, JobOutput, Monitor
 from trellis2_modal.jobs.modal.calls import PENDING, CallOutcome
 from trellis2_modal.jobs.ports import Capabilities
 from trellis2_modal.protocol.errors import UnavailableError
+from trellis2_modal.protocol.requests import ExtractSettings, GenerateSettings
 from trellis2_modal.service.config import DeploySettings
 from trellis2_modal.service.deploy.container import Container
 from trellis2_modal.service.deploy.modal_calls import capabilities_of
@@ -50,12 +53,28 @@ class HostedFake:
 
     freed = 0
 
-    def __init__(self, step_seconds: float, gate: str | None = None) -> None:
-        fake = create(step_seconds=step_seconds, gate=gate)
+    def __init__(self, ends: Callable[[], None] = lambda: None, **options: Any) -> None:
+        fake = create(**options)
         fake.crash = die
+        self._ends = ends
         self.model, self.device, self.pipeline_types = fake.model, fake.device, fake.pipeline_types
         self.samplers, self.backends = fake.samplers, fake.backends
-        self.generate, self.extract_glb = fake.generate, fake.extract_glb
+        self._fake = fake
+
+    def generate(self, picture: bytes, settings: GenerateSettings, monitor: Monitor) -> JobOutput:
+        return self._fake.generate(picture, settings, self._mortal(monitor))
+
+    def extract_glb(self, state: bytes, settings: ExtractSettings, monitor: Monitor) -> JobOutput:
+        return self._fake.extract_glb(state, settings, self._mortal(monitor))
+
+    def _mortal(self, monitor: Monitor) -> Monitor:
+        """Each step is one at which the container may end."""
+
+        def cancelled() -> bool:
+            self._ends()
+            return monitor.cancelled()
+
+        return Monitor(monitor.report, cancelled)
 
     def free_memory(self) -> None:
         HostedFake.freed += 1
@@ -112,9 +131,11 @@ class EmulatedModal:
         settings: DeploySettings | None = None,
         step_seconds: float = 0.0,
         containers: int = 1,
-        gate: str | None = None,
+        **generator: Any,
     ) -> None:
-        self._gate = gate
+        self.generator = {"step_seconds": step_seconds, **generator}
+        """How the containers' fake generator is made."""
+
         self.settings = settings or DeploySettings()
         self.progress_table = TableOfBytes()
         self.jobs = TableOfBytes()
@@ -125,10 +146,12 @@ class EmulatedModal:
         self.broken = False
         self.expired: set[str] = set()
         self.preempt_next = 0
+        self.ends: deque[type[BaseException]] = deque()
+        """How containers end, each at the next step of whichever runs a job."""
+
         self.containers_made = 0
         self.start_fails: BaseException | None = None
         self.deployment = "first"
-        self._step_seconds = step_seconds
         self._inbox: queue.Queue[Call | None] = queue.Queue()
         self._running = threading.Event()
         self._running.set()
@@ -242,7 +265,7 @@ class EmulatedModal:
             self.containers_made += 1
             os.environ["MODAL_TASK_ID"] = f"ta-{self.containers_made}"
             record = StartRecord(self.progress_table, self.deployment, len(self._threads))
-            generator = HostedFake(self._step_seconds, self._gate)
+            generator = HostedFake(self._end_if_asked, **self.generator)
             container = Container(lambda made=generator: EmulatedHost(self, made), record)  # type: ignore[misc]
             try:
                 container.before_snapshot()
@@ -251,6 +274,10 @@ class EmulatedModal:
                 assert self.containers_made < MOST_STARTS, "starts without end"
                 continue
             return container
+
+    def _end_if_asked(self) -> None:
+        with contextlib.suppress(IndexError):
+            raise self.ends.popleft()
 
     def _serve(self) -> None:
         container: Container | None = None

@@ -51,7 +51,7 @@ def host() -> ModelHost:
 
 def hosted(table: TableOfBytes | None = None, step_seconds: float = 0.0, **changes: Any) -> ModelHost:
     made = ModelHost(dataclasses.replace(SETTINGS, **changes), Path("nowhere"), "cpu", table)
-    made._generator = HostedFake(step_seconds)  # type: ignore[assignment]
+    made._generator = HostedFake(step_seconds=step_seconds)  # type: ignore[assignment]
     return made
 
 
@@ -128,7 +128,7 @@ def test_loading_asks_no_device_for_anything(folder: Path, monkeypatch: pytest.M
 def test_a_container_without_its_gpu_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     host = ModelHost(GPU, Path("nowhere"))
-    host._generator = HostedFake(0.0)  # type: ignore[assignment]
+    host._generator = HostedFake(step_seconds=0.0)  # type: ignore[assignment]
     with pytest.raises(SnapshotError, match="there is no GPU"):
         host.to_device()
 
@@ -136,7 +136,7 @@ def test_a_container_without_its_gpu_ends(monkeypatch: pytest.MonkeyPatch) -> No
 def test_a_gpu_container_moves_the_weights_and_waits_for_them(monkeypatch: pytest.MonkeyPatch) -> None:
     done: list[str] = []
     host = ModelHost(GPU, Path("nowhere"))
-    generator = HostedFake(0.0)
+    generator = HostedFake(step_seconds=0.0)
     generator.move_model_gpu = done.append  # type: ignore[attr-defined]
     host._generator = generator  # type: ignore[assignment]
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)

@@ -236,7 +236,7 @@ def test_bundled_weights_need_no_volume(container: Container, monkeypatch: pytes
 
 def test_a_lost_device_retires_the_container(container: Container) -> None:
     host = model_host.ModelHost(DeploySettings(), Path("nowhere"), "cpu")
-    host._generator = HostedFake(0.0)  # type: ignore[assignment]
+    host._generator = HostedFake(step_seconds=0.0)  # type: ignore[assignment]
     started = SimpleNamespace(host=host, refusal=lambda: None)
     with pytest.raises(DeviceLostError):
         service.run_call(started, "generate", {"seed": fake.DEVICE_LOST, "preview": "none"}, picture)

@@ -8,6 +8,7 @@ import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +84,8 @@ class Port:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.gate = folder / "gate"
+        self.generator: dict[str, Any] = {"gate": str(self.gate)}
+        """How the fake generator is made."""
 
     def make(self, settings: JobSettings) -> tuple[Engine, Callable[[], Awaitable[None]]]:
         """An engine, and what kills its worker under the running job."""
@@ -109,7 +112,7 @@ class Port:
 
 class LocalPort(Port):
     def make(self, settings: JobSettings) -> tuple[Engine, Callable[[], Awaitable[None]]]:
-        spec = WorkerSpec("tests.trellis2_modal.fake:create", {"gate": str(self.gate)})
+        spec = WorkerSpec("tests.trellis2_modal.fake:create", self.generator)
 
         async def kill() -> None:
             os.kill(int((self.folder / "worker.lock").read_text()), signal.SIGKILL)
@@ -123,12 +126,14 @@ class MemoryPort(Port):
         self._last: Engine | None = None
 
     def make(self, settings: JobSettings) -> tuple[Engine, Callable[[], Awaitable[None]]]:
-        generator = fake.create(gate=str(self.gate))
+        generator = fake.create(**self.generator)
         generator.crash = fake.die
         engine = memory_engine(generator, settings)
         if self._last is not None:
             artifacts: Any = self._last.artifacts
-            engine = Engine(self._last.table, ThreadRunner(generator, artifacts), artifacts, settings)
+            engine = Engine(
+                self._last.table, ThreadRunner(generator, artifacts, settings), artifacts, settings
+            )
         self._last = engine
         runner: Any = engine.runner
 
@@ -141,9 +146,9 @@ class MemoryPort(Port):
 class ModalPort(Port):
     """The ports on Modal over its emulation: containers are threads with the real `ModelHost`."""
 
-    def __init__(self, folder: Path) -> None:
-        super().__init__(folder)
-        self.modal = EmulatedModal(gate=str(self.gate))
+    @cached_property
+    def modal(self) -> EmulatedModal:
+        return EmulatedModal(**self.generator)
 
     def make(self, settings: JobSettings) -> tuple[Engine, Callable[[], Awaitable[None]]]:
         artifacts = CallArtifacts(self.modal)

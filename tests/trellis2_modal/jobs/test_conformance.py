@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+import tracemalloc
 from collections.abc import Callable, Coroutine
 from dataclasses import replace
 from typing import Any
@@ -12,6 +13,7 @@ import pytest
 
 from tests.trellis2_modal import fake
 from trellis2_modal.jobs.admission import DAY
+from trellis2_modal.jobs.modal import progress
 from trellis2_modal.protocol.errors import (
     ConflictError,
     ExpiredError,
@@ -26,7 +28,7 @@ from trellis2_modal.protocol.errors import (
     WorkerDiedError,
 )
 from trellis2_modal.protocol.events import Queued, Restarted, Started, payload_of
-from trellis2_modal.protocol.replies import JobResult, ProgressReport
+from trellis2_modal.protocol.replies import FINAL_EVENTS, JobResult, ProgressReport
 from trellis2_modal.protocol.state import decompress_state, unpack_state
 
 from .conftest import NEW, Port, Rig, until
@@ -365,3 +367,87 @@ def test_a_clock_that_was_wrong_locks_no_one_out(port: Port, monkeypatch: pytest
         await rig.submit(gpu_seconds=1e-9)
 
     keep(port, promise)
+
+
+def test_quota_is_free_again_after_a_day(port: Port, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def promise(rig: Rig) -> None:
+        rig.release()
+        await rig.ended(await rig.submit())
+        with pytest.raises(QuotaExceededError) as refused:
+            await rig.submit(gpu_seconds=1e-9)
+        assert DAY - 60 < (refused.value.retry_after or 0) <= DAY
+        real = time.time
+        monkeypatch.setattr(time, "time", lambda: real() + DAY - 60)
+        with pytest.raises(QuotaExceededError):
+            await rig.submit(gpu_seconds=1e-9)
+        monkeypatch.setattr(time, "time", lambda: real() + DAY + 60)
+        await rig.ended(await rig.submit(gpu_seconds=1e-9))
+
+    keep(port, promise)
+
+
+def test_a_clock_that_steps_back_under_a_job(port: Port, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def promise(rig: Rig) -> None:
+        job = await rig.submit()
+        await rig.running(job)
+        real = time.time
+        monkeypatch.setattr(time, "time", lambda: real() - 3600)
+        waiting = await rig.submit()
+        assert (await rig.status(job)).status == "running"
+        rig.release()
+        assert (await rig.ended(job)).status == "finished"
+        assert (await rig.ended(waiting)).status == "finished"
+        ids = [event.id for event in await rig.events(job)]
+        assert ids == list(range(1, len(ids) + 1))
+        assert all(0 <= charge.seconds < 600 for charge in await rig.engine.usage("anna", 0))
+        assert (await rig.engine.result("anna", job, "state")).size > 0
+
+    keep(port, promise)
+
+
+def test_a_job_ends_once_whoever_is_first(port: Port) -> None:
+    """Cancelled by several at once, as it comes to its end and as its worker dies."""
+
+    async def promise(rig: Rig) -> None:
+        for kills in (False, True):
+            rig.gate.unlink(missing_ok=True)
+            job = await rig.submit()
+            await rig.running(job)
+            watching = [asyncio.create_task(rig.events(job)) for _ in range(3)]
+            rig.release()
+            killing = [rig.kill_worker()] if kills else []
+            await asyncio.gather(*killing, *(rig.engine.cancel("anna", job) for _ in range(4)))
+            done = await rig.ended(job)
+            assert done.status in ("finished", "cancelled")
+            await asyncio.gather(*(rig.engine.cancel("anna", job) for _ in range(4)))
+            assert (await rig.status(job)).status == done.status
+            for events in [await rig.events(job), *await asyncio.gather(*watching)]:
+                finals = [event.type for event in events if event.type in FINAL_EVENTS]
+                assert finals == ["result" if done.status == "finished" else "cancelled"]
+            assert len([c for c in await rig.engine.usage("anna", 0) if c.job == job]) <= 1
+
+    keep(port, promise)
+
+
+def test_a_thousand_events_of_one_job(port: Port, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is kept of them is bounded, however fast they come and however many watch."""
+    monkeypatch.setattr(progress, "WRITE_INTERVAL", 0.1)
+    port.generator |= {"steps": 1000, "pad": 10_000, "step_seconds": 0.0}
+
+    async def promise(rig: Rig) -> None:
+        rig.release()
+        job = await rig.submit()
+        tracemalloc.start()
+        try:
+            every = await asyncio.gather(*(rig.events(job) for _ in range(4)))
+            _, peak = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+        steps = [p.step for p in map(payload_of, every[0]) if isinstance(p, ProgressReport)]
+        assert (steps[0], steps[-1]) == (0, 1000)
+        assert steps == sorted(steps)
+        assert len(steps) < 200
+        assert peak < 32 << 20, "a thousand of them are 40 MB for four watchers"
+        assert all([event.id for event in events] == [event.id for event in every[0]] for events in every)
+
+    keep(port, promise, event_interval=0.1)
