@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -8,8 +9,11 @@ from typing import Any
 
 import httpx
 import pytest
+from starlette.applications import Starlette
+from starlette.routing import Mount
 
 from tests.trellis2_modal.client.service import KEY, URL, Service, asset, photo, state, until
+from tests.trellis2_modal.transport import AppTransport
 from trellis2_modal.client.api import AsyncClient, Client, ExtractResult, GenerateResult
 from trellis2_modal.client.errors import NotTheServiceError
 from trellis2_modal.protocol.errors import (
@@ -168,6 +172,22 @@ def test_a_base_path_is_kept(connect: Callable[..., Any], service: Service) -> N
     )
     connect(url="https://a.b/base").health()
     assert service.requests[0].url == "https://a.b/base/health"
+
+
+def test_a_service_below_a_path_of_another_app(service: Service, picture: Path) -> None:
+    site = Starlette(routes=[Mount("/3d", service.app)])
+    with Client(f"{URL}/3d", KEY, transport=AppTransport(site)) as client:
+        made = client.generate(picture, seed=7)
+        assert made.state == state()
+        assert client.extract_glb(made).data == asset()
+    body = {"image": base64.b64encode(photo()).decode()}
+    headers = {"X-API-Key": KEY, "Prefer": "respond-async"}
+    with httpx.Client(base_url=URL, headers=headers, transport=AppTransport(site)) as http:
+        for path in ("/3d/generate", "/3d/jobs"):
+            sent = http.post(path, json=body | ({"kind": "generate"} if path == "/3d/jobs" else {}))
+            place = sent.url.join(sent.headers["location"])
+            assert place.path == f"/3d/jobs/{sent.json()['id']}"
+            assert http.get(place).json()["id"] == sent.json()["id"]
 
 
 def test_a_key_that_cannot_be_one_is_refused(connect: Callable[..., Any]) -> None:

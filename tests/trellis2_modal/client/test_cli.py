@@ -408,6 +408,26 @@ def test_sigterm_cancels_as_an_interrupt_does() -> None:
     assert signal.getsignal(signal.SIGTERM) == before
 
 
+@pytest.mark.skipif(os.name == "nt", reason="SIGTERM ends a process at once on Windows")
+def test_sigterm_of_a_generation_leaves_nothing_behind(
+    service: Service, live: str, picture: Path, data_home: Path, tmp_path: Path
+) -> None:
+    service.plans.append("hang")
+    out = tmp_path / "out"
+    out.mkdir()
+    command = ["generate", str(picture), "-o", str(out / "disc.glb"), "--state", str(out / "disc.lz4")]
+    env = dict(os.environ, TRELLIS2_URL=live, TRELLIS2_API_KEY=KEY, TMPDIR=str(out))
+    with subprocess.Popen([sys.executable, "-m", "trellis2_modal", *command], env=env) as process:
+        try:
+            until(lambda: [job for job in service.jobs() if job.status == "running"], "the job", 60)
+            process.terminate()
+            assert process.wait(30) == Exit.TERMINATED
+        finally:
+            process.kill()
+    until(lambda: service.job().status == "cancelled", "the cancellation")
+    assert list(out.iterdir()) == []
+
+
 def test_every_command_has_help() -> None:
     context = click.Context(main)
     for name in main.list_commands(context):

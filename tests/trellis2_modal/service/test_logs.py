@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
+import trellis2_modal
 from tests.trellis2_modal.server import Running, wait_for
 from tests.trellis2_modal.service.test_api import finished, submit
 from trellis2_modal.service.logs import JsonFormatter, PlainFormatter, fields_of
@@ -58,3 +61,17 @@ def test_the_two_formats() -> None:
     line = json.loads(JsonFormatter().format(record))
     assert (line["request_id"], line["status"], line["message"]) == ("r1", 200, "GET /usage 200")
     assert "color_message" not in line
+
+
+def test_every_code_of_the_log_is_in_the_runbook() -> None:
+    """Replies say that the log has the reason; the code is what an operator looks for."""
+    package = Path(trellis2_modal.__file__).parent
+    code = re.compile(r'extra=\{"code": "([a-z-]+)"')
+    found = {name for file in package.rglob("*.py") for name in code.findall(file.read_text("utf-8"))}
+    assert {"model-unavailable", "keys-unreadable"} <= found
+    runbook = (package / "docs" / "OPERATIONS_RUNBOOK.md").read_text("utf-8")
+    assert [name for name in found if f"`{name}`" not in runbook] == []
+    promised = re.compile(r"the (?:service's )?log says why \(([a-z-]+)\)")
+    replies = {name for file in package.rglob("*.py") for name in promised.findall(file.read_text("utf-8"))}
+    assert replies
+    assert replies <= found

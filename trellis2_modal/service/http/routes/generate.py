@@ -166,8 +166,12 @@ def delivered(request: Request) -> str | None:
 
 
 def job_location(request: Request, job: JobStatus) -> str:
-    """The job's address relative to the request's: behind a proxy it keeps whatever prefix was asked for."""
-    return "../" * (request.scope["path"].count("/") - 1) + f"jobs/{job.id}"
+    """The job's address relative to the request's.
+
+    So it keeps whatever prefix was asked for: behind a proxy, or where the app is mounted (`root_path`).
+    """
+    path = request.scope["path"].removeprefix(request.scope.get("root_path", ""))
+    return "../" * (path.count("/") - 1) + f"jobs/{job.id}"
 
 
 def accepted(request: Request, job: JobStatus, preferred: bool = False) -> Response:
