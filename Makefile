@@ -55,5 +55,5 @@ gpu-test: $(STAMP) ## the numerical tests on CUDA; skips without CUDA
 	$(PY) -m pytest -m gpu tests/o_voxel tests/trellis2
 
 clean: ## remove the environment, caches and what the demo wrote
-	rm -rf $(VENV) .pytest_cache .ruff_cache .mypy_cache .hypothesis demo artifacts
+	rm -rf $(VENV) .pytest_cache .ruff_cache .mypy_cache .hypothesis .coverage demo artifacts
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -41,7 +41,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m trellis2_training", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
 
-    lane = commands.add_parser("lane", help="stages NAME:SECONDS one after another in this process")
+    lane = commands.add_parser("lane", help="stages NAME or NAME:SECONDS one after another in this process")
     lane.add_argument("stages", nargs="+")
     _settings_options(lane)
 
