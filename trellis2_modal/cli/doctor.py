@@ -92,7 +92,10 @@ def _service() -> dict[str, str]:
         auth: Any = importlib.import_module("trellis2_modal.service.auth")
     except ImportError as error:
         return {"not available": str(error)}
-    data_dir = config.Settings.from_env().data_dir
+    try:
+        data_dir = config.Settings.from_env().data_dir
+    except config.SettingsError as error:
+        return {"settings": str(error)}
     rows["data folder"] = str(data_dir)
     rows["default weights"] = config.default_weights()
     try:

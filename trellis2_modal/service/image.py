@@ -21,7 +21,7 @@ if not __package__:  # `modal run trellis2_modal/service/image.py::verify_image`
 
     become("trellis2_modal.service.image", globals())
 
-from .config import CUDA_ARCHITECTURES, DeploySettings, SettingsError, baked_environment
+from .config import CUDA_ARCHITECTURES, DeploySettings, SettingsError, baked_environment, gateway_settings
 from .deploy import image_requirements as pins
 from .deploy.weights_manifest import WEIGHTS_ROOT
 
@@ -31,7 +31,9 @@ logger = logging.getLogger(__name__)
 def settings_of_deployer() -> DeploySettings:
     """The settings of the environment; a wrong one ends the command in a line that names it."""
     try:
-        return DeploySettings.from_env()
+        settings = DeploySettings.from_env()
+        gateway_settings(settings)  # what its containers will read
+        return settings
     except SettingsError as error:
         raise SystemExit(str(error)) from None
 

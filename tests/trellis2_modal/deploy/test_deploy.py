@@ -58,11 +58,22 @@ def test_run(plane: ControlPlane, module: str, function: str, by: str) -> None:
     assert plane.requests("FunctionMap")
 
 
-def test_a_wrong_setting_is_one_line(plane: ControlPlane) -> None:
-    done = run_modal(plane, "deploy", as_path(SERVICE), TRELLIS2_GPU="T4")
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("TRELLIS2_GPU", "T4", "TRELLIS2_GPU='T4': choose one of A100, "),
+        (
+            "TRELLIS2_QUEUE_LIMIT",
+            "many",
+            "TRELLIS2_QUEUE_LIMIT='many' is not ",
+        ),  # the containers would read it
+    ],
+)
+def test_a_wrong_setting_is_one_line(plane: ControlPlane, name: str, value: str, said: str) -> None:
+    done = run_modal(plane, "deploy", as_path(SERVICE), **{name: value})
     assert done.returncode == 1
     (line,) = (done.stdout + done.stderr).strip().splitlines()
-    assert line.startswith("TRELLIS2_GPU='T4': choose one of A100, ")
+    assert line.startswith(said)
     assert not plane.calls
 
 

@@ -109,6 +109,15 @@ def test_the_command_prints_both(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     assert "warm 1024" in done.output
 
 
+def test_a_wrong_setting_is_told_in_a_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    photo = tmp_path / "photo.png"
+    photo.write_bytes(picture())
+    monkeypatch.setenv("TRELLIS2_GPU", "T4")
+    done = CliRunner().invoke(measure.command, [str(photo)])
+    assert done.exit_code == 2
+    assert "Error: TRELLIS2_GPU='T4': choose one of A100" in done.output
+
+
 @pytest.mark.parametrize(
     ("failure", "advice"),
     [

@@ -86,6 +86,13 @@ def test_doctor_tells_backends_and_service() -> None:
     assert report["service"]["data folder"]
 
 
+def test_doctor_names_a_wrong_setting(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRELLIS2_QUEUE_LIMIT", "many")
+    result = CliRunner().invoke(main, ["doctor", "--json"])
+    assert result.exit_code == 0, result.output
+    assert "TRELLIS2_QUEUE_LIMIT='many'" in json.loads(result.stdout)["service"]["settings"]
+
+
 def test_serve_makes_a_key_listens_and_stops(tmp_path: Path) -> None:
     """With weights that are not there: the server runs, says so in /health, and stops when told."""
     command = [sys.executable, "-m", "trellis2_modal", "serve", "--port", "0", "--weights", "nowhere/at-all"]

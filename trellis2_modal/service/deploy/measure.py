@@ -15,7 +15,7 @@ from typing import Any, Protocol, TypeVar
 
 import click
 
-from ..config import DeploySettings
+from ..config import DeploySettings, SettingsError
 from .start_budget import BUDGET, TARGET
 
 T = TypeVar("T")
@@ -162,7 +162,10 @@ def warm_figures(
 @click.option("--skip-cold", is_flag=True, help="Do not wait for the containers to end.")
 def command(photo: Path, pipeline_type: str, runs: int, skip_cold: bool) -> None:
     """Measure the deployment that the environment's settings name, with PHOTO."""
-    settings = DeploySettings.from_env()
+    try:
+        settings = DeploySettings.from_env()
+    except SettingsError as error:
+        raise click.UsageError(str(error)) from error
     try:
         deployment = ModalDeployment(settings)
         figures: list[Figure] = []
