@@ -16,7 +16,7 @@ from trellis2_training.config import TINY, ModelConfig
 from trellis2_training.data import TableBank
 from trellis2_training.latents import LatentSet
 from trellis2_training.runtime import Runtime
-from trellis2_training.texture import colour_scores, held_out_case, visible_rows
+from trellis2_training.texture import colour_scores, held_out_case, rows_in_view, visible_rows
 from trellis2_training.voxelize import voxelize
 from trellis2_training.world import table as tb
 from trellis2_training.world.table import Pattern
@@ -186,7 +186,7 @@ def test_colour_scores_tell_patterns_from_plain() -> None:
 
 
 def test_a_case_knows_its_visible_voxels() -> None:
-    config = replace(TINY)
+    config = replace(TINY, resolution=128)
     case = held_out_case(1, config, CPU)
     plain = torch.from_numpy(world.object_table(world.HELD_OUT_SEED + 1))
     unpatterned = voxelize(plain, config.resolution)
@@ -196,6 +196,13 @@ def test_a_case_knows_its_visible_voxels() -> None:
     away = centres - case.view.position[0]
     towards = -(case.view.forward[0] * away).sum(-1)
     assert 30 < len(case.visible) < len(case.truth.coords)
+    truth = case.truth.attributes[:, :3]
+    true = rd.upright_camera(case.view)
+    rows, pictured = rows_in_view(case, true)
+    assert colour_scores(truth[rows], pictured)["correlation"] > 0.7
+    turn = torch.full((1,), 0.5)
+    rows, pictured = rows_in_view(case, true.moved(turn, 0 * turn, 0 * turn))
+    assert colour_scores(truth[rows], pictured)["correlation"] < 0.6, "from elsewhere it is not the same"
     assert len(torch.unique(case.visible)) == len(case.visible)
     assert float(towards.max()) < 0
     again = visible_rows(case.truth, centres)

@@ -50,7 +50,12 @@ def _parser() -> argparse.ArgumentParser:
     plan.add_argument("--seconds", type=float, required=True, help="wall clock of this command")
     plan.add_argument("--export", type=Path, help="folder for slim weights and the log")
     plan.add_argument(
-        "--import", dest="resume", type=Path, help="slim weights of an earlier slice, or a package"
+        "--import",
+        dest="resume",
+        type=Path,
+        action="append",
+        default=[],
+        help="slim weights of an earlier slice, or a package; several: the first that has a network counts",
     )
     plan.add_argument("--evaluate", type=int, default=0, help="held-out objects to evaluate at the end")
     _settings_options(plan)

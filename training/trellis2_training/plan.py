@@ -110,7 +110,7 @@ def run_plan(
     seconds: float,
     settings: Settings,
     export: Path | None,
-    resume: Path | None,
+    resume: Sequence[Path],
     evaluate: int,
 ) -> bool:
     """Run one slice within `seconds`; True when every lane ended well. What was trained is exported in any
@@ -120,8 +120,8 @@ def run_plan(
     folder = settings.folder
     folder.mkdir(parents=True, exist_ok=True)
     shutil.rmtree(folder / DONE, ignore_errors=True)
-    if resume is not None:
-        log.info("imported %s", ", ".join(import_weights(resume, folder)) or "nothing new")
+    for source in resume:
+        log.info("imported from %s: %s", source, ", ".join(import_weights(source, folder)) or "nothing new")
     load_or_make_bank(folder / "world.pt", settings.objects, settings.workers, settings.first)
     log.info("bank ready after %.0f s", time.monotonic() - began)
     texture = slice_number == TEXTURE_SLICE
@@ -135,7 +135,8 @@ def run_plan(
         _pack_logs(folder, export)
     if evaluate:
         limit = seconds - (time.monotonic() - began)
-        good &= _evaluate(settings, evaluate, export, limit, resume if texture else None)
+        package = next((source for source in resume if (source / "pipeline.json").exists()), None)
+        good &= _evaluate(settings, evaluate, export, limit, package if texture else None)
     return good
 
 

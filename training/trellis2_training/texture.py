@@ -2,7 +2,9 @@
 
 The shape's latents and voxels are the truth's, so that nothing but the texture is measured. Every second
 object is patterned. Correlation is Pearson's over the visible voxels' colours less the object's mean colour:
-1 when every stripe lies where it should, 0 when the object came out plain.
+1 when every stripe lies where it should, 0 when the object came out plain. Of a body of revolution nobody can
+tell the yaw: what came out turned is as good, so that colours are also compared with the picture where the
+camera head sees it.
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ from torch import Tensor
 from trellis2.conditioning.image_batch import image_batch
 from trellis2.conditioning.pixel_map import load_pixel_source, voxel_features
 from trellis2.conditioning.preprocess import preprocess_image
-from trellis2.conditioning.upright import UprightCamera
+from trellis2.conditioning.upright import UprightCamera, sample_crop, voxel_geometry
 from trellis2.models import from_pretrained
 from trellis2.nn.tokens import PixelTokens
 from trellis2.pipelines.conditioner import Condition
@@ -44,6 +46,7 @@ from .voxelize import VoxelObject, voxelize
 log = logging.getLogger(__name__)
 
 # What makes the latents: the flow before, the flow now by three conditions, the encoder (the bound of all).
+_VIEW_CELLS = 256  # of a crop's side in which the first surface is looked for
 BEFORE, NO_FEATURES, TRUE_CAMERA, OWN_CAMERA = "before", "no_features", "true_camera", "own_camera"
 ENCODED = "encoded"
 WAYS = (BEFORE, NO_FEATURES, TRUE_CAMERA, OWN_CAMERA, ENCODED)
@@ -86,6 +89,23 @@ def visible_rows(truth: VoxelObject, points: Tensor) -> Tensor:
     wanted = torch.unique(keys(((points + 0.5) * side).floor()))
     places = torch.searchsorted(order.values, wanted).clamp(max=len(order.values) - 1)
     return order.indices[places[order.values[places] == wanted]]
+
+
+def rows_in_view(case: Case, camera: UprightCamera) -> tuple[Tensor, Tensor]:
+    """Rows of voxels that a camera sees where the picture shows the object, and the base colours `[V, 3]`
+    that the picture has there; the crop is tight around the object, as the voxels say and as the mask does.
+    """
+    places, geometry = voxel_geometry(case.truth.coords[None], case.truth.resolution, camera)
+    mask, size = case.picture.mask[0, 0] > 0.5, case.picture.mask.shape[-1]
+    y, x = mask.nonzero().unbind(1)
+    low, high = torch.stack([x.min(), y.min()]), torch.stack([x.max(), y.max()]) + 1
+    in_frame = ((low + high) / 2 + places * ((high - low).max() / 2)) / size * 2 - 1
+    read = sample_crop(torch.cat([case.picture.attributes[:, :3], case.picture.mask], 1), in_frame)[0]
+    cells = ((places[0] + 1) / 2 * _VIEW_CELLS).long().clamp(0, _VIEW_CELLS - 1)
+    cell, depth = cells[:, 1] * _VIEW_CELLS + cells[:, 0], geometry[0, :, 5]
+    first = torch.full((_VIEW_CELLS**2,), 9.0, device=depth.device).scatter_reduce(0, cell, depth, "amin")
+    seen = (depth - first[cell] < 0.01) & (read[:, 3] > 0.99)
+    return seen.nonzero()[:, 0], read[seen, :3]
 
 
 def colour_scores(made: Tensor, truth: Tensor) -> dict[str, float]:
@@ -172,9 +192,12 @@ def _measure(
         start_from = latent.replace(noise.to(latent.device))
         made[name] = _sampled(stages["tex_slat"], network, start_from, condition, concat)
     colours = {}
+    rows, pictured = rows_in_view(case, own)
     for name in WAYS:
         colours[name] = (parts["tex_dec"](made[name]).feats[:, :3].float() * 0.5 + 0.5).clamp(0, 1)
         scores[name] = colour_scores(colours[name][case.visible], truth[case.visible])
+        in_view = colour_scores(colours[name][rows], pictured)
+        scores[name] |= {f"view_{k}": v for k, v in in_view.items()}
     return scores, colours
 
 
@@ -203,6 +226,7 @@ def summarise(rows: list[dict[str, Any]]) -> dict[str, Any]:
             "mae_patterned": mean(patterned, lambda r, w=way: r[w]["mae"]),  # type: ignore[misc]
             "correlation": mean(rows, lambda r, w=way: r[w].get("correlation")),  # type: ignore[misc]
             "correlation_patterned": mean(patterned, lambda r, w=way: r[w].get("correlation")),  # type: ignore[misc]
+            "view_patterned": mean(patterned, lambda r, w=way: r[w].get("view_correlation")),  # type: ignore[misc]
         }
     camera = {k: mean(rows, lambda r, k=k: r[f"{k}_degrees"]) for k in ("yaw", "pitch", "fov")}  # type: ignore[misc]
     return {"objects": len(rows), "camera_degrees": camera, **ways}
@@ -210,7 +234,7 @@ def summarise(rows: list[dict[str, Any]]) -> dict[str, Any]:
 
 def table(summary: dict[str, Any]) -> str:
     """The summary as lines to print."""
-    columns = ("mae", "mae_patterned", "correlation", "correlation_patterned")
+    columns = ("mae", "mae_patterned", "correlation", "correlation_patterned", "view_patterned")
     lines = ["".join(f"{c:>24}" for c in ("", *columns))]
     for way in WAYS:
         values = (summary[way][c] for c in columns)
