@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV   := .venv
 PY     := $(VENV)/bin/python
 GOLDEN ?= tests/golden
+TEST_ARGS ?= -n 2
 STAMP  := $(VENV)/.installed
 # torch's threads yield while they wait: on shared cores spinning costs a hundredfold (benchmarks/NOTES.md).
 export OMP_WAIT_POLICY ?= PASSIVE
@@ -24,9 +25,9 @@ $(STAMP): pyproject.toml o-voxel/pyproject.toml training/pyproject.toml constrai
 demo: $(STAMP) ## one example picture to a textured GLB and a video, in demo/
 	$(PY) -m trellis2_modal demo
 
-test: $(STAMP) ## lint, types and all tests
+test: $(STAMP) ## lint, types and all tests, two files at a time (TEST_ARGS=tests/o_voxel: one folder)
 	$(MAKE) --no-print-directory lint type
-	$(PY) -m pytest
+	$(PY) -m pytest $(TEST_ARGS)
 
 coverage: $(STAMP) ## all tests, and what they do not reach
 	$(PY) -m pytest --cov --cov-report=term:skip-covered
