@@ -19,7 +19,7 @@ TEXTURE_NAMES = {
 def describe_report(report: Mapping[str, Any], size: int | None = None) -> list[str]:
     """Short sentences about what was made; members that a service leaves out are left out here."""
     found = ExportReport.of(report)
-    lines = [line for line in (_counts(found), _skin(found), _size(found)) if line]
+    lines = [line for line in (_counts(found), _skin(found), _size(found), _solid(found)) if line]
     if found.textures:
         side = max(max(pair) for pair in found.textures.values())
         names = ", ".join(TEXTURE_NAMES.get(name, name.replace("_", " ")) for name in found.textures)
@@ -78,6 +78,14 @@ def _size(report: ExportReport) -> str:
     low, high = report.bounding_box
     sides = [b - a for a, b in zip(low, high, strict=True)]
     return "Size " + " x ".join(f"{side:.2f}" for side in sides) + " (width, height, depth)."
+
+
+def _solid(report: ExportReport) -> str:
+    """What a printer needs to know of the file that was written."""
+    found = next(iter(report.solid.values()), {})
+    words = [f"volume {found['volume_cm3']:.3g} cm³"] if "volume_cm3" in found else []
+    words += [f"thinnest wall {found['wall_mm']:.2g} mm"] if "wall_mm" in found else []
+    return ", ".join(words).capitalize() + "." if words else ""
 
 
 def _transparency(mode: str) -> str:

@@ -94,6 +94,7 @@ class ExportReport(_Lenient):
     non_manifold_edges: Count = 0
     size: dict[str, tuple[list[Length], str]] = {}
     bounding_box: tuple[Point, Point] | None = None
+    solid: dict[str, dict[str, Length]] = {}
     textures: dict[str, tuple[Count, Count]] = {}
     alpha_mode: str | None = None
     notes: list[str] = []

@@ -276,6 +276,15 @@ class ExtractSettings(Strict):
         description="Longest side in millimetres, of formats for printing (stl, 3mf).",
         json_schema_extra=_slider("Size", 1.0),
     )
+    wall_mm: float = Field(
+        0.0,
+        ge=0.0,
+        le=100.0,
+        title="Thinnest wall of a print",
+        description="With Outer shell only: thinner parts are made so many millimetres thick, at the size "
+        "of the print; 0 leaves them.",
+        json_schema_extra=_slider("Size", 0.1),
+    )
     flat_base: bool = Field(
         False,
         title="Flat base",

@@ -111,6 +111,10 @@ def as_exported(mesh: Any) -> Any:
 def arguments(settings: ExtractSettings, function: Callable[..., Any]) -> dict[str, Any]:
     """The settings that `function` has arguments for, by name."""
     values = {name: value for name, value in settings if name in inspect.signature(function).parameters}
+    if settings.outer_shell and "wall" in inspect.signature(function).parameters:
+        from o_voxel.postprocess import MOST_WALL
+
+        values["wall"] = min(settings.wall_mm / settings.size_mm, MOST_WALL)
     if settings.remesh is False:  # only a remeshed surface is surely closed
         values.pop("outer_shell", None)
     elif "remesh" in values:

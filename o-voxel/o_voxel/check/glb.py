@@ -23,6 +23,7 @@ _DTYPES = {5120: "i1", 5121: "u1", 5122: "<i2", 5123: "<u2", 5125: "<u4", 5126: 
 _WIDTHS = {"SCALAR": 1, "VEC2": 2, "VEC3": 3, "VEC4": 4}
 _TRIANGLES, _STRIP, _FAN = 4, 5, 6
 _MAX_DEPTH = 64
+_DRACO = "KHR_draco_mesh_compression"
 _HELPERS = re.compile(r"(^UCX_|[-_](conv)?colonly$|[-_]?LOD[1-9]\d*$)", re.IGNORECASE)
 """Names by which engines know collision shapes and lower levels of detail; viewers draw them all the same."""
 
@@ -101,9 +102,12 @@ class _File:
 
     def _refuse_compression(self) -> None:
         required = self.document.get("extensionsRequired", [])
-        for name in ("KHR_draco_mesh_compression", "EXT_meshopt_compression", "KHR_meshopt_compression"):
+        for name in ("EXT_meshopt_compression", "KHR_meshopt_compression"):
             if name in required:
-                raise FormatError(f"{name}: the mesh is compressed; unpack it first (gltf-transform can)")
+                raise FormatError(
+                    f"{name}: the mesh is compressed in a way that is not read here; check an export without "
+                    "compression, or unpack it with another program, such as gltf-transform"
+                )
 
     def _node_parts(self, index: int, above: np.ndarray, depth: int) -> Iterator[Part]:
         if depth > _MAX_DEPTH:
@@ -128,22 +132,46 @@ class _File:
             _FAN,
         ):
             return None
-        points = self.accessor(attributes["POSITION"]).astype(np.float64)
-        faces = self._faces(primitive, len(points))
+        packed = primitive.get("extensions", {}).get(_DRACO)
+        values, faces = self._unpacked(packed) if packed else ({}, None)
+        for name in ("POSITION", "NORMAL", "TEXCOORD_0"):
+            if name in attributes and name not in values:
+                values[name] = self.accessor(attributes[name]).astype(np.float64)
+        points = values["POSITION"]
+        if faces is None:
+            faces = self._faces(primitive, len(points))
         if not len(faces):
             return None
         if faces.max() >= len(points):
             raise FormatError(f"index {faces.max()} of a primitive with {len(points)} vertices")
         linear = transform[:3, :3]
         normals = uvs = None
-        if "NORMAL" in attributes:
-            turned = self.accessor(attributes["NORMAL"]).astype(np.float64) @ np.linalg.pinv(linear)
+        if "NORMAL" in values:
+            turned = values["NORMAL"] @ np.linalg.pinv(linear)
             normals = turned / np.maximum(np.linalg.norm(turned, axis=1, keepdims=True), 1e-30)
-        if "TEXCOORD_0" in attributes:
-            uvs = self._uvs(primitive, self.accessor(attributes["TEXCOORD_0"]).astype(np.float64))
+        if "TEXCOORD_0" in values:
+            uvs = self._uvs(primitive, values["TEXCOORD_0"])
         if np.linalg.det(linear) < 0:
             faces = faces[:, [0, 2, 1]]
         return Part(points @ linear.T + transform[:3, 3], faces, normals, uvs, primitive.get("material"))
+
+    def _unpacked(self, packed: dict[str, Any]) -> tuple[dict[str, np.ndarray], np.ndarray]:
+        """Attributes [V, width] and faces [F, 3] of a primitive that Draco holds."""
+        try:
+            import DracoPy
+        except ImportError as error:
+            raise FormatError(
+                f"{_DRACO}: reading it needs the package DracoPy: pip install DracoPy"
+            ) from error
+        try:
+            mesh = DracoPy.decode(self.view(packed["bufferView"]))
+        except (DracoPy.FileTypeException, RuntimeError) as error:
+            raise FormatError(f"{_DRACO}: the stream is corrupted: {error}") from error
+        values = {}
+        for name, number in packed["attributes"].items():
+            found = mesh.get_attribute_by_unique_id(number)["data"]
+            values[name] = np.asarray(found, dtype=np.float64)
+        return values, np.asarray(mesh.faces, dtype=np.int64).reshape(-1, 3)
 
     def _uvs(self, primitive: dict[str, Any], uvs: np.ndarray) -> np.ndarray:
         """KHR_texture_transform of the base colour applied, as quantised files need."""

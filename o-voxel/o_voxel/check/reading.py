@@ -34,6 +34,10 @@ def _through_trimesh(file: Path, suffix: str) -> Scene:
         meshes = found.dump()
     except OSError:
         raise
+    except ImportError as error:
+        raise FormatError(
+            f"reading {suffix[1:]} needs the package {error.name}: pip install {error.name}"
+        ) from error
     except Exception as error:  # trimesh lets whatever a parser stumbles over through
         raise FormatError(f"{file.name} is no {suffix[1:]} that can be read: {error}") from error
     parts = [_part(mesh) for mesh in meshes if isinstance(mesh, trimesh.Trimesh) and len(mesh.faces)]

@@ -112,7 +112,7 @@ def mesh_quality(
         back_pixels=back_pixels,
         inside_out=inside_out,
         area=float(areas.sum()),
-        volume=_volume(vertices, faces, crosses),
+        volume=signed_volume(vertices, faces),
         size=(size[0], size[1], size[2]),
     )
 
@@ -228,10 +228,12 @@ def _without_area(vertices: Tensor, faces: Tensor, areas: Tensor) -> int:
     return int((2 * areas <= ZERO_AREA * longest).sum())
 
 
-def _volume(vertices: Tensor, faces: Tensor, crosses: Tensor) -> float:
-    """Signed volume about the middle of the box, where rounding matters least."""
+def signed_volume(vertices: Tensor, faces: Tensor) -> float:
+    """What a closed surface encloses, negative inside out; about the middle of its box, where rounding
+    matters least."""
     if not len(faces):
         return 0.0
     points = vertices.double()
+    crosses = face_crosses(points, faces)
     middle = (points.amax(dim=0) + points.amin(dim=0)) / 2
     return float(((points[faces[:, 0].long()] - middle) * crosses).sum() / 6)

@@ -30,6 +30,7 @@ def remesh_narrow_band(
     bvh: TriangleBVH | None = None,
     *,
     only_outer: bool = False,
+    around: tuple[TriangleBVH, float] | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Mesh the surface at distance eps = band * scale / resolution from the input.
 
@@ -37,7 +38,8 @@ def remesh_narrow_band(
     must lie inside it to come out closed. It wraps both sides of the input: a double shell. `only_outer`
     keeps the layer that the outside can reach, so inner walls and voids go; openings narrower than about 2
     eps count as closed. `project_back` in 0..1 moves vertices that share of the way to the nearest input
-    point; 0 leaves the model inflated by eps. A `bvh` over the same mesh saves building one. The result is
+    point; 0 leaves the model inflated by eps. `around` another mesh its own distance (in mesh units) is kept,
+    too: the two offset bodies become one. A `bvh` over the same mesh saves building one. The result is
     oriented outwards; it may be empty when the grid misses the surface.
 
     Raises:
@@ -55,12 +57,26 @@ def remesh_narrow_band(
     if middle.shape != (3,):
         raise ArgumentError(f"center must have 3 coordinates, got shape {list(middle.shape)}")
     base_resolution(resolution)  # refuse a bad one before the tree is built
-    if not only_outer and len(faces) > CUMESH_LEAST_FACES and cumesh_backend.selected(vertices.device):
+    if (
+        not only_outer
+        and around is None
+        and len(faces) > CUMESH_LEAST_FACES
+        and cumesh_backend.selected(vertices.device)
+    ):
         return cumesh_backend.remesh_narrow_band(
             vertices, faces, middle, scale, resolution, band, project_back
         )
     tree = bvh or TriangleBVH(vertices, faces)
     field = offset_field(tree, middle, scale / resolution, resolution, band)
+    if around is not None:
+        other = offset_field(
+            around[0], middle, scale / resolution, resolution, around[1] * resolution / scale
+        )
+        first = field
+
+        def field(points: torch.Tensor, limit: float) -> torch.Tensor:
+            return torch.minimum(first(points, limit), other(points, limit))
+
     surface = isosurface(field, resolution, only_outer=only_outer, device=tree.device)
     points = (surface.vertices / resolution - 0.5) * scale + middle
     if project_back > 0 and len(points):

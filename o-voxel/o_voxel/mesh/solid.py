@@ -6,8 +6,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .bvh import TriangleBVH
 from .isosurface import isosurface
-from .normals import face_areas
+from .normals import face_areas, vertex_normals
 from .validation import check_mesh
 
 LATTICE = 192
@@ -82,6 +83,30 @@ def _trilinear(values: Tensor):  # type: ignore[no-untyped-def]
         return sampled.reshape(-1) * 0.8
 
     return field
+
+
+def wall_thickness(vertices: Tensor, faces: Tensor, tree: TriangleBVH | None = None) -> Tensor:
+    """How far it is from each vertex [V] of a closed outward surface straight through to the other side; inf
+    where a ray meets none. Raises MeshError."""
+    vertices, faces = check_mesh(vertices, faces)
+    normals = vertex_normals(vertices, faces)
+    extent = float((vertices.amax(dim=0) - vertices.amin(dim=0)).max())
+    inwards = vertices - normals * (1e-4 * extent)
+    hits = (tree or TriangleBVH(vertices, faces)).cast(inwards, -normals)
+    return torch.where(hits.face >= 0, hits.distance + 1e-4 * extent, torch.inf)
+
+
+def thin_middle(vertices: Tensor, faces: Tensor, wall: float) -> tuple[Tensor, Tensor]:
+    """The surfaces [W, 3], [G, 3] in the middle of what is thinner than `wall`; maybe none.
+
+    A vertex's point is half of its thickness below it; faces stay whose three corners are thin. Raises
+    MeshError.
+    """
+    thickness = wall_thickness(vertices, faces)
+    thin = thickness < wall
+    deep = torch.where(thin, thickness, 0.0)
+    middle = vertices - vertex_normals(vertices, faces) * (deep / 2)[:, None]
+    return middle, faces[thin[faces.long()].all(dim=1)]
 
 
 def with_flat_base(vertices: Tensor, share: float) -> Tensor:

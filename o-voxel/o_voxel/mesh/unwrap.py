@@ -31,7 +31,7 @@ from .vectors import gather_columns
 log = logging.getLogger(__name__)
 
 _SMALLEST_CHART = 4  # faces; smaller ones join a neighbour where that stays flat
-_LEAST_FILL = 0.38  # of its bounding box; rings and crescents below this are cut, they waste the atlas
+_LEAST_FILL = 0.5  # of its bounding box; rings and crescents below this are cut, they waste the atlas
 _SPLIT_ROUNDS = 6
 _MERGE_ROUNDS = 6
 _FEW = 32  # charts that nobody minds

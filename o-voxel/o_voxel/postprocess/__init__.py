@@ -9,13 +9,14 @@ from __future__ import annotations
 from .asset import FILE_TYPES, GlbAsset, check_file_type
 from .encode import TEXTURE_FORMATS
 from .material import ALPHA_MODES, Material
-from .pipeline import STEPS, to_glb
+from .pipeline import MOST_WALL, STEPS, to_glb
 from .repaired import repaired
 from .report import MeshReport, StepTimes, Topology, topology
 
 __all__ = [
     "ALPHA_MODES",
     "FILE_TYPES",
+    "MOST_WALL",
     "STEPS",
     "TEXTURE_FORMATS",
     "GlbAsset",

@@ -117,6 +117,8 @@ class GlbAsset:
         place = Placement(self.vertices, *((size_mm, "base") if kind in PRINTED else (size_m, pivot)))
         vertices = place(self.vertices)
         self.report.size[kind] = (np.ptp(vertices, axis=0).tolist(), UNITS.get(kind, ""))
+        if kind in PRINTED:
+            self.report.solid[kind] = self.report.printed(place.scale)
         pictures = texture_format or self.texture_format
         if texture_format is None and extension_webp is not None:
             pictures = "webp" if extension_webp else "png"

@@ -15,6 +15,8 @@ from ..errors import ArgumentError, MeshError
 from ..mesh.bvh import TriangleBVH
 from ..mesh.creases import shading_normals
 from ..mesh.holes import fill_holes
+from ..mesh.quality import signed_volume
+from ..mesh.solid import wall_thickness
 from ..mesh.unwrap import Unwrapped, unwrap
 from ..mesh.vertex_cache import cache_order, fetch_order
 from .asset import GlbAsset
@@ -38,6 +40,7 @@ from .translucency import translucent_faces
 log = logging.getLogger(__name__)
 
 MOST_LEVELS = 6
+MOST_WALL = 0.25
 LEAST_FACES, LEAST_TEXTURE = 64, 64
 """Of the coarser levels of detail."""
 
@@ -72,6 +75,7 @@ def to_glb(
     double_sided: bool | None = None,
     lods: int = 1,
     flat_base: bool = False,
+    wall: float = 0.0,
     progress: Progress | None = None,
 ) -> GlbAsset:
     """Turn a decoded asset into a textured mesh of a given budget, ready to export.
@@ -105,6 +109,7 @@ def to_glb(
         lods: levels of detail, 1 to 6. Each has a quarter of the faces and of the texels of the one before,
             and textures of its own.
         flat_base: with `outer_shell`, press the lowest 1.5 % flat, so that a print stands.
+        wall: with `outer_shell`, make thinner parts this thick; a share of the longest side.
         progress: called as (step, index, count) when a step of STEPS begins; raise from it to cancel.
     Raises:
         MeshError: empty or not finite mesh, indices out of range, only degenerate faces, outside the box.
@@ -118,6 +123,8 @@ def to_glb(
         raise ArgumentError(f"lods must lie between 1 and {MOST_LEVELS}, got {lods}")
     if remesh not in (True, False, "auto", "always"):
         raise ArgumentError(f"remesh {remesh!r}: one of True, False, auto, always")
+    if not 0 <= wall <= MOST_WALL:
+        raise ArgumentError(f"wall must lie between 0 and {MOST_WALL} of the longest side, got {wall}")
     if outer_shell and remesh is False:
         raise ArgumentError("outer_shell needs remesh: only a remeshed surface is surely closed")
     source = check_source(vertices, faces, attr_volume, coords, attr_layout, aabb, voxel_size, grid_size)
@@ -134,7 +141,7 @@ def to_glb(
     notes: list[str] = []
     with times.step("simplify"):
         if outer_shell:
-            mesh, notes = printable(source, reference, decimation_target, remesh_band, flat_base)
+            mesh, notes = printable(source, reference, decimation_target, remesh_band, flat_base, wall)
         elif frayed:
             mesh = simplified_closed(reference_mesh, decimation_target)
         elif remesh is True:
@@ -160,6 +167,9 @@ def to_glb(
     )
     asset = _textured(source, reference, mesh, finish, texture_size, times)
     asset.report.notes += notes
+    if outer_shell:
+        thickness = wall_thickness(*mesh)
+        asset.report.thinnest = float(thickness[thickness.isfinite()].quantile(0.01))
     lower = []
     for level in range(1, lods):
         coarser = clean_and_simplify if isinstance(remesh, bool) else simplified_closed
@@ -287,6 +297,7 @@ def _asset(
         source_faces=len(source.faces),
         seconds=times.seconds,
         notes=notes,
+        volume=signed_volume(layout.vertices, layout.faces) if shape.watertight else None,
     )
     return GlbAsset(
         vertices=vertices,

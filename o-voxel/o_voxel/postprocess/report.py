@@ -53,6 +53,9 @@ class MeshReport:
     bytes: dict[str, int] = field(default_factory=dict)
     lods: list[int] = field(default_factory=list)  # faces of each coarser level
     size: dict[str, tuple[list[float], str]] = field(default_factory=dict)  # of each file, with its unit
+    volume: float | None = None  # of a closed mesh
+    thinnest: float | None = None  # of a print: all but a hundredth of its walls are thicker
+    solid: dict[str, dict[str, float]] = field(default_factory=dict)  # of each file for printing, cm3 and mm
 
     def to_dict(self) -> dict[str, Any]:
         """Plain types only, ready for JSON."""
@@ -60,6 +63,15 @@ class MeshReport:
             "bounding_box": [list(corner) for corner in self.bounding_box],
             "textures": {name: list(size) for name, size in self.textures.items()},
         }
+
+    def printed(self, scale: float) -> dict[str, float]:
+        """Volume and thinnest wall at `scale` millimetres for each mesh unit, where they are known."""
+        found = {}
+        if self.volume is not None:
+            found["volume_cm3"] = self.volume * scale**3 / 1000
+        if self.thinnest is not None:
+            found["wall_mm"] = self.thinnest * scale
+        return found
 
     def _extent(self, kind: str) -> str:
         sides, unit = self.size.get(kind, ([], ""))
@@ -87,6 +99,10 @@ class MeshReport:
             f"{'both sides' if self.double_sided else 'only front sides'} drawn.",
         ]
         lines += [f"{kind}: {self._extent(kind)}{size / 1e6:.2f} MB." for kind, size in self.bytes.items()]
+        lines += [
+            f"{kind}: " + ", ".join(f"{name} {value:.4g}" for name, value in found.items()) + "."
+            for kind, found in self.solid.items()
+        ]
         steps = ", ".join(f"{name} {seconds:.2f}" for name, seconds in self.seconds.items())
         lines.append(f"Seconds: {steps}; {sum(self.seconds.values()):.2f} in all.")
         return "\n".join(lines + [f"Note: {note}." for note in self.notes])

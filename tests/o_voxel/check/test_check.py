@@ -37,6 +37,18 @@ def test_a_sound_body_in_every_format(suffix: str, tmp_path: Path) -> None:
     assert found.scene.unit == {"glb": "m", "stl": "mm"}.get(suffix)
 
 
+def test_a_reader_that_is_not_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "part.3mf"
+    file.write_bytes(b"")
+
+    def missing(*_: Any, **__: Any) -> None:
+        raise ModuleNotFoundError("No module named 'lxml'", name="lxml")
+
+    monkeypatch.setattr(trimesh, "load_scene", missing)
+    with pytest.raises(FormatError, match="pip install lxml"):
+        check_file(file)
+
+
 def test_a_missing_face(tmp_path: Path) -> None:
     mesh = cube()
     mesh.update_faces(np.arange(12) > 0)
@@ -129,7 +141,10 @@ def test_helpers_for_engines_are_not_judged(tmp_path: Path) -> None:
         lambda d: d["bufferViews"][0].update(byteLength=10**9),
         lambda d: d["nodes"][0].update(children=[0]),
         lambda d: d["meshes"][0]["primitives"][0]["attributes"].pop("POSITION"),
-        lambda d: d.update(extensionsRequired=["KHR_draco_mesh_compression"]),
+        lambda d: d.update(extensionsRequired=["EXT_meshopt_compression"]),
+        lambda d: d["meshes"][0]["primitives"][0].update(
+            extensions={"KHR_draco_mesh_compression": {"bufferView": 0, "attributes": {"POSITION": 0}}}
+        ),
         lambda d: d.update(nodes={}),
     ],
 )  # fmt: skip
@@ -213,3 +228,24 @@ def test_textured_file_counts_charts(tmp_path: Path) -> None:
     assert found.charts == 2
     assert found.atlas_use == pytest.approx(0.25, abs=0.01)
     assert found.quality.open_edges == 4
+
+
+def test_a_draco_file_is_judged_as_the_plain_one(tmp_path: Path) -> None:
+    pytest.importorskip("DracoPy")
+    asset = to_glb(**decoded(sphere(0.4), 32), decimation_target=800, texture_size=64)
+    found = {}
+    for compress in ("none", "draco"):
+        asset.export(tmp_path / f"{compress}.glb", compress=compress)
+        found[compress] = check_file(tmp_path / f"{compress}.glb")
+    plain, packed = found["none"], found["draco"]
+    assert packed.bytes < plain.bytes
+    assert packed.sound, packed.faults
+    assert (packed.quality.faces, packed.charts) == (plain.quality.faces, plain.charts)
+    assert packed.quality.volume == pytest.approx(plain.quality.volume, rel=1e-3)
+
+
+def test_a_meshopt_file_is_refused_with_what_to_do(tmp_path: Path) -> None:
+    asset = to_glb(**decoded(sphere(0.4), 32), decimation_target=200, texture_size=64)
+    asset.export(tmp_path / "packed.glb", compress="meshopt")
+    with pytest.raises(FormatError, match=r"EXT_meshopt_compression.*without compression"):
+        check_file(tmp_path / "packed.glb")

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import io
 import math
+from functools import partial
 from pathlib import Path
 
 import pytest
+import torch
 import trimesh
 from o_voxel.check import check_file
-from o_voxel.postprocess import to_glb
+from o_voxel.mesh.solid import chamber_filling
+from o_voxel.postprocess import printing, to_glb
 
 from .objects import box, decoded, sphere
 
@@ -55,3 +58,60 @@ def test_a_flat_base(tmp_path: Path) -> None:
     solid = trimesh.load(tmp_path / "ball.stl")
     disc = solid.vertices[solid.vertices[:, 2] < 1e-3]
     assert 8 < abs(disc[:, :2]).max() < 16
+
+
+@pytest.fixture
+def coarse(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hollows are looked for on a lattice that a test has time for."""
+    monkeypatch.setattr(printing, "chamber_filling", partial(chamber_filling, lattice=64))
+
+
+@pytest.mark.usefixtures("coarse")
+@pytest.mark.parametrize("wall", [0.0, 0.06])
+def test_thin_parts_get_the_wall_that_is_asked_for(wall: float) -> None:
+    """A sheet of 0.008 by 0.8: two voxels' offset alone make it 0.03 thick."""
+    sheet = decoded(box((-0.4, -0.4, -0.004), (0.4, 0.4, 0.004)), 64)
+    asset = to_glb(**sheet, **PRINT, wall=wall)
+    solid = trimesh.load(io.BytesIO(asset.export(file_type="stl")), file_type="stl")
+    assert solid.is_volume
+    assert max(solid.extents) == pytest.approx(100)
+    printed = asset.report.solid["stl"]
+    assert printed["wall_mm"] == pytest.approx(solid.extents[2], rel=0.1)
+    assert printed["volume_cm3"] == pytest.approx(solid.volume / 1000, rel=1e-3)
+    if wall:
+        assert 6.0 <= solid.extents[2] <= 8.0
+        assert any("thickened" in note for note in asset.report.notes)
+    else:
+        assert solid.extents[2] < 6.0
+        assert not any("thickened" in note for note in asset.report.notes)
+
+
+def slit_and_pierced(kind: str) -> tuple[tuple[torch.Tensor, torch.Tensor], float]:
+    """A hollow body with two slits and pin holes at random, and the volume of it when filled."""
+    if kind == "ball":
+        vertices, faces = sphere(0.4)
+        solid = 4 / 3 * math.pi * 0.4**3
+    else:
+        made = trimesh.creation.box((0.8, 0.6, 0.7))
+        for _ in range(5):
+            made = made.subdivide()
+        vertices = torch.tensor(made.vertices, dtype=torch.float32)
+        faces = torch.tensor(made.faces, dtype=torch.int32)
+        solid = 0.8 * 0.6 * 0.7
+    middle = vertices[faces.long()].mean(dim=1)
+    slit = (middle[:, 0].abs() < 0.012) & (middle[:, 2] > 0)
+    slit |= (middle[:, 2].abs() < 0.012) & (middle[:, 1] > 0.1)
+    pins = torch.rand(len(faces), generator=torch.Generator().manual_seed(0)) < 0.01
+    return (vertices, faces[~(slit | pins)]), solid
+
+
+@pytest.mark.usefixtures("coarse")
+@pytest.mark.parametrize("kind", ["ball", "box"])
+def test_slits_and_pin_holes_do_not_empty_a_body(kind: str, tmp_path: Path) -> None:
+    mesh, filled = slit_and_pierced(kind)
+    asset = to_glb(**decoded(mesh, 64), **PRINT)
+    asset.export(tmp_path / "body.stl")
+    found = check_file(tmp_path / "body.stl").quality
+    assert found.solid
+    assert max(found.size) == pytest.approx(100)
+    assert found.volume == pytest.approx(filled * (100 / 0.8) ** 3, rel=0.05)
