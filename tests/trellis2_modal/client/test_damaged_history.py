@@ -72,6 +72,7 @@ def test_numbers_of_any_kind_are_shown_or_left_out(tmp_path: Path, odd: Any) -> 
     (tmp_path / entry.id / STILLS).write_bytes(b"x")
     for preview in (odd, {"modes": odd, "views": 2, "size": 3}, {"modes": ["a"], "views": odd, "size": odd}):
         stats = {"seconds": odd, "voxels": odd, "warnings": odd, "preview": preview}
+        stats |= {"gpu_seconds": odd, "price": odd, "currency": odd}
         entry = replace(entry, stats=stats)
         assert "chair" in html.facts(entry)
         assert "<div" in html.stills(history, entry)

@@ -15,7 +15,7 @@ import pytest
 
 from tests.trellis2_modal.client.conftest import QUICK
 from tests.trellis2_modal.client.service import KEY, URL, Service, answers, passes, photo, problem, until
-from trellis2_modal.client.app import forms
+from trellis2_modal.client.app import forms, html
 from trellis2_modal.client.app.file_routes import Mattes
 from trellis2_modal.client.app.task_queue import TaskQueue
 from trellis2_modal.client.options import ProxyToken
@@ -144,6 +144,20 @@ def test_generate_follows_the_job_and_sends_only_changes(
     assert seen["model"][0].endswith("light.glb")
     panes = updates[: -2 - len(SAMPLER_FIELDS)]
     assert [skipped(update) for update in panes].count(False) <= 4
+
+
+def test_an_asset_shows_what_it_cost_where_a_rate_is_set(
+    actions: Any, task_queue: TaskQueue, service: Service, picture: Path
+) -> None:
+    generate(actions, picture)
+    idle(task_queue)
+    (entry,) = task_queue.history.entries()
+    assert "GPU time" not in html.facts(entry)
+    service.charges(gpu_price_per_hour=3.6e6, currency="EUR")
+    generate(actions, picture)
+    idle(task_queue)
+    newest = max(task_queue.history.entries(), key=lambda found: found.created)
+    assert re.search(r"about [\d.]+ EUR for 0 s of GPU time", html.facts(newest))
 
 
 def test_two_tabs_see_the_same(actions: Any, task_queue: TaskQueue, service: Service, picture: Path) -> None:

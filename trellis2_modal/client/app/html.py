@@ -10,9 +10,9 @@ from urllib.parse import quote
 
 from ...protocol.stages import EXPORT_STAGES, stage_title
 from ..history import COVER, LIGHT, STILLS, THUMBNAIL, VIDEO, Entry, Export, History
-from ..report import describe_report
+from ..report import describe_costs, describe_report
 from ..stages import JobProgress, duration, phases_of, size_text
-from ..stats import AssetStats
+from ..stats import AssetStats, Costs
 from .error_messages import ACTION_LABELS
 from .icons import EMPTY, LIGHT_OR_DARK, LOGO
 from .task_queue import ServiceState, Task, TaskQueue
@@ -224,6 +224,7 @@ def facts(entry: Entry) -> str:
         f"{entry.resolution}&#179; grid" if entry.resolution else "",
         f"{stats.voxels:,} voxels" if stats.voxels is not None else "",
         f"made in {duration(sum(stats.seconds.values()))}" if stats.seconds else "",
+        text(describe_costs(Costs.of(entry.stats))),
     ]
     again = button("Use this picture again", "reuse", entry.id)
     rows = "".join(f"<span>{fact}</span>" for fact in found if fact)
