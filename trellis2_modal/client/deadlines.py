@@ -8,14 +8,12 @@ head has the request's `read` seconds from the end of the request on, and each p
 from __future__ import annotations
 
 import asyncio
-import ssl
 import time
-from collections.abc import AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
 
-import httpcore
 import httpx
 
 MAX_FRAMING = 1 << 20
@@ -112,49 +110,35 @@ def limit_reads(client: httpx.Client) -> None:
             pool._network_backend = _Backend(pool._network_backend)
 
 
-class _Backend(httpcore.NetworkBackend):
-    def __init__(self, inner: httpcore.NetworkBackend) -> None:
+class _Wrapped:
+    """One of httpcore's objects; what is not defined here is its own. httpx imports httpcore late, and so do
+    we."""
+
+    def __init__(self, inner: Any) -> None:
         self._inner = inner
 
-    def connect_tcp(
-        self,
-        host: str,
-        port: int,
-        timeout: float | None = None,
-        local_address: str | None = None,
-        socket_options: Iterable[Any] | None = None,
-    ) -> httpcore.NetworkStream:
-        return _Stream(self._inner.connect_tcp(host, port, timeout, local_address, socket_options))
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
 
 
-class _Stream(httpcore.NetworkStream):
-    def __init__(self, inner: httpcore.NetworkStream) -> None:
-        self._inner = inner
+class _Backend(_Wrapped):
+    def connect_tcp(self, *args: Any, **options: Any) -> _Stream:
+        return _Stream(self._inner.connect_tcp(*args, **options))
+
+
+class _Stream(_Wrapped):
+    def start_tls(self, *args: Any, **options: Any) -> _Stream:
+        return _Stream(self._inner.start_tls(*args, **options))
 
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
         awaited = _awaited.get()
         if awaited is None:
-            return self._inner.read(max_bytes, timeout)
+            return bytes(self._inner.read(max_bytes, timeout))
         left = awaited.deadline - time.monotonic()
         if left <= 0 or awaited.left <= 0:
+            import httpcore
+
             raise httpcore.ReadTimeout(LATE)
-        data = self._inner.read(max_bytes, left if timeout is None else min(timeout, left))
+        data = bytes(self._inner.read(max_bytes, left if timeout is None else min(timeout, left)))
         awaited.left -= len(data)
         return data
-
-    def write(self, buffer: bytes, timeout: float | None = None) -> None:
-        self._inner.write(buffer, timeout)
-
-    def close(self) -> None:
-        self._inner.close()
-
-    def start_tls(
-        self,
-        ssl_context: ssl.SSLContext,
-        server_hostname: str | None = None,
-        timeout: float | None = None,
-    ) -> httpcore.NetworkStream:
-        return _Stream(self._inner.start_tls(ssl_context, server_hostname, timeout))
-
-    def get_extra_info(self, info: str) -> Any:
-        return self._inner.get_extra_info(info)

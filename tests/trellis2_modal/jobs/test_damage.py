@@ -383,6 +383,8 @@ def test_a_start_removes_what_belongs_to_no_job(tmp_path: Path) -> None:
         stray.mkdir()
         (stray / "input").write_bytes(b"the picture of a job that was never accepted")
         (orphan / "result").mkdir(parents=True)
+        (tmp_path / "jobs" / done / "input").write_bytes(b"killed between the end of the job and this")
+        (tmp_path / "jobs" / done / "work").mkdir()
         edit(
             tmp_path,
             "INSERT INTO job SELECT 99, ?, owner, 'finished', 1.0, 1.0, 1, '{' FROM job",
@@ -391,6 +393,7 @@ def test_a_start_removes_what_belongs_to_no_job(tmp_path: Path) -> None:
         (damaged / "result").mkdir(parents=True)
         async with port.rig() as rig:
             assert {path.name for path in (tmp_path / "jobs").iterdir()} == {done, orphan.name, damaged.name}
+            assert [path.name for path in (tmp_path / "jobs" / done).iterdir()] == ["result"]
             await keeps_working(rig, damaged.name)
 
     asyncio.run(scenario())

@@ -124,17 +124,20 @@ class JobFiles:
         await asyncio.to_thread(self._tidy, known, age)
 
     def _tidy(self, known: set[str], age: float) -> None:
-        """Strays: of a server killed between storing an input and its job, of a worker killed too late."""
+        """What a kill leaves: between an input and its job, between the end of a job and tidying up."""
         if not self._root.exists():
             return
-        for name in set(os.listdir(self._root)) - known:
+        for name in os.listdir(self._root):
             folder = self.folder(name)
             try:
-                oldest = time.time() - (self._retention if (folder / "result").exists() else age)
-                if folder.stat().st_mtime <= oldest:
+                has_result = (folder / "result").exists()
+                old = time.time() - folder.stat().st_mtime
+                if name not in known and old >= (self._retention if has_result else age):
                     self._remove(name)
+                elif has_result and old >= age:
+                    self._drop_input(name)
             except OSError as error:
-                logger.warning("%s belongs to no job and cannot be removed: %s", folder, error.strerror)
+                logger.warning("%s cannot be tidied: %s", folder, error.strerror)
 
 
 def _size(path: Path) -> int:
