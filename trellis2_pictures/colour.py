@@ -1,4 +1,5 @@
-"""From the colour space that a picture names to sRGB: ICC profiles, PNG's cICP, gAMA, cHRM, Adobe's EXIF tag.
+"""From the colour space that a picture names to sRGB: ICC profiles, code points of PNG, AVIF and HEIC, PNG's
+gAMA and cHRM, Adobe's EXIF tag.
 
 A profile that is corrupt, or of another kind of colours than the pixels, is left out of account, as browsers
 do. Of several descriptions the first in PNG's order counts: cICP, ICC, sRGB, gAMA with cHRM (PNG 3, 4.3).

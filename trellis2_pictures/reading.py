@@ -54,7 +54,8 @@ def open_picture(source: PictureSource) -> Image.Image:
     except Exception as error:
         said = _WHAT_TO_INSTALL.get(kind or "", str(error))
         raise UnreadablePictureError(f"this is no picture that can be read here: {said}") from error
-    if data.startswith(b"\x89PNG") and (points := coding_points(data)) is not None:
+    # In AVIF and HEIC a profile wins over code points, in PNG they win over a profile.
+    if (kind is None or "icc_profile" not in image.info) and (points := coding_points(data)) is not None:
         image.info["cicp"] = points
     return image
 

@@ -90,7 +90,7 @@ async function loadInThree(bytes) {
       transparent: material.transparent,
       alphaTest: material.alphaTest,
       doubleSided: material.side === 2,
-      maps: ["map", "metalnessMap", "roughnessMap", "normalMap"].filter((key) => material[key]),
+      maps: ["map", "metalnessMap", "roughnessMap", "normalMap", "aoMap"].filter((key) => material[key]),
     });
   });
   return { meshes, pictures: [...pictures] };

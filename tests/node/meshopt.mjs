@@ -4,9 +4,10 @@ import { MeshoptDecoder } from "three/examples/jsm/libs/meshopt_decoder.module.j
 
 await MeshoptDecoder.ready;
 const cases = JSON.parse(await readFile(process.argv[2], "utf8"));
-const decoded = cases.map(({ mode, count, stride, data }) => {
+const decoded = cases.map(({ mode, count, stride, data, filter }) => {
   const target = new Uint8Array(count * stride);
-  MeshoptDecoder.decodeGltfBuffer(target, count, stride, Uint8Array.from(Buffer.from(data, "hex")), mode);
+  const source = Uint8Array.from(Buffer.from(data, "hex"));
+  MeshoptDecoder.decodeGltfBuffer(target, count, stride, source, mode, filter);
   return Array.from(mode === "TRIANGLES" ? new Uint32Array(target.buffer) : target);
 });
 console.log(JSON.stringify(decoded));

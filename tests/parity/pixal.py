@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -139,6 +140,25 @@ def naf(path: Path) -> list[Comparison]:
     return results
 
 
+def fused(
+    hidden: torch.Tensor,
+    cameras: Sequence[Camera],
+    pictures: Sequence[torch.Tensor],
+    sides: list[int],
+    model: NAF,
+    grid: int,
+    scale: float,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Global tokens and the features of a dense grid from each view's hidden states `[V, L, C]`."""
+    split = [split_tokens(normalize_tokens(h)) for h in hidden]
+    views = [
+        make_view(camera, patches, picture, sides, model)
+        for camera, (_, patches), picture in zip(cameras, split, pictures, strict=True)
+    ]
+    tokens = torch.stack([tokens for tokens, _ in split]).mean(0)
+    return tokens, token_features(views, len(views), grid_coords(grid), grid, sides, scale)
+
+
 @check("pixal/conditioning.npz")
 @no_grad
 def conditioning(path: Path) -> list[Comparison]:
@@ -149,10 +169,9 @@ def conditioning(path: Path) -> list[Comparison]:
         row = g.array(f"in/cam{i}")
         camera, scale, _, grid = camera_of(row)
         sides = [int(row[5])] if row[5] else []
-        tokens, patches = split_tokens(normalize_tokens(g.tensor(f"in/hidden{i}")))
-        view = make_view(camera, patches, g.tensor(f"in/image{i}"), sides, model)
+        hidden, picture = g.tensor(f"in/hidden{i}")[None], g.tensor(f"in/image{i}")
+        tokens, features = fused(hidden, [camera], [picture], sides, model, grid, scale)
         results += g.compare(f"out/global{i}", tokens, TOLERANCE)
-        features = token_features([view], 1, grid_coords(grid), grid, sides, scale)
         results += g.compare(f"out/proj{i}", features, TOLERANCE)
     return results
 
@@ -165,23 +184,16 @@ def multiview(path: Path) -> list[Comparison]:
     results: list[Comparison] = []
     for i in range(4):
         size, grid, side = g.array(f"in/meta{i}").tolist()
-        sides = [side] if side else []
         fovs, scale = g.array(f"in/fov{i}").tolist(), float(g.array(f"in/scale{i}")[0])
         posed = [Camera(m, f) for m, f in zip(g.tensor(f"in/c2w{i}"), fovs, strict=True)]
         cameras = in_main_frame(posed)
         results += g.compare(f"out/distance{i}", torch.tensor([c.distance for c in posed]), TOLERANCE)
         results += g.compare(f"out/calc{i}", torch.stack([c.camera_to_world for c in cameras]), TOLERANCE)
-        split = [split_tokens(normalize_tokens(hidden)) for hidden in g.tensor(f"in/hidden{i}")]
         blank: Any = [torch.zeros(3, size, size)] * len(cameras)
         pictures = g.tensor(f"in/images{i}") if side else blank
-        views = [
-            make_view(camera, patches, picture, sides, model)
-            for camera, (_, patches), picture in zip(cameras, split, pictures, strict=True)
-        ]
-        results += g.compare(
-            f"out/global{i}", torch.stack([tokens for tokens, _ in split]).mean(0), TOLERANCE
-        )
-        features = token_features(views, len(views), grid_coords(grid), grid, sides, scale)
+        sides = [side] if side else []
+        tokens, features = fused(g.tensor(f"in/hidden{i}"), cameras, pictures, sides, model, grid, scale)
+        results += g.compare(f"out/global{i}", tokens, TOLERANCE)
         results += g.compare(f"out/proj{i}", features, TOLERANCE)
     return results
 

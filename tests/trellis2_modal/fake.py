@@ -29,6 +29,7 @@ from trellis2_modal.protocol.state import (
     pack_state,
     unpack_state,
 )
+from trellis2_modal.protocol.views import unpack_pictures
 
 SHEET = {"modes": ["shaded", "normal"], "views": 2, "size": 32}
 """How the stills lie on the preview."""
@@ -67,6 +68,7 @@ class FakeGenerator:
         self.pipeline_types = pipeline_types
         self.backends = {"attention": "sdpa: first choice"}
         self.samplers = {"ss_guidance_strength": 2.0, "ss_sampling_steps": 12.0}
+        self.views = {"least": 1, "most": 1, "cameras": False}
         self._step_seconds = step_seconds
         self._burn = burn
         self._message = "." * pad
@@ -75,8 +77,9 @@ class FakeGenerator:
 
     def generate(self, picture: bytes, settings: GenerateSettings, monitor: Monitor) -> JobOutput:
         try:
-            with Image.open(io.BytesIO(picture)) as image:
-                image.load()
+            for data in unpack_pictures(picture):
+                with Image.open(io.BytesIO(data)) as image:
+                    image.load()
         except Exception as error:
             raise InvalidImageError("the picture cannot be decoded") from error
         if settings.seed == CRASH:

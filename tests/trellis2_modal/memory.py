@@ -25,7 +25,7 @@ from trellis2_modal.jobs.memory import MemoryTable
 from trellis2_modal.jobs.ports import Artifact, Capabilities, Published, Run
 from trellis2_modal.jobs.settings import JobSettings
 from trellis2_modal.protocol.errors import InternalError, ServiceError
-from trellis2_modal.protocol.replies import JobResult, ProgressReport
+from trellis2_modal.protocol.replies import JobResult, ProgressReport, ViewSupport
 
 
 class MemoryArtifacts:
@@ -97,8 +97,10 @@ class ThreadRunner:
 
     def capabilities(self) -> Capabilities:
         g = self.generator
-        types = tuple(g.pipeline_types)
-        return Capabilities(g.model, g.device, types, self.state, g.samplers, backends=g.backends)
+        types, views = tuple(g.pipeline_types), ViewSupport.model_validate(g.views)
+        return Capabilities(
+            g.model, g.device, types, self.state, g.samplers, backends=g.backends, views=views
+        )
 
     def idle(self) -> bool:
         return self._task is None and self.state == "ready"

@@ -16,15 +16,13 @@ from itertools import product
 
 import torch
 
+from trellis2_pictures.cameras import DIRECTIONS, MAX_VIEWS, CameraError, check_direction, rigid_matrix
+
 from ..errors import InvalidCameraError
 
 DEFAULT_FOV = 0.8575560450553894  # radians, 49.13 degrees: a lens of 35 mm before a sensor of 32 mm
 VIEW_FOV = math.radians(20)  # of pictures whose direction is known by name only
 VIEW_MARGIN = 1.1  # such a picture's frame, in sides of the cube
-MAX_VIEWS = 8
-# Azimuth of the camera that sees the object's own front, left, back, right; counter-clockwise from above.
-DIRECTIONS = {"front": 0, "left": 90, "back": 180, "right": 270}
-RIGID_TOLERANCE = 1e-3
 OFF_CENTRE = 0.02  # of the frame: how far from its middle the main view may show the object's centre
 
 
@@ -71,8 +69,10 @@ def named_camera(direction: str, fov: float = VIEW_FOV) -> Camera:
 
     Raises `InvalidCameraError` for another name.
     """
-    if direction not in DIRECTIONS:
-        raise InvalidCameraError(f"view {direction!r} is none of {', '.join(DIRECTIONS)}")
+    try:
+        check_direction(direction)
+    except CameraError as error:
+        raise InvalidCameraError(str(error)) from error
     quarter = DIRECTIONS[direction] // 90
     c, s = ((1, 0), (0, 1), (-1, 0), (0, -1))[quarter]
     turn = torch.tensor([[c, -s, 0, 0], [s, c, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1.0]])
@@ -128,24 +128,9 @@ def check_fov(fov: float) -> float:
 def camera_from_matrix(matrix: Sequence[Sequence[float]] | torch.Tensor, fov: float) -> Camera:
     """A camera from camera-to-world rows. Raises `InvalidCameraError` for what is no rigid motion."""
     try:
-        c2w = torch.as_tensor(matrix, dtype=torch.float64)
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise InvalidCameraError(f"a camera matrix must be four rows of four numbers ({error})") from error
-    if c2w.shape != (4, 4):
-        raise InvalidCameraError(f"a camera matrix must be 4x4, got {'x'.join(map(str, c2w.shape))}")
-    if not bool(torch.isfinite(c2w).all()):
-        raise InvalidCameraError("a camera matrix holds NaN or infinity")
-    last = c2w[3].tolist()
-    if max(abs(a - b) for a, b in zip(last, (0, 0, 0, 1), strict=True)) > RIGID_TOLERANCE:
-        raise InvalidCameraError(f"the last row of a camera matrix must be 0 0 0 1, got {last}")
-    rotation = c2w[:3, :3]
-    skew = float((rotation.T @ rotation - torch.eye(3, dtype=torch.float64)).abs().max())
-    turn = float(torch.linalg.det(rotation))
-    if skew > RIGID_TOLERANCE or turn < 0:
-        raise InvalidCameraError(
-            f"the upper left 3x3 of a camera matrix is no rotation (determinant {turn:.4g}, its columns are "
-            f"{skew:.2g} from orthonormal): give camera-to-world without scale, shear or mirroring"
-        )
+        c2w = torch.from_numpy(rigid_matrix(matrix))
+    except CameraError as error:
+        raise InvalidCameraError(str(error)) from error
     return Camera(c2w.float(), check_fov(fov))
 
 

@@ -15,6 +15,7 @@ import torch
 
 from ..conditioning.pixel_map import PixelSource, load_pixel_source
 from ..conditioning.registry import (
+    BACKGROUND_REMOVERS,
     IMAGE_ENCODERS,
     BackgroundRemover,
     ImageEncoder,
@@ -116,12 +117,19 @@ DINOV3 = {
 }
 
 
-def with_known_encoder(args: Mapping[str, Any]) -> dict[str, Any]:
-    """The arguments of a pixel-aligned pipeline with DINOv3 where they name an encoder of the published
-    program, which itself pays no attention to this entry.
+BIREFNET = {"name": "BiRefNet", "args": {"model_name": "ZhengPeng7/BiRefNet"}}
+
+
+def with_known_parts(args: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments of a pixel-aligned pipeline with DINOv3 and BiRefNet where they name none that is known
+    here: the published program itself pays no attention to these entries.
     """
-    named = (args.get("image_cond_model") or {}).get("name")
-    return {**args} if named in IMAGE_ENCODERS else {**args, "image_cond_model": DINOV3}
+    encoder, remover = (args.get(key) or {} for key in ("image_cond_model", "rembg_model"))
+    return {
+        **args,
+        "image_cond_model": encoder if encoder.get("name") in IMAGE_ENCODERS else DINOV3,
+        "rembg_model": remover if remover.get("name") in BACKGROUND_REMOVERS else BIREFNET,
+    }
 
 
 UPSAMPLER_FILES = ("naf_release.safetensors", "naf_release.pth")

@@ -6,11 +6,13 @@ import logging
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
+from PIL import Image
 
 from ..conditioning.images import ImageSource, load_image
+from ..conditioning.lens import LensEstimator
 from ..conditioning.matting import Notice, OnNotice, Subjects, ignore
 from ..conditioning.naf import NAF, load_naf
 from ..conditioning.pixel_map import PixelSource
@@ -26,7 +28,7 @@ from ..samplers.flow import require_finite
 from ..sparse import SparseTensor
 from .base import LatentPipeline
 from .conditioner import Conditioner, SeveralConditioners
-from .config import find_upsampler, load_parts, read_pipeline_config, with_known_encoder
+from .config import find_upsampler, load_parts, read_pipeline_config, with_known_parts
 from .family import FAMILIES, Family
 from .latents import cascade_coords, occupied_coords, plain_voxels, world_from_camera_frame
 from .memory import MemoryProbe, fitting_tokens, free_memory
@@ -106,6 +108,7 @@ class Trellis2ImageTo3DPipeline(LatentPipeline):
         self.family = family or Family()
         self.margin = self.family.margin
         self.feature_upsampler = feature_upsampler
+        self.lens_estimator: LensEstimator | None = None
         self.half_turn = False  # whether pixel-aligned results show their back, as published
 
     @classmethod
@@ -135,7 +138,7 @@ class Trellis2ImageTo3DPipeline(LatentPipeline):
         args, family = config.args, FAMILIES.get(config.name, Family())
         upsampler: Path | None = None
         if family.pixel_aligned:
-            args, upsampler = with_known_encoder(args), find_upsampler(path, feature_upsampler)
+            args, upsampler = with_known_parts(args), find_upsampler(path, feature_upsampler)
         low_vram = args.get("low_vram", True) if low_vram is None else low_vram
         parts = load_parts(
             path,
@@ -238,7 +241,7 @@ class Trellis2ImageTo3DPipeline(LatentPipeline):
         quality: str = "exact",
         passes: dict[str, Passes] | None = None,
         cameras: Sequence[CameraSpec] | None = None,
-        fov: float | None = None,
+        fov: float | Literal["estimate"] | None = None,
         view_mode: str = "cycle",
         progress: ProgressCallback | None = None,
         cancel: CancelCallback | None = None,
@@ -259,10 +262,11 @@ class Trellis2ImageTo3DPipeline(LatentPipeline):
         Pixel-aligned weights read `cameras` (one a view: "front", "left", "back", "right", or camera-to-world
         matrices with Z up; a single picture needs none) and `fov`, the width of the view in degrees: 49.13 by
         default for one picture and for matrices, 20 for named views; smaller is a longer lens from further
-        away. Other weights use several views by `view_mode`, "cycle" or "average", which is approximate.
+        away; "estimate" asks MoGe-2 (see `trellis2.conditioning.lens`), for one picture.
+        Other weights use several views by `view_mode`, "cycle" or "average", which is approximate.
 
         Raises `UnsupportedPipelineError`, `InvalidArgumentError`, `InvalidImageError`, `EmptyStructureError`,
-        `NumericalError`, `Cancelled`.
+        `NumericalError`, `Cancelled`, `BackendError` (nothing to estimate `fov` with).
         """
         kind = self._pipeline_type(pipeline_type)
         if isinstance(num_samples, bool) or num_samples != int(num_samples) or num_samples < 1:
@@ -313,7 +317,7 @@ class Trellis2ImageTo3DPipeline(LatentPipeline):
         self,
         images: Sequence[ImageSource],
         cameras: Sequence[CameraSpec] | None = None,
-        fov: float | None = None,
+        fov: float | Literal["estimate"] | None = None,
         preprocess: bool = True,
         subjects: Subjects = "auto",
         notice: OnNotice = ignore,
@@ -328,7 +332,13 @@ class Trellis2ImageTo3DPipeline(LatentPipeline):
             cropped = [
                 self.preprocess_image(i, subjects, notice) if preprocess else load_image(i) for i in images
             ]
-            return [single_view(c, fov) if self.family.pixel_aligned else View(c) for c in cropped]
+            if not self.family.pixel_aligned:
+                return [View(picture) for picture in cropped]
+            if isinstance(fov, str):
+                fov = self.estimated_fov(cropped[0], notice)
+            return [single_view(cropped[0], fov)]
+        if isinstance(fov, str):
+            raise InvalidArgumentError("the field of view is estimated for one picture alone; give fov")
         check_count(len(images))
         loaded = [load_image(i) for i in images]
         matted = [
@@ -338,6 +348,13 @@ class Trellis2ImageTo3DPipeline(LatentPipeline):
             for i in loaded
         ]
         return several_views(matted, cameras, fov)
+
+    def estimated_fov(self, picture: Image.Image, notice: OnNotice = ignore) -> float:
+        """The field of view of a cropped picture in degrees, by MoGe-2; `notice` is told of it."""
+        self.lens_estimator = self.lens_estimator or LensEstimator()
+        fov = self.lens_estimator(picture, self.device)
+        notice(Notice("fov", f"the field of view was estimated as {fov:.1f} degrees"))
+        return fov
 
     @torch.no_grad()
     def view_conditioner(

@@ -10,10 +10,10 @@ from typing import TypeAlias
 import torch
 from PIL import Image
 
+from trellis2_pictures.cameras import DIRECTIONS, MAX_VIEWS
+
 from ..conditioning.camera import (
     DEFAULT_FOV,
-    DIRECTIONS,
-    MAX_VIEWS,
     VIEW_FOV,
     VIEW_MARGIN,
     Camera,
@@ -113,7 +113,7 @@ def _named_views(
     return [View(picture, camera) for (picture, *_), camera in zip(views, moved, strict=True)]
 
 
-def check_plain(count: int, cameras: Sequence[CameraSpec] | None, fov_degrees: float | None) -> None:
+def check_plain(count: int, cameras: Sequence[CameraSpec] | None, fov_degrees: object) -> None:
     """Raise `InvalidArgumentError` for cameras that weights which are not pixel-aligned cannot use."""
     check_count(count)
     if fov_degrees is not None or any(not isinstance(camera, str) for camera in cameras or ()):
@@ -121,8 +121,7 @@ def check_plain(count: int, cameras: Sequence[CameraSpec] | None, fov_degrees: f
             "these weights know no cameras: leave out fov and camera matrices, or load pixel-aligned weights"
         )
     for name in cameras or ():
-        if name not in DIRECTIONS:
-            raise InvalidCameraError(f"view {name!r} is none of {', '.join(DIRECTIONS)}")
+        named_camera(str(name))  # a misspelt one is refused here too
 
 
 def view_warning(count: int, trained_for: range, pixel_aligned: bool) -> str | None:

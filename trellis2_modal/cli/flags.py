@@ -44,7 +44,9 @@ def _names(control: Control) -> tuple[str, ...]:
 
 def _kind(control: Control) -> dict[str, Any]:
     group = (
-        "" if control.group in ("Basic", "Material", "Remeshing", "Size", "Game") else f"{control.group}: "
+        ""
+        if control.group in ("Basic", "Views", "Material", "Remeshing", "Size", "Game")
+        else f"{control.group}: "
     )
     default = "" if control.default is None else f"  [default: {_shown(control.default)}]"
     options: dict[str, Any] = {"default": None, "help": f"{group}{control.help}{default}"}

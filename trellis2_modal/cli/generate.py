@@ -8,10 +8,13 @@ from typing import Any
 import click
 
 from ..client.api import Client
+from ..client.cameras import read_cameras
+from ..client.pictures import crop_picture
 from ..client.report import describe_costs
 from ..client.results import GenerateResult
 from ..client.stats import Costs
 from ..protocol.requests import ExtractSettings, GenerateSettings
+from ..protocol.views import views_of_text
 from .asset import STDOUT, check_writable, format_of, print_asset, print_document, stage_seconds, write
 from .bars import Bars
 from .connection import connected, json_option, local_options, url_options
@@ -25,8 +28,22 @@ FILE = click.Path(dir_okay=False, allow_dash=True, path_type=Path)
 @click.argument(
     "images", type=click.Path(exists=True, dir_okay=False, path_type=Path), nargs=-1, required=True
 )
-@click.option("--views", default=None, help="What each of several IMAGES shows: front,left,back,right.")
-@click.option("--fov", type=float, default=None, help="Width of the view in degrees (pixel-aligned weights).")
+@click.option(
+    "--views", default=None, help="The object's own side that each of IMAGES shows: front,left,back,right."
+)
+@click.option(
+    "--cameras",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    default=None,
+    help="In place of --views: transforms.json, or a JSON list of camera-to-world matrices.",
+)
+@click.option(
+    "--crop",
+    type=(float, float, float, float),
+    default=None,
+    metavar="LEFT TOP RIGHT BOTTOM",
+    help="Use this part of a single picture only, in percent: one of several objects.",
+)
 @click.option(
     "-o",
     "--output",
@@ -45,7 +62,8 @@ FILE = click.Path(dir_okay=False, allow_dash=True, path_type=Path)
 def command(
     images: tuple[Path, ...],
     views: str | None,
-    fov: float | None,
+    cameras: Path | None,
+    crop: tuple[float, float, float, float] | None,
     output: Path | None,
     video: Path | None,
     stills: Path | None,
@@ -68,12 +86,16 @@ def command(
     settings = {k: v for k, v in given_values.items() if k in GenerateSettings.model_fields}
     export = {k: v for k, v in given_values.items() if k in ExtractSettings.model_fields}
     export["format"] = format_of(output, export.get("format"))
-    if views is not None:
-        settings["views"] = [name.strip() for name in views.split(",")]
-    if fov is not None:
-        settings["fov"] = fov
     settings["preview"] = "frames" if stills else "video" if video else "none"
     with reported(as_json):
+        if cameras is not None:
+            settings = read_cameras(cameras, images) | settings
+        elif views is not None:
+            settings["views"] = views_of_text(views)
+        if crop is not None and len(images) == 1:
+            image = crop_picture(images[0], crop)
+        elif crop is not None:
+            raise click.UsageError("--crop is for one picture")
         check_writable(output, video, stills, state)
         with connected(url, key, weights, device) as client:
             make(client, image, output, video, stills, state, settings, export, as_json)

@@ -33,7 +33,7 @@ from .environment import environment_errors
 from .events import Follower
 from .options import OnWait, ProxyToken, Retry, Timeouts, Waiting
 from .pictures import Picture
-from .results import ExtractResult, GenerateResult
+from .results import ExtractResult, GenerateResult, Matte
 
 __all__ = [
     "AsyncClient",
@@ -42,6 +42,7 @@ __all__ = [
     "ExtractResult",
     "GenerateResult",
     "Job",
+    "Matte",
     "ProxyToken",
     "Retry",
     "Timeouts",
@@ -179,9 +180,11 @@ class Client:
         """Your own limits and what is left of them."""
         return self._run(calls.usage(self._core))
 
-    def matte(self, image: Picture) -> bytes:
-        """The subject as the model will see it: PNG with transparency. Costs no GPU time."""
-        return self._run(calls.matte(self._core, image))
+    def matte(self, image: Picture, **settings: Any) -> Matte:
+        """The subject as the model will see it, PNG with transparency, and what a person should know of the
+        picture; `settings` are the fields of `MatteSettings`. Costs no GPU time.
+        """
+        return self._run(calls.matte(self._core, image, settings))
 
     # --- driving -----------------------------------------------------------------------------------------
 
@@ -400,9 +403,9 @@ class AsyncClient:
         """See `Client.usage`."""
         return await self._run(calls.usage(self._core))
 
-    async def matte(self, image: Picture) -> bytes:
+    async def matte(self, image: Picture, **settings: Any) -> Matte:
         """See `Client.matte`."""
-        return await self._run(calls.matte(self._core, image))
+        return await self._run(calls.matte(self._core, image, settings))
 
     async def _pause(self, pause: Pause) -> None:
         self._on_wait(pause.waiting)

@@ -17,12 +17,13 @@ from ..protocol.errors import (
     error_from_problem,
 )
 from ..protocol.limits import MAX_STATE_BYTES, MIB
-from ..protocol.replies import ASSET_MEDIA_TYPES, Health, JobList, JobStatus, Usage
-from ..protocol.requests import ExtractSettings, GenerateRequest, GenerateSettings
-from .core import MAX_ARTIFACT, Call, Core, Flow, job_path, new_idempotency_key
+from ..protocol.replies import ASSET_MEDIA_TYPES, Health, JobList, JobStatus, MatteResponse, Usage
+from ..protocol.requests import ExtractSettings, GenerateSettings, MatteSettings
+from ..protocol.views import check_counts
+from .core import MAX_ARTIFACT, Call, Core, Flow, job_path, new_idempotency_key, parse
 from .errors import NotTheServiceError
 from .pictures import Picture, read_picture
-from .results import ExtractResult, GenerateResult
+from .results import ExtractResult, GenerateResult, Matte
 
 S = TypeVar("S", bound=BaseModel)
 StateSource: TypeAlias = "bytes | str | Path | GenerateResult"
@@ -48,20 +49,17 @@ def _given(settings: BaseModel) -> dict[str, Any]:
 
 def submit(core: Core, picture: Picture, settings: Mapping[str, Any], key: str | None) -> Flow[JobStatus]:
     """Queue a generation from a picture, or from a list of views of one object."""
-    seen = {name: settings[name] for name in ("views", "fov") if settings.get(name) is not None}
-    others = {name: value for name, value in settings.items() if name not in ("views", "fov")}
-    fields = {"kind": "generate"} | _given(checked(GenerateSettings, others))
-    key = key or new_idempotency_key()
-    if isinstance(picture, (list, tuple)) or seen:
-        pictures = picture if isinstance(picture, (list, tuple)) else [picture]
-        images = [base64.b64encode(read_picture(p)).decode() for p in pictures]
-        asked = checked(GenerateRequest, {"images": images} | seen).model_dump(
-            include={"images", "views", "fov"}, exclude_none=True
-        )
-        call = Call("POST", "/jobs", fields=fields | asked, idempotency_key=key)
-    else:
-        file = ("image", read_picture(picture))
-        call = Call("POST", "/jobs", fields=fields, file=file, idempotency_key=key)
+    asked = checked(GenerateSettings, settings)
+    pictures = picture if isinstance(picture, (list, tuple)) else [picture]
+    check_counts(len(pictures), asked.views)
+    name = "image" if len(pictures) == 1 else "images"
+    call = Call(
+        "POST",
+        "/jobs",
+        fields={"kind": "generate"} | _given(asked),
+        files=[(name, read_picture(p)) for p in pictures],
+        idempotency_key=key or new_idempotency_key(),
+    )
     return (yield from core.reply(call, JobStatus))
 
 
@@ -82,8 +80,8 @@ def submit_extract(
         fields |= {"job": job}
         call = Call("POST", "/extract_glb", headers=headers, fields=fields, idempotency_key=key)
     else:
-        file = ("state", read_state(state))
-        call = Call("POST", "/jobs", fields=fields | {"kind": "extract"}, file=file, idempotency_key=key)
+        files = [("state", read_state(state))]
+        call = Call("POST", "/jobs", fields=fields | {"kind": "extract"}, files=files, idempotency_key=key)
     return (yield from core.reply(call, JobStatus))
 
 
@@ -128,11 +126,24 @@ def usage(core: Core) -> Flow[Usage]:
     return (yield from core.reply(Call("GET", "/usage"), Usage))
 
 
-def matte(core: Core, picture: Picture) -> Flow[bytes]:
-    """PNG with transparency of the subject, as the model will see it."""
-    call = Call("POST", "/matte", fields={}, file=("image", read_picture(picture)), ceiling=MAX_ARTIFACT)
+def matte(core: Core, picture: Picture, settings: Mapping[str, Any]) -> Flow[Matte]:
+    """The subject as the model will see it, and what a person should know of the picture."""
+    call = Call(
+        "POST",
+        "/matte",
+        headers={"Accept": "application/json"},
+        fields=_given(checked(MatteSettings, settings)),
+        files=[("image", read_picture(picture))],
+        ceiling=MAX_ARTIFACT,
+    )
     response = yield from core.request(call, patient=False)
-    return bytes(response.content)
+    if response.headers.get("content-type", "").startswith("image/"):  # of an older service
+        return Matte(bytes(response.content))
+    reply = parse(response, MatteResponse)
+    try:
+        return Matte(base64.b64decode(reply.matte, validate=True), reply.warnings)
+    except ValueError as error:
+        raise NotTheServiceError(f"{core.url.host} sent a matte that is not base64") from error
 
 
 def artifact(core: Core, job_id: str, name: str) -> Flow[bytes]:

@@ -10,7 +10,7 @@ import json
 import re
 import time
 import uuid
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC
 from typing import Any, TypeAlias, TypeVar
@@ -83,9 +83,9 @@ class Call:
     params: Mapping[str, Any] = field(default_factory=dict)
     headers: Mapping[str, str] = field(default_factory=dict)
     fields: Mapping[str, Any] | None = None
-    """Form fields; with `file` (name and bytes) the body is multipart, else JSON."""
+    """Form fields; with `files` (names and bytes) the body is multipart, else JSON."""
 
-    file: tuple[str, bytes] | None = None
+    files: Sequence[tuple[str, bytes]] = ()
     stream: bool = False
     ceiling: int = MAX_REPLY
     """The most bytes of a reply that are read."""
@@ -152,9 +152,8 @@ class Core:
         if call.idempotency_key:
             headers["Idempotency-Key"] = call.idempotency_key
         body: dict[str, Any] = {}
-        if call.file is not None:
-            name, data = call.file
-            body["files"] = {name: (name, data, "application/octet-stream")}
+        if call.files:
+            body["files"] = [(name, (name, data, "application/octet-stream")) for name, data in call.files]
             body["data"] = {key: _form_value(value) for key, value in (call.fields or {}).items()}
         elif call.fields is not None:
             body["json"] = dict(call.fields)
@@ -290,6 +289,8 @@ _BODY_HEADERS = {"content-length", "content-type", "transfer-encoding"}
 
 
 def _form_value(value: Any) -> str:
+    if isinstance(value, list):
+        return json.dumps(value)
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 

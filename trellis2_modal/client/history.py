@@ -14,7 +14,7 @@ import secrets
 import shutil
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -23,6 +23,7 @@ from pydantic import Field, TypeAdapter
 
 from ..durable import write_atomically
 from ..protocol.errors import NotFoundError, in_one_line
+from ..protocol.views import MAX_VIEWS
 from .results import EXTENSIONS, ExtractResult, GenerateResult, first_still
 
 logger = logging.getLogger(__name__)
@@ -71,6 +72,17 @@ class Entry:
     stats: dict[str, Any] = field(default_factory=dict)
     problem: dict[str, str] = field(default_factory=dict)
     exports: tuple[Export, ...] = ()
+
+    @property
+    def pictures(self) -> list[str]:
+        """The names of its picture's file, or of its several views' files."""
+        return picture_names(max(1, len(self.views)))
+
+    @property
+    def views(self) -> list[Any]:
+        """What its several pictures show; empty for one picture of which nothing is said."""
+        found = self.settings.get("views")
+        return found[:MAX_VIEWS] if isinstance(found, list) else []
 
     @property
     def over(self) -> bool:
@@ -151,14 +163,17 @@ class History:
 
     # --- writing -----------------------------------------------------------------------------------------
 
-    def add(self, picture: bytes, title: str, settings: Mapping[str, Any]) -> Entry:
-        """Keep a picture that waits for its turn. Raises OSError."""
+    def add(
+        self, picture: bytes, title: str, settings: Mapping[str, Any], others: Sequence[bytes] = ()
+    ) -> Entry:
+        """Keep a picture that waits for its turn, and other views of its object. Raises OSError."""
         entry_id = time.strftime("%Y%m%d-%H%M%S") + "-" + secrets.token_hex(4)
         entry = Entry(entry_id, title[:80], time.time(), settings=dict(settings), key=secrets.token_hex(16))
         folder = self.root / entry_id
         try:
             folder.mkdir(parents=True)
-            write_atomically(folder / PICTURE, picture)
+            for name, data in zip(picture_names(1 + len(others)), (picture, *others), strict=True):
+                write_atomically(folder / name, data)
             write_atomically(folder / THUMBNAIL, thumbnail(picture))
             self._write(entry)
         except OSError:
@@ -255,6 +270,11 @@ class History:
                 total -= sizes[entry.id]
                 removed.append(entry.id)
         return removed
+
+
+def picture_names(count: int) -> list[str]:
+    """The files of an entry's pictures, the main one first."""
+    return [PICTURE, *(f"{PICTURE}-{i}" for i in range(2, count + 1))]
 
 
 def thumbnail(picture: bytes) -> bytes:

@@ -8,13 +8,16 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from ..protocol.errors import FieldError, InvalidImageError, TooLargeError
-from ..protocol.limits import IMAGE_MEDIA_TYPES, MAX_IMAGE_BYTES, MIB
+from ..protocol.limits import IMAGE_MEDIA_TYPES, MAX_IMAGE_BYTES, MIB, MIN_IMAGE_SIDE
 
 Picture: TypeAlias = "str | os.PathLike[str] | bytes | Any"
 """A path, the bytes of a file, or a `PIL.Image.Image`; a list of them where several views are taken."""
 
 EXAMPLES = Path(__file__).parents[2] / "assets" / "example_image"
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
+Crop: TypeAlias = "tuple[float, float, float, float]"
+WHOLE: Crop = (0, 0, 100, 100)
+
 SIGNATURES = {"PNG": b"\x89PNG\r\n\x1a\n", "JPEG": b"\xff\xd8\xff", "WEBP": b"RIFF"}
 
 
@@ -45,6 +48,30 @@ def read_picture(picture: Picture) -> bytes:
             f"{name} has {len(data) / MIB:.1f} MiB, the most is {MAX_IMAGE_BYTES // MIB}; save it smaller"
         )
     return data
+
+
+def crop_picture(picture: Picture, box: Crop) -> bytes:
+    """The part of a picture inside `box`: left, top, right and bottom in percent. The whole one stays as it
+    is. Raises `InvalidImageError` or `TooLargeError`.
+    """
+    data = read_picture(picture)
+    left, top, right, bottom = box
+    if (left, top, right, bottom) == WHOLE:
+        return data
+    if not (0 <= left < right <= 100 and 0 <= top < bottom <= 100):
+        raise _bad(f"left, top, right and bottom of a crop are percent in order, got {list(box)}")
+    from trellis2_pictures import UnreadablePictureError
+    from trellis2_pictures import read_picture as pixels
+
+    try:
+        image = pixels(data)
+    except UnreadablePictureError as error:
+        raise _bad(str(error)) from error
+    x, y = image.width / 100, image.height / 100
+    part = (round(left * x), round(top * y), round(right * x), round(bottom * y))
+    if min(part[2] - part[0], part[3] - part[1]) < MIN_IMAGE_SIDE:
+        raise _bad(f"the crop leaves less than {MIN_IMAGE_SIDE} pixels of {image.width}x{image.height}")
+    return read_picture(image.crop(part))
 
 
 def picture_format(data: bytes) -> str | None:

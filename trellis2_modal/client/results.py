@@ -37,6 +37,14 @@ class GenerateResult:
         return [write_atomically(root / (name + end), data) for end, data in files.items() if data]
 
 
+@dataclass(frozen=True)
+class Matte:
+    """PNG with transparency of a picture's subject, and what a person should know of the picture."""
+
+    png: bytes = field(repr=False)
+    warnings: list[Notice] = field(default_factory=list)
+
+
 def first_still(asset: GenerateResult, mode: str) -> bytes | None:
     """The first view of a render mode on the sheet of stills, as PNG; None when there is no such view."""
     import io

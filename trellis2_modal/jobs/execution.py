@@ -86,6 +86,7 @@ class Generator(Protocol):
     device: str
     pipeline_types: tuple[str, ...]
     samplers: dict[str, float]
+    views: dict[str, Any]
 
     @property
     def backends(self) -> dict[str, str]:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from ..protocol.events import Data
-from ..protocol.replies import JobEvent, JobState, ProgressReport
+from ..protocol.replies import JobEvent, JobState, ProgressReport, ViewSupport
 from .job import Event, Job
 
 ACTIVE: tuple[JobState, ...] = ("queued", "running")
@@ -36,6 +36,7 @@ class Capabilities:
     samplers: dict[str, float] = field(default_factory=dict)
     reason: str = ""
     backends: dict[str, str] = field(default_factory=dict)
+    views: ViewSupport = field(default_factory=ViewSupport)
 
 
 @dataclass(frozen=True)

@@ -110,6 +110,7 @@ def main() -> int:
         pipeline_types=list(generator.pipeline_types),
         samplers=generator.samplers,
         backends=generator.backends,
+        views=generator.views,
     )
     while True:
         message = inbox.jobs.get()

@@ -7,6 +7,9 @@ MIB = 1 << 20
 MAX_IMAGE_BYTES = 24 * MIB
 """Encoded picture (PNG, JPEG or WebP)."""
 
+MAX_PICTURES_BYTES = 96 * MIB
+"""All pictures of one request."""
+
 MAX_IMAGE_PIXELS = 64_000_000
 """Width times height: what a decoder may be asked to allocate."""
 

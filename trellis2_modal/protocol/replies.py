@@ -162,6 +162,13 @@ class ExtractResponse(Reply):
     stats: dict[str, JsonValue] = {}
 
 
+class MatteResponse(Reply):
+    """Reply of `POST /matte` where JSON is asked for: the PNG in base64."""
+
+    matte: str
+    warnings: list[Notice] = []
+
+
 class Usage(Reply):
     """The caller's own limits and what is left of them."""
 
@@ -181,6 +188,16 @@ class Usage(Reply):
     currency: str = "USD"
 
 
+class ViewSupport(Reply):
+    """How many views of an object the weights were trained on, and whether fov and camera matrices mean
+    something to them.
+    """
+
+    least: int = 1
+    most: int = 1
+    cameras: bool = False
+
+
 class Health(Reply):
     """Reply of `GET /health`: no key, no accelerator."""
 
@@ -198,6 +215,10 @@ class Health(Reply):
     backends: dict[str, str] = Field(
         default_factory=dict,
         description="The implementation of each operation, and why; empty until a worker has started.",
+    )
+    views: ViewSupport = Field(
+        default_factory=ViewSupport,
+        description="What the weights were trained for; other numbers are taken with a warning.",
     )
     queued: int = 0
     running: int = 0

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from .presets import PRESETS, PresetName
 from .views import MAX_VIEWS, ViewCamera
@@ -20,13 +20,26 @@ PREFERRED_PIPELINE_TYPES: tuple[PipelineType, ...] = ("1024_cascade", "1024", "5
 
 Preview = Literal["none", "video", "frames"]
 AlphaMode = Literal["auto", "opaque", "mask", "blend"]
-TextureFormat = Literal["jpeg", "png", "webp"]
+NO_KTX2 = (
+    "ktx2 is not written here: no encoder that states its licence comes as a wheel for Linux; export png and "
+    "convert it, for instance with gltf-transform uastc"
+)
+
+
+def _texture_format(value: Any) -> Any:
+    if value == "ktx2":
+        raise ValueError(NO_KTX2)
+    return value
+
+
+TextureFormat = Annotated[Literal["jpeg", "png", "webp"], BeforeValidator(_texture_format)]
 Compression = Literal["none", "meshopt", "draco"]
 AssetFormat = Literal["glb", "usdz", "obj", "stl", "3mf", "ply"]
 Pivot = Literal["origin", "base", "center"]
 Remesh = bool | Literal["auto"]
 Subjects = Literal["auto", "largest", "all"]
 Quality = Literal["exact", "fast"]
+ViewMode = Literal["cycle", "average"]
 JobKind = Literal["generate", "extract"]
 
 MAX_SEED = 2**31 - 1
@@ -104,7 +117,7 @@ def _rescale_t(group: str, default: float) -> Any:
     )
 
 
-STRUCTURE, SHAPE, TEXTURE = "Sparse structure", "Shape", "Texture"
+VIEWS, STRUCTURE, SHAPE, TEXTURE = "Views", "Sparse structure", "Shape", "Texture"
 
 
 class GenerateSettings(Strict):
@@ -155,6 +168,36 @@ class GenerateSettings(Strict):
         "and a little different from exact.",
         json_schema_extra={"group": "Basic"},
     )
+    views: list[ViewCamera] | None = Field(
+        None,
+        max_length=MAX_VIEWS,
+        title="Views",
+        description="For each picture the object's own side that it shows (front, left, back, right), or "
+        "for all of them camera-to-world matrices (4x4, Z up). Several need them on pixel-aligned weights.",
+    )
+    fov: float | None = Field(
+        None,
+        ge=1.0,
+        le=179.0,
+        title="Field of view",
+        description="Width of the view in degrees, for pixel-aligned weights; left out: 49.13, or 20 for "
+        "named views. Try a smaller one (a longer lens) where proportions look wrong.",
+        json_schema_extra=_slider(VIEWS, 1.0),
+    )
+    estimate_fov: bool = Field(
+        False,
+        title="Estimate the field of view",
+        description="Of one picture, for pixel-aligned weights, where no fov is given; the service needs "
+        "MoGe-2 for it.",
+        json_schema_extra={"group": VIEWS},
+    )
+    view_mode: ViewMode = Field(
+        "cycle",
+        title="Several pictures",
+        description="How weights that know one view use several, approximately: one a step in turn (cycle), "
+        "or all in every step, which takes that much longer (average).",
+        json_schema_extra={"group": VIEWS},
+    )
     ss_sampling_steps: int = _steps(STRUCTURE, 12)
     ss_guidance_strength: float = _strength(STRUCTURE, 7.5)
     ss_guidance_rescale: float = _rescale(STRUCTURE, 0.7)
@@ -202,28 +245,11 @@ class GenerateRequest(GenerateSettings):
         title="Pictures",
         description="In place of image: up to 8 views of one object, each as image.",
     )
-    views: list[ViewCamera] | None = Field(
-        None,
-        max_length=MAX_VIEWS,
-        title="Views",
-        description="For each picture the object's own side that it shows (front, left, back, right), or "
-        "for all of them camera-to-world matrices (4x4, Z up). Pixel-aligned weights need them.",
-    )
-    fov: float | None = Field(
-        None,
-        gt=0.0,
-        lt=180.0,
-        title="Field of view",
-        description="Width of the view in degrees, for pixel-aligned weights: 49.13 where nothing is said "
-        "(20 for named views); smaller is a longer lens from further away.",
-    )
 
     @model_validator(mode="after")
     def _pictures(self) -> GenerateRequest:
         if (self.image is None) == (self.images is None):
             raise ValueError("give image, or images for several views")
-        if self.views is not None and len(self.views) != len(self.images or [self.image]):
-            raise ValueError("views must say where each picture was taken from, one for each")
         return self
 
     def settings(self) -> GenerateSettings:
@@ -341,13 +367,20 @@ class ExtractSettings(Strict):
     quantize: bool = Field(
         False,
         title="Compact geometry",
-        description="Store a glb's arrays in 16 and 8 bits; web viewers, engines and Blender read it.",
+        description="Store a glb's arrays in 16 and 8 bits: web viewers, engines and Blender read it, Open3D "
+        "and MeshLab misread it.",
         json_schema_extra={"group": "Material"},
     )
     normal_map: bool = Field(
         False,
         title="Normal map",
         description="Bake the fine surface's normals, so that few faces still show its detail.",
+        json_schema_extra={"group": "Material"},
+    )
+    occlusion: bool = Field(
+        False,
+        title="Ambient occlusion",
+        description="Bake the shade of creases into the red channel beside roughness and metalness (ORM).",
         json_schema_extra={"group": "Material"},
     )
     remesh: Remesh = Field(
@@ -431,7 +464,13 @@ class ExtractSubmission(ExtractRequest):
 Submission = Annotated[GenerateSubmission | ExtractSubmission, Field(discriminator="kind")]
 
 
-class MatteRequest(Strict):
+class MatteSettings(Strict):
+    """Everything about a matte but the picture."""
+
+    subjects: Subjects = Field("auto", title="Several objects", description="As of a generation.")
+
+
+class MatteRequest(MatteSettings):
     """Body of `POST /matte`."""
 
     image: str = Field(min_length=1, title="Picture", description="PNG, JPEG or WebP in base64.")

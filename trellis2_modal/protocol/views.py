@@ -1,6 +1,4 @@
-"""Several pictures of one object as one payload of a job: a stored (not compressed) zip, written by the
-gateway.
-"""
+"""Several pictures of one object: what is said of each, and their bytes as one payload of a job."""
 
 from __future__ import annotations
 
@@ -8,53 +6,67 @@ import io
 import json
 import zipfile
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias
+from typing import Annotated, Any, Literal, TypeAlias
 
-MAX_VIEWS = 8
+from pydantic import BeforeValidator
+
+from .errors import FieldError, InvalidRequestError
+
 SIGNATURE = b"PK\x03\x04"
-CAMERAS = "cameras.json"
+MAX_VIEWS = 8
+
+
+def _camera(value: Any) -> Any:
+    """What is wrong with a camera in words: a union's own errors name each of its members."""
+    from trellis2_pictures.cameras import check_direction, rigid_matrix  # with Pillow: not at import
+
+    if isinstance(value, str):
+        return check_direction(value)
+    return rigid_matrix(value).tolist()
+
 
 Direction = Literal["front", "left", "back", "right"]
 Matrix: TypeAlias = list[list[float]]
-ViewCamera: TypeAlias = Direction | Matrix
+ViewCamera: TypeAlias = Annotated[Direction | Matrix, BeforeValidator(_camera)]
 """The object's own side that a picture shows, or a camera-to-world matrix, 4x4, Z up."""
 
 
-@dataclass(frozen=True)
-class Views:
-    """Encoded pictures, where each was taken from (None: not said), and the width of the view in degrees."""
-
-    pictures: Sequence[bytes]
-    cameras: Sequence[ViewCamera] | None = None
-    fov: float | None = None
-
-    @property
-    def plain(self) -> bool:
-        """Whether this is one picture and nothing else, whose bytes are the payload."""
-        return len(self.pictures) == 1 and self.cameras is None and self.fov is None
-
-    def pack(self) -> bytes:
-        """The payload of a job."""
-        if self.plain:
-            return self.pictures[0]
-        buffer = io.BytesIO()
-        with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
-            for i, picture in enumerate(self.pictures):
-                archive.writestr(_stored(f"{i}"), picture)
-            archive.writestr(_stored(CAMERAS), json.dumps({"cameras": self.cameras, "fov": self.fov}))
-        return buffer.getvalue()
+def views_of_text(text: str) -> list[Any]:
+    """Views as a form or a command line has them: `front,left`, or JSON."""
+    if not text.lstrip().startswith("["):
+        return [name.strip() for name in text.split(",")]
+    try:
+        found: list[Any] = json.loads(text)
+        return found
+    except (ValueError, RecursionError) as error:
+        message = "is neither names with commas between them nor JSON"
+        raise InvalidRequestError(f"views {message}", errors=[FieldError("views", message)]) from error
 
 
-def _stored(name: str) -> zipfile.ZipInfo:
-    return zipfile.ZipInfo(name)  # of a fixed date: equal requests are equal bytes
+def check_counts(pictures: int, views: Sequence[Any] | None) -> None:
+    """Raise `InvalidRequestError` unless there are 1 to 8 pictures, and a view for each or none at all."""
+    if not 1 <= pictures <= MAX_VIEWS:
+        message = f"{pictures} pictures: at least 1 and at most {MAX_VIEWS} are taken"
+        raise InvalidRequestError(message, errors=[FieldError("images", message)])
+    if views is not None and len(views) != pictures:
+        message = f"must say where each picture was taken from: {pictures} pictures, {len(views)} views"
+        raise InvalidRequestError(f"views {message}", errors=[FieldError("views", message)])
 
 
-def unpack_views(payload: bytes) -> Views:
-    """What `Views.pack` was called on. Only for payloads that the gateway has made."""
+def pack_pictures(pictures: Sequence[bytes]) -> bytes:
+    """The payload of a job: the bytes of one encoded picture, or a stored (not compressed) zip of several."""
+    if len(pictures) == 1:
+        return pictures[0]
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
+        for i, picture in enumerate(pictures):  # with a fixed date: equal requests are equal bytes
+            archive.writestr(zipfile.ZipInfo(str(i)), picture)
+    return buffer.getvalue()
+
+
+def unpack_pictures(payload: bytes) -> list[bytes]:
+    """What `pack_pictures` was called with. Only for payloads that the gateway has made."""
     if not payload.startswith(SIGNATURE):
-        return Views([payload])
+        return [payload]
     with zipfile.ZipFile(io.BytesIO(payload)) as archive:
-        said: dict[str, Any] = json.loads(archive.read(CAMERAS))
-        pictures = [archive.read(str(i)) for i in range(len(archive.namelist()) - 1)]
-    return Views(pictures, said["cameras"], said["fov"])
+        return [archive.read(str(i)) for i in range(len(archive.namelist()))]

@@ -109,10 +109,39 @@ PUBLISHED_MODEL = "microsoft/TRELLIS.2-4B"
 PUBLISHED_REVISION = "af44b45f2e35a493886929c6d786e563ec68364d"
 STRUCTURE_DECODER_MODEL = "microsoft/TRELLIS-image-large"
 STRUCTURE_DECODER_REVISION = "25e0d31ffbebe4b5a97464dd851910efc3002d96"
+PIXEL_MODEL = "TencentARC/Pixal3D"
+PIXEL_REVISION = "b0cb2e1b794cab9aa0ac38a95d794a4d9337437f"
 GATED_ENCODER = "facebook/dinov3-vitl16-pretrain-lvd1689m"
 OPEN_ENCODER = "timm/vit_large_patch16_dinov3.lvd1689m"
 GATED_REMOVER = "briaai/RMBG-2.0"
 OPEN_REMOVER = "ZhengPeng7/BiRefNet"
+
+
+@dataclass(frozen=True)
+class KnownModel:
+    """A repository on the hub at a commit that this project was written for, and which of its configs."""
+
+    repo: str
+    revision: str
+    config_file: str = "pipeline.json"
+    upsampler: bool = False
+    """Whether it also needs NAF's weights, which lie elsewhere."""
+
+
+KNOWN_MODELS: Mapping[str, KnownModel] = {
+    PUBLISHED_MODEL: KnownModel(PUBLISHED_MODEL, PUBLISHED_REVISION),
+    PIXEL_MODEL: KnownModel(PIXEL_MODEL, PIXEL_REVISION, upsampler=True),
+    "pixal3d": KnownModel(PIXEL_MODEL, PIXEL_REVISION, upsampler=True),
+    "pixal3d-mv": KnownModel(PIXEL_MODEL, PIXEL_REVISION, "pipeline_mv.json", upsampler=True),
+}
+"""What `TRELLIS2_MODEL` and `--weights` take beside repositories and folders: `pixal3d` is for one picture,
+`pixal3d-mv` for several views."""
+
+
+def model_source(name: str) -> KnownModel:
+    """Where a model lies: a known one, or a repository of which nothing is known (its branch main)."""
+    return KNOWN_MODELS.get(name) or KnownModel(name, "main")
+
 
 CUDA_ARCHITECTURES = {
     "A100": "8.0",
@@ -157,9 +186,12 @@ class DeploySettings:
     the snapshot holds the GPU's memory, warm kernels included. Measure which starts faster."""
 
     model: str = PUBLISHED_MODEL
-    """A repository on the hub, or `bundled`: the small weights of this project, nothing to download."""
+    """A repository on the hub, `pixal3d`, `pixal3d-mv`, or `bundled`: the small weights of this project,
+    nothing to download."""
 
-    revision: str = PUBLISHED_REVISION
+    revision: str = ""
+    """A commit or branch; left out: of a known model the commit it is known by, else main."""
+
     image_encoder: str = GATED_ENCODER
     image_encoder_revision: str = "main"
     background_remover: str = GATED_REMOVER
@@ -214,6 +246,14 @@ class DeploySettings:
     gateway_memory: int = 2048
     proxy_auth: bool = False
     """Also ask for Modal's own proxy token, at the edge, before any container starts."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "revision", self.revision or self.source.revision)
+
+    @property
+    def source(self) -> KnownModel:
+        """Where `model` lies."""
+        return model_source(self.model)
 
     @classmethod
     def from_env(cls, env: Mapping[str, str] | None = None) -> DeploySettings:

@@ -26,8 +26,11 @@ from ..protocol.requests import (
     GenerateSettings,
     default_pipeline_type,
 )
-from ..protocol.views import unpack_views
+from ..protocol.views import unpack_pictures
 from . import state as states
+from .config import KNOWN_MODELS, default_data_dir
+from .deploy.weights_fetch import fetch_upsampler
+from .deploy.weights_hub import HuggingFaceHub
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -43,6 +46,9 @@ class Pipeline(Protocol):
 
     @property
     def available_pipeline_types(self) -> Any: ...
+
+    @property
+    def family(self) -> Any: ...
 
     @property
     def sampler_settings(self) -> Callable[..., dict[str, dict[str, Any]]]: ...
@@ -83,6 +89,9 @@ class TRELLIS2Generator:
         self.samplers: dict[str, float] = {}
         """The weights' own sampler settings by request field: what holds where a request sets none."""
 
+        self.views: dict[str, Any] = {}
+        """A `ViewSupport` as plain data."""
+
     # --- loading -----------------------------------------------------------------------------------------
 
     def load_model_cpu(self) -> None:
@@ -91,6 +100,8 @@ class TRELLIS2Generator:
         offered = tuple(pipeline.available_pipeline_types)
         self.pipeline_types = tuple(name for name in PIPELINE_TYPES if name in offered)
         self._pipeline = pipeline
+        seen = pipeline.family.views
+        self.views = {"least": seen[0], "most": seen[-1], "cameras": pipeline.family.pixel_aligned}
         used = pipeline.sampler_settings(**{argument: {} for argument in SAMPLER_STAGES.values()})
         self.samplers = {
             field: float(used[stage][parameter])
@@ -133,7 +144,7 @@ class TRELLIS2Generator:
     # --- the two calls -----------------------------------------------------------------------------------
 
     def generate(self, picture: bytes, settings: GenerateSettings, monitor: Monitor) -> JobOutput:
-        """State, preview and statistics of the asset in a picture.
+        """State, preview and statistics of the asset in a picture, or in several (see `pack_pictures`).
 
         Raises the `ServiceError` that says what to do, `JobCancelled`, or `DeviceLostError`.
         """
@@ -209,9 +220,7 @@ class TRELLIS2Generator:
 
         passes.clear()
         warnings.clear()  # of a first try that ran out of memory
-        given = unpack_views(picture)
-        images = [load_image(data) for data in given.pictures]
-        seen: dict[str, Any] = {} if given.plain else {"cameras": given.cameras, "fov": given.fov}
+        images = [load_image(data) for data in unpack_pictures(picture)]
         meshes = self.pipeline.run(
             images[0] if len(images) == 1 else images,
             seed=settings.seed,
@@ -224,7 +233,9 @@ class TRELLIS2Generator:
             progress=lambda p: monitor.report(p.stage, p.step, p.steps, p.message),
             cancel=monitor.cancelled,
             passes=passes,
-            **seen,
+            cameras=settings.views,
+            fov="estimate" if settings.estimate_fov and settings.fov is None else settings.fov,
+            view_mode=settings.view_mode,
             **settings.sampler_params(),
         )
         return meshes[0]
@@ -317,6 +328,7 @@ def translate(error: Exception) -> Exception:
         ),
         (model.UnsupportedPipelineError, lambda: errors.UnsupportedPipelineError(str(error))),
         (model.EmptyStructureError, lambda: errors.EmptyResultError(f"{error}; try another seed or picture")),
+        (model.BackendError, lambda: errors.InvalidRequestError(str(error))),
         (model.InvalidArgumentError, lambda: errors.InvalidRequestError(str(error))),
         (geometry.ArgumentError, lambda: errors.InvalidRequestError(str(error))),
         (geometry.MeshError, lambda: errors.InvalidStateError(str(error))),
@@ -360,12 +372,27 @@ class StageClock:
 
 
 def create(weights: str, device: str = "auto", lossless_state: bool = False) -> TRELLIS2Generator:
-    """The factory that a local worker calls: weights from a folder or a hub repo, moved to `device`."""
+    """The factory that a local worker calls: weights from a folder, a known model or a hub repo, moved to
+    `device`.
+    """
 
     def factory() -> Pipeline:
         from trellis2.pipelines import Trellis2ImageTo3DPipeline
 
-        pipeline: Pipeline = Trellis2ImageTo3DPipeline.from_pretrained(weights, device="cpu")
+        known = KNOWN_MODELS.get(weights)
+        if known is None or Path(weights).exists():
+            pipeline: Pipeline = Trellis2ImageTo3DPipeline.from_pretrained(weights, device="cpu")
+            return pipeline
+        upsampler = (
+            fetch_upsampler(default_data_dir() / "weights", HuggingFaceHub()) if known.upsampler else None
+        )
+        pipeline = Trellis2ImageTo3DPipeline.from_pretrained(
+            known.repo,
+            config_file=known.config_file,
+            revision=known.revision,
+            device="cpu",
+            feature_upsampler=upsampler,
+        )
         return pipeline
 
     if device == "auto":

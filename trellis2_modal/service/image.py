@@ -220,7 +220,10 @@ def gpu_steps(settings: DeploySettings) -> tuple[Step, ...]:
 
 def missing_sources(checkout: Path) -> tuple[Path, ...]:
     """What an image is made of and `checkout` lacks; empty in a clone of the repository."""
-    needed = (checkout / "assets", checkout / "trellis2", checkout / "o-voxel" / "o_voxel")
+    needed = (
+        *(checkout / name for name in ("assets", "trellis2", "trellis2_pictures")),
+        checkout / "o-voxel" / "o_voxel",
+    )
     return tuple(path for path in needed if not path.is_dir())
 
 

@@ -228,6 +228,27 @@ class TriangleBVH:
         kernels.launch(crossings_kernel, len(origins), inputs, self.device)
         return crossings
 
+    def openness(self, points: torch.Tensor, normals: torch.Tensor, rays: int = 96) -> torch.Tensor:
+        """Ambient occlusion [Q] of surface points [Q, 3] with outward normals [Q, 3]: 1 where nothing of the
+        mesh is in the way, 0 where everything is, weighted by the cosine to the normal.
+        """
+        from .bvh_kernels import openness_kernel
+
+        points, normals = self._rays(points, normals)
+        wp = kernels.warp_module()
+        openness = torch.empty(len(points), dtype=torch.float32, device=self.device)
+        inputs = [
+            wp.uint64(self._mesh.id),
+            kernels.as_warp(points, wp.vec3),
+            kernels.as_warp(normals, wp.vec3),
+            1e-3 * self._radius,
+            self._reach(points),
+            int(rays),
+            kernels.as_warp(openness),
+        ]
+        kernels.launch(openness_kernel, len(points), inputs, self.device)
+        return openness
+
     def inside(self, points: torch.Tensor) -> torch.Tensor:
         """Bool [Q]: winding number above one half; for closed, outward-oriented meshes.
 

@@ -156,3 +156,37 @@ def inside_kernel(
     inside[i] = 0
     if query.result and query.sign < 0.0:
         inside[i] = 1
+
+
+@wp.kernel
+def openness_kernel(
+    start: int,
+    mesh: wp.uint64,
+    points: wp.array(dtype=wp.vec3),
+    normals: wp.array(dtype=wp.vec3),
+    offset: float,
+    limit: float,
+    rays: int,
+    openness: wp.array(dtype=float),
+):
+    """Share of rays, as many in a direction as its cosine, that leave a point of the surface unhindered."""
+    i = start + wp.tid()
+    n = normals[i]
+    # a frame without branches: Duff et al., Building an Orthonormal Basis, Revisited, 2017
+    sign = wp.where(n[2] < 0.0, -1.0, 1.0)
+    a = -1.0 / (sign + n[2])
+    b = n[0] * n[1] * a
+    across = wp.vec3(1.0 + sign * n[0] * n[0] * a, sign * b, -sign * n[0])
+    along = wp.vec3(b, sign + n[1] * n[1] * a, -n[1])
+    origin = points[i] + n * offset
+    turn = wp.randf(wp.rand_init(17, i))  # neighbours err differently, not alike
+    hit = int(0)
+    for k in range(rays):
+        u = (float(k) + 0.5) / float(rays)
+        angle = 6.2831853 * (float(k) * 0.6180340 + turn)
+        flat = wp.sqrt(u)
+        direction = across * (flat * wp.cos(angle)) + along * (flat * wp.sin(angle)) + n * wp.sqrt(1.0 - u)
+        query = wp.mesh_query_ray(mesh, origin, direction, limit)
+        if query.result:
+            hit += 1
+    openness[i] = 1.0 - float(hit) / float(rays)

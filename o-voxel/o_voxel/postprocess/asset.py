@@ -68,6 +68,7 @@ class GlbAsset:
         pbr = trimesh.visual.material.PBRMaterial(
             baseColorTexture=Image.fromarray(m.base_color),
             metallicRoughnessTexture=Image.fromarray(m.orm),
+            occlusionTexture=Image.fromarray(m.orm) if m.occluded else None,
             normalTexture=None if m.normal is None else Image.fromarray(m.normal),
             baseColorFactor=np.array([255, 255, 255, 255], dtype=np.uint8),
             metallicFactor=1.0,

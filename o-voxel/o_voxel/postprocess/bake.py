@@ -25,22 +25,25 @@ _SUSPICION = 0.1  # voxels behind the texel at which a hit may be the far side o
 
 @dataclass(frozen=True)
 class Layout:
-    """The mesh to bake onto: vertices, normals [W, 3], faces [F, 3], uvs [W, 2], tangents [W, 4] or None."""
+    """The mesh to bake onto: vertices, normals [W, 3], faces [F, 3], uvs [W, 2], tangents [W, 4] or None,
+    `openness` [W] of the vertices or None."""
 
     vertices: Tensor
     faces: Tensor
     uvs: Tensor
     normals: Tensor
     tangents: Tensor | None
+    openness: Tensor | None = None
 
 
 @dataclass(frozen=True)
 class Textures:
-    """uint8 `attributes` [T, T, 6] and `normal` [T, T, 3] or None; `covered` [T, T] bool; `face_id` [T, T]
-    int32, -1 between charts."""
+    """uint8 `attributes` [T, T, 6], `normal` [T, T, 3] or None and `occlusion` [T, T] or None; `covered`
+    [T, T] bool; `face_id` [T, T] int32, -1 between charts."""
 
     attributes: Tensor
     normal: Tensor | None
+    occlusion: Tensor | None
     covered: Tensor
     face_id: Tensor
 
@@ -58,6 +61,7 @@ def bake(source: Source, reference: TriangleBVH, layout: Layout, size: int, rech
     device = face_id.device
     attributes = torch.zeros((size * size, 6), dtype=torch.uint8, device=device)
     normal = None if layout.tangents is None else torch.zeros_like(attributes[:, :3])
+    occlusion = None if layout.openness is None else torch.zeros_like(attributes[:, 0])
     covered = torch.zeros(size * size, dtype=torch.bool, device=device)
     # A channel of ones tells apart "black" and "no voxel here".
     volume = torch.nn.functional.pad(source.attributes, (0, 1), value=1.0)
@@ -73,6 +77,8 @@ def bake(source: Source, reference: TriangleBVH, layout: Layout, size: int, rech
         )
         attributes[chunk] = quantise(sampled[:, :6])
         covered[chunk] = sampled[:, 6] > 0.5
+        if occlusion is not None and layout.openness is not None:
+            occlusion[chunk] = quantise(interpolate_at(layout.openness[:, None], *at)[:, 0])
         if normal is not None and layout.tangents is not None and dense_normals is not None:
             corners = reference.faces[face].long()
             dense = (dense_normals[corners] * weights[:, :, None]).sum(dim=1)
@@ -83,6 +89,7 @@ def bake(source: Source, reference: TriangleBVH, layout: Layout, size: int, rech
     return Textures(
         attributes.reshape(size, size, 6),
         None if normal is None else normal.reshape(size, size, 3),
+        None if occlusion is None else occlusion.reshape(size, size),
         covered.reshape(size, size),
         fragments.face_id,
     )
@@ -94,6 +101,7 @@ def fill_gutters(textures: Textures) -> Textures:
     return Textures(
         fill(textures.attributes, nearest),
         None if textures.normal is None else fill(textures.normal, nearest),
+        None if textures.occlusion is None else fill(textures.occlusion[..., None], nearest)[..., 0],
         textures.covered,
         textures.face_id,
     )

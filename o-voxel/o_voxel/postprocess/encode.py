@@ -27,7 +27,7 @@ CHANNEL_ERROR = 4.5
 """Of 255: mean error of occlusion, roughness and metalness in every block after encoding."""
 
 _BLOCK = 64  # texels a side: a bound over the whole picture would let one detailed corner go
-_QUALITIES = (60, 70, 75, 80, 84, 87, 90, 92, 94, 96, 97, 98)
+_QUALITIES = range(60, 99)
 _NORMAL_STEP = 4  # levels a lossless WebP of normals may move by half of: 1.3 degrees, a third smaller
 
 
@@ -99,7 +99,7 @@ def encode_png(image: np.ndarray) -> bytes:
 
 def _jpeg(image: np.ndarray, quality: int) -> bytes:
     try:
-        return _saved(image, "JPEG", quality=quality, subsampling=0, optimize=True)
+        return _saved(image, "JPEG", quality=quality, subsampling=0, optimize=True, progressive=True)
     except OSError:  # Pillow gives an optimised file a byte a pixel, and noise needs more
         return _saved(image, "JPEG", quality=quality, subsampling=0)
 

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from .encode import MIME_TYPES
-from .gltf_mesh import Binary, Part, Written, draco_mesh, plain_mesh, quantised_mesh
+from .gltf_mesh import TRANSFORM, Binary, Part, Written, draco_mesh, plain_mesh, quantised_mesh
 from .material import Material
 from .translucency import parts_by_alpha
 
@@ -121,7 +121,9 @@ def _add_mesh(
         document["images"].append(
             {"name": picture, "mimeType": MIME_TYPES[kind], "bufferView": binary.view(data)}
         )
-    document["materials"] += [_material(level.material, mode, places) for mode in mesh.alpha_modes]
+    document["materials"] += [
+        _material(level.material, mode, places, mesh.uv_scale) for mode in mesh.alpha_modes
+    ]
 
 
 def _coverage(levels: int) -> list[float]:
@@ -149,7 +151,14 @@ def _texture(image: int, kind: str) -> dict[str, Any]:
     return {"sampler": 0, "source": image}
 
 
-def _material(material: Material, alpha_mode: str, textures: dict[str, int]) -> dict[str, Any]:
+def _material(
+    material: Material, alpha_mode: str, textures: dict[str, int], uv_scale: float
+) -> dict[str, Any]:
+    transform = {} if uv_scale == 1 else {"extensions": {TRANSFORM: {"scale": [uv_scale, uv_scale]}}}
+
+    def texture(name: str, **members: Any) -> dict[str, Any]:
+        return {"index": textures[name], **members, **transform}
+
     entry: dict[str, Any] = {
         "name": "see-through" if alpha_mode == "BLEND" else "material",
         "alphaMode": alpha_mode,
@@ -158,14 +167,16 @@ def _material(material: Material, alpha_mode: str, textures: dict[str, int]) -> 
             "baseColorFactor": [1.0, 1.0, 1.0, 1.0],
             "metallicFactor": 1.0,
             "roughnessFactor": 1.0,
-            "baseColorTexture": {"index": textures["base_color"]},
-            "metallicRoughnessTexture": {"index": textures["metallic_roughness"]},
+            "baseColorTexture": texture("base_color"),
+            "metallicRoughnessTexture": texture("metallic_roughness"),
         },
     }
     if alpha_mode == "MASK":
         entry["alphaCutoff"] = 0.5
+    if material.occluded:
+        entry["occlusionTexture"] = texture("metallic_roughness")
     if "normal" in textures:
-        entry["normalTexture"] = {"index": textures["normal"], "scale": 1.0}
+        entry["normalTexture"] = texture("normal", scale=1.0)
     return entry
 
 

@@ -128,6 +128,8 @@ def _bind(stage: Any, mesh: Any, number: int, mode: str, files: dict[str, str], 
     connect("diffuseColor", types.Color3f, colour, "rgb")
     connect("roughness", types.Float, orm, "g")
     connect("metallic", types.Float, orm, "b")
+    if material.occluded:
+        connect("occlusion", types.Float, orm, "r")
     if mode != "OPAQUE" and material.visible_base_color.shape[2] == 4:
         connect("opacity", types.Float, colour, "a")
         if mode == "MASK":

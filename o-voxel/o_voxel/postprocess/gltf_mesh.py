@@ -13,19 +13,21 @@ from typing import Any
 import numpy as np
 
 from ..errors import ArgumentError
-from .meshopt import by_first_use, encode_attributes, encode_triangles, walk_order
+from .meshopt import by_first_use, encode_attributes, encode_triangles, octahedral, walk_order
 
 COMPRESSIONS = ("none", "meshopt", "draco")
-QUANTIZATION, MESHOPT, DRACO = (
+QUANTIZATION, MESHOPT, DRACO, TRANSFORM = (
     "KHR_mesh_quantization",
     "EXT_meshopt_compression",
     "KHR_draco_mesh_compression",
+    "KHR_texture_transform",
 )
 
 _BYTE, _U16, _U32, _FLOAT = 5120, 5123, 5125, 5126
 _ARRAY, _ELEMENTS = 34962, 34963
-_POSITION_BITS = 14  # 1/16 mm on a metre
-_UV_BITS = 12  # of Draco's; a quarter of a texel at 1024
+_POSITION_BITS = 14  # of Draco's; 1/16 mm on a metre
+_MESHOPT_POSITION_BITS = 13
+_UV_BITS = 12  # where compressed; a quarter of a texel at 1024
 _NORMAL_BITS = 8  # of Draco's
 
 
@@ -57,13 +59,15 @@ class Binary:
         self.views.append(entry | members)
         return len(self.views) - 1
 
-    def meshopt_view(self, data: bytes, mode: str, count: int, stride: int, target: int) -> int:
+    def meshopt_view(
+        self, data: bytes, mode: str, count: int, stride: int, target: int, **members: Any
+    ) -> int:
         packed: dict[str, Any] = {
             "buffer": 0,
             "byteOffset": self._append(data),
             "byteLength": len(data),
         }
-        packed |= {"byteStride": stride, "mode": mode, "count": count}
+        packed |= {"byteStride": stride, "mode": mode, "count": count} | members
         size = count * stride
         entry = {"buffer": 1, "byteOffset": self.decompressed, "byteLength": size, "target": target}
         if mode == "ATTRIBUTES":
@@ -95,12 +99,13 @@ class Binary:
 @dataclass(frozen=True)
 class Written:
     """What a document says of a mesh: primitives without materials, their alpha modes, the node's place,
-    required extensions."""
+    required extensions, and the factor from its UVs to a texture's."""
 
     primitives: list[dict[str, Any]]
     alpha_modes: list[str]
     node: dict[str, Any]
     extensions: tuple[str, ...]
+    uv_scale: float = 1.0
 
 
 def check_compression(compress: str) -> None:
@@ -127,18 +132,20 @@ def plain_mesh(binary: Binary, attributes: dict[str, np.ndarray], parts: Sequenc
 def quantised_mesh(
     binary: Binary, attributes: dict[str, np.ndarray], parts: Sequence[Part], compress: bool
 ) -> Written:
-    """16 bits for positions (14 where compressed) and UVs, 8 for normals; with `compress` through meshopt."""
+    """16 bits for positions and UVs, 8 for normals; with `compress` 13 and 12 through meshopt, and UVs that a
+    texture transform enlarges."""
     faces = [part.faces if part.ordered or not compress else walk_order(part.faces) for part in parts]
     if compress:
         joined, order = by_first_use(np.concatenate(faces))
         attributes = {name: values[order] for name, values in attributes.items()}
         faces = np.split(joined, np.cumsum([len(f) for f in faces])[:-1])
-    steps = 2 ** (_POSITION_BITS if compress else 16) - 1
+    steps = 2 ** (_MESHOPT_POSITION_BITS if compress else 16) - 1
+    uv_steps = 2 ** (_UV_BITS if compress else 16) - 1
     low, extent = _frame(attributes["POSITION"])
     columns = {
         "POSITION": (np.rint((attributes["POSITION"] - low) / extent * steps).astype(np.uint16), _U16, False),
         "NORMAL": (np.rint(attributes["NORMAL"] * 127).astype(np.int8), _BYTE, True),
-        "TEXCOORD_0": (np.rint(attributes["TEXCOORD_0"].clip(0, 1) * 65535).astype(np.uint16), _U16, True),
+        "TEXCOORD_0": (np.rint(attributes["TEXCOORD_0"].clip(0, 1) * uv_steps).astype(np.uint16), _U16, True),
     }
     if "TANGENT" in attributes and not compress:
         columns["TANGENT"] = (np.rint(attributes["TANGENT"] * 127).astype(np.int8), _BYTE, True)
@@ -149,8 +156,11 @@ def quantised_mesh(
         padded = np.zeros((count, stride // values.itemsize), values.dtype)
         padded[:, :width] = values
         if compress:
+            filtered = {}
+            if name == "NORMAL":  # two numbers in place of three
+                padded, filtered = octahedral(attributes[name]), {"filter": "OCTAHEDRAL"}
             stream = encode_attributes(padded.view(np.uint8))
-            view = binary.meshopt_view(stream, "ATTRIBUTES", count, stride, _ARRAY)
+            view = binary.meshopt_view(stream, "ATTRIBUTES", count, stride, _ARRAY, **filtered)
         else:
             view = binary.view(padded.tobytes(), byteStride=stride, target=_ARRAY)
         members: dict[str, Any] = {"normalized": True} if normalised else {}
@@ -167,8 +177,9 @@ def quantised_mesh(
         index = binary.accessor(view, part.size, "SCALAR", component)
         primitives.append({"attributes": found, "indices": index})
     node = {"translation": low.tolist(), "scale": [extent / steps] * 3}
-    extensions = (QUANTIZATION, MESHOPT) if compress else (QUANTIZATION,)
-    return Written(primitives, [part.alpha_mode for part in parts], node, extensions)
+    extensions = (QUANTIZATION, MESHOPT, TRANSFORM) if compress else (QUANTIZATION,)
+    modes = [part.alpha_mode for part in parts]
+    return Written(primitives, modes, node, extensions, 65535 / uv_steps)
 
 
 def draco_mesh(binary: Binary, attributes: dict[str, np.ndarray], parts: Sequence[Part]) -> Written:

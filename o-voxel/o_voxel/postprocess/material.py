@@ -23,7 +23,8 @@ _CUTOUT_SHARE = 0.6  # of the texels that count, that are nearly clear: a cut-ou
 class Material:
     """Pictures are uint8, row 0 at v = 0 (glTF's top).
 
-    `base_color` [T, T, 4] sRGB and alpha; `orm` [T, T, 3] = (0, roughness, metallic), as glTF packs them;
+    `base_color` [T, T, 4] sRGB and alpha; `orm` [T, T, 3] = (occlusion, roughness, metallic), as glTF packs
+    them, occlusion 0 and unread where not `occluded`;
     `normal` [T, T, 3] tangent space or None; `alpha_mode` is glTF's OPAQUE, MASK (cut-off 0.5) or BLEND.
     """
 
@@ -32,6 +33,7 @@ class Material:
     normal: np.ndarray | None
     alpha_mode: str
     double_sided: bool
+    occluded: bool = False
 
     @property
     def sizes(self) -> dict[str, tuple[int, int]]:
@@ -61,7 +63,8 @@ class Material:
 
 def check_texture_format(texture_format: str) -> None:
     if texture_format not in TEXTURE_FORMATS:
-        raise ArgumentError(f"texture_format {texture_format!r}: one of {', '.join(TEXTURE_FORMATS)}")
+        hint = "; convert a png with gltf-transform" if texture_format == "ktx2" else ""
+        raise ArgumentError(f"texture_format {texture_format!r}: one of {', '.join(TEXTURE_FORMATS)}{hint}")
 
 
 def choose_alpha_mode(alpha_mode: str, alpha: np.ndarray) -> tuple[str, str | None]:

@@ -1,4 +1,4 @@
-"""The two codecs of glTF's EXT_meshopt_compression, version 0 of attributes and 1 of triangles.
+"""The two codecs of glTF's EXT_meshopt_compression, version 0 of attributes and 1 of triangles, and a filter.
 
 Written from the extension's specification of the bit streams; every engine's decoder reads them. Attributes
 are byte planes of differences in groups of 16; triangles are codes into the edges and vertices seen last.
@@ -60,6 +60,20 @@ def _group_bytes(values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray
     best = used.argmin(axis=0)
     chosen = np.take_along_axis(payload, best[None, ..., None], axis=0)[0]
     return best, np.take_along_axis(used, best[None], axis=0)[0], chosen
+
+
+def octahedral(normals: np.ndarray) -> np.ndarray:
+    """Unit vectors [N, 3] as int8 [N, 4] for the filter OCTAHEDRAL: the two coordinates, 127, nothing."""
+    x, y, z = (normals / np.abs(normals).sum(axis=1, keepdims=True).clip(1e-12)).T
+    below = z < 0
+    folded = [
+        np.where(below, (1 - np.abs(other)) * np.where(own < 0, -1, 1), own)
+        for own, other in ((x, y), (y, x))
+    ]
+    packed = np.zeros((len(normals), 4), np.int8)
+    packed[:, :2] = np.rint(np.stack(folded, axis=1) * 127)
+    packed[:, 2] = 127
+    return packed
 
 
 def walk_order(faces: np.ndarray) -> np.ndarray:

@@ -71,6 +71,7 @@ def to_glb(
     alpha_mode: str = "auto",
     texture_format: str = "png",
     normal_map: bool = False,
+    occlusion: bool = False,
     outer_shell: bool | None = None,
     double_sided: bool | None = None,
     lods: int = 1,
@@ -102,6 +103,8 @@ def to_glb(
         texture_format: png (exact), jpeg (png where that would cost too much, and for alpha) or webp
             (smallest; viewers need EXT_texture_webp). `encode` states what is lost.
         normal_map: bake the dense surface's normals, and export tangents.
+        occlusion: bake how much of its surroundings each vertex sees past the asset into the red channel of
+            the metallic-roughness map.
         outer_shell: with `remesh`, keep only the skin that the outside can reach. True, for printing, also
             fills hollow bodies whose walls have holes, and ignores `remesh_project`. None: unless the asset
             is translucent, when inner walls show.
@@ -159,6 +162,7 @@ def to_glb(
         cone_half_angle=mesh_cluster_threshold_cone_half_angle_rad,
         smooth_iterations=8 + mesh_cluster_refine_iterations,
         normal_map=normal_map,
+        occlusion=occlusion,
         alpha_mode=alpha_mode,
         double_sided=remesh is False if double_sided is None else double_sided,
         texture_format=texture_format,
@@ -193,6 +197,7 @@ class Finish:
     cone_half_angle: float
     smooth_iterations: int
     normal_map: bool
+    occlusion: bool
     alpha_mode: str
     double_sided: bool
     texture_format: str
@@ -216,6 +221,9 @@ def _textured(
         )
         layout = _layout(mesh, unwrapped, finish.normal_map)
     with times.step("bake"):
+        if finish.occlusion:
+            own = TriangleBVH(layout.vertices, layout.faces)
+            layout = replace(layout, openness=own.openness(layout.vertices, layout.normals))
         textures = bake(source, reference, layout, texture_size, recheck=finish.recheck)
     with times.step("gutters"):
         textures = fill_gutters(textures)
@@ -251,13 +259,15 @@ def _material(textures: Textures, alpha_mode: str, double_sided: bool) -> tuple[
         notes.append("no voxel lies near the surface; the textures are black")
     metallic, roughness, alpha = attributes[..., 3:].unbind(dim=2)
     base_color = torch.cat([attributes[..., :3], alpha[..., None]], dim=2)
-    orm = torch.stack([torch.zeros_like(alpha), roughness, metallic], dim=2)
+    occlusion = torch.zeros_like(alpha) if textures.occlusion is None else textures.occlusion
+    orm = torch.stack([occlusion, roughness, metallic], dim=2)
     material = Material(
         base_color=base_color.cpu().numpy(),
         orm=orm.cpu().numpy(),
         normal=None if textures.normal is None else textures.normal.cpu().numpy(),
         alpha_mode=mode,
         double_sided=double_sided,
+        occluded=textures.occlusion is not None,
     )
     return material, notes
 

@@ -135,3 +135,20 @@ def test_bad_queries_are_refused() -> None:
         tree.cast(torch.zeros(2, 3), torch.ones(1, 3))
     with pytest.raises(MeshError, match="empty"):
         TriangleBVH(torch.zeros(0, 3), torch.zeros(0, 3, dtype=torch.int32))
+
+
+def test_openness_beside_a_wall_is_analytic() -> None:
+    """At a distance d from a long wall of height h the cosine-weighted share of the sky is (1 + d/r)/2, with
+    r the distance to the wall's upper edge."""
+    floor = [[-15, -15, 0], [15, -15, 0], [15, 15, 0], [-15, 15, 0]]
+    wall = [[0, -15, 0], [0, 15, 0], [0, 15, 1], [0, -15, 1]]
+    vertices = torch.tensor([*floor, *wall], dtype=torch.float32)
+    faces = torch.tensor([[0, 1, 2], [0, 2, 3], [4, 5, 6], [4, 6, 7]], dtype=torch.int32)
+    distance = torch.tensor([0.5, 1.0, 2.0])
+    points = torch.stack([distance, 0 * distance, 0 * distance], dim=1)
+    up = torch.tensor([0.0, 0.0, 1.0]).expand(3, 3)
+    openness = TriangleBVH(vertices, faces).openness(points, up, rays=4096)
+    expected = (1 + distance / (distance**2 + 1).sqrt()) / 2
+    # Rays start a thousandth of the mesh's radius above the floor, so that it does not hide itself.
+    torch.testing.assert_close(openness, expected, rtol=0, atol=0.02)
+    assert float(TriangleBVH(vertices, faces).openness(points[:1], -up[:1])) == 1.0

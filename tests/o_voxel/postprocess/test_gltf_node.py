@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +53,13 @@ def test_every_texture_format(asset: GlbAsset, tmp_path: Path) -> None:
         assert mesh["attributes"] == ["normal", "position", "tangent", "uv"]
         assert mesh["maps"] == ["map", "metalnessMap", "roughnessMap", "normalMap"]
         assert {picture["type"] for picture in result["three"]["pictures"]} == {f"image/{name}"}
+
+
+def test_packed_occlusion(asset: GlbAsset, tmp_path: Path) -> None:
+    replace(asset, material=replace(asset.material, occluded=True)).export(tmp_path / "orm.glb")
+    (result,) = check([tmp_path / "orm.glb"])
+    assert assert_sound(result)["maps"] == ["map", "metalnessMap", "roughnessMap", "normalMap", "aoMap"]
+    assert len(result["three"]["pictures"]) == 3, "occlusion, roughness and metalness are one picture"
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from o_voxel.postprocess.meshopt import by_first_use, encode_attributes, encode_triangles, walk_order
+from o_voxel.postprocess.meshopt import (
+    by_first_use,
+    encode_attributes,
+    encode_triangles,
+    octahedral,
+    walk_order,
+)
 
 from .test_gltf_node import NODE, READY
 
@@ -38,6 +44,18 @@ def test_attributes(tmp_path: Path) -> None:
                 stream = encode_attributes(data)
                 cases.append({"mode": "ATTRIBUTES", "count": count, "stride": stride, "data": stream.hex()})
     assert decode(cases, tmp_path) == truths
+
+
+def test_octahedral_normals(tmp_path: Path) -> None:
+    normals = np.random.default_rng(2).normal(size=(500, 3))
+    normals = np.concatenate([normals, np.eye(3), -np.eye(3)])
+    normals /= np.linalg.norm(normals, axis=1, keepdims=True)
+    data = octahedral(normals)
+    case = {"mode": "ATTRIBUTES", "count": len(data), "stride": 4, "filter": "OCTAHEDRAL"}
+    (found,) = decode([case | {"data": encode_attributes(data.view(np.uint8)).hex()}], tmp_path)
+    shown = np.array(found, np.uint8).view(np.int8).reshape(-1, 4)[:, :3].astype(float)
+    cosine = (shown * normals).sum(axis=1) / np.linalg.norm(shown, axis=1)
+    assert np.degrees(np.arccos(cosine.clip(-1, 1))).max() < 1.2
 
 
 def grid(side: int) -> np.ndarray:

@@ -7,12 +7,15 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from o_voxel.postprocess import GlbAsset
+from o_voxel.postprocess import GlbAsset, to_glb
 from o_voxel.postprocess.gutters import fill, nearest_by_flooding, nearest_by_transform, nearest_covered
 from o_voxel.postprocess.material import choose_alpha_mode
 from o_voxel.postprocess.tangents import to_tangent_space, vertex_tangents
 
 from benchmarks.glb import surface_points
+
+from .objects import box, decoded
+from .test_game import document
 
 
 @settings(max_examples=25, deadline=None)
@@ -114,3 +117,24 @@ def test_normal_map_restores_the_dense_normals(asset: GlbAsset) -> None:
 
     assert degrees(shaded) < 0.5 * degrees(flat)
     assert degrees(shaded) < 1.5
+
+
+def test_occlusion_is_baked_where_asked() -> None:
+    plate, tower = box((-0.4, -0.4, -0.2), (0.4, 0.4, -0.1)), box((-0.1, -0.1, -0.15), (0.1, 0.1, 0.35))
+    shape = torch.cat([plate[0], tower[0]]), torch.cat([plate[1], tower[1] + len(plate[0])])
+    asset = to_glb(**decoded(shape, 48), decimation_target=3000, texture_size=256, occlusion=True)
+    assert asset.material.occluded
+    x, y, z = asset.vertices.T
+    beside = np.maximum(np.abs(x), np.abs(z))
+    row, column = (np.clip((asset.uvs[:, i] * 256).astype(int), 0, 255) for i in (1, 0))
+    shade = asset.material.orm[row, column, 0] / 255
+    floor = (asset.normals[:, 1] > 0.95) & (np.abs(y + 0.1) < 0.02)
+    near, far = floor & (beside < 0.16), floor & (beside > 0.36)
+    assert near.any()
+    assert far.any()
+    assert shade[near].mean() < 0.82
+    assert shade[far].min() > 0.9
+    assert shade[(asset.normals[:, 1] > 0.95) & (y > 0.33)].mean() > 0.98
+    (material,) = document(asset.export())["materials"]
+    packed = material["pbrMetallicRoughness"]["metallicRoughnessTexture"]
+    assert material["occlusionTexture"] == packed

@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from trellis2.conditioning import naf as naf_module
 from trellis2.conditioning import pixel_features
 from trellis2.conditioning.camera import front_camera, named_camera
-from trellis2.conditioning.naf import NAF, load_naf, upsample_at
+from trellis2.conditioning.naf import NAF, group_norm_by_channels, load_naf, upsample_at
 from trellis2.conditioning.pixel_features import make_view, sample_map, split_tokens, token_features
 from trellis2.errors import CheckpointError, InvalidArgumentError
 from trellis2.nn.rope import grid_coords
@@ -102,3 +102,13 @@ def test_naf_files(tmp_path: Path) -> None:
     for name in ("other.safetensors", "text.pth", "absent.pth"):
         with pytest.raises(CheckpointError, match="no usable NAF"):
             load_naf(tmp_path / name)
+
+
+def test_group_norm_by_channels_is_group_norm() -> None:
+    torch.manual_seed(0)
+    norm = torch.nn.GroupNorm(4, 16)
+    torch.nn.init.normal_(norm.weight)
+    torch.nn.init.normal_(norm.bias)
+    x = torch.randn(2, 16, 9, 7) * torch.rand(2, 16, 1, 1) + 5 * torch.randn(2, 16, 1, 1)
+    with torch.no_grad():
+        torch.testing.assert_close(group_norm_by_channels(norm, x), norm(x), rtol=1e-5, atol=1e-5)

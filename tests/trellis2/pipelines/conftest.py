@@ -1,4 +1,4 @@
-"""A tiny checkpoint, written once, and pipelines loaded from it."""
+"""A pipeline loaded from the tiny checkpoint, and a picture for it."""
 
 from __future__ import annotations
 
@@ -9,13 +9,6 @@ import pytest
 from PIL import Image
 
 from trellis2.pipelines import Trellis2ImageTo3DPipeline
-
-from .tiny_checkpoint import write_checkpoint
-
-
-@pytest.fixture(scope="session")
-def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_checkpoint(tmp_path_factory.mktemp("checkpoint"))
 
 
 @pytest.fixture(scope="session")

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import sys
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -12,7 +14,9 @@ import torch
 from PIL import Image
 
 from trellis2.conditioning.camera import named_camera
+from trellis2.conditioning.matting import Notice
 from trellis2.errors import (
+    BackendError,
     Cancelled,
     CheckpointError,
     InvalidArgumentError,
@@ -24,7 +28,7 @@ from trellis2.pipelines import Trellis2ImageTo3DPipeline, from_pretrained
 from trellis2.pipelines.pixel_conditioner import PixelConditioner, PixelStage
 from trellis2.progress import Progress
 
-from .tiny_checkpoint import COND, write_pixel_aligned
+from .tiny_checkpoint import COND
 
 # The published table at sizes that the test's DINOv3 (patches of 16 pixels) and a busy CPU like.
 STAGES = {
@@ -39,11 +43,6 @@ SAMPLERS = dict.fromkeys(
 )
 
 
-@pytest.fixture(scope="module")
-def folder(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_pixel_aligned(checkpoint, tmp_path_factory.mktemp("pixal"))
-
-
 def load(folder: Path, file: str) -> Trellis2ImageTo3DPipeline:
     pipeline = from_pretrained(
         str(folder), config_file=file, image_cond_model=str(folder / "ckpts" / "dinov3-16")
@@ -54,13 +53,13 @@ def load(folder: Path, file: str) -> Trellis2ImageTo3DPipeline:
 
 
 @pytest.fixture(scope="module")
-def single(folder: Path) -> Trellis2ImageTo3DPipeline:
-    return load(folder, "pipeline.json")
+def single(pixel_checkpoint: Path) -> Trellis2ImageTo3DPipeline:
+    return load(pixel_checkpoint, "pipeline.json")
 
 
 @pytest.fixture(scope="module")
-def multi(folder: Path) -> Trellis2ImageTo3DPipeline:
-    return load(folder, "pipeline_mv.json")
+def multi(pixel_checkpoint: Path) -> Trellis2ImageTo3DPipeline:
+    return load(pixel_checkpoint, "pipeline_mv.json")
 
 
 def run(pipeline: Trellis2ImageTo3DPipeline, image: Any, **options: Any) -> Any:
@@ -211,8 +210,8 @@ def test_types_without_weights(single: Trellis2ImageTo3DPipeline, picture: Image
         single.run(picture, pipeline_type="1024")
 
 
-def test_naf_must_be_there(folder: Path, tmp_path: Path) -> None:
-    (tmp_path / "pipeline.json").write_text((folder / "pipeline.json").read_text())
+def test_naf_must_be_there(pixel_checkpoint: Path, tmp_path: Path) -> None:
+    (tmp_path / "pipeline.json").write_text((pixel_checkpoint / "pipeline.json").read_text())
     with pytest.raises(CheckpointError, match="valeoai/NAF"):
         from_pretrained(str(tmp_path))
 
@@ -232,3 +231,37 @@ def test_several_pictures_for_weights_that_know_one(
         pipeline.prepare_views(pair, ["front", "top"])
     with pytest.raises(InvalidArgumentError, match="view mode"):
         run(pipeline, pair, **{**options, "view_mode": "all"})
+
+
+def test_the_lens_is_estimated_where_moge_is_installed(
+    single: Trellis2ImageTo3DPipeline, picture: Image.Image, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "moge", None)
+    with pytest.raises(BackendError, match=r"pip install .*or give fov"):
+        single.prepare_views([picture], fov="estimate")
+
+    class MoGeModel(torch.nn.Module):
+        @classmethod
+        def from_pretrained(cls, name: str) -> MoGeModel:
+            assert name == "Ruicheng/moge-2-vitl"
+            return cls()
+
+        def infer(self, image: torch.Tensor) -> dict[str, torch.Tensor]:
+            assert image.shape[0] == 3
+            assert 0 <= float(image.min()) < float(image.max()) <= 1
+            return {"intrinsics": torch.diag(torch.tensor([1.0, 1.0, 1.0]))}
+
+    package, version = ModuleType("moge.model"), ModuleType("moge.model.v2")
+    version.MoGeModel = MoGeModel  # type: ignore[attr-defined]
+    for name, module in (("moge", package), ("moge.model", package), ("moge.model.v2", version)):
+        monkeypatch.setitem(sys.modules, name, module)
+    told: list[Notice] = []
+    try:
+        (view,) = single.prepare_views([picture], fov="estimate", notice=told.append)
+        with pytest.raises(InvalidArgumentError, match="one picture alone"):
+            single.prepare_views([picture] * 2, ["front", "back"], fov="estimate")
+    finally:
+        single.lens_estimator = None
+    assert view.camera is not None
+    assert math.isclose(view.camera.fov, 2 * math.atan(0.5), rel_tol=1e-6)
+    assert [notice.message for notice in told] == ["the field of view was estimated as 53.1 degrees"]

@@ -25,10 +25,12 @@ from trellis2_modal.jobs.execution import JobOutput, Monitor
 from trellis2_modal.jobs.job import Job
 from trellis2_modal.jobs.ports import Query
 from trellis2_modal.protocol.errors import ERRORS, ServiceError
-from trellis2_modal.protocol.requests import ExtractSettings, GenerateSettings
+from trellis2_modal.protocol.replies import Notice
+from trellis2_modal.protocol.requests import ExtractSettings, GenerateSettings, Subjects
 from trellis2_modal.protocol.state import compress_state, decompress_state, pack_state, unpack_state
 from trellis2_modal.service.auth import ApiKey, dump_keys
 from trellis2_modal.service.http.app import create_app
+from trellis2_modal.service.http.matte import Matte
 from trellis2_modal.service.http.picture_checks import PictureChecks
 from trellis2_modal.sockets import listen
 
@@ -96,10 +98,11 @@ class Keys:
 
 
 class Mattes:
-    """See `matte.Matter`: the picture itself."""
+    """See `matte.Matter`: the picture itself, with a warning where a choice was made."""
 
-    async def matte(self, picture: bytes) -> bytes:
-        return picture
+    async def matte(self, picture: bytes, subjects: Subjects) -> Matte:
+        told = Notice(code="several_subjects", message=f"2 objects stand out; {subjects} kept")
+        return Matte(picture, [] if subjects == "auto" else [told])
 
     async def close(self) -> None: ...
 

@@ -101,7 +101,9 @@ def test_a_failed_job_raises_what_the_service_said(client: Any, service: Service
 def test_health_usage_and_matte(connect: Callable[..., Any], picture: Path) -> None:
     assert connect(key=None).health().model == "fake"
     assert connect().usage().gpu_seconds_left == 7200
-    assert connect().matte(picture).startswith(b"\x89PNG")
+    assert connect().matte(picture).png.startswith(b"\x89PNG")
+    (told,) = connect().matte(picture, subjects="all").warnings
+    assert told.message == "2 objects stand out; all kept"
     with pytest.raises(UnauthenticatedError):
         connect(key="sk_wrong").usage()
 

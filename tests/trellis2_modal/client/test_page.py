@@ -12,16 +12,18 @@ from typing import Any
 
 import httpx
 import pytest
+from PIL import Image
 
 from tests.trellis2_modal.client.conftest import QUICK
 from tests.trellis2_modal.client.service import KEY, URL, Service, answers, passes, photo, problem, until
 from trellis2_modal.client.app import forms, html
 from trellis2_modal.client.app.file_routes import Mattes
-from trellis2_modal.client.app.task_queue import TaskQueue
+from trellis2_modal.client.app.task_queue import ServiceState, TaskQueue
 from trellis2_modal.client.options import ProxyToken
 from trellis2_modal.client.settings import ClientSettings
 from trellis2_modal.protocol.controls import controls
 from trellis2_modal.protocol.presets import PRESETS
+from trellis2_modal.protocol.replies import Health, ViewSupport
 from trellis2_modal.protocol.requests import SAMPLER_FIELDS, ExtractSettings, GenerateSettings
 
 GENERATION = [c.name for c in controls(GenerateSettings) if c.group != "Basic"]
@@ -265,6 +267,56 @@ def test_extract_view_and_reuse(actions: Any, task_queue: TaskQueue, picture: Pa
     assert tabs["selected"] == "create"
 
 
+def test_other_sides_go_along_and_come_back(
+    actions: Any, task_queue: TaskQueue, service: Service, picture: Path, tmp_path: Path
+) -> None:
+    back = tmp_path / "back.png"
+    back.write_bytes(photo("WEBP"))
+    settings = values(GenerateSettings, GENERATION)
+    _, shown = actions.generate({}, str(picture), "automatic", 7, False, *settings, None, str(back), None)
+    idle(task_queue)
+    body = service.calls("POST", "/jobs")[0].content
+    assert [body.count(part) for part in (b'; name="images"', photo(), photo("WEBP"))] == [2, 1, 1]
+    entry = task_queue.history.get(shown)
+    assert entry is not None
+    assert entry.settings["views"] == ["front", "back"]
+    *_, left, behind, right, _, _, _, _ = actions.act(shown, 60, {}, press("reuse", shown))
+    assert (left, right) == (None, None)
+    assert Path(behind).read_bytes() == photo("WEBP")
+
+
+def test_an_empty_number_is_not_zero() -> None:
+    assert forms.values_of(GenerateSettings, ["fov", "seed"], [0, 0]) == {"seed": 0}
+    assert forms.values_of(GenerateSettings, ["fov", "seed"], [20, 7.0]) == {"fov": 20, "seed": 7}
+
+
+def test_a_crop_is_what_is_sent_kept_and_shown(actions: Any, task_queue: TaskQueue, picture: Path) -> None:
+    settings = values(GenerateSettings, GENERATION)
+    half = (0, 0, 50, 100)
+    _, shown = actions.generate({}, str(picture), "automatic", 7, False, *settings, None, None, None, *half)
+    kept = task_queue.history.file(shown, "picture")
+    assert kept is not None
+    with Image.open(kept) as cut, Image.open(picture) as whole:
+        assert cut.size == (whole.width // 2, whole.height)
+    *_, left, top, right, bottom = actions.act(shown, 60, {}, press("reuse", shown))
+    assert (left, top, right, bottom) == (0, 0, 100, 100), "the kept picture is cropped already"
+    assert "percent in order" in list(actions.show_matte(str(picture), "auto", 60, 0, 50, 100))[-1]
+
+
+@pytest.mark.parametrize(
+    ("seen", "says"),
+    [
+        (ViewSupport(), "knows one view"),
+        (ViewSupport(cameras=True), "pixal3d-mv does better"),
+        (ViewSupport(least=2, most=8, cameras=True), "trained on 2 to 8 views"),
+    ],
+)
+def test_what_the_model_makes_of_several_views_is_said(seen: ViewSupport, says: str) -> None:
+    health = Health(status="ok", version="1", model="m", views=seen)
+    assert says in html.view_note(ServiceState(True, "", health))
+    assert html.view_note(ServiceState(True, "")) == ""
+
+
 def test_a_long_history_is_sent_in_pages(actions: Any, task_queue: TaskQueue) -> None:
     for number in range(70):
         entry = task_queue.history.add(photo(), f"{number}.png", {})
@@ -321,6 +373,7 @@ def test_the_matte_is_shown_with_a_hint_and_failures_in_words(
     until(lambda: task_queue.service.ready, "the service")
     assert "Cutting out" in next(actions.show_matte(str(picture)))["value"]
     assert "/matte/" in list(actions.show_matte(str(picture)))[-1]
+    assert "2 objects stand out; largest kept." in list(actions.show_matte(str(picture), "largest"))[-1]
     service.faults += [passes, *answers(problem("invalid-image"))]
     assert "cannot be used" in list(actions.show_matte(str(picture)))[-1]
     service.app.state.matter = None

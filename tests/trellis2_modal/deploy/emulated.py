@@ -59,6 +59,7 @@ class HostedFake:
         self._ends = ends
         self.model, self.device, self.pipeline_types = fake.model, fake.device, fake.pipeline_types
         self.samplers, self.backends = fake.samplers, fake.backends
+        self.views = fake.views
         self._fake = fake
 
     def generate(self, picture: bytes, settings: GenerateSettings, monitor: Monitor) -> JobOutput:

@@ -193,7 +193,8 @@ def test_recipes_build_without_a_network() -> None:
 
 
 def test_a_deploy_from_the_wrong_folder_says_what_to_run(tmp_path: Path) -> None:
-    assert [path.name for path in image.missing_sources(tmp_path)] == ["assets", "trellis2", "o_voxel"]
+    missing = [path.name for path in image.missing_sources(tmp_path)]
+    assert missing == ["assets", "trellis2", "trellis2_pictures", "o_voxel"]
     package = tmp_path / "trellis2_modal"
     package.symlink_to(ROOT / "trellis2_modal")
     copied = tmp_path / "lonely"

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
+import hashlib
 import json
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,10 +17,12 @@ import numpy as np
 import pytest
 from huggingface_hub import errors as hub_errors
 from safetensors.numpy import load_file, save_file
+from trellis2_modal.jobs.modal.worker import load_pipeline
 
 from tests.trellis2_modal.deploy.hub import FolderHub
 from tests.trellis2_modal.deploy.published import DECODER, ENCODER, MODEL, SETTINGS, write_hub
 from trellis2.pipelines import Trellis2ImageTo3DPipeline
+from trellis2.pipelines import config as pipeline_config
 from trellis2_modal.protocol.requests import SAMPLER_FIELDS
 from trellis2_modal.service.config import (
     BUNDLED_MODEL,
@@ -26,18 +31,20 @@ from trellis2_modal.service.config import (
     GATED_REMOVER,
     OPEN_ENCODER,
     OPEN_REMOVER,
+    PIXEL_MODEL,
+    PIXEL_REVISION,
     PUBLISHED_MODEL,
     PUBLISHED_REVISION,
     DeploySettings,
 )
-from trellis2_modal.service.deploy import dinov3_timm, weights
+from trellis2_modal.service.deploy import dinov3_timm, weights, weights_fetch, weights_hub
 from trellis2_modal.service.deploy.modal_calls import capabilities_of
 from trellis2_modal.service.deploy.weights_fetch import fetch, wanted_models
-from trellis2_modal.service.deploy.weights_hub import explained
+from trellis2_modal.service.deploy.weights_hub import RemoteFile, explained
+from trellis2_modal.service.deploy.weights_known import PUBLISHED_FILES
 from trellis2_modal.service.deploy.weights_manifest import (
     DOWNLOAD_COMMAND,
     MARKER,
-    PUBLISHED_FILES,
     Manifest,
     WeightsError,
     bundled_manifest,
@@ -140,8 +147,6 @@ def test_a_folder_that_is_not_whole_says_what_to_run(hub: FolderHub, tmp_path: P
     ],
 )
 def test_a_wrong_choice_is_named(hub: FolderHub, tmp_path: Path, change: dict[str, str], text: str) -> None:
-    import dataclasses
-
     with pytest.raises(WeightsError, match=text):
         fetch(dataclasses.replace(SETTINGS, **change), tmp_path, hub)  # type: ignore[arg-type]
 
@@ -179,9 +184,98 @@ def test_model_paths() -> None:
 def test_the_published_digests_are_complete() -> None:
     files = [key for key in PUBLISHED_FILES if key[0] == PUBLISHED_MODEL]
     assert {revision for _, revision, _ in files} == {PUBLISHED_REVISION}
-    stems = {path.rpartition(".")[0] for _, _, path in PUBLISHED_FILES}
-    assert len(stems) * 2 == len(PUBLISHED_FILES)
-    assert all(size > 0 and len(digest) == 64 for size, digest in PUBLISHED_FILES.values())
+    known = {key: value for key, value in PUBLISHED_FILES.items() if key[0] != PIXEL_MODEL}
+    stems = {path.rpartition(".")[0] for _, _, path in known}
+    assert len(stems) * 2 == len(known) == 16
+    assert all(size > 0 and len(digest or "") == 64 for size, digest in known.values())
+
+
+def test_pixel_aligned_files_have_the_size_of_their_tensors_and_the_decoders_are_the_known_ones() -> None:
+    pixel = {path: value for (repo, _, path), value in PUBLISHED_FILES.items() if repo == PIXEL_MODEL}
+    assert len(pixel) == 4 * 2 + 3
+    others = {path: v for (repo, _, path), v in PUBLISHED_FILES.items() if repo != PIXEL_MODEL}
+    for path, (size, digest) in pixel.items():
+        if "_dec_" in path:
+            assert (size, digest) == others[path]
+        else:
+            plain = path.replace("_mv.", ".")
+            assert (size, digest) == (pixel[plain][0], None)
+            assert size > 2 * others[plain][0], "float32 with a linear map a block more"
+
+
+def test_known_models_bring_their_commit_and_another_has_its_branch() -> None:
+    assert DeploySettings().revision == PUBLISHED_REVISION
+    for name in ("pixal3d", "pixal3d-mv", PIXEL_MODEL):
+        settings = DeploySettings(model=name)
+        assert (settings.source.repo, settings.revision) == (PIXEL_MODEL, PIXEL_REVISION)
+    assert DeploySettings(model="acme/mini").revision == "main"
+    assert DeploySettings(model="pixal3d", revision="abc").revision == "abc"
+    assert folder_name(DeploySettings(model="pixal3d")) != folder_name(DeploySettings(model="pixal3d-mv"))
+
+
+def test_what_is_known_of_pixel_aligned_pipelines_is_what_the_pipeline_does() -> None:
+    from trellis2.pipelines.family import FAMILIES
+
+    for name, family in FAMILIES.items():
+        manifest = Manifest("m", "r", "e", "b", tuple(wanted_models()), pipeline=name)
+        assert manifest.views == (family.views[0], family.views[-1], family.pixel_aligned)
+        assert family.pipeline_types in (None, manifest.pipeline_types)
+
+
+@pytest.mark.parametrize("model", ["pixal3d", "pixal3d-mv"])
+def test_pixel_aligned_weights_come_with_naf_and_every_part(
+    pixel_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, model: str
+) -> None:
+    root, eyes, remover = tmp_path / "hub", "acme/eyes", "acme/remover"
+    (root / PIXEL_MODEL).parent.mkdir(parents=True)
+    shutil.copytree(pixel_checkpoint, root / PIXEL_MODEL)
+    for config in (root / PIXEL_MODEL).glob("pipeline*.json"):
+        document = json.loads(config.read_text())
+        document["args"] |= {"image_cond_model": None, "rembg_model": None}
+        document["args"]["models"]["sparse_structure_decoder"] = "ckpts/sparse_structure_decoder"
+        config.write_text(json.dumps(document))
+    for suffix in (".json", ".safetensors"):
+        decoder = pixel_checkpoint_decoder(pixel_checkpoint).with_suffix(suffix)
+        shutil.copy(decoder, root / PIXEL_MODEL / "ckpts")
+    shutil.copytree(pixel_checkpoint / "ckpts" / "dinov3-16", root / eyes)
+    shutil.copytree(pixel_checkpoint / "ckpts" / "dinov3-16", root / remover)
+    (root / "valeoai" / "NAF").mkdir(parents=True)
+    naf = (root / PIXEL_MODEL / "ckpts" / "naf_release.pth").rename(root / "valeoai/NAF/naf_release.pth")
+    settings = DeploySettings(model=model, image_encoder=eyes, background_remover=remover)
+    hub = FolderHub(root)
+    with pytest.raises(WeightsError, match=r"naf_release.*SHA-256"):
+        fetch(settings, tmp_path / "volume", hub)
+    digest = hashlib.sha256(naf.read_bytes()).hexdigest()
+    item = dataclasses.replace(weights_fetch.UPSAMPLER, remote=RemoteFile(naf.name, 0, digest))
+    monkeypatch.setattr(weights_fetch, "UPSAMPLER", item)
+    manifest = fetch(settings, tmp_path / "volume", hub)
+    assert manifest.pipeline_types == ("1024_cascade", "1536_cascade")
+    assert manifest.views == ((2, 8, True) if model == "pixal3d-mv" else (1, 1, True))
+    folder = weights_folder(settings, tmp_path / "volume")
+    shutil.rmtree(folder / "background_remover")  # not a real one
+    monkeypatch.setattr(pipeline_config, "BIREFNET", {"name": "GrabCutMatting"})
+    pipeline: Any = load_pipeline(folder, "cpu")
+    assert pipeline.family.views[-1] == manifest.views[1]
+    assert pipeline.feature_upsampler is not None
+
+
+def pixel_checkpoint_decoder(folder: Path) -> Path:
+    models = json.loads((folder / "pipeline.json").read_text())["args"]["models"]
+    return Path(models["sparse_structure_decoder"] + ".json")
+
+
+def test_a_release_is_looked_through_for_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").write_bytes(b"weights")
+    asset = {"name": "naf_release.pth", "browser_download_url": (tmp_path / "file").as_uri()}
+    (tmp_path / "releases").write_text(json.dumps([{"assets": []}, {"assets": [asset]}]))
+    monkeypatch.setattr(weights_hub, "RELEASES", (tmp_path / "releases").as_uri())
+    weights_hub.download_release("acme/x", "naf_release.pth", tmp_path / "target")
+    assert (tmp_path / "target").read_bytes() == b"weights"
+    with pytest.raises(WeightsError, match=r"releases holds no other\.pth"):
+        weights_hub.download_release("acme/x", "other.pth", tmp_path / "target")
+    (tmp_path / "file").unlink()
+    with pytest.raises(WeightsError, match=r"cannot be downloaded from .*acme/x/releases"):
+        weights_hub.download_release("acme/x", "naf_release.pth", tmp_path / "target.part")
 
 
 def test_the_weights_own_samplers_are_known_without_loading_them() -> None:
@@ -288,8 +382,6 @@ def timm_names(folder: Path, target: Path) -> Iterator[None]:
 
 
 def test_timms_copy_becomes_a_folder_that_transformers_loads(published: Path, tmp_path: Path) -> None:
-    import dataclasses
-
     import torch
     from transformers import AutoModel
 

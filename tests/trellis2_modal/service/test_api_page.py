@@ -65,7 +65,8 @@ def test_no_call_is_left_out(server: Running) -> None:
 
 @pytest.mark.skipif(not shutil.which("curl") or not shutil.which("bash"), reason="needs bash and curl")
 def test_every_command_works(server: Running, tmp_path: Path) -> None:
-    (tmp_path / "photo.png").write_bytes(picture(128))
+    for name in ("photo.png", "back.png"):
+        (tmp_path / name).write_bytes(picture(128))
     script = "set -euxo pipefail\n" + commands(PAGE.read_text(encoding="utf-8"))
     env = os.environ | {"TRELLIS2_URL": server.url, "TRELLIS2_API_KEY": server.key}
     done = subprocess.run(

@@ -14,13 +14,14 @@ from tests.trellis2_modal.server import picture
 from tests.trellis2_modal.shapes import dual_grid
 from trellis2.conditioning.matting import Notice
 from trellis2.errors import Cancelled, EmptyStructureError, InvalidArgumentError
+from trellis2.pipelines.family import FAMILIES
 from trellis2.samplers.acceleration import Passes
 from trellis2_modal.jobs.execution import DeviceLostError, JobCancelled, JobFile, Monitor, run_job
 from trellis2_modal.protocol import errors
 from trellis2_modal.protocol.replies import JobResult
 from trellis2_modal.protocol.requests import SAMPLER_FIELDS, ExtractSettings, GenerateSettings
 from trellis2_modal.protocol.state import MeshState
-from trellis2_modal.protocol.views import Views
+from trellis2_modal.protocol.views import pack_pictures
 from trellis2_modal.service import state as states
 from trellis2_modal.service.generator import TRELLIS2Generator
 
@@ -35,6 +36,7 @@ class SmallPipeline:
     def __init__(self, *failures: Exception, types: tuple[str, ...] = ("512", "1024_cascade")) -> None:
         self.available_pipeline_types = list(types)
         self.low_vram = False
+        self.family = FAMILIES["Trellis2ImageTo3DPipeline"]
         self.failures = list(failures)
         self.calls: list[dict[str, Any]] = []
         self.devices: list[str] = []
@@ -98,8 +100,8 @@ def test_a_picture_becomes_a_state_and_a_video() -> None:
 
 def test_several_views_reach_the_pipeline_with_their_cameras() -> None:
     generator, pipeline = make()
-    payload = Views([picture(50), picture(60)], ["front", "back"], 25.0).pack()
-    settings = GenerateSettings(pipeline_type="512", preview="none")
+    payload = pack_pictures([picture(50), picture(60)])
+    settings = GenerateSettings(pipeline_type="512", preview="none", views=["front", "back"], fov=25.0)
     run_job(generator, "generate", settings.given(), payload, Monitor())
     (call,) = pipeline.calls
     assert (call["size"], call["cameras"], call["fov"]) == ([(50, 50), (60, 60)], ["front", "back"], 25.0)

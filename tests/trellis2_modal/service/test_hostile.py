@@ -24,7 +24,7 @@ from tests.trellis2_modal.shapes import dual_grid
 from trellis2_modal.protocol.limits import MAX_IMAGE_BYTES, MAX_JSON_BYTES
 from trellis2_modal.protocol.state import compress_state, pack_state
 from trellis2_modal.protocol.state.container import read_container, write_container
-from trellis2_modal.service.http.request_parsing import JSON_IMAGE_BODY
+from trellis2_modal.service.http.request_parsing import JSON_PICTURES_BODY
 
 
 def b64(data: bytes) -> str:
@@ -95,7 +95,7 @@ def test_too_large_by_declared_length(server: Running) -> None:
     head = (
         f"POST /generate HTTP/1.1\r\nHost: x\r\nX-API-Key: {server.key}\r\nContent-Type: application/json\r\n"
     )
-    reply = raw(server, f"{head}Content-Length: {JSON_IMAGE_BODY + 1}\r\n\r\n".encode())
+    reply = raw(server, f"{head}Content-Length: {JSON_PICTURES_BODY + 1}\r\n\r\n".encode())
     assert reply.startswith(b"HTTP/1.1 413")
     assert b"too-large" in reply
 
@@ -111,7 +111,7 @@ def test_too_large_by_chunked_length(client: httpx.Client) -> None:
 
     def picture_stream() -> Any:
         nonlocal sent
-        while sent < JSON_IMAGE_BODY + (8 << 20):
+        while sent < JSON_PICTURES_BODY + (8 << 20):
             sent += 1 << 20
             yield b" " * (1 << 20)
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from PIL import Image
+from PIL import Image, ImageDraw
 
 from tests.trellis2_modal.server import Running, picture, running
 from tests.trellis2_modal.service.test_api import problem
@@ -51,6 +51,27 @@ def test_the_subject_comes_back_cut_out(matting: Running) -> None:
             assert image.getpixel((1, 1))[3] < 50  # type: ignore[index]
         encoded = base64.b64encode(picture(200)).decode()
         assert client.post("/matte", json={"image": encoded}).content == by_form.content
+
+
+def test_warnings_come_with_json_and_subjects_are_chosen(matting: Running) -> None:
+    image = Image.new("RGBA", (200, 100), (0, 0, 0, 0))
+    draw = ImageDraw.Draw(image)
+    draw.ellipse((10, 10, 90, 90), fill=(200, 60, 40, 255))
+    draw.ellipse((120, 25, 170, 75), fill=(40, 60, 200, 255))
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG")
+    widths = {}
+    with matting.client() as client:
+        for subjects in ("auto", "largest", "all"):
+            asked = {"image": base64.b64encode(buffer.getvalue()).decode(), "subjects": subjects}
+            reply = client.post("/matte", json=asked, headers={"Accept": "application/json"})
+            (warning,) = reply.json()["warnings"]
+            assert warning["code"] == "several_subjects"
+            with Image.open(io.BytesIO(base64.b64decode(reply.json()["matte"]))) as matte:
+                widths[subjects] = matte.width
+        form = {"files": {"image": buffer.getvalue()}, "data": {"subjects": "several"}}
+        assert "subjects" in problem(client.post("/matte", **form), 400, "invalid-request").detail
+    assert widths["auto"] == widths["all"] > 150 > widths["largest"]
 
 
 def test_a_picture_without_a_subject_is_refused(matting: Running) -> None:

@@ -15,7 +15,7 @@ from ...protocol.errors import ServiceError
 from ...protocol.requests import MAX_SEED, SAMPLER_FIELDS, ExtractSettings, GenerateSettings
 from ..history import LIGHT, PICTURE, Entry
 from ..options import ProxyToken
-from ..pictures import picture_format
+from ..pictures import WHOLE, Crop, crop_picture, picture_format
 from ..settings import ClientSettings, Target
 from . import forms
 from . import html as views
@@ -33,9 +33,13 @@ HISTORY_PAGE = 60
 VIEWABLE = (".glb", ".stl")
 PANES = (
     "header", "progress", "strip", "video", "model", "no_model", "stills", "export", "files", "history",
-    "pipeline",
+    "pipeline", "view_note",
 )  # fmt: skip
 """The parts of the page that follow the task queue, by the names of their components."""
+
+
+SIDES = ("left", "back", "right")
+"""The directions of further views: the picture itself shows the front."""
 
 
 def pipeline_choices(offered: Sequence[str]) -> list[tuple[str, str]]:
@@ -94,6 +98,7 @@ class Actions:
             "files": views.files(task_queue, entry, model[0] if model else ""),
             "history": history,
             "pipeline": task_queue.pipeline_types(),
+            "view_note": views.view_note(task_queue.service),
         }
         own = auto if (told := task_queue.samplers()) is None else told
         calm = not task_queue.tasks() and task_queue.service.health is not None
@@ -126,23 +131,24 @@ class Actions:
 
     # --- before a generation -----------------------------------------------------------------------------
 
-    def show_matte(self, picture: str | None) -> Iterator[Any]:
-        """The matte of a picture that was just dropped, with a hint."""
+    def show_matte(self, picture: str | None, subjects: str = "auto", *crop: float) -> Iterator[Any]:
+        """The matte of a picture, with what a person should know of it, or a hint."""
         if not picture:
             yield gr.update(value="", visible=False)
             return
         yield gr.update(value=views.matte("", "Cutting out the subject ...", warn=False), visible=True)
-        yield self._matte(Path(picture))
+        yield self._matte(Path(picture), subjects, crop_of(crop))
 
-    def _matte(self, picture: Path) -> str:
+    def _matte(self, picture: Path, subjects: str, crop: Crop) -> str:
         try:
-            png = self.task_queue.matte(picture)
+            found = self.task_queue.matte(crop_picture(picture, crop), subjects)
         except ServiceError as error:
-            found = explain(error)
-            return views.matte("", f"{found.title}. {found.detail}", warn=True)
-        if png is None:
+            why = explain(error)
+            return views.matte("", f"{why.title}. {why.detail}", warn=True)
+        if found is None:
             return views.matte("", "This service shows no preview of the cut-out.", warn=False)
-        return views.matte(self.mattes.add(png), *judge(png))
+        told = " ".join(views.sentence(notice.message) for notice in found.warnings)
+        return views.matte(self.mattes.add(found.png), *((told, True) if told else judge(found.png)))
 
     def take_view(self, event: gr.SelectData) -> str:
         """Which view of the result was opened."""
@@ -164,12 +170,16 @@ class Actions:
         """Queue a generation. The tab follows it, unless it waits behind another one.
 
         A sampler field is sent unless it is at Auto; before the weights are known all are.
+        `values`: of the settings, then pictures of the other sides, then how the picture is cropped.
         """
         if not picture:
             gr.Info("Drop a picture first, or pick an example.", duration=5, title="No picture yet")
             return [gr.skip(), gr.skip()]
         chosen = random.randrange(MAX_SEED) if new_seed or seed is None else int(seed)
-        settings = forms.values_of(GenerateSettings, self.generation, values)
+        count = len(self.generation)
+        others, crop = values[count : count + len(SIDES)], crop_of(values[count + len(SIDES) :])
+        sides = {name: Path(side) for name, side in zip(SIDES, others, strict=False) if side}
+        settings = forms.values_of(GenerateSettings, self.generation, values[:count])
         settings = {
             name: value
             for name, value in settings.items()
@@ -179,7 +189,9 @@ class Actions:
             settings["pipeline_type"] = pipeline
         with errors_shown():
             busy = any(task.kind == "generate" for task in self.task_queue.tasks())
-            entry = self.task_queue.generate(Path(picture), Path(picture).name, settings)
+            entry = self.task_queue.generate(
+                crop_picture(Path(picture), crop), Path(picture).name, settings, sides
+            )
         return [chosen, gr.skip() if busy else entry.id]
 
     # --- exporting ---------------------------------------------------------------------------------------
@@ -214,7 +226,7 @@ class Actions:
         data = event._data or {}
         action, target = str(data.get("action", "")), str(data.get("target", ""))
         tabs = results = tab = picture = gr.skip()
-        recipe: list[Any] = [gr.skip()] * (3 + len(self.generation))
+        recipe = self._untouched()
         with errors_shown():
             if action == "cancel":
                 self.task_queue.cancel(target)
@@ -248,18 +260,34 @@ class Actions:
         entry = self.task_queue.history.get(entry_id)
         kept = self.task_queue.history.file(entry_id, PICTURE)
         if entry is None or kept is None:
-            return gr.skip(), [gr.skip()] * (3 + len(self.generation))
-        with kept.open("rb") as file:
-            ending = {"JPEG": ".jpg", "WEBP": ".webp"}.get(picture_format(file.read(16)) or "", ".png")
-        copy = self.task_queue.root / "cache" / "reuse" / entry_id / (Path(entry.title).stem[:60] + ending)
-        copy.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(kept, copy)
-        settings = entry.settings
+            return gr.skip(), self._untouched()
+        stem, settings = Path(entry.title).stem[:60], entry.settings
+        copy = self._copied(entry_id, kept, stem)
+        named = zip(entry.views, entry.pictures, strict=False)
+        shown = {view: name for view, name in named if isinstance(view, str)}
+        sides = [
+            self._copied(entry_id, file, f"{stem}-{side}")
+            if side in shown and (file := self.task_queue.history.file(entry_id, shown[side]))
+            else None
+            for side in SIDES
+        ]
         values = [settings.get(name, auto.get(name, gr.skip())) for name in self.generation]
         seed = entry.seed if entry.seed is not None else settings.get("seed", 42)
         pipeline = settings.get("pipeline_type") or AUTOMATIC
         known = pipeline in (AUTOMATIC, *self.task_queue.pipeline_types())
-        return str(copy), [pipeline if known else AUTOMATIC, seed, False, *values]
+        return copy, [pipeline if known else AUTOMATIC, seed, False, *values, *sides, *WHOLE]
+
+    def _untouched(self) -> list[Any]:
+        return [gr.skip()] * (3 + len(self.generation) + len(SIDES) + len(WHOLE))
+
+    def _copied(self, entry_id: str, kept: Path, stem: str) -> str:
+        """A copy of a kept picture under a name that tells what it is. Raises OSError."""
+        with kept.open("rb") as file:
+            ending = {"JPEG": ".jpg", "WEBP": ".webp"}.get(picture_format(file.read(16)) or "", ".png")
+        copy = self.task_queue.root / "cache" / "reuse" / entry_id / (stem + ending)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(kept, copy)
+        return str(copy)
 
     # --- settings ----------------------------------------------------------------------------------------
 
@@ -299,6 +327,11 @@ def _emptied(settings: ClientSettings) -> list[Any]:
     """The fields of the key and of the proxy token's parts, which say whether there is one."""
     known = (settings.key, settings.modal_key, settings.modal_secret)
     return [gr.update(value="", placeholder=views.key_placeholder(bool(secret))) for secret in known]
+
+
+def crop_of(values: Sequence[float]) -> Crop:
+    """Left, top, right and bottom as the sliders have them; the whole picture where there are none."""
+    return (values[0], values[1], values[2], values[3]) if len(values) == 4 else WHOLE
 
 
 def _update(name: str, value: Any) -> Any:

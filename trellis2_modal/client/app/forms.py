@@ -26,6 +26,8 @@ CHOICE_TITLES = {
     "all": "All of them",
     "exact": "Exact",
     "fast": "Fast",
+    "cycle": "One a step, in turn",
+    "average": "All in every step",
     "webp": "WebP",
     "none": "None",
     "meshopt": "Meshopt",
@@ -80,12 +82,18 @@ def components(
 
 def values_of(model: type[BaseModel], names: Sequence[str], values: Sequence[Any]) -> dict[str, Any]:
     """What the components hold, with whole numbers where the protocol wants them."""
-    kinds = {control.name: control.kind for control in controls(model)}
+    known = {control.name: control for control in controls(model)}
     return {
-        name: int(value) if kinds[name] == "int" else SWITCH.get(value, value)
+        name: int(value) if known[name].kind == "int" else SWITCH.get(value, value)
         for name, value in zip(names, values, strict=True)
-        if value not in (None, "")
+        if value not in (None, "") and not _left_empty(known[name], value)
     }
+
+
+def _left_empty(control: Control, value: Any) -> bool:
+    """Gradio shows a number field without a value as 0, and sends that once it was touched."""
+    optional = control.default is None and control.kind in ("int", "float")
+    return optional and value == 0 and (control.minimum or 0) > 0
 
 
 def sampler_updates(

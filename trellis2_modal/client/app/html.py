@@ -156,6 +156,22 @@ NO_MODEL = '<div class="empty">The 3D model appears here after a generation.</di
 LIGHT_LABEL = "Light preview mesh; make a file below for the full one"
 
 
+def view_note(service: ServiceState) -> str:
+    """What the loaded weights make of several views."""
+    health = service.health
+    if health is None or health.status != "ok":
+        return ""
+    seen = health.views
+    if not seen.cameras:
+        words = "The loaded model knows one view: it uses more of them one after another, an approximation."
+    elif seen.most == 1:
+        words = "The loaded model was trained on one view. For several, pixal3d-mv does better."
+    else:
+        count = f"{seen.least} to {seen.most}"
+        words = f"The loaded model was trained on {count} views. For one, pixal3d does better."
+    return f'<p class="muted">{text(words)} Sides are the object\'s own: its left is on your right.</p>'
+
+
 def examples(names: Sequence[str]) -> str:
     """Pictures to try, as small buttons."""
     cells = "".join(
@@ -228,13 +244,18 @@ def facts(entry: Entry) -> str:
     ]
     again = button("Use this picture again", "reuse", entry.id)
     rows = "".join(f"<span>{fact}</span>" for fact in found if fact)
-    said = "".join(f'<p class="hint warn" role="status">{text(warning)}.</p>' for warning in warnings(entry))
+    said = "".join(f'<p class="hint warn" role="status">{text(warning)}</p>' for warning in warnings(entry))
     return f'<div class="facts muted">{rows}{again}</div>{said}'
 
 
 def warnings(entry: Entry) -> list[str]:
-    """What a person should know of a generation, as sentences without their stop."""
-    return [word[:1].upper() + word[1:] for word in AssetStats.of(entry.stats).warnings]
+    """What a person should know of a generation, as sentences."""
+    return [sentence(word) for word in AssetStats.of(entry.stats).warnings]
+
+
+def sentence(words: str) -> str:
+    """A notice as a sentence of its own."""
+    return f"{words[:1].upper()}{words[1:]}."
 
 
 def ended(entry: Entry) -> str:

@@ -12,13 +12,14 @@ from ...protocol.requests import (
     SHAPE,
     STRUCTURE,
     TEXTURE,
+    VIEWS,
     ExtractSettings,
     GenerateSettings,
 )
-from ..pictures import example_pictures
+from ..pictures import WHOLE, example_pictures
 from . import forms
 from . import html as views
-from .actions import AUTOMATIC, BUSY_TICK, HISTORY_PAGE, PANES, Actions, pipeline_choices
+from .actions import AUTOMATIC, BUSY_TICK, HISTORY_PAGE, PANES, SIDES, Actions, pipeline_choices
 from .file_routes import Mattes
 from .icons import EMPTY
 from .task_queue import TaskQueue
@@ -128,6 +129,32 @@ class Page:
                 self.generation = forms.components(
                     GenerateSettings, ["Basic"], leave_out=["seed", "pipeline_type", "preview"]
                 )
+                gr.HTML(
+                    '<p class="muted">Crop to one object, in percent of the picture:</p>', js_on_load=None
+                )
+                with gr.Row(elem_id="crop"):
+                    self.crop = [
+                        gr.Slider(0, 100, value=value, step=1, label=name, buttons=[], min_width=100)
+                        for name, value in zip(("Left", "Top", "Right", "Bottom"), WHOLE, strict=True)
+                    ]
+            with gr.Accordion("More views of the object", open=False, elem_id="views"):
+                with gr.Row(elem_id="sides"):
+                    self.sides = [
+                        gr.Image(
+                            label=f"Its {direction}",
+                            type="filepath",
+                            image_mode=None,
+                            format="png",
+                            sources=["upload", "clipboard"],
+                            height=130,
+                            min_width=90,
+                            elem_id=f"side-{direction}",
+                            buttons=[],
+                        )
+                        for direction in SIDES
+                    ]
+                self.view_note = gr.HTML("", js_on_load=None, elem_id="view-note")
+                self.generation |= forms.components(GenerateSettings, [VIEWS])
             for group in (STRUCTURE, SHAPE, TEXTURE):
                 with gr.Accordion(group, open=False):
                     gr.HTML(AUTO, js_on_load=None)
@@ -238,10 +265,16 @@ class Page:
         self.timer.tick(**look)
         for view in self.views:
             view.select(actions.take_view, None, [self.tab], **PRESSED).then(**look)
-        self.picture.change(
-            actions.show_matte, [self.picture], [self.matte], trigger_mode="always_last", **QUICK
+        subjects = self.generation["subjects"]
+        gr.on(
+            [self.picture.change, subjects.change, *(edge.release for edge in self.crop)],
+            actions.show_matte,
+            [self.picture, subjects, *self.crop],
+            [self.matte],
+            trigger_mode="always_last",
+            **QUICK,
         )
-        recipe = [self.pipeline, self.seed, self.new_seed, *self.generation.values()]
+        recipe = [self.pipeline, self.seed, self.new_seed, *self.generation.values(), *self.sides, *self.crop]
         self.use_auto.click(actions.use_auto, [self.auto], samplers, **QUICK)
         actions.generation = list(self.generation)
         actions.extraction = list(self.extraction)

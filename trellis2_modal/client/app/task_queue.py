@@ -29,11 +29,11 @@ from ...protocol.replies import FINAL_STATES, Health
 from ...protocol.requests import PIPELINE_TYPES
 from ..api import Client, Job
 from ..errors import NoAnswerError
-from ..history import PICTURE, STATE, Entry, Export, History
+from ..history import STATE, Entry, Export, History
 from ..local import LocalServer
 from ..options import ProxyToken, Retry, Waiting
 from ..pictures import read_picture
-from ..results import ExtractResult, GenerateResult
+from ..results import ExtractResult, GenerateResult, Matte
 from ..settings import ClientSettings, Target, choose_target, home, load_settings, save_settings
 from ..stages import JobProgress
 from ..stats import AssetStats
@@ -221,10 +221,21 @@ class TaskQueue:
 
     # --- what people do ----------------------------------------------------------------------------------
 
-    def generate(self, picture: bytes | Path, title: str, settings: Mapping[str, Any]) -> Entry:
-        """Keep a picture and queue its generation. Raises `ServiceError` or OSError."""
-        data = read_picture(picture)
-        entry = self.history.add(data, title, dict(settings) | {"preview": "frames"})
+    def generate(
+        self,
+        picture: bytes | Path,
+        title: str,
+        settings: Mapping[str, Any],
+        sides: Mapping[str, bytes | Path] | None = None,
+    ) -> Entry:
+        """Keep a picture and queue its generation. Raises `ServiceError` or OSError.
+
+        `sides`: pictures of the object's other sides by direction, beside the picture of its front.
+        """
+        data, others = read_picture(picture), {k: read_picture(v) for k, v in (sides or {}).items()}
+        views = {"views": ["front", *others]} if others else {}
+        wanted = dict(settings) | {"preview": "frames"} | views
+        entry = self.history.add(data, title, wanted, list(others.values()))
         self._append(Task("generate", entry, dict(entry.settings)))
         return entry
 
@@ -275,12 +286,12 @@ class TaskQueue:
                 self.cancel(task.id)
         self.history.delete(entry_id)
 
-    def matte(self, picture: bytes | Path) -> bytes | None:
-        """The matte as PNG; None when the service makes none. Raises `ServiceError`."""
+    def matte(self, picture: bytes | Path, subjects: str = "auto") -> Matte | None:
+        """The matte; None when the service makes none. Raises `ServiceError`."""
         with self._connect().client as client:
             if not client.health().matte:
                 return None
-            return client.matte(picture)
+            return client.matte(picture, subjects=subjects)
 
     def change_settings(self, settings: ClientSettings) -> None:
         """Save settings and use them from the next task on. Raises OSError or `InvalidRequestError`."""
@@ -462,10 +473,10 @@ class TaskQueue:
             except (NotFoundError, ExpiredError):
                 logger.info("job %s is gone; the picture is submitted again", entry.job)
             key += "+"  # the old key would give the old job back
-        picture = self.history.root / entry.id / PICTURE
+        pictures = [self.history.root / entry.id / name for name in entry.pictures]
         self._note(task, status_text="Sending the picture")
         settings = {k: v for k, v in task.settings.items() if v is not None}
-        job = client.submit(picture, idempotency_key=key, **settings)
+        job = client.submit(pictures, idempotency_key=key, **settings)
         self.history.change(entry.id, key=key, job=job.id, url=connection.place)
         return job
 

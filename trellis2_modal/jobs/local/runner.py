@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ...protocol.errors import ExpiredError, JobTimeoutError
-from ...protocol.replies import ProgressReport
+from ...protocol.replies import ProgressReport, ViewSupport
 from ..execution import Thinning
 from ..job import Event, Job
 from ..ports import Capabilities, Run
@@ -145,6 +145,7 @@ class WorkerRunner:
                     "ready",
                     message.get("samplers", {}),
                     backends=message.get("backends", {}),
+                    views=ViewSupport.model_validate(message.get("views", {})),
                 )
                 self._ready = True
                 logger.info("worker %d is ready: %s on %s", worker.pid, message["model"], message["device"])

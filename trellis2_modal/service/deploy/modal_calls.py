@@ -13,6 +13,7 @@ from modal import exception as modal_errors
 from ...jobs.modal.calls import PENDING, CallOutcome
 from ...jobs.ports import Capabilities
 from ...protocol.errors import QueueFullError, UnavailableError
+from ...protocol.replies import ViewSupport
 from ...protocol.requests import PIPELINE_TYPES, JobKind
 from ..config import BUNDLED_MODEL, DeploySettings
 from .start_record import KEY as START_KEY
@@ -148,7 +149,11 @@ async def capabilities_of(
     offered = manifest.pipeline_types
     types = tuple(str(name) for name in PIPELINE_TYPES if name in offered)
     backends = dict((start.report or {}).get("backends", {}))
-    return Capabilities(deploy.model, deploy.gpu, types, "ready", manifest.samplers, backends=backends)
+    least, most, cameras = manifest.views
+    views = ViewSupport(least=least, most=most, cameras=cameras)
+    return Capabilities(
+        deploy.model, deploy.gpu, types, "ready", manifest.samplers, backends=backends, views=views
+    )
 
 
 @asynccontextmanager

@@ -14,13 +14,14 @@ from pathlib import Path
 
 from ..config import STRUCTURE_DECODER_MODEL, STRUCTURE_DECODER_REVISION, DeploySettings
 from . import dinov3_timm
-from .weights_hub import Hub, RemoteFile, Snapshot, check_file
+from .weights_hub import UPSAMPLER_REPO, Hub, RemoteFile, Snapshot, check_file
+from .weights_known import PUBLISHED_FILES
 from .weights_manifest import (
     COMMON_MODELS,
     ENCODER_FOLDER,
     MARKER,
     PIPELINE_CONFIG,
-    PUBLISHED_FILES,
+    PIXEL_VIEWS,
     REMOVER_FOLDER,
     REQUIRED_MODELS,
     Manifest,
@@ -52,6 +53,20 @@ class Item:
     target: str
 
 
+UPSAMPLER = Item(
+    UPSAMPLER_REPO,
+    "releases",
+    RemoteFile("naf_release.pth", 0, "c096c1ab2217a5c3ac136365f721685e2201379cb69d509cfb0261183847c98f"),
+    "naf_release.pth",
+)
+"""NAF's weights, which pixel-aligned models read: no file of the hub."""
+
+
+def fetch_upsampler(folder: Path, hub: Hub) -> Path:
+    """NAF's weights in a folder, downloaded where they are not there. Raises `WeightsError`."""
+    return folder / _fetch_one(UPSAMPLER, folder, hub, lambda: None).path
+
+
 def fetch(
     settings: DeploySettings, root: Path, hub: Hub, saved: Callable[[], None] = lambda: None
 ) -> Manifest:
@@ -65,12 +80,15 @@ def fetch(
         logger.info("the weights are complete: %s", folder)
         return check_folder(folder)
     started = time.perf_counter()
-    model = hub.snapshot(settings.model, settings.revision)
-    config = Item(model.repo, model.commit, model.file(PIPELINE_CONFIG), PIPELINE_CONFIG)
+    model = hub.snapshot(settings.source.repo, settings.revision)
+    config = Item(model.repo, model.commit, model.file(settings.source.config_file), PIPELINE_CONFIG)
     stored = [_fetch_one(config, folder, hub, saved)]
-    args = json.loads((folder / PIPELINE_CONFIG).read_text())["args"]
+    document = json.loads((folder / PIPELINE_CONFIG).read_text())
+    pipeline, args = str(document["name"]), dict(document["args"])
+    if pipeline in PIXEL_VIEWS:  # whatever they name: see `trellis2.pipelines.config.with_known_parts`
+        args |= {"image_cond_model": True, "rembg_model": True}
     models = {name: value for name, value in args["models"].items() if name in wanted_models()}
-    if not offered_types(models):
+    if not offered_types(models, pipeline):
         raise WeightsError(
             f"{settings.model} lists {', '.join(sorted(models)) or 'no models'}, "
             "which is not enough for any pipeline type; check TRELLIS2_MODEL"
@@ -80,6 +98,8 @@ def fetch(
         stored += pool.map(lambda item: _fetch_one(item, folder, hub, saved), items)
     if needs_conversion(settings.image_encoder) and args.get("image_cond_model"):
         stored += _convert_encoder(settings, folder, hub)
+    if pipeline in PIXEL_VIEWS:
+        stored.append(_fetch_one(UPSAMPLER, folder, hub, saved))
     manifest = Manifest(
         settings.model,
         model.commit,
@@ -88,6 +108,7 @@ def fetch(
         tuple(models),
         tuple(stored),
         own_samplers(args),
+        pipeline,
     )
     partial = folder / f"{MARKER}.part"
     partial.write_bytes(manifest.dump())
@@ -142,7 +163,7 @@ def _known(snapshot: Snapshot, path: str) -> RemoteFile:
     """The hub's file, with the digest that we know of it where we know one."""
     remote = snapshot.file(path)
     known = PUBLISHED_FILES.get((snapshot.repo, snapshot.commit, path))
-    return remote if known is None else replace(remote, size=known[0], sha256=known[1])
+    return remote if known is None else replace(remote, size=known[0], sha256=known[1] or remote.sha256)
 
 
 def _fetch_one(item: Item, folder: Path, hub: Hub, saved: Callable[[], None]) -> StoredFile:

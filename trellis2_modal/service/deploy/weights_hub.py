@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import shutil
 import tempfile
+import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,6 +17,11 @@ from ..config import ENV_PREFIX, GATED_ENCODER, GATED_REMOVER, OPEN_ENCODER, OPE
 from .weights_manifest import DOWNLOAD_COMMAND, WeightsError
 
 CHUNK = 8 << 20
+UPSAMPLER_REPO = "valeoai/NAF"
+"""On GitHub, whose releases hold its weights."""
+
+TIMEOUT = 60.0
+RELEASES = "https://api.github.com/repos/{repo}/releases"
 OPEN_COPIES = {
     GATED_ENCODER: (f"{ENV_PREFIX}IMAGE_ENCODER", OPEN_ENCODER),
     GATED_REMOVER: (f"{ENV_PREFIX}BACKGROUND_REMOVER", OPEN_REMOVER),
@@ -79,6 +86,9 @@ class HuggingFaceHub:
         return Snapshot(repo, info.sha or revision, files)
 
     def download(self, repo: str, commit: str, path: str, target: Path) -> None:
+        if repo == UPSAMPLER_REPO:
+            download_release(repo, path, target)
+            return
         from huggingface_hub import hf_hub_download
 
         # into local disk first: the hub's client writes lock files beside what it downloads
@@ -86,6 +96,24 @@ class HuggingFaceHub:
             with explained(repo, commit):
                 found = hf_hub_download(repo, path, revision=commit, local_dir=folder)
             shutil.copyfile(found, target)
+
+
+def download_release(repo: str, name: str, target: Path) -> None:
+    """A file of the newest release on GitHub that has it, not yet checked. Raises `WeightsError`."""
+    place = f"https://github.com/{repo}/releases"
+    try:
+        with urllib.request.urlopen(RELEASES.format(repo=repo), timeout=TIMEOUT) as reply:
+            releases = json.load(reply)
+        found = [a["browser_download_url"] for r in releases for a in r["assets"] if a["name"] == name]
+        if not found:
+            raise WeightsError(f"{place} holds no {name}")
+        with urllib.request.urlopen(found[0], timeout=TIMEOUT) as reply, target.open("wb") as file:
+            shutil.copyfileobj(reply, file)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise WeightsError(
+            f"{name} cannot be downloaded from {place} ({type(error).__name__}: {error}); try again, or put "
+            f"the file at {target.with_suffix('')}"
+        ) from error
 
 
 @contextmanager

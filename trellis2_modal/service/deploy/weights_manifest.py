@@ -18,10 +18,6 @@ from ..config import (
     BUNDLED_MODEL,
     BUNDLED_WEIGHTS,
     OPEN_ENCODER,
-    PUBLISHED_MODEL,
-    PUBLISHED_REVISION,
-    STRUCTURE_DECODER_MODEL,
-    STRUCTURE_DECODER_REVISION,
     DeploySettings,
 )
 
@@ -41,132 +37,18 @@ REQUIRED_MODELS: Mapping[str, tuple[str, ...]] = {
 }
 """Pipeline type to the models that it needs beside the decoders and the sparse-structure flow."""
 
+PIXEL_VIEWS: Mapping[str, tuple[int, int, bool]] = {
+    "Pixal3DImageTo3DPipeline": (1, 1, True),
+    "Pixal3DMVImageTo3DPipeline": (2, 8, True),
+}
+"""Pixel-aligned pipelines, by the class in their config: see `Manifest.views`."""
+
 COMMON_MODELS = (
     "sparse_structure_flow_model",
     "sparse_structure_decoder",
     "shape_slat_decoder",
     "tex_slat_decoder",
 )
-
-_FLOW = "ckpts/slat_flow_img"
-PUBLISHED_FILES: Mapping[tuple[str, str, str], tuple[int, str]] = {
-    (repo, revision, path): (size, sha256)
-    for repo, revision, path, size, sha256 in (
-        (
-            PUBLISHED_MODEL,
-            PUBLISHED_REVISION,
-            "ckpts/ss_flow_img_dit_1_3B_64_bf16.safetensors",
-            2584426920,
-            "ca01377c485bec418076d38ee80166d32dc776d744f2553b835cba1e97a7abf6",
-        ),
-        (
-            PUBLISHED_MODEL,
-            PUBLISHED_REVISION,
-            "ckpts/ss_flow_img_dit_1_3B_64_bf16.json",
-            467,
-            "6cdfb636854f60ffcadd8c49244169cd449f34c5ccdb55b5ff7c04678f9c399e",
-        ),
-        (
-            PUBLISHED_MODEL,
-            PUBLISHED_REVISION,
-            f"{_FLOW}2shape_dit_1_3B_512_bf16.safetensors",
-            2584574424,
-            "ec5e0917ef9b7e25ad51dffc7d19687a42019871f94239f2fa7f86264c55b70f",
-        ),
-        (
-            PUBLISHED_MODEL,
-            PUBLISHED_REVISION,
-            f"{_FLOW}2shape_dit_1_3B_512_bf16.json",
-            458,
-            "ddbd7a1d34ce9a8e7af2f6ef9ae686d9ab49f69e62dacb98d8409b511cdbd5e2",
-        ),
-        (
-            PUBLISHED_MODEL,
-            PUBLISHED_REVISION,
-            f"{_FLOW}2shape_dit_1_3B_1024_bf16.safetensors",
-            2584574424,
-            "07cd0596f634c5adc1890023d16023afc5eed02fb84b22bb23aff5bf0030fbbd",
-        ),
-        (
-            PUBLISHED_MODEL,
-            PUBLISHED_REVISION,
-            f"{_FLOW}2shape_dit_1_3B_1024_bf16.json",
-            458,
-            "7ebd6d367393f52fee9e92c2b3d727a9026a338549c6a6fa84c7ea122140ffdd",
-        ),
-        (
-            PUBLISHED_MODEL,
-            PUBLISHED_REVISION,
-            f"{_FLOW}shape2tex_dit_1_3B_512_bf16.safetensors",
-            2584672728,
-            "8371aa1c5d13be79dcd5ddfd2cf3835e902e204dc34427169a1c702828e1a94d",
-        ),
-        (
-            PUBLISHED_MODEL,
-            PUBLISHED_REVISION,
-            f"{_FLOW}shape2tex_dit_1_3B_512_bf16.json",
-            458,
-            "3093796257a62f838d2e5578ac4580ca3b7d88d10b87d348065d3fdfcc4c2077",
-        ),
-        (
-            PUBLISHED_MODEL,
-            PUBLISHED_REVISION,
-            f"{_FLOW}shape2tex_dit_1_3B_1024_bf16.safetensors",
-            2584672728,
-            "580401269059a339b8318ab9ced459a13ba63391721c83a6c383198c29e77686",
-        ),
-        (
-            PUBLISHED_MODEL,
-            PUBLISHED_REVISION,
-            f"{_FLOW}shape2tex_dit_1_3B_1024_bf16.json",
-            458,
-            "31f4fdad9974930e5e9324ac9dfb6ef7de6b30cea51854ba515ef827a8d353b2",
-        ),
-        (
-            PUBLISHED_MODEL,
-            PUBLISHED_REVISION,
-            "ckpts/shape_dec_next_dc_f16c32_fp16.safetensors",
-            948490494,
-            "e3b718d3e43e4f8780e9a24ac6fff231811a67e3b058e336e10fe654c911d581",
-        ),
-        (
-            PUBLISHED_MODEL,
-            PUBLISHED_REVISION,
-            "ckpts/shape_dec_next_dc_f16c32_fp16.json",
-            678,
-            "5f1b856dffce79466fb18f5f0eefc08f08c673b24b3c05b20359c0b6d318a209",
-        ),
-        (
-            PUBLISHED_MODEL,
-            PUBLISHED_REVISION,
-            "ckpts/tex_dec_next_dc_f16c32_fp16.safetensors",
-            948458812,
-            "97ea69addea2ecd9312910f5f548234665eef51c088386180b7cd5b258645e3c",
-        ),
-        (
-            PUBLISHED_MODEL,
-            PUBLISHED_REVISION,
-            "ckpts/tex_dec_next_dc_f16c32_fp16.json",
-            705,
-            "22074e4ab5b28e2b72d33a3fe61bf416134b89e12d0fc5c729f37da75da0c4d1",
-        ),
-        (
-            STRUCTURE_DECODER_MODEL,
-            STRUCTURE_DECODER_REVISION,
-            "ckpts/ss_dec_conv3d_16l8_fp16.safetensors",
-            147591972,
-            "1c76d4a40519aa2d711cc263a8404105231ac26db31d946bed48b84fee79009a",
-        ),
-        (
-            STRUCTURE_DECODER_MODEL,
-            STRUCTURE_DECODER_REVISION,
-            "ckpts/ss_dec_conv3d_16l8_fp16.json",
-            245,
-            "646781293f1cda74720de85d1cef50a957fb4aebd9a4bd014e454e32f2330ac5",
-        ),
-    )
-}
-"""(repository, revision, file) to bytes and SHA-256, known without asking the hub."""
 
 
 class WeightsError(Exception):
@@ -196,13 +78,20 @@ class Manifest:
     files: tuple[StoredFile, ...] = field(default=())
     samplers: dict[str, float] = field(default_factory=dict)
     """The weights' own sampler settings by request field; none in folders filled by earlier versions."""
+    pipeline: str = ""
+    """Class in the pipeline's config."""
 
     def dump(self) -> bytes:
         return json.dumps(asdict(self), indent=1).encode()
 
     @property
     def pipeline_types(self) -> tuple[str, ...]:
-        return offered_types(self.models)
+        return offered_types(self.models, self.pipeline)
+
+    @property
+    def views(self) -> tuple[int, int, bool]:
+        """Fewest and most views that the weights were trained on, and whether they know cameras."""
+        return PIXEL_VIEWS.get(self.pipeline, (1, 1, False))
 
 
 def parse_manifest(data: bytes) -> Manifest:
@@ -238,7 +127,8 @@ def weights_folder(settings: DeploySettings, root: Path = Path(WEIGHTS_ROOT)) ->
 def bundled_manifest(folder: Path = BUNDLED_WEIGHTS) -> Manifest:
     """The manifest of the bundled weights, of which only the config needs to be there."""
     try:
-        args = json.loads((folder / PIPELINE_CONFIG).read_text())["args"]
+        config = json.loads((folder / PIPELINE_CONFIG).read_text())
+        args = config["args"]
         models = tuple(args["models"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise WeightsError(
@@ -248,7 +138,8 @@ def bundled_manifest(folder: Path = BUNDLED_WEIGHTS) -> Manifest:
     encoder, remover = (
         str((args.get(key) or {}).get("name", "")) for key in ("image_cond_model", "rembg_model")
     )
-    return Manifest(BUNDLED_MODEL, "", encoder, remover, models, samplers=own_samplers(args))
+    name = str(config["name"])
+    return Manifest(BUNDLED_MODEL, "", encoder, remover, models, samplers=own_samplers(args), pipeline=name)
 
 
 def own_samplers(args: Mapping[str, Any]) -> dict[str, float]:
@@ -268,10 +159,13 @@ def _params(sampler: Any) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def offered_types(models: Collection[str]) -> tuple[str, ...]:
-    """The pipeline types that a set of models can run."""
+def offered_types(models: Collection[str], pipeline: str = "") -> tuple[str, ...]:
+    """The pipeline types that a set of models can run; pixel-aligned ones were trained for cascades alone."""
     return tuple(
-        name for name, wanted in REQUIRED_MODELS.items() if set(wanted) | set(COMMON_MODELS) <= set(models)
+        name
+        for name, wanted in REQUIRED_MODELS.items()
+        if set(wanted) | set(COMMON_MODELS) <= set(models)
+        and (pipeline not in PIXEL_VIEWS or name.endswith("_cascade"))
     )
 
 

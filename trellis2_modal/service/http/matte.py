@@ -5,15 +5,19 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
 import io
 import json
 import logging
 import sys
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
 from ...protocol.errors import FieldError, InvalidImageError, UnavailableError
+from ...protocol.replies import Notice
+from ...protocol.requests import Subjects
 from .child_process import BAD, OK, ChildGone, ChildProcess, claim_stdout, serve_frames
 
 logger = logging.getLogger(__name__)
@@ -28,11 +32,19 @@ TIMEOUT = 30.0
 """Seconds for one matte."""
 
 
+@dataclass(frozen=True)
+class Matte:
+    """PNG (RGBA) of the cropped subject, and what a person should know of the picture."""
+
+    png: bytes
+    warnings: list[Notice] = field(default_factory=list)
+
+
 class Matter(Protocol):
     """Makes mattes for the app."""
 
-    async def matte(self, picture: bytes) -> bytes:
-        """PNG (RGBA) of the cropped subject; raises `InvalidImageError` or `UnavailableError`."""
+    async def matte(self, picture: bytes, subjects: Subjects) -> Matte:
+        """The cropped subject; raises `InvalidImageError` or `UnavailableError`."""
 
     async def close(self) -> None: ...
 
@@ -52,29 +64,36 @@ class MatteProcess:
     def __init__(self, remover: dict[str, Any]) -> None:
         self._child = ChildProcess("trellis2_modal.service.http.matte", json.dumps(remover))
 
-    async def matte(self, picture: bytes) -> bytes:
+    async def matte(self, picture: bytes, subjects: Subjects) -> Matte:
         try:
-            made, reply = await self._child.ask(picture, TIMEOUT)
+            made, reply = await self._child.ask(subjects.encode() + b"\n" + picture, TIMEOUT)
         except ChildGone as error:
             raise UnavailableError("the matte could not be made; try again", retry_after=5) from error
         if not made:
             text = reply.decode()
             raise InvalidImageError(text, errors=[FieldError("image", text)])
-        return reply
+        warnings, _, png = reply.partition(b"\n")
+        return Matte(png, [Notice.model_validate(notice) for notice in json.loads(warnings)])
 
     async def close(self) -> None:
         await self._child.end()
 
 
-def cut_out(picture: bytes, remover: Any) -> bytes:
-    """PNG of the subject with its matte, cropped as the pipeline crops it."""
+def cut_out(picture: bytes, remover: Any, subjects: Subjects) -> bytes:
+    """A line of JSON with what a person should know, then the PNG of the subject with its matte, cropped as
+    the pipeline crops it.
+    """
     from trellis2.conditioning.images import load_image
-    from trellis2.conditioning.matting import has_matte
+    from trellis2.conditioning.matting import has_matte, notice_darkness
     from trellis2.conditioning.preprocess import subject_square, with_matte
 
     image = load_image(picture)
-    image = with_matte(image, remover, "auto" if has_matte(image) else remover.subjects)
+    told: list[Any] = []
+    chosen = remover.subjects if subjects == "auto" and not has_matte(image) else subjects
+    image = with_matte(image, remover, chosen, told.append)
+    notice_darkness(image, told.append)
     buffer = io.BytesIO()
+    buffer.write(json.dumps([dataclasses.asdict(notice) for notice in told]).encode() + b"\n")
     image.crop(subject_square(image)).save(buffer, "PNG", compress_level=1)
     return buffer.getvalue()
 
@@ -87,9 +106,10 @@ def main() -> int:
     replies = claim_stdout()
     remover = build_background_remover(json.loads(sys.argv[1]))
 
-    def work(picture: bytes) -> tuple[bytes, bytes]:
+    def work(frame: bytes) -> tuple[bytes, bytes]:
+        subjects, _, picture = frame.partition(b"\n")
         try:
-            return OK, cut_out(picture, remover)
+            return OK, cut_out(picture, remover, subjects.decode())  # type: ignore[arg-type]
         except UnusableImageError as error:
             return BAD, str(error).encode()
         except Exception:

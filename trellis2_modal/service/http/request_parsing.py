@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -38,15 +38,16 @@ from ...protocol.requests import (
 )
 from ...protocol.state import peek_state
 from ...protocol.state.mesh_state import bad_state
-from ...protocol.views import Views
+from ...protocol.views import MAX_VIEWS, check_counts, pack_pictures, views_of_text
 from .encoding import decode_base64
-from .picture_checks import PictureChecks
+from .picture_checks import PictureChecks, picture_bytes
 from .problems import invalid_request
 
 Model = TypeVar("Model", bound=BaseModel)
 Parsed = TypeVar("Parsed")
 SUBMISSION: TypeAdapter[GenerateRequest | ExtractRequest] = TypeAdapter(Submission)
 
+JSON_PICTURES_BODY = limits.base64_length(limits.MAX_PICTURES_BYTES) + limits.MAX_JSON_BYTES
 JSON_IMAGE_BODY = limits.base64_length(limits.MAX_IMAGE_BYTES) + limits.MAX_JSON_BYTES
 JSON_STATE_BODY = limits.base64_length(limits.MAX_STATE_BYTES) + limits.MAX_JSON_BYTES
 
@@ -87,7 +88,9 @@ def body_ceiling(method: str, path: str) -> int:
         return limits.MAX_JSON_BYTES
     if path in ("/extract_glb", "/jobs"):
         return JSON_STATE_BODY
-    if path in ("/generate", "/matte"):
+    if path == "/generate":
+        return JSON_PICTURES_BODY
+    if path == "/matte":
         return JSON_IMAGE_BODY
     return limits.MAX_JSON_BYTES
 
@@ -123,22 +126,28 @@ async def _parsed(request: Request, parse: Callable[[bytes], Parsed]) -> Parsed:
 
 @dataclass(frozen=True)
 class Multipart:
-    """A form: text fields, and one file named `image` or `state`."""
+    """A form: text fields, and files named `image` (or `images`, several times) or `state`."""
 
     fields: dict[str, str]
-    file: bytes | None
-    file_field: str | None
+    files: Mapping[str, Sequence[bytes]]
+
+    def file(self, name: str) -> bytes | None:
+        """The one file of the form if that is its name."""
+        found = self.files.get(name, ())
+        return found[0] if len(found) == 1 and len(self.files) == 1 else None
 
 
 async def read_multipart(request: Request) -> Multipart:
-    """The form; raises 400 for anything but text fields and at most one file."""
+    """The form; raises 400 for anything but text fields, and files of one name."""
     _require(request, "multipart/form-data")
     _, parameters = parse_options_header(request.headers["content-type"])
     charset = parameters.get(b"charset", b"utf-8").decode("latin-1").lower()
     if charset not in ("utf-8", "utf8"):  # some decoders of Python's make text that nothing can encode
         raise UnsupportedMediaTypeError(f"the form's charset is {charset[:40]!r}, expected utf-8")
     try:
-        form = await request.form(max_files=1, max_fields=MAX_FIELDS, max_part_size=MAX_FIELD_BYTES)
+        form = await request.form(
+            max_files=MAX_VIEWS + 1, max_fields=MAX_FIELDS, max_part_size=MAX_FIELD_BYTES
+        )
     except HTTPException as error:  # what starlette makes of a body that it cannot parse
         raise InvalidRequestError(f"the multipart body is not well formed: {error.detail}") from error
     except OSError as error:  # large files are spooled to disk
@@ -151,18 +160,18 @@ async def read_multipart(request: Request) -> Multipart:
 
 async def _sort_form(form: FormData) -> Multipart:
     fields: dict[str, str] = {}
-    file, name = None, None
+    files: dict[str, list[bytes]] = {}
     for key, value in form.multi_items():
-        if key in fields or key == name:
+        if key in fields or (key in files and key != "images"):
             raise InvalidRequestError(f"{key} is given twice", errors=[FieldError(key, "is given twice")])
-        if isinstance(value, UploadFile):
-            if key not in ("image", "state"):
-                message = "is not a known file; send image or state"
-                raise InvalidRequestError(f"{key} {message}", errors=[FieldError(key, message)])
-            file, name = await value.read(), key
-        else:
+        if not isinstance(value, UploadFile):
             fields[key] = value
-    return Multipart(fields, file, name)
+            continue
+        if key not in ("image", "images", "state"):
+            message = "is not a known file; send image, images or state"
+            raise InvalidRequestError(f"{key} {message}", errors=[FieldError(key, message)])
+        files.setdefault(key, []).append(await value.read())
+    return Multipart(fields, files)
 
 
 def _require(request: Request, wanted: str) -> None:
@@ -181,10 +190,18 @@ async def _body(request: Request) -> bytes:
 
 async def generate_work(request: GenerateRequest, known: Capabilities, checks: PictureChecks) -> Work:
     """Raises `InvalidImageError`, `TooLargeError`, `UnavailableError`, `UnsupportedPipelineError`."""
+    given = [request.image] if request.image is not None else request.images or []
+    check_counts(len(given), request.views)
     settings = generate_settings(request.settings(), known)
-    given = request.images if request.image is None else [request.image]
-    pictures = [(await checks.check_base64(text)).data for text in given or ()]
-    return Work("generate", settings, Views(pictures, request.views, request.fov).pack())
+    pictures = [await picture_bytes(text) for text in given]
+    return Work("generate", settings, await checked_pictures(pictures, checks))
+
+
+async def checked_pictures(pictures: Sequence[bytes], checks: PictureChecks) -> bytes:
+    """The payload of encoded pictures, each checked, and their sum."""
+    if (total := sum(map(len, pictures))) > limits.MAX_PICTURES_BYTES and len(pictures) > 1:
+        raise TooLargeError(f"the pictures have {total} bytes, the most is {limits.MAX_PICTURES_BYTES}")
+    return pack_pictures([(await checks.check(picture)).data for picture in pictures])
 
 
 def generate_settings(settings: GenerateSettings, known: Capabilities) -> dict[str, Any]:
@@ -225,7 +242,8 @@ async def check_state(data: bytes) -> None:
 def kind_of(submission: GenerateRequest | ExtractRequest | Multipart) -> JobKind:
     """What a submission asks for; of a form, `image` makes a generation, `state` or `job` an extraction."""
     if isinstance(submission, Multipart):
-        kind = submission.fields.get("kind", "generate" if submission.file_field == "image" else "extract")
+        pictures = {"image", "images"} & submission.files.keys()
+        kind = submission.fields.get("kind", "generate" if pictures else "extract")
         if kind not in ("generate", "extract"):
             message = "is not known"
             raise InvalidRequestError("kind is generate or extract", errors=[FieldError("kind", message)])
@@ -239,20 +257,31 @@ async def form_work(form: Multipart, known: Capabilities, checks: PictureChecks)
     fields.pop("kind", None)
     try:
         if kind_of(form) == "generate":
-            settings = GenerateSettings.model_validate(fields)
-            if form.file is None or form.file_field != "image":
-                raise _missing("image")
-            chosen = generate_settings(settings, known)
-            return Work("generate", chosen, (await checks.check(form.file)).data)
+            return await _generate_form(form, fields, known, checks)
         source = fields.pop("job", None)
         extract = ExtractSettings.model_validate(fields).resolved().model_dump()
     except ValidationError as error:
         raise invalid_request(error) from error
-    if (form.file is None) == (source is None) or form.file_field == "image":
+    state = form.file("state")
+    if (state is None) == (source is None) or form.files.keys() - {"state"}:
         raise _missing("state")
-    if form.file is not None:
-        await check_state(form.file)
-    return Work("extract", extract, form.file, source)
+    if state is not None:
+        await check_state(state)
+    return Work("extract", extract, state, source)
+
+
+async def _generate_form(
+    form: Multipart, fields: Mapping[str, str], known: Capabilities, checks: PictureChecks
+) -> Work:
+    views = {"views": views_of_text(fields["views"])} if "views" in fields else {}
+    settings = GenerateSettings.model_validate({**fields, **views})
+    image = form.file("image")
+    pictures = [image] if image is not None else form.files.get("images", ())
+    if len(form.files) != 1 or not pictures:
+        raise _missing("image")
+    check_counts(len(pictures), settings.views)
+    chosen = generate_settings(settings, known)
+    return Work("generate", chosen, await checked_pictures(pictures, checks))
 
 
 def _missing(name: str) -> InvalidRequestError:

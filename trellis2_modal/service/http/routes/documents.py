@@ -9,7 +9,15 @@ from pydantic import BaseModel
 from ....protocol.errors import ERRORS, PROBLEM_MEDIA_TYPE
 from ....protocol.limits import MAX_IDEMPOTENCY_KEY_LENGTH
 from ....protocol.replies import EVENT_STREAM, EventType, JobEvent, Problem
-from ....protocol.requests import ExtractRequest, ExtractSettings, GenerateRequest, GenerateSettings
+from ....protocol.requests import (
+    ExtractRequest,
+    ExtractSettings,
+    GenerateRequest,
+    GenerateSettings,
+    MatteRequest,
+    MatteSettings,
+)
+from ....protocol.views import MAX_VIEWS
 
 EXAMPLE_IMAGE = "iVBORw0KGgo..."
 EXAMPLES: dict[str, dict[str, Any]] = {
@@ -30,9 +38,21 @@ def json_body(model: type[BaseModel], example: dict[str, Any]) -> dict[str, Any]
     return {"requestBody": {"required": True, "content": {"application/json": content}}}
 
 
-def form_schema(settings: type[BaseModel], file: str, kind: str | None) -> dict[str, Any]:
+FILE = {"type": "string", "format": "binary"}
+FILES = {"type": "array", "items": FILE, "minItems": 1, "maxItems": MAX_VIEWS}
+
+
+def form_schema(
+    settings: type[BaseModel], file: str, kind: str | None, value: dict[str, Any] = FILE
+) -> dict[str, Any]:
     document = schema(settings)
-    properties = document["properties"] | {file: {"type": "string", "format": "binary"}}
+    properties = document["properties"] | {file: value}
+    if "views" in properties:
+        text = "names with commas between them, or JSON"
+        properties["views"] = {
+            "type": "string",
+            "description": f"{properties['views']['description']} As {text}.",
+        }
     if kind is not None:
         properties["kind"] = {"type": "string", "const": kind}
     return {"type": "object", "properties": properties, "required": [file], "additionalProperties": False}
@@ -48,6 +68,7 @@ def submission_body() -> dict[str, Any]:
         kinds.append(document)
     forms = [
         form_schema(GenerateSettings, "image", "generate"),
+        form_schema(GenerateSettings, "images", "generate", FILES),
         form_schema(ExtractSettings, "state", "extract"),
     ]
     content = {
@@ -61,13 +82,11 @@ def submission_body() -> dict[str, Any]:
 
 
 def matte_body() -> dict[str, Any]:
-    image = {"type": "object", "properties": {"image": {"type": "string"}}, "required": ["image"]}
-    form = {
-        "type": "object",
-        "properties": {"image": {"type": "string", "format": "binary"}},
-        "required": ["image"],
+    form = form_schema(MatteSettings, "image", None)
+    content = {
+        "application/json": {"schema": schema(MatteRequest)},
+        "multipart/form-data": {"schema": form},
     }
-    content = {"application/json": {"schema": image}, "multipart/form-data": {"schema": form}}
     return {"requestBody": {"required": True, "content": content}}
 
 

@@ -7,19 +7,22 @@ from datetime import UTC, datetime
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Request, Response
+from pydantic import ValidationError
 
 from .... import __version__
 from ....jobs.admission import DAY
 from ....jobs.engine import Engine
 from ....protocol.errors import InvalidRequestError, UnavailableError
-from ....protocol.replies import Health, Usage
-from ....protocol.requests import MatteRequest, default_pipeline_type
+from ....protocol.replies import Health, MatteResponse, Usage
+from ....protocol.requests import MatteRequest, MatteSettings, default_pipeline_type
 from ...auth import ApiKey
 from ...config import Settings
 from ..authentication import MATTES, Guard, caller
+from ..encoding import encode_base64
 from ..matte import Matter
 from ..metrics import MEDIA_TYPE
-from ..picture_checks import PictureChecks
+from ..picture_checks import PictureChecks, picture_bytes
+from ..problems import invalid_request
 from ..request_parsing import media_type, read_json, read_multipart
 from . import documents
 
@@ -42,6 +45,7 @@ async def health(request: Request) -> Response:
         default_pipeline_type=default_pipeline_type(known.pipeline_types) if known.pipeline_types else None,
         samplers=known.samplers,
         backends=known.backends,
+        views=known.views,
         queued=stats.queued,
         running=stats.running,
         queue_limit=stats.limit,
@@ -82,23 +86,35 @@ async def usage(request: Request, key: Annotated[ApiKey, Depends(caller())]) -> 
     openapi_extra=documents.matte_body(),
     response_class=Response,
     responses=documents.errors(
-        *documents.COMMON, _200=documents.binary("The subject, cut out and cropped", "image/png")
+        *documents.COMMON,
+        _200=documents.json_reply(MatteResponse, "The subject, cut out and cropped", "image/png"),
     ),
 )
 async def matte(request: Request, key: Annotated[ApiKey, Depends(caller("generate", MATTES))]) -> Response:
-    """The picture's subject as the model will see it: PNG with transparency. Costs no GPU seconds."""
+    """The picture's subject as the model will see it: PNG with transparency, or with `Accept:
+    application/json` also what a person should know of the picture. Costs no GPU seconds.
+    """
     matter: Matter | None = request.app.state.matter
     if matter is None:
         raise UnavailableError("this service makes no mattes (see /health)")
     checks: PictureChecks = request.app.state.picture_checks
     if media_type(request) == "multipart/form-data":
         form = await read_multipart(request)
-        if form.file is None or form.file_field != "image" or form.fields:
-            raise InvalidRequestError("send the picture as the one part, named image")
-        picture = await checks.check(form.file)
+        image = form.file("image")
+        if image is None:
+            raise InvalidRequestError("send the picture as the one file, named image")
+        try:
+            asked = MatteSettings.model_validate(form.fields)
+        except ValidationError as error:
+            raise invalid_request(error) from error
     else:
-        picture = await checks.check_base64((await read_json(request, MatteRequest)).image)
-    return Response(await matter.matte(picture.data), media_type="image/png")
+        body = await read_json(request, MatteRequest)
+        image, asked = await picture_bytes(body.image), body
+    found = await matter.matte((await checks.check(image)).data, asked.subjects)
+    if "application/json" not in request.headers.get("accept", ""):
+        return Response(found.png, media_type="image/png")
+    reply = MatteResponse(matte=await encode_base64(found.png), warnings=found.warnings)
+    return Response(reply.model_dump_json(), media_type="application/json")
 
 
 @metrics_router.get("/metrics", response_class=Response)
