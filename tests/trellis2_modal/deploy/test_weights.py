@@ -17,7 +17,6 @@ import numpy as np
 import pytest
 from huggingface_hub import errors as hub_errors
 from safetensors.numpy import load_file, save_file
-from trellis2_modal.jobs.modal.worker import load_pipeline
 
 from tests.trellis2_modal.deploy.hub import FolderHub
 from tests.trellis2_modal.deploy.published import DECODER, ENCODER, MODEL, SETTINGS, write_hub
@@ -39,6 +38,7 @@ from trellis2_modal.service.config import (
 )
 from trellis2_modal.service.deploy import dinov3_timm, weights, weights_fetch, weights_hub
 from trellis2_modal.service.deploy.modal_calls import capabilities_of
+from trellis2_modal.service.deploy.model_host import load_pipeline
 from trellis2_modal.service.deploy.weights_fetch import fetch, wanted_models
 from trellis2_modal.service.deploy.weights_hub import RemoteFile, explained
 from trellis2_modal.service.deploy.weights_known import PUBLISHED_FILES
