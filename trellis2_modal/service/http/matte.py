@@ -11,6 +11,7 @@ import io
 import json
 import logging
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -79,21 +80,21 @@ class MatteProcess:
         await self._child.end()
 
 
-def cut_out(picture: bytes, remover: Any, subjects: Subjects) -> bytes:
-    """A line of JSON with what a person should know, then the PNG of the subject with its matte, cropped as
-    the pipeline crops it.
+def cut_out(
+    picture: bytes, remover: Any, subjects: Subjects = "auto", notice: Callable[[Any], None] = lambda _: None
+) -> bytes:
+    """PNG of the subject with its matte, cropped as the pipeline crops it; `notice` is told what a person
+    should know.
     """
     from trellis2.conditioning.images import load_image
     from trellis2.conditioning.matting import has_matte, notice_darkness
     from trellis2.conditioning.preprocess import subject_square, with_matte
 
     image = load_image(picture)
-    told: list[Any] = []
     chosen = remover.subjects if subjects == "auto" and not has_matte(image) else subjects
-    image = with_matte(image, remover, chosen, told.append)
-    notice_darkness(image, told.append)
+    image = with_matte(image, remover, chosen, notice)
+    notice_darkness(image, notice)
     buffer = io.BytesIO()
-    buffer.write(json.dumps([dataclasses.asdict(notice) for notice in told]).encode() + b"\n")
     image.crop(subject_square(image)).save(buffer, "PNG", compress_level=1)
     return buffer.getvalue()
 
@@ -107,9 +108,12 @@ def main() -> int:
     remover = build_background_remover(json.loads(sys.argv[1]))
 
     def work(frame: bytes) -> tuple[bytes, bytes]:
+        """A line with the subjects, then the picture; a line of JSON with notices, then the matte."""
         subjects, _, picture = frame.partition(b"\n")
+        told: list[Any] = []
         try:
-            return OK, cut_out(picture, remover, subjects.decode())  # type: ignore[arg-type]
+            png = cut_out(picture, remover, subjects.decode(), told.append)  # type: ignore[arg-type]
+            return OK, json.dumps([dataclasses.asdict(notice) for notice in told]).encode() + b"\n" + png
         except UnusableImageError as error:
             return BAD, str(error).encode()
         except Exception:
