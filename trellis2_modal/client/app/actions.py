@@ -1,4 +1,4 @@
-"""What happens when a person does something on the page, and what each tab is sent when it looks."""
+"""What happens when a person does something on the page, and what each tab is sent when it polls."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ AUTO = '<p class="muted">Values left at Auto use the model\'s own settings, whic
 PROXY_TOKEN = {"proxy-key": "Modal key (wk-...)", "proxy-secret": "Modal secret (ws-...)"}
 QUICK: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private", "concurrency_limit": None}
 POLL = {**QUICK, "queue": False}
-"""Looks are answered directly, apart from Gradio's stream of events. One that joins the stream while that is
+"""Polls are answered directly, apart from Gradio's stream of events. One that joins the stream while that is
 being closed (6.31) waits for the next event, and the timer sends none while its own waits: the page would
 stand still until somebody pressed something.
 """

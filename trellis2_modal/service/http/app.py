@@ -1,7 +1,8 @@
 """The HTTP app: one factory, the same for the local server and for Modal's gateway.
 
-`create_app(backend, keys, settings)` wires what the other modules do: `transport` around everything, `guard`
-before every route but /health, `intake` for bodies, `routes` for what is answered, `problems` for what fails.
+`create_app(backend, keys, settings)` wires what the other modules do: `transport` around everything,
+`authentication` before every route but /health, `request_parsing` for bodies, `routes` for what is answered,
+`problems` for what fails.
 """
 
 from __future__ import annotations
@@ -18,8 +19,7 @@ from ... import __version__
 from ...jobs.engine import Engine
 from ..auth import KeyRing, KeyStorage
 from ..config import Settings
-from . import problems, routes
-from . import request_parsing as intake
+from . import problems, request_parsing, routes
 from .authentication import Guard
 from .matte import Matter
 from .metrics import Metrics
@@ -122,7 +122,7 @@ def create_app(
     def transport(inner: ASGIApp) -> ASGIApp:
         return Transport(
             inner,
-            intake.body_ceiling,
+            request_parsing.body_ceiling,
             settings.body_idle_timeout,
             settings.body_min_rate,
             app.state.body_memory,
