@@ -9,6 +9,7 @@ import torch
 from trellis2_training import evaluate as ev
 from trellis2_training import exported, world
 from trellis2_training import measures as ms
+from trellis2_training import render as rd
 from trellis2_training.voxelize import voxelize
 
 from trellis2.representations import PBR_ATTR_LAYOUT
@@ -50,6 +51,18 @@ def test_the_truth_scores_high_and_something_else_does_not() -> None:
     assert abs(plain["correlation"]) < 1e-3
     assert plain["seen_base_color_mae"] > 0.1
     assert plain["ssim"] < 0.6
+
+
+def test_the_nearest_point_of_a_pixel_is_drawn() -> None:
+    view = rd.camera(torch.zeros(1), torch.zeros(1), torch.full((1,), 0.5))
+    generator = torch.Generator().manual_seed(0)
+    front = torch.rand(40_000, 3, generator=generator) * torch.tensor([0.4, 0, 0.4]) - 0.2
+    back = front + torch.tensor([0, 0.3, 0])
+    points = torch.cat([front, back])[torch.randperm(80_000, generator=generator)]
+    red = (points[:, 1] < 0).float()
+    drawn = ev.splat(view, points, torch.stack([red, 0 * red, 1 - red], 1), 32)
+    assert float(drawn[14:18, 14:18, 0].min()) > 0.3
+    assert float(drawn[14:18, 14:18, 2].max()) == 0
 
 
 def test_ssim_is_one_for_the_same_and_falls_with_noise() -> None:

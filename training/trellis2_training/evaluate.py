@@ -273,7 +273,7 @@ def _tile(picture: rd.Picture, view: rd.View, asset: Any, size: int = 192) -> np
 
 
 def splat(view: rd.View, places: Tensor, colours: Tensor, size: int) -> Tensor:
-    """Points drawn nearest first, lit by the slope of their depth: a quick look `[S, S, 3]` without a
+    """The nearest point of each pixel, lit by the slope of their depth: a quick look `[S, S, 3]` without a
     rasteriser.
     """
     away = places - view.position[0]
@@ -283,9 +283,11 @@ def splat(view: rd.View, places: Tensor, colours: Tensor, size: int) -> Tensor:
     column, row = (((x + 1) / 2 * size).long(), ((1 - y) / 2 * size).long())
     inside = (column >= 0) & (column < size) & (row >= 0) & (row < size)
     cell = (row * size + column)[inside]
-    order = depth[inside].argsort(descending=True)
+    nearest = torch.full((size * size,), torch.inf, device=places.device)
+    nearest = nearest.scatter_reduce(0, cell, depth[inside], "amin")
+    front = depth[inside] == nearest[cell]  # of several writes to one pixel any may win
     image = torch.zeros(size * size, 4, device=places.device)
-    image[cell[order]] = torch.cat([colours, depth[:, None]], 1)[inside][order]
+    image[cell[front]] = torch.cat([colours, depth[:, None]], 1)[inside][front]
     image = image.view(size, size, 4)
     slope = image[..., 3] - image[..., 3].roll((1, 1), (0, 1))
     light = (0.85 - slope * size * 0.1).clamp(0.4, 1.0)
