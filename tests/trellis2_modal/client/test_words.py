@@ -205,3 +205,9 @@ def test_the_hint_about_a_matte(make: Any, words: str | None) -> None:
     hint, warn = judge(matte(make))
     assert warn == (words is not None)
     assert (words or "what the model will see") in hint
+
+
+def test_a_print_has_its_volume_and_wall() -> None:
+    report = {"faces": 10, "solid": {"stl": {"volume_cm3": 123.4, "wall_mm": 1.23}}}
+    assert "Volume 123 cm³, thinnest wall 1.2 mm." in describe_report(report)
+    assert not any("olume" in line for line in describe_report({"faces": 10}))
