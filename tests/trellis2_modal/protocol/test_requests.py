@@ -126,10 +126,11 @@ def test_a_preset_is_the_sum_of_its_fields(name: PresetName) -> None:
 def test_every_field_reaches_the_exporter() -> None:
     postprocess = pytest.importorskip("o_voxel.postprocess")
     exporter = pytest.importorskip("trellis2_modal.service.exporter")
-    settings = ExtractSettings()
+    settings = ExtractSettings(outer_shell=True)
     reached = exporter.arguments(settings, postprocess.to_glb).keys()
     reached |= exporter.arguments(settings, postprocess.GlbAsset.export).keys()
-    assert reached == ExtractSettings.model_fields.keys() - {"simplify", "format"}  # format is its file_type
+    others = {"simplify", "format", "wall_mm"}  # format is its file_type, wall_mm its wall in sizes
+    assert reached == ExtractSettings.model_fields.keys() - others | {"wall"}
 
 
 @pytest.mark.parametrize("sources", [{}, {"job": "a", "state": "b"}])
