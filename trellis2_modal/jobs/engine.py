@@ -51,7 +51,8 @@ STRAY_AGE = 3600.0
 """Seconds that files without a job are left alone while jobs are accepted."""
 
 UNSTARTED = 120.0
-"""A job that no eager runner has this long after it was stored was cut off while it was submitted."""
+"""A job that no eager runner has this long after it was stored was cut off while it was submitted: it is
+forgotten, and the same request makes it anew."""
 
 EVENT_PAGE = 200
 STARTING = "starting"
@@ -159,6 +160,11 @@ class Engine:
         """Look at every job that the runner has, start those that it can take, and wait for news."""
         self._wake.clear()
         active = await self.table.query(Query(states=ACTIVE))
+        for job in filter(self._cut_off, active):  # nobody was told that it was accepted
+            if job.id in self._submitting:
+                continue
+            logger.warning("job %s was cut off while it was submitted", job.id)
+            await self.table.forget([job.id])
         looked = await asyncio.gather(*(self._advance(job) for job in active), return_exceptions=True)
         waiting = [job for job in active if job.handle is None]
         while waiting and not self.runner.eager and not self._stopping and self.runner.idle():
@@ -205,6 +211,8 @@ class Engine:
             if known is not None:
                 _check_repeat(known, new)
                 if not self._cut_off(known):
+                    if self._unstarted(known):  # by a gateway that is at it, or was when it ended
+                        raise UnavailableError("this request is being taken; try again", retry_after=10)
                     return await self._view(known)
             self._check_open()
             await self.artifacts.keep_input(job_id, new.payload)
@@ -400,8 +408,7 @@ class Engine:
             if job.over:
                 return job
             if job.handle is None:
-                lost = InternalError("it was cut off while it was submitted; try again")
-                return await self._fail(job, lost, 0.0) if self._cut_off(job) else job
+                return job
             recent = time.monotonic() - watch.polled < self.settings.event_interval
             if self.runner.eager and recent and not now:
                 return job
@@ -532,9 +539,11 @@ class Engine:
         counted = job.seconds + watch.seconds if watch else 0.0
         return min(max(job.spent(time.time()), counted), job.seconds + self.settings.job_timeout)
 
+    def _unstarted(self, job: Job) -> bool:
+        return self.runner.eager and job.handle is None and not job.over
+
     def _cut_off(self, job: Job) -> bool:
-        waits = self.runner.eager and job.handle is None and not job.over
-        return waits and time.time() - job.created > UNSTARTED
+        return self._unstarted(job) and time.time() - job.created > UNSTARTED
 
     def _patience(self) -> float | None:
         """How long a watcher may sleep: a platform tells nobody of what happens there."""

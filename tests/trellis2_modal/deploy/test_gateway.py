@@ -352,7 +352,8 @@ def test_a_submission_that_was_cut_off_is_taken_up_by_its_repeat(
     stored = deployed.modal.jobs.get(job)
     deployed.modal.jobs.put(job, stored | {"handle": None})  # as if the gateway had died before the call
     with deployed.gateway() as client:
-        assert submit(client, body, **tag)["id"] == job
+        again = client.post("/generate", json=body, headers={"Prefer": "respond-async", **tag})
+        assert (again.status_code, again.headers["retry-after"]) == (503, "10")
         assert len(deployed.modal.spawned) == 1  # it may still be on its way
     monkeypatch.setattr(engine, "WATCH_INTERVAL", 60.0)
     with deployed.gateway() as client:
@@ -617,3 +618,17 @@ def test_the_emulation_keeps_modals_rules(deployed: Deployed) -> None:
     table.put("a", value)
     value["nested"].append(2)
     assert table.get("a") == {"nested": [1]}
+
+
+def test_a_submission_that_was_cut_off_and_never_repeated_is_forgotten(
+    deployed: Deployed, body: Body, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its caller was never told of it: it neither fails nor counts among the unfinished jobs."""
+    deployed.modal.pause()
+    with deployed.gateway() as client:
+        job = submit(client, body)["id"]
+    deployed.modal.jobs.put(job, deployed.modal.jobs.get(job) | {"handle": None})
+    monkeypatch.setattr(engine, "UNSTARTED", -1.0)
+    with deployed.gateway() as client:
+        until(lambda: client.get(f"/jobs/{job}").status_code == 404, "it is forgotten")
+        assert client.get("/usage").json()["active_jobs"] == 0
