@@ -9,14 +9,14 @@ from pathlib import Path
 from tests.trellis2_modal.server import picture, running, wait_for
 from trellis2_modal.cli.bars import Bars
 from trellis2_modal.client.api import Client
-from trellis2_modal.client.stages import Tracker
+from trellis2_modal.client.stages import JobProgress
 from trellis2_modal.protocol.events import Queued, payload_of
 
 
 def test_the_fourth_of_four_jobs_sees_the_others_go(tmp_path: Path) -> None:
     gate = tmp_path / "gate"
     places: list[int | None] = []
-    lines, tracker = io.StringIO(), Tracker()
+    lines, tracker = io.StringIO(), JobProgress()
     bars = Bars(lines)
     with (
         running(tmp_path / "data", options={"gate": str(gate)}) as live,
