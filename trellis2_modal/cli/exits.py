@@ -125,20 +125,27 @@ def next_step(error: ServiceError) -> str:
     return ""
 
 
-def _terminate(number: int, frame: FrameType | None) -> None:
-    raise Terminated
-
-
 @contextmanager
 def reported(as_json: bool = False) -> Iterator[None]:
     """Errors of the client become a message (or a JSON problem) on stderr and an exit code.
 
     SIGTERM is an interrupt here: jobs are cancelled, and a server that the command started ends with it.
     """
+    came = threading.Event()
+
+    def terminate(number: int, frame: FrameType | None) -> None:
+        came.set()
+        raise Terminated
+
     main = threading.current_thread() is threading.main_thread()
-    before = signal.signal(signal.SIGTERM, _terminate) if main else None
+    before = signal.signal(signal.SIGTERM, terminate) if main else None
     try:
-        yield
+        try:
+            yield
+        except BaseException:
+            if came.is_set():  # what it interrupted may have made another error of it
+                raise Terminated from None
+            raise
     except ServiceError as error:
         if as_json:
             click.echo(json.dumps(error.problem()), err=True)

@@ -23,7 +23,7 @@ from typing import Any, TypeVar
 
 import httpx
 
-from ..protocol.errors import ExpiredError, NotFoundError
+from ..protocol.errors import ExpiredError, NotFoundError, ServiceError
 from ..protocol.events import is_result
 from ..protocol.replies import Health, JobEvent, JobStatus, Usage
 from . import calls, deadlines
@@ -133,7 +133,9 @@ class Client:
     def _finish(self, job: Job, on_event: OnEvent) -> GenerateResult | ExtractResult:
         try:
             return job.wait(on_event)
-        except KeyboardInterrupt:
+        except ServiceError:
+            raise
+        except BaseException:  # an interrupt, or what the code that it came upon made of it
             with contextlib.suppress(Exception):
                 job.cancel()
             raise

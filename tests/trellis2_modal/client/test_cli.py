@@ -409,6 +409,19 @@ def test_sigterm_cancels_as_an_interrupt_does() -> None:
 
 
 @pytest.mark.skipif(os.name == "nt", reason="SIGTERM ends a process at once on Windows")
+def test_sigterm_is_told_whatever_the_interrupted_code_makes_of_it() -> None:
+    def disturbed() -> None:
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+        except KeyboardInterrupt as error:
+            raise RuntimeError("a callback of a compiled library failed") from error
+
+    with pytest.raises(SystemExit) as caught, reported():
+        disturbed()
+    assert caught.value.code == Exit.TERMINATED
+
+
+@pytest.mark.skipif(os.name == "nt", reason="SIGTERM ends a process at once on Windows")
 def test_sigterm_of_a_generation_leaves_nothing_behind(
     service: Service, live: str, picture: Path, data_home: Path, tmp_path: Path
 ) -> None:
