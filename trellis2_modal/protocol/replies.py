@@ -18,6 +18,9 @@ ARTIFACT_NAMES: tuple[ArtifactName, ...] = ("state", "video", "glb", "preview")
 Scope = Literal["generate", "extract"]
 SCOPES: tuple[Scope, ...] = ("generate", "extract")
 
+DEMO_MODEL = "trellis2-mini"
+"""What /health calls the small weights that come with the repository."""
+
 STATE_MEDIA_TYPE = "application/vnd.trellis2.state+lz4"
 EVENT_STREAM = "text/event-stream"
 ASSET_MEDIA_TYPES = {

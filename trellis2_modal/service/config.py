@@ -14,12 +14,13 @@ import platformdirs
 from pydantic import TypeAdapter, ValidationError
 
 from ..jobs.settings import JobSettings
+from ..protocol.replies import DEMO_MODEL
 
 ENV_PREFIX = "TRELLIS2_"
 APP_NAME = "trellis2-modal"
 
 
-BUNDLED_WEIGHTS = Path(__file__).resolve().parents[2] / "assets" / "weights" / "trellis2-mini"
+BUNDLED_WEIGHTS = Path(__file__).resolve().parents[2] / "assets" / "weights" / DEMO_MODEL
 
 
 def default_data_dir() -> Path:

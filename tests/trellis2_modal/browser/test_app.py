@@ -62,6 +62,8 @@ def test_first_paint(app: AppProcess, tab: Any, shots: Path) -> None:
     assert painted < 4000
     tab.wait_for_selector("#header .ok", timeout=PATIENCE)
     assert "This machine" in tab.inner_text("#header")
+    tab.wait_for_selector("#model-note >> text=simple toy-like objects only")
+    assert not tab.is_visible("#pipeline"), "one resolution is no choice"
     shot(tab, shots / "empty.png")
 
 
@@ -94,7 +96,6 @@ def test_the_sliders_show_the_weights_own_settings(tab: Any, weights: Path) -> N
 
 def test_progress_and_a_cancel_that_cancels(tab: Any, app: AppProcess, shots: Path) -> None:
     set_number(tab, "ss_sampling_steps", 50)
-    tab.click("#pipeline label:has-text('512')")
     tab.click("#generate")
     tab.wait_for_selector("#progress .phases .now", timeout=PATIENCE)
     tab.wait_for_function(

@@ -117,7 +117,7 @@ def test_the_page_is_laid_out_and_wired(task_queue: TaskQueue) -> None:
     labels = {c["props"].get("label") for c in config["components"]}
     assert {
         "Quality",
-        "Seed",
+        "Random seed",
         "Guidance strength",
         "Time rescale",
         "Faces",
@@ -480,3 +480,10 @@ def test_the_app_opens_once(data_home: Path, monkeypatch: pytest.MonkeyPatch) ->
             app.run(port=0, browser=False)
     finally:
         lock.release()
+
+
+@pytest.mark.parametrize(("model", "warned"), [("trellis2-mini", True), ("microsoft/TRELLIS.2-4B", False)])
+def test_the_demo_model_is_called_one(model: str, warned: bool) -> None:
+    note = html.model_note(ServiceState(True, "", Health(status="ok", version="1", model=model)))
+    assert ("simple toy-like objects only" in note) is warned
+    assert html.model_note(ServiceState(True, "")) == ""

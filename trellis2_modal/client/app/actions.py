@@ -33,7 +33,7 @@ HISTORY_PAGE = 60
 VIEWABLE = (".glb", ".stl")
 PANES = (
     "header", "progress", "strip", "video", "model", "no_model", "stills", "export", "files", "history",
-    "pipeline", "view_note",
+    "pipeline", "view_note", "model_note",
 )  # fmt: skip
 """The parts of the page that follow the task queue, by the names of their components."""
 
@@ -99,6 +99,7 @@ class Actions:
             "history": history,
             "pipeline": task_queue.pipeline_types(),
             "view_note": views.view_note(task_queue.service),
+            "model_note": views.model_note(task_queue.service),
         }
         own = auto if (told := task_queue.samplers()) is None else told
         calm = not task_queue.tasks() and task_queue.service.health is not None
@@ -342,8 +343,8 @@ def _update(name: str, value: Any) -> Any:
     if name == "export":
         return gr.update(visible=value)
     if name == "pipeline":
-        return gr.update(choices=pipeline_choices(value))
-    if name in ("progress", "strip", "no_model", "files"):
+        return gr.update(choices=pipeline_choices(value), visible=len(value) > 1)
+    if name in ("progress", "strip", "no_model", "files", "model_note"):
         return gr.update(value=value, visible=bool(value))
     return gr.update(value=value)
 

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import quote
 
+from ...protocol.replies import DEMO_MODEL
 from ...protocol.stages import EXPORT_STAGES, stage_title
 from ..history import COVER, LIGHT, STILLS, THUMBNAIL, VIDEO, Entry, Export, History
 from ..report import describe_costs, describe_report
@@ -154,6 +155,16 @@ def _waiting_row(task: Task) -> str:
 
 NO_MODEL = '<div class="empty">The 3D model appears here after a generation.</div>'
 LIGHT_LABEL = "Light preview mesh; make a file below for the full one"
+
+
+def model_note(service: ServiceState) -> str:
+    """What to expect of the small bundled weights; nothing for others."""
+    if service.health is None or service.health.model != DEMO_MODEL:
+        return ""
+    return (
+        '<p class="muted"><strong>Small demo model:</strong> simple toy-like objects only. '
+        "For real photos connect a GPU service, under Settings.</p>"
+    )
 
 
 def view_note(service: ServiceState) -> str:

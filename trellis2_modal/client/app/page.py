@@ -105,9 +105,13 @@ class Page:
             elem_id="examples",
         )
         self.generate = gr.Button("Generate", variant="primary", elem_id="generate")
+        note = views.model_note(self.task_queue.service)
+        self.model_note = gr.HTML(note, js_on_load=None, visible=bool(note), elem_id="model-note")
+        offered = self.task_queue.pipeline_types()
         self.pipeline = gr.Radio(
-            pipeline_choices(self.task_queue.pipeline_types()),
+            pipeline_choices(offered),
             value=AUTOMATIC,
+            visible=len(offered) > 1,
             label="Quality",
             info="Automatic is the service's own choice; larger numbers are finer and slower.",
             elem_id="pipeline",
@@ -115,7 +119,13 @@ class Page:
         )
         with gr.Row(elem_id="seed-row"):
             self.seed = gr.Number(
-                42, label="Seed", precision=0, minimum=0, maximum=MAX_SEED, elem_id="seed", min_width=120
+                42,
+                label="Random seed",
+                precision=0,
+                minimum=0,
+                maximum=MAX_SEED,
+                elem_id="seed",
+                min_width=120,
             )
             self.new_seed = gr.Checkbox(
                 True,
