@@ -4,11 +4,47 @@ from __future__ import annotations
 
 import json
 import logging
+import sys
+import time
+from collections.abc import Callable
 from datetime import UTC, datetime
 
 STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName", "color_message"}
 IN_THE_MESSAGE = frozenset({"method", "path", "status"})
 """Fields of an access line that its text says already."""
+
+
+PARSERS = ("uvicorn.error", "python_multipart")
+"""Loggers that warn of every request that is not HTTP, or not a form."""
+
+PARSER_INTERVAL = 60.0
+"""Seconds between two warnings from one place in a parser."""
+
+
+def log_to_stderr(formatter: logging.Formatter, level: str | int = logging.INFO) -> None:
+    """Everything to stderr, and to nowhere else."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(formatter)
+    handler.addFilter(ParserWarnings())
+    logging.basicConfig(level=level, handlers=[handler], force=True)
+
+
+class ParserWarnings(logging.Filter):
+    """Each warning of a parser once an interval: any stranger can cause as many as he likes."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        super().__init__()
+        self._clock = clock
+        self._last: dict[tuple[str, int], float] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if record.levelno != logging.WARNING or not record.name.startswith(PARSERS):
+            return True
+        place, now = (record.pathname, record.lineno), self._clock()
+        if now - self._last.get(place, float("-inf")) < PARSER_INTERVAL:
+            return False
+        self._last[place] = now
+        return True
 
 
 def fields_of(record: logging.LogRecord) -> dict[str, object]:

@@ -7,7 +7,6 @@ deploys (see `config.DeploySettings`); nothing here asks the network for anythin
 
 from __future__ import annotations
 
-import logging
 import sys
 import time
 from collections.abc import Callable
@@ -32,7 +31,7 @@ from .deploy.model_host import ModelHost, Outcome, failed, state_of
 from .deploy.start_record import DEPLOYMENT_VARIABLE, StartRecord, deployment_id
 from .deploy.weights_manifest import WEIGHTS_ROOT, check_folder, weights_folder
 from .image import KERNELS_ROOT, SETTINGS, gateway_image, gpu_image
-from .logs import JsonFormatter
+from .logs import JsonFormatter, log_to_stderr
 
 app = modal.App(SETTINGS.app)
 
@@ -163,6 +162,4 @@ def local_device() -> str:
 def log_as_json() -> None:
     """In a container, one JSON object a line; elsewhere logging belongs to the caller."""
     if not modal.is_local():
-        handler = logging.StreamHandler(sys.stderr)
-        handler.setFormatter(JsonFormatter())
-        logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
+        log_to_stderr(JsonFormatter())

@@ -15,7 +15,7 @@ import pytest
 import trellis2_modal
 from tests.trellis2_modal.server import Running, wait_for
 from tests.trellis2_modal.service.test_api import finished, submit
-from trellis2_modal.service.logs import JsonFormatter, PlainFormatter, fields_of
+from trellis2_modal.service.logs import JsonFormatter, ParserWarnings, PlainFormatter, fields_of
 
 ACCESS = "trellis2_modal.access"
 ARTIFACT = "/jobs/{job_id}/{artifact}"
@@ -75,3 +75,21 @@ def test_every_code_of_the_log_is_in_the_runbook() -> None:
     replies = {name for file in package.rglob("*.py") for name in promised.findall(file.read_text("utf-8"))}
     assert replies
     assert replies <= found
+
+
+def test_what_strangers_can_cause_without_end_is_told_once_a_minute() -> None:
+    now = 0.0
+    seen = ParserWarnings(lambda: now)
+
+    def passes(name: str, line: int, level: int = logging.WARNING) -> bool:
+        record = logging.LogRecord(
+            name, level, "h11_impl.py", line, "Invalid HTTP request received.", (), None
+        )
+        return bool(seen.filter(record))
+
+    assert [passes("uvicorn.error", 10) for _ in range(3)] == [True, False, False]
+    assert passes("python_multipart.multipart", 20), "another place"
+    assert [passes("uvicorn.error", 10, logging.ERROR) for _ in range(2)] == [True, True]
+    assert [passes("trellis2_modal.jobs", 10) for _ in range(2)] == [True, True]
+    now = 61.0
+    assert passes("uvicorn.error", 10)

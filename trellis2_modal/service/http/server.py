@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import logging
 import os
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
@@ -19,7 +17,7 @@ from ...running import RunningServer, announced
 from ...sockets import address_of, listen
 from ..auth import KeyFile, keys_path, local_admin
 from ..config import Settings
-from ..logs import JsonFormatter, PlainFormatter
+from ..logs import JsonFormatter, PlainFormatter, log_to_stderr
 from .app import create_app
 from .connections import BoundedServer, Connection, connection_limit, raise_file_limit
 from .matte import MatteProcess, cheap_remover
@@ -46,9 +44,7 @@ def ensure_first_key(data_dir: Path) -> Path | None:
 
 def configure_logging(as_json: bool = False, level: str = "INFO") -> None:
     """Everything to stderr, as lines for people or for machines."""
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(JsonFormatter() if as_json else PlainFormatter())
-    logging.basicConfig(level=level, handlers=[handler], force=True)
+    log_to_stderr(JsonFormatter() if as_json else PlainFormatter(), level)
 
 
 class Server(BoundedServer):
