@@ -6,7 +6,7 @@ import json
 import logging
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from datetime import UTC, datetime
 
 STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName", "color_message"}
@@ -17,8 +17,8 @@ IN_THE_MESSAGE = frozenset({"method", "path", "status"})
 PARSERS = ("uvicorn.error", "python_multipart")
 """Loggers that warn of every request that is not HTTP, or not a form."""
 
-PARSER_INTERVAL = 60.0
-"""Seconds between two warnings from one place in a parser."""
+LOG_INTERVAL = 60.0
+"""Seconds between two lines of one kind that any stranger can cause."""
 
 
 def log_to_stderr(formatter: logging.Formatter, level: str | int = logging.INFO) -> None:
@@ -29,22 +29,32 @@ def log_to_stderr(formatter: logging.Formatter, level: str | int = logging.INFO)
     logging.basicConfig(level=level, handlers=[handler], force=True)
 
 
+class Sparingly:
+    """Whether a line of some kind is due: once in `LOG_INTERVAL`."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._last: dict[Hashable, float] = {}
+
+    def due(self, kind: Hashable) -> bool:
+        now = self._clock()
+        if now - self._last.get(kind, float("-inf")) < LOG_INTERVAL:
+            return False
+        self._last[kind] = now
+        return True
+
+
 class ParserWarnings(logging.Filter):
     """Each warning of a parser once an interval: any stranger can cause as many as he likes."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         super().__init__()
-        self._clock = clock
-        self._last: dict[tuple[str, int], float] = {}
+        self._lines = Sparingly(clock)
 
     def filter(self, record: logging.LogRecord) -> bool:
         if record.levelno != logging.WARNING or not record.name.startswith(PARSERS):
             return True
-        place, now = (record.pathname, record.lineno), self._clock()
-        if now - self._last.get(place, float("-inf")) < PARSER_INTERVAL:
-            return False
-        self._last[place] = now
-        return True
+        return self._lines.due((record.pathname, record.lineno))
 
 
 def fields_of(record: logging.LogRecord) -> dict[str, object]:

@@ -70,6 +70,13 @@ def status(task_queue: TaskQueue, entry: Entry) -> str:
     return found.status
 
 
+def hanging(open_task_queue: Callable[..., TaskQueue], service: Service) -> tuple[TaskQueue, Entry]:
+    """A task queue with a generation that does not end until the service is told to."""
+    service.plans.append("hang")
+    task_queue = open_task_queue()
+    return task_queue, task_queue.generate(photo(), "disc.png", {})
+
+
 def test_a_picture_becomes_an_entry_with_everything(task_queue: TaskQueue, service: Service) -> None:
     entry = ended(task_queue, task_queue.generate(photo(), "disc.png", {"seed": 7}))
     assert (entry.status, entry.seed, entry.job, entry.url) == ("finished", 7, service.job(0).id, URL)
@@ -89,9 +96,7 @@ def test_a_picture_becomes_an_entry_with_everything(task_queue: TaskQueue, servi
 def test_it_goes_on_after_the_app_was_closed(
     open_task_queue: Callable[..., TaskQueue], service: Service
 ) -> None:
-    service.plans.append("hang")
-    task_queue = open_task_queue()
-    entry = task_queue.generate(photo(), "disc.png", {})
+    task_queue, entry = hanging(open_task_queue, service)
     until(lambda: task_queue.tasks()[0].tracker.stage, "the first step")
     again = open_task_queue()
     service.release()
@@ -103,9 +108,7 @@ def test_it_goes_on_after_a_crash_that_lost_the_jobs_name(
     open_task_queue: Callable[..., TaskQueue], service: Service
 ) -> None:
     """Killed between submitting and writing it down: the idempotency key brings the same job back."""
-    service.plans.append("hang")
-    task_queue = open_task_queue()
-    entry = task_queue.generate(photo(), "disc.png", {})
+    task_queue, entry = hanging(open_task_queue, service)
     until(lambda: task_queue.tasks()[0].job, "the submission")
     task_queue.close()
     until(lambda: (found := task_queue.history.get(entry.id)) and found.job, "the note of it")
@@ -216,9 +219,7 @@ def test_a_short_outage_in_mid_job_is_only_told(task_queue: TaskQueue, service: 
 def test_a_service_that_forgot_the_job_makes_it_anew(
     open_task_queue: Callable[..., TaskQueue], service: Service
 ) -> None:
-    service.plans.append("hang")
-    task_queue = open_task_queue()
-    entry = task_queue.generate(photo(), "disc.png", {})
+    task_queue, entry = hanging(open_task_queue, service)
     until(lambda: task_queue.tasks()[0].tracker.stage, "the first step")
     task_queue.close()
     service.release()

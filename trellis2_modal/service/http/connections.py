@@ -8,7 +8,6 @@ import json
 import logging
 import socket
 import sys
-import time
 from typing import Any
 
 import uvicorn
@@ -16,6 +15,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from ...protocol.errors import PROBLEM_MEDIA_TYPE, UnavailableError
 from ...sockets import EXHAUSTED
+from ..logs import Sparingly
 
 logger = logging.getLogger(__name__)
 
@@ -30,8 +30,6 @@ CLOSE_TIMEOUT = 5.0
 
 SPARE_FILES = 128
 """Files that the server needs besides connections: pipes, databases, results that are being read."""
-
-LOG_INTERVAL = 60.0
 
 
 class Connection(H11Protocol):
@@ -103,15 +101,13 @@ def _too_many() -> bytes:
 
 def log_exhaustion_once(loop: asyncio.AbstractEventLoop) -> None:
     """One line a minute instead of a traceback for each time that accepting was put off."""
-    last = -LOG_INTERVAL
+    lines = Sparingly()
 
     def handle(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-        nonlocal last
         error = context.get("exception")
         if not isinstance(error, OSError) or error.errno not in EXHAUSTED:
             loop.default_exception_handler(context)
-        elif time.monotonic() - last >= LOG_INTERVAL:
-            last = time.monotonic()
+        elif lines.due("exhausted"):
             logger.error("no more connections are accepted for the moment: %s", error.strerror)
 
     loop.set_exception_handler(handle)
