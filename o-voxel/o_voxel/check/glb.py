@@ -1,7 +1,7 @@
 """Binary glTF 2.0 as a viewer shows it: the default scene's triangles with their transforms applied.
 
-Reads what the core format allows (strips, fans, sparse and quantised accessors, instanced meshes). Compressed
-meshes need a package that unpacks them; the error names it. Every offset is checked before it is used.
+Reads what the core format allows (strips, fans, sparse and quantised accessors, instanced meshes) and
+meshes that meshopt compressed. Draco needs a package, which the error names. Every offset is checked.
 """
 
 from __future__ import annotations
@@ -10,13 +10,14 @@ import json
 import re
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from io import BytesIO
 from typing import Any
 
 import numpy as np
 
 from ..errors import FormatError
+from . import meshopt
 from .scene import UNITS, Part, Scene
 
 _DTYPES = {5120: "i1", 5121: "u1", 5122: "<i2", 5123: "<u2", 5125: "<u4", 5126: "<f4"}
@@ -24,6 +25,7 @@ _WIDTHS = {"SCALAR": 1, "VEC2": 2, "VEC3": 3, "VEC4": 4}
 _TRIANGLES, _STRIP, _FAN = 4, 5, 6
 _MAX_DEPTH = 64
 _DRACO = "KHR_draco_mesh_compression"
+_MESHOPT = ("EXT_meshopt_compression", "KHR_meshopt_compression")
 _HELPERS = re.compile(r"(^UCX_|[-_](conv)?colonly$|[-_]?LOD[1-9]\d*$)", re.IGNORECASE)
 """Names by which engines know collision shapes and lower levels of detail; viewers draw them all the same."""
 
@@ -87,9 +89,9 @@ def _chunks(data: bytes) -> tuple[dict[str, Any], bytes]:
 class _File:
     document: dict[str, Any]
     binary: bytes
+    _views: dict[int, bytes] = field(default_factory=dict, init=False)
 
     def scene_parts(self) -> Iterator[Part]:
-        self._refuse_compression()
         nodes = self.document.get("nodes", [])
         scenes = self.document.get("scenes")
         if scenes:
@@ -99,15 +101,6 @@ class _File:
             roots = [i for i in range(len(nodes)) if i not in children]
         for root in roots:
             yield from self._node_parts(root, np.eye(4), 0)
-
-    def _refuse_compression(self) -> None:
-        required = self.document.get("extensionsRequired", [])
-        for name in ("EXT_meshopt_compression", "KHR_meshopt_compression"):
-            if name in required:
-                raise FormatError(
-                    f"{name}: the mesh is compressed in a way that is not read here; check an export without "
-                    "compression, or unpack it with another program, such as gltf-transform"
-                )
 
     def _node_parts(self, index: int, above: np.ndarray, depth: int) -> Iterator[Part]:
         if depth > _MAX_DEPTH:
@@ -244,7 +237,16 @@ class _File:
         return np.ndarray((count, width), dtype, data, offset, (stride, dtype.itemsize))
 
     def view(self, index: int) -> bytes:
-        entry = self.document["bufferViews"][index]
+        if index not in self._views:
+            entry = self.document["bufferViews"][index]
+            extensions = entry.get("extensions", {})
+            packed = next((extensions[name] for name in _MESHOPT if name in extensions), None)
+            data = self._slice(packed or entry)
+            self._views[index] = meshopt.decode(data, packed) if packed else data
+        return self._views[index]
+
+    def _slice(self, entry: dict[str, Any]) -> bytes:
+        """The bytes of the binary chunk that a buffer view, or the stream that stands for it, names."""
         buffer = self.document["buffers"][entry["buffer"]]
         if entry["buffer"] != 0 or "uri" in buffer:
             raise FormatError("the GLB keeps data outside its binary chunk")
