@@ -13,7 +13,7 @@ def run() -> list[Record]:
     """Every figure of files that the exporter answers for."""
     import numpy as np
     from o_voxel.postprocess import to_glb
-    from o_voxel.postprocess.encode import MAP_KINDS, decoded
+    from o_voxel.postprocess.textures.encode import MAP_KINDS, decoded
 
     from trellis2_modal.protocol.requests import ExtractSettings
     from trellis2_modal.service.exporter import arguments as arguments_of

@@ -32,7 +32,7 @@ def surface_points(surface: Surface, count: int, seed: int = 0) -> tuple[np.ndar
 
 def symmetric_chamfer(first: Surface, second: Surface, count: int = 20_000) -> float:
     """Mean of both mean distances, each from `count` points of one surface to the other's nearest."""
-    from o_voxel.mesh.bvh import TriangleBVH
+    from o_voxel.mesh.spatial.bvh import TriangleBVH
 
     total = 0.0
     for (vertices, faces), (other_vertices, other_faces) in ((first, second), (second, first)):
@@ -114,8 +114,8 @@ def arguments(found: dict[str, Any]) -> dict[str, Any]:
 
 
 def _unwrap_times(dense: dict[str, Any]) -> list[Record]:
-    from o_voxel.mesh.simplify import simplify
-    from o_voxel.mesh.unwrap import unwrap
+    from o_voxel.mesh.charts.unwrap import unwrap
+    from o_voxel.mesh.simplification.simplify import simplify
 
     records = []
     mesh = (dense["vertices"], dense["faces"])
@@ -131,7 +131,7 @@ def _unwrap_times(dense: dict[str, Any]) -> list[Record]:
 
 def _frayed() -> list[Record]:
     """Weights that are still rough decode to thousands of open pieces."""
-    from o_voxel.mesh.simplify import simplify
+    from o_voxel.mesh.simplification.simplify import simplify
 
     from .objects import benchmark_object
 

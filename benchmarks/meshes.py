@@ -16,8 +16,8 @@ import numpy as np
 import torch
 import trimesh
 from o_voxel.convert import flexible_dual_grid_to_mesh, mesh_to_flexible_dual_grid
-from o_voxel.mesh.bvh import TriangleBVH
 from o_voxel.mesh.quality import mesh_quality
+from o_voxel.mesh.spatial.bvh import TriangleBVH
 from o_voxel.postprocess import GlbAsset, to_glb
 from o_voxel.postprocess.source import Source, check_source
 from o_voxel.sampling import sample_trilinear

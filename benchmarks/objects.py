@@ -45,7 +45,7 @@ def benchmark_object(
     0.5]^3, `faces` [F, 3] int32, `coords` [V, 3] int32, `attrs` [V, 6] float32 (base colour, metallic,
     roughness, alpha), `resolution`.
     """
-    from o_voxel.mesh.isosurface import isosurface
+    from o_voxel.mesh.rebuild.isosurface import isosurface
 
     def field(points: torch.Tensor, limit: float) -> torch.Tensor:
         return distance_to_object(points / resolution - 0.5, scale) * resolution

@@ -136,7 +136,7 @@ def test_winding_is_unified_without_a_detour(made: dict[str, Any]) -> None:
 
 def test_the_simulation_refuses_what_a_gpu_refuses() -> None:
     wp: Any = kernels.warp_module()
-    from o_voxel.postprocess.gutter_kernels import jump_kernel
+    from o_voxel.postprocess.textures.gutter_kernels import jump_kernel
 
     with simulated_cuda():
         there = torch.arange(3, device="cuda", dtype=torch.float32)

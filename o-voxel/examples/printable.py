@@ -7,10 +7,10 @@ from pathlib import Path
 
 import torch
 import trimesh
-from o_voxel.mesh.remesh import outer_shell
-from o_voxel.mesh.simplify import simplify
+from o_voxel.mesh.rebuild.remesh import outer_shell
+from o_voxel.mesh.simplification.simplify import simplify
 from o_voxel.postprocess import topology
-from o_voxel.postprocess.export_plain import write_stl
+from o_voxel.postprocess.writers.plain import write_stl
 
 
 def main() -> None:

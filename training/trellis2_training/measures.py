@@ -59,7 +59,7 @@ def quarter_turns(points: Tensor) -> list[Tensor]:
 
 def dominant_share(vertices: Tensor, faces: Tensor) -> float:
     """Area of the largest connected component over the whole area."""
-    from o_voxel.mesh.components import component_areas, face_components
+    from o_voxel.mesh.repair.components import component_areas, face_components
 
     if not len(faces):
         return 0.0

@@ -25,7 +25,7 @@ def bake_texture(
     coords `[N, 3]` and attrs `[N, 6]` are voxels of a `resolution`³ grid over the cube. The mesh's own UVs
     are used where it has them. Texels between charts take the nearest baked one.
     """
-    from o_voxel.postprocess.gutters import fill, nearest_covered
+    from o_voxel.postprocess.textures.gutters import fill, nearest_covered
     from o_voxel.raster import interpolate, rasterize_uv
     from o_voxel.sampling import VoxelGrid, sample_trilinear
 

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..mesh.edges import edge_table
-from ..mesh.graph import connected_labels
+from ..mesh.arrays.edges import edge_table
+from ..mesh.arrays.graph import connected_labels
 from ..mesh.quality import MeshQuality, mesh_quality, weld
 from ..raster import rasterize_uv
 from .reading import load

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..errors import MeshError
-from ..mesh.groups import expand_counts
+from ..mesh.arrays.groups import expand_counts
 from .frame import GridFrame
 
 

@@ -6,14 +6,11 @@ Vertices are float32 [V, 3], faces int32 [F, 3], normals by the right-hand rule.
 
 from __future__ import annotations
 
-from .bvh import Closest, Hits, TriangleBVH
-from .components import face_components, keep_largest_component, remove_small_components
-from .holes import fill_holes
+from .charts.unwrap import Unwrapped, unwrap
 from .normals import face_areas, face_normals, vertex_normals
-from .orientation import orient_outward, unify_orientations
 from .quality import MeshQuality, mesh_quality
-from .remesh import outer_shell, remesh_narrow_band
-from .repair import (
+from .rebuild.remesh import outer_shell, remesh_narrow_band
+from .repair.cleanup import (
     remove_degenerate_faces,
     remove_duplicate_faces,
     remove_non_manifold_faces,
@@ -21,8 +18,11 @@ from .repair import (
     repair_non_manifold_edges,
     weld_vertices,
 )
-from .simplify import simplify
-from .unwrap import Unwrapped, unwrap
+from .repair.components import face_components, keep_largest_component, remove_small_components
+from .repair.holes import fill_holes
+from .repair.orientation import orient_outward, unify_orientations
+from .simplification.simplify import simplify
+from .spatial.bvh import Closest, Hits, TriangleBVH
 from .validation import check_mesh
 
 __all__ = [

@@ -9,8 +9,8 @@ import math
 
 import torch
 
-from .edges import edge_table
-from .graph import connected_labels
+from .arrays.edges import edge_table
+from .arrays.graph import connected_labels
 from .normals import face_crosses, face_normals, vertex_normals
 
 CREASE_ANGLE = math.radians(65)

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from ..backends import pick
-from .edges import half_edges
+from .arrays.edges import half_edges
 
 Arrays = tuple[torch.Tensor, torch.Tensor]
 

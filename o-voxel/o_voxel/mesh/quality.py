@@ -14,11 +14,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .edges import EdgeTable, edge_table
-from .graph import connected_labels
-from .groups import smallest_members
+from .arrays.edges import EdgeTable, edge_table
+from .arrays.graph import connected_labels
+from .arrays.groups import smallest_members
 from .normals import face_crosses
-from .repair import same_position
+from .repair.cleanup import same_position
 from .validation import check_mesh
 
 VIEWS = 24

@@ -7,11 +7,11 @@ Start reading in `pipeline`: one call a step.
 from __future__ import annotations
 
 from .asset import FILE_TYPES, GlbAsset, check_file_type
-from .encode import TEXTURE_FORMATS
 from .material import ALPHA_MODES, Material
 from .pipeline import MOST_WALL, STEPS, to_glb
 from .repaired import repaired
 from .report import MeshReport, StepTimes, Topology, topology
+from .textures.encode import TEXTURE_FORMATS
 
 __all__ = [
     "ALPHA_MODES",

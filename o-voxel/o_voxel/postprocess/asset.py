@@ -14,15 +14,15 @@ import torch
 from ..errors import ArgumentError
 from ..mesh.hull import convex_hull
 from ..mesh.quality import weld
-from .export_3mf import write_3mf
-from .export_glb import Level, write_glb
-from .export_obj import obj_files, zipped
-from .export_plain import write_ply, write_stl
-from .export_usdz import check_usdz, write_usdz
-from .gltf_mesh import check_compression
 from .material import Material, check_texture_format
 from .placement import Placement, check_placement, to_z_up
 from .report import MeshReport
+from .writers.glb import Level, write_glb
+from .writers.gltf_mesh import check_compression
+from .writers.obj import obj_files, zipped
+from .writers.plain import write_ply, write_stl
+from .writers.threemf import write_3mf
+from .writers.usdz import check_usdz, write_usdz
 
 if TYPE_CHECKING:
     import trimesh

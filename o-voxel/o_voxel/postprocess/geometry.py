@@ -6,22 +6,22 @@ import torch
 from torch import Tensor
 
 from ..errors import MeshError
-from ..mesh.bvh import TriangleBVH
-from ..mesh.components import remove_small_components
-from ..mesh.edges import edge_table
-from ..mesh.holes import fill_holes
-from ..mesh.manifold import make_manifold
-from ..mesh.orientation import is_orientable, unify_orientations
+from ..mesh.arrays.edges import edge_table
 from ..mesh.quality import weld
-from ..mesh.rebuild import rebuild, without_floaters
-from ..mesh.remesh import remesh_narrow_band
-from ..mesh.repair import (
+from ..mesh.rebuild.rebuild import rebuild, without_floaters
+from ..mesh.rebuild.remesh import remesh_narrow_band
+from ..mesh.repair.cleanup import (
     keep_faces,
     remove_degenerate_faces,
     remove_duplicate_faces,
     repair_non_manifold_edges,
 )
-from ..mesh.simplify import CLOSE_ENOUGH, simplify
+from ..mesh.repair.components import remove_small_components
+from ..mesh.repair.holes import fill_holes
+from ..mesh.repair.manifold import make_manifold
+from ..mesh.repair.orientation import is_orientable, unify_orientations
+from ..mesh.simplification.simplify import CLOSE_ENOUGH, simplify
+from ..mesh.spatial.bvh import TriangleBVH
 from ..sampling import sample_nearest
 from .source import Source
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..errors import ArgumentError
-from .encode import TEXTURE_FORMATS, encode_map
+from .textures.encode import TEXTURE_FORMATS, encode_map
 from .translucency import OPAQUE_FROM
 
 ALPHA_MODES = ("auto", "opaque", "mask", "blend")

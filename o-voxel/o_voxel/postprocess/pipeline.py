@@ -12,15 +12,14 @@ import torch
 
 from ..convert.frame import Box, Triple
 from ..errors import ArgumentError, MeshError
-from ..mesh.bvh import TriangleBVH
+from ..mesh.charts.unwrap import Unwrapped, unwrap
 from ..mesh.creases import shading_normals
-from ..mesh.holes import fill_holes
 from ..mesh.quality import signed_volume
-from ..mesh.solid import wall_thickness
-from ..mesh.unwrap import Unwrapped, unwrap
+from ..mesh.rebuild.solid import wall_thickness
+from ..mesh.repair.holes import fill_holes
+from ..mesh.spatial.bvh import TriangleBVH
 from ..mesh.vertex_cache import cache_order, fetch_order
 from .asset import GlbAsset
-from .bake import Layout, Textures, bake, fill_gutters
 from .geometry import (
     HOLE_PERIMETER,
     clean_and_simplify,
@@ -34,7 +33,8 @@ from .placement import to_y_up
 from .printing import printable
 from .report import MeshReport, Progress, StepTimes, topology
 from .source import Source, check_budget, check_source
-from .tangents import vertex_tangents
+from .textures.bake import Layout, Textures, bake, fill_gutters
+from .textures.tangents import vertex_tangents
 from .translucency import translucent_faces
 
 log = logging.getLogger(__name__)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 
 from ..errors import MeshError
-from ..mesh.bvh import TriangleBVH
-from ..mesh.remesh import remesh_narrow_band
-from ..mesh.solid import chamber_filling, thin_middle, with_flat_base
+from ..mesh.rebuild.remesh import remesh_narrow_band
+from ..mesh.rebuild.solid import chamber_filling, thin_middle, with_flat_base
+from ..mesh.spatial.bvh import TriangleBVH
 from .geometry import Mesh, simplified_closed
 from .source import Source
 

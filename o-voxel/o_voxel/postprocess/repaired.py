@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from ..convert.frame import Box, Triple
-from ..mesh.holes import fill_holes
-from ..mesh.orientation import unify_orientations
+from ..mesh.repair.holes import fill_holes
+from ..mesh.repair.orientation import unify_orientations
 from ..sampling import sample_trilinear
 from .geometry import HOLE_PERIMETER, is_frayed, rebuilt
 from .source import check_source

@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..mesh.edges import edge_table
-from ..mesh.graph import connected_labels
+from ..mesh.arrays.edges import edge_table
+from ..mesh.arrays.graph import connected_labels
 from ..mesh.quality import weld
 
 Progress = Callable[[str, int, int], None]

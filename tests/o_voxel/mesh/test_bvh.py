@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from o_voxel.errors import ArgumentError, MeshError
-from o_voxel.mesh.bvh import TriangleBVH
+from o_voxel.mesh.spatial.bvh import TriangleBVH
 
 from . import shapes
 

@@ -7,7 +7,7 @@ import math
 import torch
 from o_voxel.mesh.creases import shading_normals, split_creases
 from o_voxel.mesh.normals import face_normals, vertex_normals
-from o_voxel.mesh.orientation import unify_orientations
+from o_voxel.mesh.repair.orientation import unify_orientations
 
 from tests.o_voxel.mesh.shapes import mobius
 from tests.o_voxel.postprocess.objects import box, sphere

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import torch
-from o_voxel.mesh.holes import fill_holes
+from o_voxel.mesh.repair.holes import fill_holes
 
 from . import shapes
 

@@ -7,10 +7,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from o_voxel.mesh.edges import edge_table
-from o_voxel.mesh.orientation import is_orientable, spanning_parities, unify_orientations
+from o_voxel.mesh.arrays.edges import edge_table
 from o_voxel.mesh.quality import mesh_quality
-from o_voxel.mesh.rebuild import rebuild
+from o_voxel.mesh.rebuild.rebuild import rebuild
+from o_voxel.mesh.repair.orientation import is_orientable, spanning_parities, unify_orientations
 from o_voxel.postprocess.geometry import is_frayed
 
 from .shapes import join, klein_bottle, mobius, sphere

@@ -7,10 +7,10 @@ import math
 import pytest
 import torch
 from o_voxel.errors import ArgumentError
-from o_voxel.mesh.manifold import make_manifold
+from o_voxel.mesh.charts.unwrap import unwrap
 from o_voxel.mesh.quality import mesh_quality
-from o_voxel.mesh.rebuild import rebuild
-from o_voxel.mesh.unwrap import unwrap
+from o_voxel.mesh.rebuild.rebuild import rebuild
+from o_voxel.mesh.repair.manifold import make_manifold
 
 from .shapes import bow_tie, cube, mobius, sheet, sphere
 

@@ -8,11 +8,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from o_voxel.errors import ArgumentError
-from o_voxel.mesh.band import coords_of, find, keys_of
-from o_voxel.mesh.bvh import TriangleBVH
-from o_voxel.mesh.components import face_components
-from o_voxel.mesh.isosurface import QUADS, isosurface
-from o_voxel.mesh.remesh import outer_shell, remesh_narrow_band
+from o_voxel.mesh.rebuild.isosurface import QUADS, isosurface
+from o_voxel.mesh.rebuild.remesh import outer_shell, remesh_narrow_band
+from o_voxel.mesh.repair.components import face_components
+from o_voxel.mesh.spatial.band import coords_of, find, keys_of
+from o_voxel.mesh.spatial.bvh import TriangleBVH
 
 from . import shapes
 

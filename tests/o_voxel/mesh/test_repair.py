@@ -8,8 +8,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from o_voxel.errors import MeshError
-from o_voxel.mesh import components, holes, normals, orientation, repair
-from o_voxel.mesh.edges import boundary_edges, edge_table
+from o_voxel.mesh import normals
+from o_voxel.mesh.arrays.edges import boundary_edges, edge_table
+from o_voxel.mesh.repair import cleanup as repair
+from o_voxel.mesh.repair import components, holes, orientation
 from o_voxel.mesh.validation import check_mesh
 
 from . import shapes

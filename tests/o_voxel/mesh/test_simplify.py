@@ -9,9 +9,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from o_voxel.errors import ArgumentError
-from o_voxel.mesh import quadric
-from o_voxel.mesh.bvh import TriangleBVH
-from o_voxel.mesh.simplify import Method, simplify
+from o_voxel.mesh.simplification import quadric
+from o_voxel.mesh.simplification.simplify import Method, simplify
+from o_voxel.mesh.spatial.bvh import TriangleBVH
 
 from . import shapes
 

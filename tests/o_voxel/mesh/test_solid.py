@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 from o_voxel.mesh.quality import mesh_quality
-from o_voxel.mesh.solid import chamber_filling, with_flat_base
+from o_voxel.mesh.rebuild.solid import chamber_filling, with_flat_base
 
 from .shapes import Mesh, cube, sheet, sphere
 

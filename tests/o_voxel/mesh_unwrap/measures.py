@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import torch
-from o_voxel.mesh.flatten import covered_cells
-from o_voxel.mesh.unwrap import Unwrapped
+from o_voxel.mesh.charts.flatten import covered_cells
+from o_voxel.mesh.charts.unwrap import Unwrapped
 
 from ..postprocess.objects import sphere
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from o_voxel.mesh.charts import (
+from o_voxel.mesh.charts.clusters import (
     absorb_small_charts,
     cluster_faces,
     connected_charts,

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
-from o_voxel.mesh.charts import cluster_faces, face_graph
-from o_voxel.mesh.flatten import FlatCharts, covered_cells, flatten_charts, signed_areas
-from o_voxel.mesh.laplacian import ConjugateGradients, Factors, Laplacian, chosen_solver
+from o_voxel.mesh.charts.clusters import cluster_faces, face_graph
+from o_voxel.mesh.charts.flatten import FlatCharts, covered_cells, flatten_charts, signed_areas
+from o_voxel.mesh.charts.laplacian import ConjugateGradients, Factors, Laplacian, chosen_solver
 
 from .measures import bumpy, by_axis
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from o_voxel.mesh.graph import connected_labels
+from o_voxel.mesh.arrays.graph import connected_labels
 
 
 def united(count: int, pairs: list[tuple[int, int]]) -> list[int]:

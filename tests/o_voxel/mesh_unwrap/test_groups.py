@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from o_voxel.mesh.groups import (
+from o_voxel.mesh.arrays.groups import (
     argsort_deterministic,
     group_lowest,
     group_sizes,

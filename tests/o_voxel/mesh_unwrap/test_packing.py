@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
-from o_voxel.mesh.flatten import FlatCharts, covered_cells
-from o_voxel.mesh.packing import pack_charts
+from o_voxel.mesh.charts.flatten import FlatCharts, covered_cells
+from o_voxel.mesh.charts.packing import pack_charts
 
 from .measures import triangles
 

@@ -6,7 +6,7 @@ import threading
 
 import pytest
 import torch
-from o_voxel.mesh.threads import on_one_thread
+from o_voxel.mesh.arrays.threads import on_one_thread
 
 
 def test_one_thread_inside_and_all_of_them_outside() -> None:

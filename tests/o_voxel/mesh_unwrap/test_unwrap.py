@@ -7,8 +7,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from o_voxel.errors import ArgumentError, MeshError
-from o_voxel.mesh.flatten import signed_areas
-from o_voxel.mesh.unwrap import unwrap
+from o_voxel.mesh.charts.flatten import signed_areas
+from o_voxel.mesh.charts.unwrap import unwrap
 
 from ..mesh.shapes import on
 from ..postprocess.objects import box, sphere

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from o_voxel.postprocess.encode import (
+from o_voxel.postprocess.textures.encode import (
     CHANNEL_ERROR,
     COLOUR_PSNR,
     NORMAL_ERROR,

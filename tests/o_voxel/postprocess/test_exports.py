@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from o_voxel.errors import ArgumentError
 from o_voxel.postprocess import GlbAsset, to_glb, topology
-from o_voxel.postprocess.export_3mf import CORE, MATERIAL
+from o_voxel.postprocess.writers.threemf import CORE, MATERIAL
 from PIL import Image
 
 from .objects import box, decoded

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from o_voxel.postprocess.meshopt import (
+from o_voxel.postprocess.writers.meshopt import (
     by_first_use,
     encode_attributes,
     encode_triangles,

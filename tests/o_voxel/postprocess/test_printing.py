@@ -11,7 +11,7 @@ import pytest
 import torch
 import trimesh
 from o_voxel.check import check_file
-from o_voxel.mesh.solid import chamber_filling
+from o_voxel.mesh.rebuild.solid import chamber_filling
 from o_voxel.postprocess import printing, to_glb
 
 from .objects import box, decoded, sphere

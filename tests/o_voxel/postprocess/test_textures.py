@@ -8,9 +8,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from o_voxel.postprocess import GlbAsset, to_glb
-from o_voxel.postprocess.gutters import fill, nearest_by_flooding, nearest_by_transform, nearest_covered
 from o_voxel.postprocess.material import choose_alpha_mode
-from o_voxel.postprocess.tangents import to_tangent_space, vertex_tangents
+from o_voxel.postprocess.textures.gutters import (
+    fill,
+    nearest_by_flooding,
+    nearest_by_transform,
+    nearest_covered,
+)
+from o_voxel.postprocess.textures.tangents import to_tangent_space, vertex_tangents
 
 from benchmarks.glb import surface_points
 
