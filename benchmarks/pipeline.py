@@ -7,7 +7,7 @@ import time
 from PIL import Image
 
 from trellis2.pipelines import Trellis2ImageTo3DPipeline
-from trellis2_modal.client.pictures import EXAMPLES
+from trellis2_modal.client.inputs.pictures import EXAMPLES
 from trellis2_modal.service.config import BUNDLED_WEIGHTS
 
 from .record import Record, peak_memory_gb

@@ -8,6 +8,7 @@ import json
 import os
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -104,6 +105,14 @@ def test_no_circle_of_imports() -> None:
         graph[name] = needed & files.keys() - {name}
     assert "o_voxel.errors" in graph["o_voxel.io.npz"]
     graphlib.TopologicalSorter(graph).prepare()  # CycleError names the circle
+
+
+def test_no_product_folder_has_more_modules_than_a_reader_takes_in() -> None:
+    """Rooms with a subject each, `__init__` counted: where a sixteenth module comes in, make a room."""
+    files = [file for name, file in modules().items() if not name.startswith("trellis2_training")]
+    folders = Counter(str(file.parent.relative_to(ROOT)) for file in files)
+    assert folders["trellis2_modal/jobs"] > 1
+    assert {folder: count for folder, count in folders.items() if count > 15} == {}
 
 
 def test_importing_trellis2_is_quick() -> None:

@@ -36,7 +36,7 @@ from benchmarks.gpu.sampling import SHAPE, STRUCTURE, TEXTURE  # noqa: E402
 from benchmarks.gpu.voxels import Pyramid, pyramid  # noqa: E402
 from benchmarks.objects import asset_of, benchmark_object  # noqa: E402
 from benchmarks.record import Record  # noqa: E402
-from trellis2.conditioning.dinov3 import DinoV3FeatureExtractor, without_final_norm  # noqa: E402
+from trellis2.conditioning.encoders.dinov3 import DinoV3FeatureExtractor, without_final_norm  # noqa: E402
 from trellis2.pipelines import Trellis2ImageTo3DPipeline  # noqa: E402
 from trellis2.pipelines.image_to_3d import PIPELINE_TYPES  # noqa: E402
 from trellis2.pipelines.latents import Normalization, cascade_coords  # noqa: E402

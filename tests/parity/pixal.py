@@ -18,7 +18,7 @@ from trellis2.conditioning.camera import (
     project,
     token_points,
 )
-from trellis2.conditioning.image_batch import normalize_tokens, view_tensor
+from trellis2.conditioning.encoders.image_batch import normalize_tokens, view_tensor
 from trellis2.conditioning.naf import NAF, upsample_at
 from trellis2.conditioning.pixel_features import (
     PixelView,

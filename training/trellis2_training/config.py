@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from trellis2.conditioning.encoders.small_encoder import SmallVit, SmallVitConfig
 from trellis2.conditioning.pixel_map import CameraHead, PixelMap, PixelMapConfig
-from trellis2.conditioning.small_encoder import SmallVit, SmallVitConfig
 from trellis2.models.loading import build
 
 BLOCK, UP, DOWN = "SparseConvNeXtBlock3d", "SparseResBlockC2S3d", "SparseResBlockS2C3d"

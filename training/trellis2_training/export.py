@@ -9,8 +9,8 @@ from typing import Any
 
 import torch
 
+from trellis2.conditioning.encoders.small_encoder import load_small_vit, save_small_vit
 from trellis2.conditioning.pixel_map import PixelSource, load_pixel_source, save_pixel_source
-from trellis2.conditioning.small_encoder import load_small_vit, save_small_vit
 from trellis2.models import from_pretrained
 
 from .checkpoint import (

@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from trellis2.conditioning.image_batch import image_batch
+from trellis2.conditioning.encoders.image_batch import image_batch
 from trellis2.conditioning.pixel_map import load_pixel_source, voxel_features
 from trellis2.conditioning.preprocess import preprocess_image
 from trellis2.conditioning.upright import UprightCamera, sample_crop, voxel_geometry

@@ -16,8 +16,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from ..errors import CheckpointError
-from .image_batch import normalize_imagenet
-from .small_encoder import SmallVitConfig
+from .encoders.image_batch import normalize_imagenet
+from .encoders.small_encoder import SmallVitConfig
 from .upright import GEOMETRY_CHANNELS, UprightCamera, sample_crop, voxel_geometry
 
 # Middle and half of the range of yaw, pitch and field of view, in radians.

@@ -9,7 +9,7 @@ from PIL import Image
 
 from ..errors import InvalidArgumentError, InvalidImageError
 from .images import check_size, load_image
-from .matting import (
+from .matting.matte import (
     SUBJECT_ALPHA,
     Notice,
     OnNotice,

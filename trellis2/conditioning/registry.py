@@ -38,11 +38,11 @@ class BackgroundRemover(Protocol):
 # Class name -> module of this package that holds it: imported when asked for, since each pulls in a large
 # library.
 IMAGE_ENCODERS: Mapping[str, str] = {
-    "DinoV3FeatureExtractor": "dinov3",
-    "DinoV2FeatureExtractor": "dinov2",
-    "SmallImageEncoder": "small_encoder",
+    "DinoV3FeatureExtractor": "encoders.dinov3",
+    "DinoV2FeatureExtractor": "encoders.dinov2",
+    "SmallImageEncoder": "encoders.small_encoder",
 }
-BACKGROUND_REMOVERS: Mapping[str, str] = {"BiRefNet": "birefnet", "GrabCutMatting": "grabcut"}
+BACKGROUND_REMOVERS: Mapping[str, str] = {"BiRefNet": "matting.birefnet", "GrabCutMatting": "matting.grabcut"}
 
 
 def build_image_encoder(

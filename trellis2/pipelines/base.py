@@ -13,9 +13,9 @@ import torch
 from PIL import Image
 
 from ..conditioning import preprocess_image
-from ..conditioning.image_batch import image_batch
+from ..conditioning.encoders.image_batch import image_batch
 from ..conditioning.images import ImageSource, load_image
-from ..conditioning.matting import OnNotice, Subjects, has_matte, ignore
+from ..conditioning.matting.matte import OnNotice, Subjects, has_matte, ignore
 from ..conditioning.pixel_map import PixelSource
 from ..conditioning.registry import BackgroundRemover, ImageEncoder
 from ..errors import CheckpointError, InvalidArgumentError

@@ -13,7 +13,7 @@ from PIL import Image
 
 from ..conditioning.images import ImageSource, load_image
 from ..conditioning.lens import LensEstimator
-from ..conditioning.matting import Notice, OnNotice, Subjects, ignore
+from ..conditioning.matting.matte import Notice, OnNotice, Subjects, ignore
 from ..conditioning.naf import NAF, load_naf
 from ..conditioning.pixel_map import PixelSource
 from ..conditioning.preprocess import with_matte

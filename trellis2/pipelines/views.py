@@ -23,7 +23,7 @@ from ..conditioning.camera import (
     in_main_frame,
     named_camera,
 )
-from ..conditioning.image_batch import image_batch, view_tensor
+from ..conditioning.encoders.image_batch import image_batch, view_tensor
 from ..conditioning.preprocess import framed_together
 from ..errors import InvalidArgumentError, InvalidCameraError, InvalidImageError
 

@@ -9,8 +9,7 @@ import torch
 from o_voxel.raster import Fragments, peel
 
 from trellis2.errors import InvalidArgumentError
-from trellis2.renderers.envmap import EnvMap
-from trellis2.renderers.occlusion import BACKGROUND_DEPTH, openness
+from trellis2.renderers.environment.envmap import EnvMap
 from trellis2.renderers.projection import (
     intrinsics_to_projection,
     pixel_rays,
@@ -18,10 +17,11 @@ from trellis2.renderers.projection import (
     transform_points,
 )
 from trellis2.renderers.rendering import Rendering
-from trellis2.renderers.shading import kernel_tables
+from trellis2.renderers.shading.model import kernel_tables
+from trellis2.renderers.shading.occlusion import BACKGROUND_DEPTH, openness
+from trellis2.renderers.shading.tonemap import develop, soft_backdrop
 from trellis2.renderers.surface import Geometry, PixelCamera, find_surface, pbr_columns, vertex_attrs
 from trellis2.renderers.textures import material_attrs, neighbour_weights
-from trellis2.renderers.tonemap import develop, soft_backdrop
 from trellis2.representations import MeshWithPbrMaterial, MeshWithVoxel
 
 OPAQUE = 1.0 - 0.5 / 255.0
@@ -164,7 +164,7 @@ class Frame:
         from o_voxel.kernels import as_warp, launch, warp_module
 
         wp = warp_module()
-        from trellis2.renderers import shade_kernels
+        from trellis2.renderers.shading import shade_kernels
 
         count = layer.pixels.shape[0]
         pixels, normal = as_warp(layer.pixels, wp.int64), as_warp(layer.normal, wp.vec3)

@@ -12,7 +12,6 @@ from o_voxel.raster import rasterize
 from o_voxel.raster.fragments import interpolate_at
 
 from trellis2.errors import InvalidArgumentError
-from trellis2.renderers.normals import face_cross
 from trellis2.renderers.projection import (
     camera_centre,
     check_camera,
@@ -22,6 +21,7 @@ from trellis2.renderers.projection import (
     transform_points,
 )
 from trellis2.renderers.rendering import Rendering, parse_options
+from trellis2.renderers.shading.normals import face_cross
 from trellis2.renderers.surface import pbr_columns
 from trellis2.renderers.textures import material_attrs, neighbour_weights
 from trellis2.representations import Mesh, MeshWithPbrMaterial, MeshWithVoxel

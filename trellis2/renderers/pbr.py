@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from trellis2.errors import InvalidArgumentError
-from trellis2.renderers.envmap import EnvMap
+from trellis2.renderers.environment.envmap import EnvMap
 from trellis2.renderers.frame import MAPS, Frame, PbrOptions
 from trellis2.renderers.projection import check_camera
 from trellis2.renderers.rendering import Rendering, parse_options

@@ -9,7 +9,13 @@ import torch.nn.functional as F
 from o_voxel.raster import Fragments
 
 from trellis2.errors import InvalidArgumentError
-from trellis2.renderers.normals import FLAT_ABOVE, LEAST_COSINE, SMOOTH_BELOW, face_cross, vertex_normals
+from trellis2.renderers.shading.normals import (
+    FLAT_ABOVE,
+    LEAST_COSINE,
+    SMOOTH_BELOW,
+    face_cross,
+    vertex_normals,
+)
 from trellis2.representations import Mesh, MeshWithPbrMaterial, MeshWithVoxel
 
 DENSE_EDGE = 1.5
@@ -63,7 +69,7 @@ def find_surface(
     from o_voxel.kernels import as_warp, launch, warp_module
 
     wp = warp_module()
-    from trellis2.renderers import shade_kernels
+    from trellis2.renderers.shading import shade_kernels
 
     device, count = pixels.device, pixels.shape[0]
     nothing = torch.empty((0, 3), device=device)

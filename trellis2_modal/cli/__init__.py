@@ -1,6 +1,6 @@
 """The command `trellis2-modal`: one file a subcommand, imported only when it is called.
 
-A subcommand is a module of this package with a click command named `command`. `COMMANDS` says what exists,
+A subcommand is a module of `commands` with a click command named `command`. `COMMANDS` says what exists,
 so that `--help` stays fast. Exit codes are in `exits`.
 """
 
@@ -35,7 +35,7 @@ class LazyGroup(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS:
             return None
-        command: click.Command = importlib.import_module(f".{cmd_name}", __name__).command
+        command: click.Command = importlib.import_module(f".commands.{cmd_name}", __name__).command
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

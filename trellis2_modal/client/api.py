@@ -26,13 +26,13 @@ import httpx
 from ..protocol.errors import ExpiredError, NotFoundError, ServiceError
 from ..protocol.events import is_result
 from ..protocol.replies import Health, JobEvent, JobStatus, Usage
-from . import calls, deadlines
-from .calls import StateSource
-from .core import Body, Core, Flow, Pause, is_loopback
-from .environment import environment_errors
-from .events import Follower
+from .http import calls, deadlines
+from .http.calls import StateSource
+from .http.core import Body, Core, Flow, Pause, is_loopback
+from .http.environment import environment_errors
+from .http.events import Follower
+from .inputs.pictures import Picture
 from .options import OnWait, ProxyToken, Retry, Timeouts, Waiting
-from .pictures import Picture
 from .results import ExtractResult, GenerateResult, Matte
 
 __all__ = [

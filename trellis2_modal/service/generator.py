@@ -29,8 +29,8 @@ from ..protocol.requests import (
 from ..protocol.views import unpack_pictures
 from . import state as states
 from .config import KNOWN_MODELS, default_data_dir
-from .deploy.weights_fetch import fetch_upsampler
-from .deploy.weights_hub import HuggingFaceHub
+from .deploy.weights.fetch import fetch_upsampler
+from .deploy.weights.hub import HuggingFaceHub
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -216,7 +216,7 @@ class TRELLIS2Generator:
         passes: dict[str, Any],
     ) -> Any:
         from trellis2.conditioning.images import load_image
-        from trellis2.conditioning.matting import has_matte
+        from trellis2.conditioning.matting.matte import has_matte
 
         passes.clear()
         warnings.clear()  # of a first try that ran out of memory

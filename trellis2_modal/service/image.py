@@ -23,7 +23,7 @@ if not __package__:  # `modal run trellis2_modal/service/image.py::verify_image`
 
 from .config import CUDA_ARCHITECTURES, DeploySettings, SettingsError, baked_environment, gateway_settings
 from .deploy import image_requirements as pins
-from .deploy.weights_manifest import WEIGHTS_ROOT
+from .deploy.weights.manifest import WEIGHTS_ROOT
 
 logger = logging.getLogger(__name__)
 

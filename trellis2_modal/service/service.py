@@ -29,7 +29,7 @@ from .config import BUNDLED_MODEL, default_weights, gateway_settings
 from .deploy.container import Container
 from .deploy.model_host import ModelHost, Outcome, failed, state_of
 from .deploy.start_record import DEPLOYMENT_VARIABLE, StartRecord, deployment_id
-from .deploy.weights_manifest import WEIGHTS_ROOT, check_folder, weights_folder
+from .deploy.weights.manifest import WEIGHTS_ROOT, check_folder, weights_folder
 from .image import KERNELS_ROOT, SETTINGS, gateway_image, gpu_image
 from .logs import JsonFormatter, log_to_stderr
 
@@ -56,7 +56,7 @@ def web() -> Any:
     from .deploy import modal_calls
     from .deploy.modal_keys import open_keys
     from .http.app import create_app
-    from .http.matte import GRABCUT, MatteProcess
+    from .http.pictures.matte import GRABCUT, MatteProcess
 
     log_as_json()
     settings = gateway_settings(SETTINGS)

@@ -12,9 +12,9 @@ from PIL import Image
 from torch import nn
 
 from trellis2.conditioning import build_background_remover, build_image_encoder
-from trellis2.conditioning.birefnet import BiRefNet
-from trellis2.conditioning.dinov2 import DinoV2FeatureExtractor
-from trellis2.conditioning.dinov3 import DinoV3FeatureExtractor
+from trellis2.conditioning.encoders.dinov2 import DinoV2FeatureExtractor
+from trellis2.conditioning.encoders.dinov3 import DinoV3FeatureExtractor
+from trellis2.conditioning.matting.birefnet import BiRefNet
 from trellis2.errors import CheckpointError, InvalidImageError
 
 WIDTH, PATCH = 24, 16

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from trellis2.conditioning.grabcut import GrabCutMatting
+from trellis2.conditioning.matting.grabcut import GrabCutMatting
 
 SIZE = 200
 

@@ -7,8 +7,8 @@ import pytest
 from PIL import Image, ImageDraw
 
 from trellis2.conditioning import preprocess_image
-from trellis2.conditioning.grabcut import GrabCutMatting
-from trellis2.conditioning.matting import Notice, has_matte
+from trellis2.conditioning.matting.grabcut import GrabCutMatting
+from trellis2.conditioning.matting.matte import Notice, has_matte
 
 SIDE = 256
 RED, BLUE = (200, 60, 40), (40, 90, 200)

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from trellis2.conditioning.birefnet import BiRefNet
+from trellis2.conditioning.matting.birefnet import BiRefNet
 from trellis2.conditioning.registry import build_background_remover
 from trellis2.conditioning.trusted_code import tell_how_to_pin, trusted_revision
 from trellis2.errors import CheckpointError

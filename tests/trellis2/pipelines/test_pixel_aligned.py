@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 
 from trellis2.conditioning.camera import named_camera
-from trellis2.conditioning.matting import Notice
+from trellis2.conditioning.matting.matte import Notice
 from trellis2.errors import (
     BackendError,
     Cancelled,

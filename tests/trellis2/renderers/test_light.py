@@ -13,7 +13,7 @@ import torch.nn.functional as F
 
 from trellis2.errors import InvalidArgumentError, InvalidImageError, NumericalError
 from trellis2.renderers import EnvMap, default_envmap, read_hdr, studio
-from trellis2.renderers.cubemap import (
+from trellis2.renderers.environment.cubemap import (
     CubeMap,
     from_latlong,
     latlong_directions,
@@ -21,8 +21,8 @@ from trellis2.renderers.cubemap import (
     solid_angles,
     texel_directions,
 )
-from trellis2.renderers.prefilter import LEVEL_ROUGHNESS, fg_table, irradiance
-from trellis2.renderers.shading import level_of, shade_kernel, shade_torch
+from trellis2.renderers.environment.prefilter import LEVEL_ROUGHNESS, fg_table, irradiance
+from trellis2.renderers.shading.model import level_of, shade_kernel, shade_torch
 
 
 def directions(count: int, seed: int = 0) -> torch.Tensor:
@@ -216,7 +216,7 @@ def test_the_studio_is_a_sound_environment() -> None:
 def test_the_studio_stands_in_for_a_forest_that_cannot_be_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    from trellis2.renderers import environments
+    from trellis2.renderers.environment import environments
 
     (tmp_path / "forest.exr").write_bytes(environments.EXR_MAGIC + b"and nothing else")
     monkeypatch.setattr(environments, "FOREST", tmp_path / "forest.exr")

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import torch
 
-from trellis2.renderers.occlusion import BACKGROUND_DEPTH, openness, sample_table
+from trellis2.renderers.shading.occlusion import BACKGROUND_DEPTH, openness, sample_table
 from trellis2.utils.cameras import intrinsics_from_fov
 
 INTRINSICS = intrinsics_from_fov(math.radians(40.0))

@@ -11,9 +11,9 @@ import torch.nn.functional as F
 from tests.trellis2.renderers.shapes import sphere, with_voxels
 from trellis2.errors import InvalidArgumentError
 from trellis2.renderers import EnvMap, MeshRenderer, PbrMeshRenderer, VoxelRenderer
-from trellis2.renderers.normals import face_eye, smooth_normals, vertex_normals
 from trellis2.renderers.projection import pixel_rays
-from trellis2.renderers.tonemap import aces, develop, develop_torch, encode
+from trellis2.renderers.shading.normals import face_eye, smooth_normals, vertex_normals
+from trellis2.renderers.shading.tonemap import aces, develop, develop_torch, encode
 from trellis2.representations import Mesh, MeshWithPbrMaterial, PbrMaterial, Texture, Voxel, WrapMode
 from trellis2.utils.cameras import orbit_camera
 

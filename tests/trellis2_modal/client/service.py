@@ -30,8 +30,8 @@ from trellis2_modal.protocol.requests import ExtractSettings, GenerateSettings, 
 from trellis2_modal.protocol.state import compress_state, decompress_state, pack_state, unpack_state
 from trellis2_modal.service.auth import ApiKey, dump_keys
 from trellis2_modal.service.http.app import create_app
-from trellis2_modal.service.http.matte import Matte
-from trellis2_modal.service.http.picture_checks import PictureChecks
+from trellis2_modal.service.http.pictures.checks import PictureChecks
+from trellis2_modal.service.http.pictures.matte import Matte
 from trellis2_modal.sockets import listen
 
 URL, KEY = "http://service.test", "sk_test"

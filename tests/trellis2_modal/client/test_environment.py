@@ -9,9 +9,9 @@ from click.testing import CliRunner
 
 from trellis2_modal.cli import main
 from trellis2_modal.cli.exits import Exit
-from trellis2_modal.client import environment
 from trellis2_modal.client.api import Client
 from trellis2_modal.client.errors import EnvironmentVariableError
+from trellis2_modal.client.http import environment
 
 CASES = [
     ("ALL_PROXY", "socks5://127.0.0.1:1", "pip install socksio"),

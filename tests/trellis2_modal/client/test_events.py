@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from tests.trellis2_modal.client.service import Service, answers, passes, problem, until
 from trellis2_modal.client.api import Retry, Waiting
 from trellis2_modal.client.errors import NoReplyError, UnreachableError
-from trellis2_modal.client.events import MAX_EVENT_BYTES, Decoder
+from trellis2_modal.client.http.events import MAX_EVENT_BYTES, Decoder
 from trellis2_modal.protocol.errors import UnauthenticatedError
 from trellis2_modal.protocol.replies import JobEvent
 

@@ -12,10 +12,10 @@ from collections.abc import Iterator
 import httpx
 import pytest
 
-from trellis2_modal.client import core
 from trellis2_modal.client.api import AsyncClient, Client, Retry, Timeouts
 from trellis2_modal.client.errors import NoReplyError
-from trellis2_modal.client.events import MAX_EVENT_BYTES, Decoder
+from trellis2_modal.client.http import core
+from trellis2_modal.client.http.events import MAX_EVENT_BYTES, Decoder
 from trellis2_modal.protocol.errors import ServiceError
 
 JOB = (

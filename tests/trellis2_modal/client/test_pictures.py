@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from trellis2_modal.client.pictures import read_picture
+from trellis2_modal.client.inputs.pictures import read_picture
 from trellis2_modal.protocol.errors import InvalidImageError
 
 

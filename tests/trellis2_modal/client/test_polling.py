@@ -9,8 +9,8 @@ import httpx
 
 from tests.trellis2_modal.client.service import KEY, URL, Service
 from trellis2_modal.client.api import Client
-from trellis2_modal.client.core import Core
-from trellis2_modal.client.events import Follower
+from trellis2_modal.client.http.core import Core
+from trellis2_modal.client.http.events import Follower
 from trellis2_modal.client.options import Waiting
 from trellis2_modal.protocol.replies import JobEvent
 

@@ -11,7 +11,6 @@ import pytest
 
 from tests.trellis2_modal.client.service import KEY, URL, After, Service, answers, passes, photo, problem
 from trellis2_modal.client.api import ProxyToken, Retry, Timeouts, Waiting
-from trellis2_modal.client.core import MAX_HOPS
 from trellis2_modal.client.errors import (
     NoAnswerError,
     NoReplyError,
@@ -19,6 +18,7 @@ from trellis2_modal.client.errors import (
     ProxyTokenError,
     UnreachableError,
 )
+from trellis2_modal.client.http.core import MAX_HOPS
 from trellis2_modal.protocol.errors import (
     InvalidRequestError,
     QueueFullError,

@@ -36,7 +36,7 @@ from trellis2_modal.service.deploy.modal_calls import capabilities_of
 from trellis2_modal.service.deploy.model_host import ModelHost, state_of
 from trellis2_modal.service.deploy.start_record import KEY as START_KEY
 from trellis2_modal.service.deploy.start_record import Start, StartRecord
-from trellis2_modal.service.deploy.weights_manifest import COMMON_MODELS, REQUIRED_MODELS, Manifest
+from trellis2_modal.service.deploy.weights.manifest import COMMON_MODELS, REQUIRED_MODELS, Manifest
 from trellis2_modal.service.service import run_call
 
 MOST_STARTS = 20

@@ -6,8 +6,8 @@ import hashlib
 import shutil
 from pathlib import Path
 
-from trellis2_modal.service.deploy.weights_hub import RemoteFile, Snapshot
-from trellis2_modal.service.deploy.weights_manifest import WeightsError
+from trellis2_modal.service.deploy.weights.hub import RemoteFile, Snapshot
+from trellis2_modal.service.deploy.weights.manifest import WeightsError
 
 SMALL = 100_000
 """Files above this are kept apart by the hub, which then knows their SHA-256."""

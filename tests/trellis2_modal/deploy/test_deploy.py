@@ -11,7 +11,7 @@ from tests.trellis2_modal.deploy.control_plane import ControlPlane, control_plan
 from trellis2_modal.service.config import DeploySettings, SettingsError
 
 SERVICE, IMAGE = "trellis2_modal.service.service", "trellis2_modal.service.image"
-WEIGHTS = "trellis2_modal.service.deploy.weights"
+WEIGHTS = "trellis2_modal.service.deploy.weights.download"
 
 
 @pytest.fixture

@@ -23,7 +23,7 @@ from trellis2_modal.jobs.modal import ports
 from trellis2_modal.jobs.settings import JobSettings
 from trellis2_modal.protocol.state import decompress_state, unpack_state
 from trellis2_modal.service.deploy.model_host import SnapshotError
-from trellis2_modal.service.deploy.weights_manifest import WeightsError
+from trellis2_modal.service.deploy.weights.manifest import WeightsError
 
 Deploy = Callable[..., Deployed]
 Body = dict[str, Any]

@@ -164,7 +164,7 @@ def test_the_gateway_cuts_out_with_what_its_image_has() -> None:
         " 'huggingface_hub', 'o_voxel']); from PIL import Image;"
         " from trellis2.conditioning.registry import build_background_remover;"
         " from trellis2_modal.service.deploy.warm_up import picture;"
-        " from trellis2_modal.service.http.matte import GRABCUT, cut_out;"
+        " from trellis2_modal.service.http.pictures.matte import GRABCUT, cut_out;"
         " made = cut_out(picture(), build_background_remover(GRABCUT));"
         " print(Image.open(io.BytesIO(made)).getchannel('A').getextrema())"
     )
@@ -358,7 +358,7 @@ def test_the_gateway_runs_in_its_image() -> None:
 def test_the_download_runs_in_its_image() -> None:
     run_in_image(
         pins.DOWNLOAD_PACKAGES,
-        "import huggingface_hub, trellis2_modal.service.deploy.weights as w\n"
+        "import huggingface_hub, trellis2_modal.service.deploy.weights.download as w\n"
         "from trellis2_modal.service.deploy.dinov3_timm import convert\n"
         "from safetensors.numpy import load_file",
     )

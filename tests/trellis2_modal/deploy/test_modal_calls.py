@@ -16,7 +16,7 @@ from trellis2_modal.jobs.execution import DeviceLostError
 from trellis2_modal.protocol.errors import QueueFullError, UnavailableError
 from trellis2_modal.service.config import BUNDLED_MODEL, DeploySettings
 from trellis2_modal.service.deploy.modal_calls import ModalCalls
-from trellis2_modal.service.deploy.weights_manifest import MARKER, WeightsError, folder_name
+from trellis2_modal.service.deploy.weights.manifest import MARKER, WeightsError, folder_name
 
 
 class Remote:
@@ -140,7 +140,7 @@ def test_weights_that_are_not_there_say_what_to_run(failure: Exception) -> None:
     adapter = calls()
     adapter._weights = SimpleNamespace(read_file=RemoteChunks(failure))
     with pytest.raises(
-        WeightsError, match=r"modal run -m trellis2_modal.service.deploy.weights::download_weights"
+        WeightsError, match=r"modal run -m trellis2_modal.service.deploy.weights.download::download_weights"
     ) as e:
         asyncio.run(adapter.manifest())
     assert f"{folder_name(DeploySettings())}/{MARKER}" in str(e.value)
@@ -149,7 +149,8 @@ def test_weights_that_are_not_there_say_what_to_run(failure: Exception) -> None:
 def test_bundled_weights_without_a_config_say_what_to_run(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Any
 ) -> None:
-    from trellis2_modal.service.deploy import modal_calls, weights_manifest
+    from trellis2_modal.service.deploy import modal_calls
+    from trellis2_modal.service.deploy.weights import manifest as weights_manifest
 
     monkeypatch.setattr(modal_calls, "bundled_manifest", lambda: weights_manifest.bundled_manifest(tmp_path))
     with pytest.raises(WeightsError, match="modal deploy -m"):

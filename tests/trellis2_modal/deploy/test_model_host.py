@@ -29,8 +29,8 @@ from trellis2_modal.protocol.state import decompress_state, unpack_state
 from trellis2_modal.service.deploy import model_host
 from trellis2_modal.service.deploy.model_host import ModelHost, SnapshotError, load_pipeline, reseed, state_of
 from trellis2_modal.service.deploy.start_budget import BUDGET, StartClock
-from trellis2_modal.service.deploy.weights_fetch import fetch
-from trellis2_modal.service.deploy.weights_manifest import weights_folder
+from trellis2_modal.service.deploy.weights.fetch import fetch
+from trellis2_modal.service.deploy.weights.manifest import weights_folder
 
 GPU = dataclasses.replace(SETTINGS, gpu="A100-80GB")
 STEPS = {f"{part}_sampling_steps": 2 for part in ("ss", "shape_slat", "tex_slat")}

@@ -25,7 +25,7 @@ from trellis2_modal.protocol.errors import ExpiredError
 from trellis2_modal.service import service
 from trellis2_modal.service.config import BUNDLED_MODEL, BUNDLED_WEIGHTS, DeploySettings, gateway_settings
 from trellis2_modal.service.deploy import model_host
-from trellis2_modal.service.deploy.weights_manifest import WeightsError
+from trellis2_modal.service.deploy.weights.manifest import WeightsError
 
 ROOT = Path(__file__).parents[3]
 STEPS = {f"{part}_sampling_steps": 2 for part in ("ss", "shape_slat", "tex_slat")}

@@ -15,7 +15,7 @@ from trellis2_modal.service.deploy.container import FRESH_STARTS, Container, pub
 from trellis2_modal.service.deploy.modal_calls import capabilities_of
 from trellis2_modal.service.deploy.model_host import SnapshotError
 from trellis2_modal.service.deploy.start_record import KEY, MOST_STARTS, NO_WORD, Start, StartRecord
-from trellis2_modal.service.deploy.weights_manifest import Manifest, WeightsError
+from trellis2_modal.service.deploy.weights.manifest import Manifest, WeightsError
 
 
 class Host:

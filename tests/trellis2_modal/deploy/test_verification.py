@@ -17,8 +17,8 @@ from trellis2_modal.service.config import DeploySettings
 from trellis2_modal.service.deploy import image_requirements as pins
 from trellis2_modal.service.deploy import verification
 from trellis2_modal.service.deploy.verification import Check, CheckError, checks, run_checks, table
-from trellis2_modal.service.deploy.weights_fetch import fetch
-from trellis2_modal.service.deploy.weights_manifest import weights_folder
+from trellis2_modal.service.deploy.weights.fetch import fetch
+from trellis2_modal.service.deploy.weights.manifest import weights_folder
 
 CPU = DeploySettings(gpu="none", image="lean")
 
@@ -80,7 +80,7 @@ def test_chosen_weights_are_skipped_until_they_are_downloaded(volume: Path) -> N
         assert result(name, DeploySettings(model="bundled", gpu="none"))[0] == "skipped"
         kind, words = result(name, SETTINGS)
         assert kind == "skipped"
-        assert "run: modal run -m trellis2_modal.service.deploy.weights::download_weights" in words
+        assert "run: modal run -m trellis2_modal.service.deploy.weights.download::download_weights" in words
 
 
 def test_chosen_weights_are_loaded_as_jobs_load_them(volume: Path, tmp_path: Path) -> None:

@@ -36,13 +36,16 @@ from trellis2_modal.service.config import (
     PUBLISHED_REVISION,
     DeploySettings,
 )
-from trellis2_modal.service.deploy import dinov3_timm, weights, weights_fetch, weights_hub
+from trellis2_modal.service.deploy import dinov3_timm
 from trellis2_modal.service.deploy.modal_calls import capabilities_of
 from trellis2_modal.service.deploy.model_host import load_pipeline
-from trellis2_modal.service.deploy.weights_fetch import fetch, wanted_models
-from trellis2_modal.service.deploy.weights_hub import RemoteFile, explained
-from trellis2_modal.service.deploy.weights_known import PUBLISHED_FILES
-from trellis2_modal.service.deploy.weights_manifest import (
+from trellis2_modal.service.deploy.weights import download as weights
+from trellis2_modal.service.deploy.weights import fetch as weights_fetch
+from trellis2_modal.service.deploy.weights import hub as weights_hub
+from trellis2_modal.service.deploy.weights.fetch import fetch, wanted_models
+from trellis2_modal.service.deploy.weights.hub import RemoteFile, explained
+from trellis2_modal.service.deploy.weights.known import PUBLISHED_FILES
+from trellis2_modal.service.deploy.weights.manifest import (
     DOWNLOAD_COMMAND,
     MARKER,
     Manifest,

@@ -33,7 +33,7 @@ from trellis2_modal.protocol.state import (
     peek_state,
     unpack_state,
 )
-from trellis2_modal.service.http.picture_checks import check_structure, picture_bytes
+from trellis2_modal.service.http.pictures.checks import check_structure, picture_bytes
 
 SLOWEST = 1.0
 NUMBERS = (0, 1, -1, 127, 255, 2**15, 2**31 - 1, 2**32, 2**40, 2**63, 10**30)

@@ -20,7 +20,7 @@ from schemathesis.specs.openapi.checks import (
 )
 
 from tests.trellis2_modal.server import MATTE, Running, picture, running
-from trellis2_modal.service.http.matte import MatteProcess
+from trellis2_modal.service.http.pictures.matte import MatteProcess
 
 CHECKS = [status_code_conformance, content_type_conformance, response_schema_conformance]
 

@@ -18,7 +18,7 @@ from tests.trellis2_modal.server import MATTE, Running, picture, running
 from trellis2_modal.client.compression import load_state
 from trellis2_modal.protocol import tables
 from trellis2_modal.protocol.requests import ExtractSettings, GenerateSettings
-from trellis2_modal.service.http.matte import MatteProcess
+from trellis2_modal.service.http.pictures.matte import MatteProcess
 
 PAGE = Path(trellis2_modal.__file__).parent / "docs" / "API.md"
 TABLES: dict[str, Callable[[], str]] = {

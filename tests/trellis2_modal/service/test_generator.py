@@ -12,7 +12,7 @@ import torch
 from tests.trellis2_modal.fake import glb
 from tests.trellis2_modal.server import picture
 from tests.trellis2_modal.shapes import dual_grid
-from trellis2.conditioning.matting import Notice
+from trellis2.conditioning.matting.matte import Notice
 from trellis2.errors import Cancelled, EmptyStructureError, InvalidArgumentError
 from trellis2.pipelines.family import FAMILIES
 from trellis2.samplers.acceleration import Passes

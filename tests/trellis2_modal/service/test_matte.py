@@ -13,7 +13,7 @@ from PIL import Image, ImageDraw
 
 from tests.trellis2_modal.server import Running, picture, running
 from tests.trellis2_modal.service.test_api import problem
-from trellis2_modal.service.http.matte import MatteProcess, cheap_remover
+from trellis2_modal.service.http.pictures.matte import MatteProcess, cheap_remover
 
 
 @pytest.fixture(scope="module")

@@ -25,9 +25,9 @@ from tests.trellis2_modal.attacks.payloads import (
 from tests.trellis2_modal.server import picture
 from trellis2_modal.protocol.errors import InvalidImageError, InvalidStateError
 from trellis2_modal.protocol.state import decompress_state, peek_state
-from trellis2_modal.service.http import child_process
-from trellis2_modal.service.http.picture_checks import PictureChecks
-from trellis2_modal.service.http.picture_structure import MAX_SEGMENTS, Malformed, scan
+from trellis2_modal.service.http.pictures import child_process
+from trellis2_modal.service.http.pictures.checks import PictureChecks
+from trellis2_modal.service.http.pictures.structure import MAX_SEGMENTS, Malformed, scan
 
 HOSTILE = hostile_pictures(1 << 20)
 

@@ -11,7 +11,7 @@ from tests.trellis2_modal.server import picture
 from trellis2_modal.protocol.errors import InvalidImageError
 from trellis2_modal.service.http import encoding
 from trellis2_modal.service.http.encoding import decode_base64, encode_base64
-from trellis2_modal.service.http.picture_checks import check_structure, picture_bytes
+from trellis2_modal.service.http.pictures.checks import check_structure, picture_bytes
 
 
 @settings(max_examples=60, deadline=None)

@@ -14,9 +14,9 @@ import pytest
 from pydantic import ValidationError
 
 from tests.trellis2_modal.server import Running, picture
-from trellis2_modal.client import calls
 from trellis2_modal.client.api import Client
-from trellis2_modal.client.cameras import read_cameras
+from trellis2_modal.client.http import calls
+from trellis2_modal.client.inputs.cameras import read_cameras
 from trellis2_modal.protocol.errors import InvalidRequestError
 from trellis2_modal.protocol.requests import GenerateRequest
 from trellis2_modal.protocol.views import MAX_VIEWS, Direction, pack_pictures, unpack_pictures

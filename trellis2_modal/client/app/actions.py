@@ -14,8 +14,8 @@ import gradio as gr
 from ...protocol.errors import ServiceError
 from ...protocol.requests import MAX_SEED, SAMPLER_FIELDS, ExtractSettings, GenerateSettings
 from ..history import LIGHT, PICTURE, Entry
+from ..inputs.pictures import WHOLE, Crop, crop_picture, picture_format
 from ..options import ProxyToken
-from ..pictures import WHOLE, Crop, crop_picture, picture_format
 from ..settings import ClientSettings, Target
 from . import forms
 from . import html as views

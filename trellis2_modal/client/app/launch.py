@@ -113,7 +113,7 @@ def make_app(task_queue: TaskQueue, host: str = "127.0.0.1", password: str = "")
     import gradio as gr
     from fastapi import FastAPI
 
-    from ..pictures import EXAMPLES, example_pictures
+    from ..inputs.pictures import EXAMPLES, example_pictures
     from .page import build
     from .theme import CSS, head, make_theme
 

@@ -16,7 +16,7 @@ from ...protocol.requests import (
     ExtractSettings,
     GenerateSettings,
 )
-from ..pictures import WHOLE, example_pictures
+from ..inputs.pictures import WHOLE, example_pictures
 from . import forms
 from . import html as views
 from .actions import AUTOMATIC, BUSY_TICK, HISTORY_PAGE, PANES, SIDES, Actions, pipeline_choices

@@ -30,9 +30,9 @@ from ...protocol.requests import PIPELINE_TYPES
 from ..api import Client, Job
 from ..errors import NoAnswerError
 from ..history import STATE, Entry, Export, History
+from ..inputs.pictures import read_picture
 from ..local import LocalServer
 from ..options import ProxyToken, Retry, Waiting
-from ..pictures import read_picture
 from ..results import ExtractResult, GenerateResult, Matte
 from ..settings import ClientSettings, Target, choose_target, home, load_settings, save_settings
 from ..stages import JobProgress

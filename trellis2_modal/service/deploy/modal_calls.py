@@ -18,7 +18,7 @@ from ...protocol.requests import PIPELINE_TYPES, JobKind
 from ..config import BUNDLED_MODEL, DeploySettings
 from .start_record import KEY as START_KEY
 from .start_record import Start, deployment_id
-from .weights_manifest import (
+from .weights.manifest import (
     DOWNLOAD_COMMAND,
     MARKER,
     Manifest,

@@ -246,7 +246,7 @@ def load_pipeline(folder: Path, device: str) -> Pipeline:
     """The pipeline of a complete weights folder, all of it on one device."""
     from trellis2.pipelines import Trellis2ImageTo3DPipeline
 
-    from .weights_manifest import ENCODER_FOLDER, REMOVER_FOLDER
+    from .weights.manifest import ENCODER_FOLDER, REMOVER_FOLDER
 
     encoder, remover = folder / ENCODER_FOLDER, folder / REMOVER_FOLDER
     pipeline: Pipeline = Trellis2ImageTo3DPipeline.from_pretrained(

@@ -16,7 +16,7 @@ from typing import Any
 from ..config import BUNDLED_MODEL, BUNDLED_WEIGHTS, DeploySettings
 from . import image_requirements as pins
 from .warm_up import picture, resolutions
-from .weights_manifest import (
+from .weights.manifest import (
     DOWNLOAD_COMMAND,
     ENCODER_FOLDER,
     PIPELINE_CONFIG,
@@ -269,7 +269,7 @@ def _version(module: str) -> str:
 
 
 def environment() -> str:
-    from trellis2.renderers.environments import FOREST, default_envmap
+    from trellis2.renderers.environment.environments import FOREST, default_envmap
 
     default_envmap()
     return "forest.exr" if FOREST.exists() else "studio (made in code)"

@@ -21,9 +21,9 @@ from ..auth import KeyRing, KeyStorage
 from ..config import Settings
 from . import problems, request_parsing, routes
 from .authentication import Guard
-from .matte import Matter
 from .metrics import Metrics
-from .picture_checks import PictureChecks
+from .pictures.checks import PictureChecks
+from .pictures.matte import Matter
 from .rate_limits import RateLimiter
 from .transport import BodyMemory, Transport
 

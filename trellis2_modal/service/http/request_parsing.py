@@ -40,7 +40,7 @@ from ...protocol.state import peek_state
 from ...protocol.state.mesh_state import bad_state
 from ...protocol.views import MAX_VIEWS, check_counts, pack_pictures, views_of_text
 from .encoding import decode_base64
-from .picture_checks import PictureChecks, picture_bytes
+from .pictures.checks import PictureChecks, picture_bytes
 from .problems import invalid_request
 
 Model = TypeVar("Model", bound=BaseModel)

@@ -20,7 +20,7 @@ from ..config import Settings
 from ..logs import JsonFormatter, PlainFormatter, log_to_stderr
 from .app import create_app
 from .connections import BoundedServer, Connection, connection_limit, raise_file_limit
-from .matte import MatteProcess, cheap_remover
+from .pictures.matte import MatteProcess, cheap_remover
 
 FIRST_KEY_FILE = "first-key.txt"
 GRACEFUL_CONNECTIONS = 5

@@ -19,9 +19,9 @@ from ...auth import ApiKey
 from ...config import Settings
 from ..authentication import MATTES, Guard, caller
 from ..encoding import encode_base64
-from ..matte import Matter
 from ..metrics import MEDIA_TYPE
-from ..picture_checks import PictureChecks, picture_bytes
+from ..pictures.checks import PictureChecks, picture_bytes
+from ..pictures.matte import Matter
 from ..problems import invalid_request
 from ..request_parsing import media_type, read_json, read_multipart
 from . import documents

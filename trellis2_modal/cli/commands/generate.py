@@ -1,0 +1,156 @@
+"""`trellis2-modal generate`: a picture to a file and a preview, on a service or on this machine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ...client.api import Client
+from ...client.inputs.cameras import read_cameras
+from ...client.inputs.pictures import crop_picture
+from ...client.report import describe_costs
+from ...client.results import GenerateResult
+from ...client.stats import Costs
+from ...protocol.requests import ExtractSettings, GenerateSettings
+from ...protocol.views import views_of_text
+from ..asset import STDOUT, check_writable, format_of, print_asset, print_document, stage_seconds, write
+from ..bars import Bars
+from ..connection import connected, json_option, local_options, url_options
+from ..exits import reported
+from ..flags import given, settings_options
+
+FILE = click.Path(dir_okay=False, allow_dash=True, path_type=Path)
+
+
+@click.command()
+@click.argument(
+    "images", type=click.Path(exists=True, dir_okay=False, path_type=Path), nargs=-1, required=True
+)
+@click.option(
+    "--views", default=None, help="The object's own side that each of IMAGES shows: front,left,back,right."
+)
+@click.option(
+    "--cameras",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    default=None,
+    help="In place of --views: transforms.json, or a JSON list of camera-to-world matrices.",
+)
+@click.option(
+    "--crop",
+    type=(float, float, float, float),
+    default=None,
+    metavar="LEFT TOP RIGHT BOTTOM",
+    help="Use this part of a single picture only, in percent: one of several objects.",
+)
+@click.option(
+    "-o",
+    "--output",
+    type=FILE,
+    default=None,
+    help="File to write, - for stdout.  [default: IMAGE.glb]",
+)
+@click.option("--preview", "video", type=FILE, default=None, help="Also write a turntable video (.mp4).")
+@click.option("--stills", type=FILE, default=None, help="Also write stills in every render mode (.webp).")
+@click.option("--state", type=FILE, default=None, help="Keep the state, for `extract` (.state.lz4).")
+@settings_options(GenerateSettings, leave_out=("preview",))
+@settings_options(ExtractSettings)
+@url_options
+@local_options
+@json_option
+def command(
+    images: tuple[Path, ...],
+    views: str | None,
+    cameras: Path | None,
+    crop: tuple[float, float, float, float] | None,
+    output: Path | None,
+    video: Path | None,
+    stills: Path | None,
+    state: Path | None,
+    url: str | None,
+    key: str | None,
+    weights: str | None,
+    device: str | None,
+    as_json: bool,
+    **values: Any,
+) -> None:
+    """Make a textured 3D asset from a picture, or from up to 8 views of one object.
+
+    With no service set (--url, TRELLIS2_URL or the app's settings) one is started on this machine for the
+    length of the command.
+    """
+    output = output or images[0].with_suffix(".glb")
+    image: Any = images[0] if len(images) == 1 else list(images)
+    given_values = given(values)
+    settings = {k: v for k, v in given_values.items() if k in GenerateSettings.model_fields}
+    export = {k: v for k, v in given_values.items() if k in ExtractSettings.model_fields}
+    export["format"] = format_of(output, export.get("format"))
+    settings["preview"] = "frames" if stills else "video" if video else "none"
+    with reported(as_json):
+        if cameras is not None:
+            settings = read_cameras(cameras, images) | settings
+        elif views is not None:
+            settings["views"] = views_of_text(views)
+        if crop is not None and len(images) == 1:
+            image = crop_picture(images[0], crop)
+        elif crop is not None:
+            raise click.UsageError("--crop is for one picture")
+        check_writable(output, video, stills, state)
+        with connected(url, key, weights, device) as client:
+            make(client, image, output, video, stills, state, settings, export, as_json)
+
+
+def make(
+    client: Client,
+    image: Any,
+    output: Path,
+    video: Path | None,
+    stills: Path | None,
+    state: Path | None,
+    settings: dict[str, Any],
+    export: dict[str, Any],
+    as_json: bool,
+) -> dict[str, Any]:
+    """Generate, extract, write the files, print; returns the report that --json prints."""
+    bars = Bars(quiet=as_json)
+    asset = client.generate(image, on_event=bars, **settings)
+    # written before the extraction: what was paid for is kept even when that fails
+    files = _write_generation(asset, video, stills, state)
+    export_bars = Bars(quiet=as_json)
+    result = client.extract_glb(asset, on_event=export_bars, **export)
+    files = {"asset": write(output, result.data)} | files
+    report = {
+        "files": {name: str(path) for name, path in files.items()},
+        "seed": asset.seed,
+        "resolution": asset.resolution,
+        "pipeline_type": asset.settings.get("pipeline_type"),
+        "job": asset.job,
+        "warnings": [notice.model_dump() for notice in asset.warnings],
+        "report": result.report,
+        "stats": {k: v for k, v in asset.stats.items() if k != "seconds"},
+        "costs": (costs := Costs.of_all(asset.stats, result.stats)).model_dump(),
+        "seconds": {
+            "generate": stage_seconds(asset.stats, bars.seconds),
+            "extract": stage_seconds(result.stats, export_bars.seconds),
+        },
+    }
+    if as_json:
+        print_document(report, err=STDOUT in files.values())
+    else:
+        facts = {"seed": asset.seed, "pipeline": f"{asset.settings.get('pipeline_type')}"}
+        print_asset(files, result, facts | ({"costs": text} if (text := describe_costs(costs)) else {}))
+        for notice in asset.warnings:
+            click.echo(f"Warning: {notice.message}.", err=True)
+    return report
+
+
+def _write_generation(
+    asset: GenerateResult, video: Path | None, stills: Path | None, state: Path | None
+) -> dict[str, Path]:
+    wanted = {
+        "video": (video, asset.video),
+        "stills": (stills, asset.preview),
+        "state": (state, asset.state),
+    }
+    return {name: write(path, data) for name, (path, data) in wanted.items() if path and data}

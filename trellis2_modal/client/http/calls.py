@@ -1,0 +1,189 @@
+"""Each call of the API as a flow: what is asked, checked here before it is sent, and what comes back."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeAlias, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from ...protocol.errors import (
+    FieldError,
+    InvalidRequestError,
+    InvalidStateError,
+    TooLargeError,
+    error_from_problem,
+)
+from ...protocol.limits import MAX_STATE_BYTES, MIB
+from ...protocol.replies import ASSET_MEDIA_TYPES, Health, JobList, JobStatus, MatteResponse, Usage
+from ...protocol.requests import ExtractSettings, GenerateSettings, MatteSettings
+from ...protocol.views import check_counts
+from ..errors import NotTheServiceError
+from ..inputs.pictures import Picture, read_picture
+from ..results import ExtractResult, GenerateResult, Matte
+from .core import MAX_ARTIFACT, Call, Core, Flow, job_path, new_idempotency_key, parse
+
+S = TypeVar("S", bound=BaseModel)
+StateSource: TypeAlias = "bytes | str | Path | GenerateResult"
+
+
+def checked(model: type[S], settings: Mapping[str, Any]) -> S:
+    """Settings against the protocol; raises `InvalidRequestError` naming the fields."""
+    try:
+        return model.model_validate(dict(settings))
+    except ValidationError as error:
+        found = [
+            FieldError(".".join(str(part) for part in item["loc"]) or "settings", str(item["msg"]))
+            for item in error.errors()
+        ]
+        detail = "; ".join(f"{item['field']}: {item['message']}" for item in found)
+        raise InvalidRequestError(detail, errors=found) from error
+
+
+def _given(settings: BaseModel) -> dict[str, Any]:
+    """Only what the caller set, so that the service's own defaults and presets apply."""
+    return settings.model_dump(mode="json", exclude_unset=True, exclude_none=True)
+
+
+def submit(core: Core, picture: Picture, settings: Mapping[str, Any], key: str | None) -> Flow[JobStatus]:
+    """Queue a generation from a picture, or from a list of views of one object."""
+    asked = checked(GenerateSettings, settings)
+    pictures = picture if isinstance(picture, (list, tuple)) else [picture]
+    check_counts(len(pictures), asked.views)
+    name = "image" if len(pictures) == 1 else "images"
+    call = Call(
+        "POST",
+        "/jobs",
+        fields={"kind": "generate"} | _given(asked),
+        files=[(name, read_picture(p)) for p in pictures],
+        idempotency_key=key or new_idempotency_key(),
+    )
+    return (yield from core.reply(call, JobStatus))
+
+
+def submit_extract(
+    core: Core,
+    state: StateSource | None,
+    job: str | None,
+    settings: Mapping[str, Any],
+    key: str | None,
+) -> Flow[JobStatus]:
+    """Queue an extraction from a state, or from a generation that the service still has."""
+    if (state is None) == (job is None):
+        raise InvalidRequestError("give exactly one of state and job")
+    fields = _given(checked(ExtractSettings, settings))
+    key = key or new_idempotency_key()
+    if state is None:
+        headers = {"Prefer": "respond-async"}
+        fields |= {"job": job}
+        call = Call("POST", "/extract_glb", headers=headers, fields=fields, idempotency_key=key)
+    else:
+        files = [("state", read_state(state))]
+        call = Call("POST", "/jobs", fields=fields | {"kind": "extract"}, files=files, idempotency_key=key)
+    return (yield from core.reply(call, JobStatus))
+
+
+def read_state(state: StateSource) -> bytes:
+    """The bytes of a kept state; raises `InvalidStateError` or `TooLargeError`."""
+    if isinstance(state, GenerateResult):
+        data = state.state
+    elif isinstance(state, (str, Path)):
+        try:
+            data = Path(state).read_bytes()
+        except OSError as error:
+            raise InvalidStateError(f"{state} cannot be read: {error.strerror or error}") from error
+    else:
+        data = bytes(state)
+    if len(data) > MAX_STATE_BYTES:
+        raise TooLargeError(f"the state has {len(data) / MIB:.0f} MiB, the most is {MAX_STATE_BYTES // MIB}")
+    return data
+
+
+def status(core: Core, job_id: str) -> Flow[JobStatus]:
+    return (yield from core.reply(Call("GET", job_path(job_id)), JobStatus))
+
+
+def cancel(core: Core, job_id: str) -> Flow[JobStatus]:
+    return (yield from core.reply(Call("DELETE", job_path(job_id)), JobStatus))
+
+
+def jobs(core: Core, limit: int, before: str | None) -> Flow[JobList]:
+    params: dict[str, Any] = {"limit": limit} | ({"before": before} if before else {})
+    return (yield from core.reply(Call("GET", "/jobs", params=params), JobList))
+
+
+def health(core: Core) -> Flow[Health]:
+    """Raises `NotTheServiceError` when something else answers."""
+    found = yield from core.reply(Call("GET", "/health"), Health)
+    if found.service != "trellis2-api":
+        raise NotTheServiceError(f"{core.url.host} is {found.service}, not a TRELLIS.2 service")
+    return found
+
+
+def usage(core: Core) -> Flow[Usage]:
+    return (yield from core.reply(Call("GET", "/usage"), Usage))
+
+
+def matte(core: Core, picture: Picture, settings: Mapping[str, Any]) -> Flow[Matte]:
+    """The subject as the model will see it, and what a person should know of the picture."""
+    call = Call(
+        "POST",
+        "/matte",
+        headers={"Accept": "application/json"},
+        fields=_given(checked(MatteSettings, settings)),
+        files=[("image", read_picture(picture))],
+        ceiling=MAX_ARTIFACT,
+    )
+    response = yield from core.request(call, patient=False)
+    if response.headers.get("content-type", "").startswith("image/"):  # of an older service
+        return Matte(bytes(response.content))
+    reply = parse(response, MatteResponse)
+    try:
+        return Matte(base64.b64decode(reply.matte, validate=True), reply.warnings)
+    except ValueError as error:
+        raise NotTheServiceError(f"{core.url.host} sent a matte that is not base64") from error
+
+
+def artifact(core: Core, job_id: str, name: str) -> Flow[bytes]:
+    """A file of a finished job."""
+    response = yield from core.request(Call("GET", job_path(job_id, name), ceiling=MAX_ARTIFACT))
+    return bytes(response.content)
+
+
+def result(core: Core, job_id: str) -> Flow[GenerateResult | ExtractResult]:
+    """All files of a finished job; raises the failure of one that failed."""
+    job = yield from status(core, job_id)
+    if job.problem is not None:
+        raise error_from_problem(job.problem.model_dump())
+    found = job.result
+    names = set(found.artifacts) if found else set()
+    if job.kind == "extract":
+        kind = str(job.settings.get("format") or "glb")
+        if kind not in ASSET_MEDIA_TYPES:
+            raise NotTheServiceError(f"{core.url.host} made a file of an unknown format ({kind[:20]})")
+        data = yield from artifact(core, job_id, "glb")
+        stats = dict(found.stats) if found else {}
+        return ExtractResult(
+            job_id,
+            data,
+            kind,
+            dict(job.settings),
+            stats,
+            found.warnings if found else [],
+        )
+    state = yield from artifact(core, job_id, "state")
+    video = (yield from artifact(core, job_id, "video")) if "video" in names else None
+    preview = (yield from artifact(core, job_id, "preview")) if "preview" in names else None
+    return GenerateResult(
+        job_id,
+        seed=(found.seed if found else None) or 0,
+        resolution=(found.resolution if found else None) or 0,
+        state=state,
+        video=video,
+        preview=preview,
+        settings=dict(job.settings),
+        stats=dict(found.stats) if found else {},
+        warnings=found.warnings if found else [],
+    )

@@ -1,0 +1,352 @@
+"""One core for both clients: calls as generators that say what to send and when to wait.
+
+A flow yields `Send` (answered with the `httpx.Response`, or an `httpx.TransportError` thrown in) and `Pause`;
+it returns the reply. `api` drives flows, blocking or with asyncio; nothing here does I/O.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+import uuid
+from collections.abc import Callable, Generator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC
+from typing import Any, TypeAlias, TypeVar
+from urllib.parse import quote, urljoin
+
+import httpx
+from pydantic import BaseModel, ValidationError
+
+from ... import __version__
+from ...protocol.errors import (
+    InvalidRequestError,
+    QuotaExceededError,
+    ServiceError,
+    TooManyJobsError,
+    UnavailableError,
+    error_from_problem,
+)
+from ...protocol.limits import MIB
+from ...protocol.replies import Health
+from ..errors import NoAnswerError, NoReplyError, NotTheServiceError, ProxyTokenError, UnreachableError
+from ..options import ProxyToken, Retry, Timeouts, Waiting
+
+T = TypeVar("T")
+M = TypeVar("M", bound=BaseModel)
+
+MAX_HOPS = 200
+"""Result URLs that are followed: each blocks up to 150 s."""
+
+MAX_REPLY = 8 * MIB
+MAX_ARTIFACT = 1024 * MIB
+"""Bytes of a reply that are read: of JSON, and of a job's file."""
+
+PATIENCE, SLOWEST = 60.0, 1024
+"""After so many seconds a reply must have come at so many bytes a second on average."""
+
+PROXY_REFUSAL = b"proxy authorization"
+"""What Modal's edge says to who has no proxy token."""
+
+TOKEN_COMMAND = "modal workspace proxy-tokens create"
+
+NOT_WORTH_WAITING = (QuotaExceededError, TooManyJobsError)
+"""Refusals that end with a day or with another job, not with a second."""
+
+
+@dataclass(frozen=True)
+class Send:
+    """Send a request; `stream` leaves a successful body unread."""
+
+    request: httpx.Request
+    stream: bool = False
+    ceiling: int = MAX_REPLY
+
+
+@dataclass(frozen=True)
+class Pause:
+    """Tell the caller, then wait."""
+
+    waiting: Waiting
+
+
+Flow: TypeAlias = Generator["Send | Pause", Any, T]
+
+
+@dataclass(frozen=True)
+class Call:
+    """One call of the API."""
+
+    method: str
+    path: str
+    params: Mapping[str, Any] = field(default_factory=dict)
+    headers: Mapping[str, str] = field(default_factory=dict)
+    fields: Mapping[str, Any] | None = None
+    """Form fields; with `files` (names and bytes) the body is multipart, else JSON."""
+
+    files: Sequence[tuple[str, bytes]] = ()
+    stream: bool = False
+    ceiling: int = MAX_REPLY
+    """The most bytes of a reply that are read."""
+
+    idempotency_key: str | None = None
+
+
+def new_idempotency_key() -> str:
+    return str(uuid.uuid4())
+
+
+def job_path(job_id: str, part: str = "") -> str:
+    """The address of a job or of something of it; an odd id stays one path segment."""
+    return f"/jobs/{quote(job_id, safe='')}" + (f"/{part}" if part else "")
+
+
+def base_url(text: str) -> httpx.URL:
+    """The address of a service, ending in a slash. Raises `InvalidRequestError`."""
+    text = text.strip()
+    if "://" not in text:
+        text = ("http://" if text.startswith(("localhost", "127.", "[::1]")) else "https://") + text
+    try:
+        url = httpx.URL(text.rstrip("/") + "/")
+    except httpx.InvalidURL as error:
+        raise InvalidRequestError(f"{text!r} is not an address: {error}") from error
+    if url.scheme not in ("http", "https") or not url.host or any(c.isspace() or c == "%" for c in url.host):
+        raise InvalidRequestError(f"{text!r} is not an address such as https://example.modal.run")
+    return url
+
+
+def is_loopback(url: httpx.URL) -> bool:
+    return url.host in ("localhost", "::1") or url.host.startswith("127.")
+
+
+class Core:
+    """Addresses, headers, retries and what counts as an answer."""
+
+    def __init__(
+        self,
+        url: str,
+        key: str | None = None,
+        timeouts: Timeouts | None = None,
+        retry: Retry | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        proxy_token: ProxyToken | None = None,
+    ) -> None:
+        self.url = base_url(url)
+        self.timeouts = timeouts or Timeouts()
+        self.retry = retry or Retry()
+        self.clock = clock
+        self._headers = {"User-Agent": f"trellis2-modal/{__version__}", "Accept-Encoding": "identity"}
+        self._headers |= (proxy_token or ProxyToken()).headers()
+        if key:
+            secret = key.strip()
+            if not secret.isascii() or not secret.isprintable():
+                raise InvalidRequestError("the API key has characters that no key has; copy it again")
+            self._headers["X-API-Key"] = secret
+
+    # --- requests ----------------------------------------------------------------------------------------
+
+    def build(self, call: Call) -> httpx.Request:
+        """The request of a call, its body in memory so that it can be sent again."""
+        headers = self._headers | dict(call.headers)
+        if call.idempotency_key:
+            headers["Idempotency-Key"] = call.idempotency_key
+        body: dict[str, Any] = {}
+        if call.files:
+            body["files"] = [(name, (name, data, "application/octet-stream")) for name, data in call.files]
+            body["data"] = {key: _form_value(value) for key, value in (call.fields or {}).items()}
+        elif call.fields is not None:
+            body["json"] = dict(call.fields)
+        request = httpx.Request(
+            call.method,
+            self.url.join(call.path.lstrip("/")),
+            params=dict(call.params) or None,
+            headers=headers,
+            extensions={"timeout": self._timeout(call)},
+            **body,
+        )
+        request.read()
+        return request
+
+    def _timeout(self, call: Call) -> dict[str, float | None]:
+        return self.timeouts.for_events() if call.stream else self.timeouts.for_calls()
+
+    def follow(self, request: httpx.Request, response: httpx.Response) -> httpx.Request:
+        """The request that a 303 asks for. The key never goes to another origin."""
+        try:
+            target = httpx.URL(urljoin(str(request.url), response.headers.get("location", "")))
+        except (httpx.InvalidURL, ValueError) as error:
+            raise NotTheServiceError(f"{self.url.host} sends its callers on to no address") from error
+        origin = (self.url.scheme, self.url.host, self.url.port)
+        if (target.scheme, target.host, target.port) != origin:
+            raise NotTheServiceError(
+                f"{self.url.host} sends its callers on to {target.host}; check the address"
+            )
+        headers = {k: v for k, v in request.headers.items() if k.lower() not in _BODY_HEADERS}
+        headers.pop("host", None)
+        return httpx.Request("GET", target, headers=headers, extensions=request.extensions)
+
+    # --- flows -------------------------------------------------------------------------------------------
+
+    def request(self, call: Call, patient: bool = True) -> Flow[httpx.Response]:
+        """A successful response to a call, after following result URLs and the retries that are safe.
+
+        `patient` waits for a service that is starting. Raises the `ServiceError` that tells what to do.
+        """
+        request = self.build(call)
+        attempt, hops = 0, 0
+        started = self.clock()
+        while True:
+            try:
+                response: httpx.Response = yield Send(request, call.stream, call.ceiling)
+            except httpx.TransportError as error:
+                attempt += 1
+                if attempt >= self.retry.attempts or call.stream:  # who follows a stream tries again itself
+                    raise transport_failure(error, request.url) from error
+                waiting = Waiting(
+                    "connecting", "No answer yet; trying again", self.retry.delay(attempt), attempt
+                )
+                yield Pause(waiting)
+                continue
+            if response.status_code == 303:
+                hops += 1
+                if hops > MAX_HOPS:
+                    raise NoReplyError(f"the service still works on this after {hops} result addresses")
+                request = self.follow(request, response)
+                yield Pause(Waiting("working", "The service is still working on this", 0.0, hops))
+                continue
+            if response.is_success:
+                return response
+            failure = failure_of(response)
+            attempt += 1
+            starting = patient and isinstance(failure, UnavailableError) and (yield from self._starting())
+            pause = self._pause(failure, attempt, starting, self.clock() - started)
+            if pause is None:
+                raise failure
+            yield pause
+
+    def _pause(self, failure: ServiceError, attempt: int, starting: bool, waited: float) -> Pause | None:
+        """How to wait before trying again, None to give up."""
+        if not failure.retryable or isinstance(failure, NOT_WORTH_WAITING):
+            return None
+        seconds = self.retry.delay(attempt) if failure.retry_after is None else failure.retry_after
+        if starting:
+            if waited >= self.retry.startup:
+                return None
+            message = "The service is starting and loads the model"
+            return Pause(Waiting("starting", message, min(seconds, self.retry.cap), attempt))
+        if attempt >= self.retry.attempts or seconds > self.retry.longest_wait:
+            return None
+        return Pause(Waiting("busy", failure.detail, seconds, attempt))
+
+    def _starting(self) -> Flow[bool]:
+        """Whether a service that is unavailable says that it is on its way up."""
+        try:
+            response: httpx.Response = yield Send(self.build(Call("GET", "/health")))
+            return response.is_success and parse(response, Health).status == "starting"
+        except (httpx.TransportError, NotTheServiceError):
+            return False
+
+    def reply(self, call: Call, model: type[M]) -> Flow[M]:
+        """The reply to a call, read leniently."""
+        response = yield from self.request(call)
+        return parse(response, model)
+
+
+class Body:
+    """Collects a reply as it comes off the wire, within its ceiling and at a pace.
+
+    `feed` raises `NoReplyError`; `whole` gives the reply with its body, or raises `NotTheServiceError`.
+    """
+
+    def __init__(self, response: httpx.Response, ceiling: int, clock: Callable[[], float]) -> None:
+        self._response, self._ceiling, self._clock = response, ceiling, clock
+        self._data = bytearray()
+        self._start = clock()
+
+    def feed(self, chunk: bytes) -> None:
+        self._data += chunk
+        host = self._response.request.url.host
+        if len(self._data) > self._ceiling:
+            raise NoReplyError(f"{host} sends more than {self._ceiling} bytes, the most for this reply")
+        elapsed = self._clock() - self._start
+        if elapsed > PATIENCE and len(self._data) < elapsed * SLOWEST:
+            raise NoReplyError(f"{host} sent {len(self._data)} bytes in {elapsed:.0f} s; try again")
+
+    def whole(self) -> httpx.Response:
+        response, data = self._response, bytes(self._data)
+        coding = response.headers.get("content-encoding", "identity").strip().lower()
+        if coding != "identity":  # not asked for, and a few bytes may stand for gigabytes
+            if response.is_success:
+                raise NotTheServiceError(f"{response.request.url.host} compresses its reply unasked")
+            data = b""
+        headers = [pair for pair in response.headers.raw if pair[0].lower() not in _FRAMING_HEADERS]
+        return httpx.Response(response.status_code, headers=headers, content=data, request=response.request)
+
+
+_FRAMING_HEADERS = {b"content-encoding", b"content-length", b"transfer-encoding"}
+_BODY_HEADERS = {"content-length", "content-type", "transfer-encoding"}
+
+
+def _form_value(value: Any) -> str:
+    if isinstance(value, list):
+        return json.dumps(value)
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def parse(response: httpx.Response, model: type[M]) -> M:
+    """The reply as a model; raises `NotTheServiceError` when it is something else."""
+    try:
+        return model.model_validate_json(response.content)
+    except ValidationError as error:
+        raise NotTheServiceError(
+            f"{response.request.url.host} answered, but not as this service does; check the address"
+        ) from error
+
+
+def failure_of(response: httpx.Response) -> ServiceError:
+    """The error that a response stands for: its problem document, or what a proxy's status says."""
+    retry_after = _seconds(response.headers.get("retry-after"))
+    try:
+        document = json.loads(response.content)
+    except (ValueError, RecursionError):
+        document = None
+    if isinstance(document, dict) and isinstance(document.get("type"), str) and "detail" in document:
+        return error_from_problem(document, retry_after)
+    host, status = response.request.url.host, response.status_code
+    if status in (401, 403) and PROXY_REFUSAL in response.content[:1000]:
+        sent = "modal-key" in response.request.headers
+        words = "does not accept this proxy token" if sent else "asks for a proxy token, and none was given"
+        return ProxyTokenError(f"{host} {words}; its operator makes them: {TOKEN_COMMAND}")
+    if status in (408, 429, 502, 503, 504):
+        return UnavailableError(
+            f"{host} answers {status}; it may be starting or overloaded", retry_after=retry_after
+        )
+    return NotTheServiceError(f"{host} answers {status}, but not as this service does; check the address")
+
+
+def transport_failure(error: httpx.TransportError, url: httpx.URL) -> NoAnswerError:
+    """What a failed connection means to a person."""
+    place = url.host if url.port is None else f"{url.host}:{url.port}"
+    if isinstance(error, (httpx.ConnectError, httpx.ConnectTimeout, httpx.ProxyError)):
+        return UnreachableError(f"no connection to {place}; check the address and your network")
+    if isinstance(error, httpx.UnsupportedProtocol):
+        return UnreachableError(f"{url.scheme}:// is not supported; use https://")
+    return NoReplyError(f"{place} did not reply properly ({type(error).__name__}); try again")
+
+
+def _seconds(text: str | None) -> float | None:
+    """Retry-After in seconds; dates (RFC 9110 allows them) are turned into a difference."""
+    if text is None:
+        return None
+    if re.fullmatch(r"[0-9]{1,9}", text.strip()):
+        return float(text)
+    from datetime import datetime
+    from email.utils import parsedate_to_datetime
+
+    try:
+        when = parsedate_to_datetime(text)
+        when = when if when.tzinfo else when.replace(tzinfo=UTC)
+        return max(0.0, (when - datetime.now(UTC)).total_seconds())
+    except (ValueError, TypeError, OverflowError, IndexError):
+        return None
