@@ -19,7 +19,7 @@ import random
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -122,10 +122,10 @@ def planned() -> Iterator[str]:
         yield from (kind for _ in range(REQUESTS))
 
 
-def make_objects(size: Size, folder: Path) -> None:
-    """One file for each planned generation: voxels at every level, and the mesh."""
+def make_objects(size: Size, folder: Path, kinds: Iterable[str]) -> None:
+    """One file for each generation of these pipeline types: voxels at every level, and the mesh."""
     low, high = size.objects
-    for number, kind in enumerate(planned()):
+    for number, kind in enumerate(kinds):
         scale = random.Random(f"{kind} {number}").uniform(low, high)
         levels = {r: pyramid(r, size.device, scale) for r in {512, PIPELINE_TYPES[kind].resolution}}
         made: dict[str, Any] = {
@@ -279,15 +279,15 @@ def measure(size: Size, folder: Path, warm: bool, requests: int) -> dict[str, An
             asked = GenerateSettings.model_validate(
                 {"pipeline_type": kind, "preview": "frames", "seed": number}
             )
-            made = _timed(size, runs[kind], partial(generator.generate, photo(number), asked, Monitor()))
+            made = timed(size, runs[kind], partial(generator.generate, photo(number), asked, Monitor()))
             states.append(made.files["state"].data)
     export = ExtractSettings.model_validate(size.extraction)
     for state in states[-requests:] if requests else ():
-        _timed(size, runs["export"], partial(generator.extract_glb, state, export, Monitor()))
+        timed(size, runs["export"], partial(generator.extract_glb, state, export, Monitor()))
     return {"start": clock.seconds, "runs": runs, "device": device_name(size.device)}
 
 
-def _timed(size: Size, runs: list[dict[str, Any]], call: Callable[[], JobOutput]) -> JobOutput:
+def timed(size: Size, runs: list[dict[str, Any]], call: Callable[[], JobOutput]) -> JobOutput:
     started = time.perf_counter()
     output = call()
     finish(size.device)
@@ -320,7 +320,7 @@ def child(step: str, options: argparse.Namespace, folder: Path, caches: Path) ->
 
 def run_step(step: str, size: Size, folder: Path, warm: bool) -> None:
     if step == "objects":
-        make_objects(size, folder)
+        make_objects(size, folder, planned())
         return
     found = measure(size, folder, warm or step == "fill", 0 if step == "fill" else REQUESTS)
     (folder / f"{step}.json").write_text(json.dumps(found))

@@ -35,6 +35,8 @@ TARGETS = {
     ("1024 cascade", "exact"): 4.6,
     ("512", "fast"): 0.8,
     ("1024 cascade", "fast"): 3.1,
+    ("1024 cascade of 45 k tokens", "exact"): 25.0,
+    ("1024 cascade of 45 k tokens", "fast"): 13.0,
 }
 
 
@@ -129,7 +131,8 @@ def _sample_at(made: Bench, stage: str, picture: int, tokens: int) -> None:
 
 
 def _whole(bench: Session, made: Bench, name: str, quality: str) -> None:
-    lengths = [(made.length(2900), made.length(12000)) for _ in range(3)]
+    low, high, draws = (8000, 45000, 1) if "45 k" in name else (2900, 12000, 3)
+    lengths = [(made.length(low), made.length(high)) for _ in range(draws)]
     first, again = pairs(lambda i: made.whole(name, *lengths[i], quality=quality), range(len(lengths)))
     shown = [low if name == "512" else high for low, high in lengths]
     label = f"all flows of {name}, {quality}"
