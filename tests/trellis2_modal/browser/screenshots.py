@@ -75,13 +75,10 @@ def take_all(browser: Any, address: str, folder: Path, pictures: list[Path]) -> 
         page.get_by_role("tab", name="History", exact=True).click()
         take(page, folder / "app-history.webp")
     with watched_page(browser, address, DESKTOP, dark=True) as (page, _):
-        page.get_by_role("tab", name="3D model").click()
-        page.wait_for_selector("#model canvas", timeout=60_000)
-        page.wait_for_timeout(8_000)  # a software renderer draws slowly, and says nowhere that it is done
+        page.wait_for_selector("asset-viewer[data-ready]", timeout=60_000)
         take(page, folder / "app-model-dark.webp")
     with watched_page(browser, address, PHONE) as (page, _):
-        page.wait_for_selector("#turntable video")
-        page.evaluate("document.querySelector('#results').scrollIntoView()")
+        page.wait_for_selector("asset-viewer[data-ready]", timeout=60_000)
         page.wait_for_timeout(1_500)
         take(page, folder / "app-phone.webp")
 
@@ -100,10 +97,9 @@ def generate(page: Any, picture: Path) -> None:
 def finished(page: Any, count: int) -> None:
     """Wait until so many assets are there, the newest is shown, and nothing is at work."""
     page.wait_for_selector("#progress", state="detached", timeout=PATIENCE)
-    page.wait_for_selector("#turntable video", timeout=PATIENCE)
     if count > 1:
         page.locator("#strip .thumb").first.click()
-    page.wait_for_function("document.querySelector('#turntable video')?.currentTime > 0.5", timeout=PATIENCE)
+    page.wait_for_selector("asset-viewer[data-ready]", timeout=PATIENCE)
 
 
 def take(page: Any, path: Path, full: bool = False) -> None:

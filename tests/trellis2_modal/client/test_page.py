@@ -16,7 +16,7 @@ from PIL import Image
 
 from tests.trellis2_modal.client.conftest import QUICK
 from tests.trellis2_modal.client.service import KEY, URL, Service, answers, passes, photo, problem, until
-from trellis2_modal.client.app import forms, html
+from trellis2_modal.client.app import forms, html, result
 from trellis2_modal.client.app.file_routes import Mattes
 from trellis2_modal.client.app.task_queue import ServiceState, TaskQueue
 from trellis2_modal.client.options import ProxyToken
@@ -49,7 +49,7 @@ def actions(task_queue: TaskQueue) -> Any:
         """Looks as a tab whose sliders nobody has touched, unless a test says otherwise."""
 
         def look(self, *arguments: Any) -> list[Any]:
-            untouched = ("", "turntable", {}, 60, None, *values(GenerateSettings, list(SAMPLER_FIELDS)))
+            untouched = ("", {}, 60, None, *values(GenerateSettings, list(SAMPLER_FIELDS)))
             return super().look(*arguments, *untouched[len(arguments) :])
 
     actions = Tab(task_queue, Mattes(), [])
@@ -80,7 +80,7 @@ def generate(
 
 def looked(actions: Any, auto: dict[str, float] | None, sliders: list[Any]) -> list[Any]:
     """What a look does to the values at Auto and to the sliders of the samplers."""
-    found: list[Any] = actions.look("", "turntable", {}, 60, auto, *sliders)
+    found: list[Any] = actions.look("", {}, 60, auto, *sliders)
     return found[-3 - len(SAMPLER_FIELDS) : -2]
 
 
@@ -136,16 +136,37 @@ def test_generate_follows_the_job_and_sends_only_changes(
     chosen, shown = generate(actions, picture)
     assert chosen == 7
     idle(task_queue)
-    *_, seen = actions.look(shown, "turntable", {})
+    *_, seen = actions.look(shown, {})
     assert "turntable.mp4" in seen["video"]
     assert seen["export"] is True
-    assert seen["model"] is None, "the 3D view is fed only while it is seen"
-    again = actions.look(shown, "turntable", seen)
+    assert f'src="/kept/{shown}/light.glb"' in seen["model"]
+    again = actions.look(shown, seen)
     assert all(skipped(update) for update in again)
-    *updates, seen = actions.look(shown, "model", seen)
-    assert seen["model"][0].endswith("light.glb")
+    picked = actions.act("", 60, None, press("view", f"{shown}/light.glb"))[0]
+    *updates, seen = actions.look(picked, seen)
     panes = updates[: -2 - len(SAMPLER_FIELDS)]
-    assert [skipped(update) for update in panes].count(False) <= 4
+    assert all(skipped(update) for update in panes), "it shows that already"
+
+
+def test_the_light_mesh_is_made_with_progress_and_again_when_it_failed(
+    actions: Any, task_queue: TaskQueue, service: Service, picture: Path
+) -> None:
+    service.plans += ["finish", "hang"]
+    _, shown = generate(actions, picture)
+    until(lambda: [t for t in task_queue.tasks() if t.kind == "light" and t.tracker.stage], "the light mesh")
+    *_, seen = actions.look(shown)
+    assert "Preparing the 3D preview" in seen["model"]
+    assert 'role="progressbar"' in seen["model"]
+    task_queue.cancel(task_queue.tasks()[0].id)
+    idle(task_queue)
+    *_, seen = actions.look(shown)
+    assert f'data-action="light" data-target="{shown}"' in seen["model"]
+    actions.act(shown, 60, None, press("light", shown))
+    actions.act(shown, 60, None, press("light", shown))
+    assert len(task_queue.tasks()) <= 1, "two presses are one mesh"
+    idle(task_queue)
+    *_, seen = actions.look(shown)
+    assert "<asset-viewer" in seen["model"]
 
 
 def test_an_asset_shows_what_it_cost_where_a_rate_is_set(
@@ -154,30 +175,30 @@ def test_an_asset_shows_what_it_cost_where_a_rate_is_set(
     generate(actions, picture)
     idle(task_queue)
     (entry,) = task_queue.history.entries()
-    assert "GPU time" not in html.facts(entry)
+    assert "GPU time" not in result.facts(entry)
     service.charges(gpu_price_per_hour=3.6e6, currency="EUR")
     generate(actions, picture)
     idle(task_queue)
     newest = max(task_queue.history.entries(), key=lambda found: found.created)
-    assert re.search(r"about [\d.]+ EUR for 0 s of GPU time", html.facts(newest))
+    assert re.search(r"about [\d.]+ EUR for 0 s of GPU time", result.facts(newest))
 
 
 def test_two_tabs_see_the_same(actions: Any, task_queue: TaskQueue, service: Service, picture: Path) -> None:
     service.plans.append("hang")
     _, shown = generate(actions, picture)
     until(lambda: task_queue.tasks()[0].tracker.stage, "the first step")
-    *_, one = actions.look(shown, "turntable", {})
-    *_, two = actions.look("", "turntable", {})
+    *_, one = actions.look(shown, {})
+    *_, two = actions.look("", {})
     assert "Sculpting the shape" in one["progress"]
     assert "Sculpting the shape" in two["progress"]
     task = re.search(r'data-action="cancel" data-target="([^"]+)"', two["progress"])
     assert task is not None
     actions.act("", 60, None, press("cancel", task[1]))
     idle(task_queue)
-    *_, one = actions.look(shown, "turntable", one)
+    *_, one = actions.look(shown, one)
     assert "Cancelled" in one["video"]
     actions.act("", 60, None, press("delete", shown))
-    *_, one = actions.look(shown, "turntable", one)
+    *_, one = actions.look(shown, one)
     assert "From a photo to a 3D asset" in one["video"], "what the other tab deleted is gone here too"
 
 
@@ -188,7 +209,7 @@ def test_a_second_picture_waits_and_does_not_take_the_view(
     _, shown = generate(actions, picture)
     _, second = generate(actions, picture)
     assert skipped(second)
-    *_, seen = actions.look(shown, "turntable", {})
+    *_, seen = actions.look(shown, {})
     assert "Remove" in seen["progress"]
 
 
@@ -254,13 +275,13 @@ def test_extract_view_and_reuse(actions: Any, task_queue: TaskQueue, picture: Pa
     assert entry is not None
     settings = entry.exports[0].settings
     assert (settings["simplify"], settings["decimation_target"]) == ("web", 50_000), "whatever is shown"
-    *_, seen = actions.look(shown, "model", {})
-    assert seen["model"][1] == "red-disc-web.glb"
+    *_, seen = actions.look(shown, {})
+    assert "red-disc-web.glb" in seen["model"]
     assert " faces" in seen["files"]
     light = actions.act(shown, 60, None, press("view", f"{shown}/light.glb"))[0]
-    *_, seen = actions.look(light, "model", seen)
-    assert seen["model"][0].endswith("light.glb")
-    _, _, tabs, _, _, copy, pipeline, seed, new_seed, *_ = actions.act(shown, 60, None, press("reuse", shown))
+    *_, seen = actions.look(light, seen)
+    assert "light.glb" in seen["model"]
+    _, _, tabs, _, copy, pipeline, seed, new_seed, *_ = actions.act(shown, 60, None, press("reuse", shown))
     assert Path(copy).name == "red disc.png"
     assert Path(copy).read_bytes() == photo()
     assert (pipeline, seed, new_seed) == ("1024", 11, False)
@@ -321,12 +342,12 @@ def test_a_long_history_is_sent_in_pages(actions: Any, task_queue: TaskQueue) ->
     for number in range(70):
         entry = task_queue.history.add(photo(), f"{number}.png", {})
         task_queue.history.change(entry.id, status="cancelled")
-    *_, seen = actions.look("", "turntable", {})
+    *_, seen = actions.look("", {})
     assert seen["history"].count('class="item"') == 60
     assert "Show older ones (10)" in seen["history"]
     assert len(seen["history"]) < 100_000
     count = actions.act("", 60, None, press("older"))[1]
-    *_, seen = actions.look("", "turntable", seen, count)
+    *_, seen = actions.look("", seen, count)
     assert seen["history"].count('class="item"') == 70
 
 
@@ -337,7 +358,7 @@ def test_a_wrong_key_leads_to_the_settings_and_back(
     service.faults += answers(problem("unauthenticated"))
     entry = task_queue.generate(photo(), "disc.png", {})
     idle(task_queue)
-    *_, seen = actions.look(entry.id, "turntable", {})
+    *_, seen = actions.look(entry.id, {})
     assert 'class="main" data-action="settings"' in seen["video"]
     assert f'class="plain" data-action="retry" data-target="{entry.id}"' in seen["video"]
     assert actions.act(entry.id, 60, None, press("settings"))[2]["selected"] == "settings"
@@ -353,8 +374,8 @@ def test_an_example_is_taken_by_name(task_queue: TaskQueue, actions: Any, pictur
 
     actions.examples = [picture]
     assert "/example/red%20disc.png" in views.examples([picture.name])
-    assert actions.act("", 60, None, press("example", "red disc.png"))[5] == str(picture)
-    assert skipped(actions.act("", 60, None, press("example", "../settings.json"))[5])
+    assert actions.act("", 60, None, press("example", "red disc.png"))[4] == str(picture)
+    assert skipped(actions.act("", 60, None, press("example", "../settings.json"))[4])
 
 
 def test_budgets_fill_the_fields(actions: Any) -> None:
@@ -424,8 +445,8 @@ def test_a_proxy_token_is_kept_with_its_address(
 def test_a_pictures_name_is_only_text(actions: Any, task_queue: TaskQueue, title: str) -> None:
     entry = task_queue.generate(photo(), title, {})
     idle(task_queue)
-    *_, seen = actions.look(entry.id, "model", {})
-    for name in ("video", "files", "history", "strip", "progress"):
+    *_, seen = actions.look(entry.id, {})
+    for name in ("model", "video", "facts", "files", "history", "strip", "progress"):
         for raw in ("<b>", "${", "`", "{{", '"onload'):
             assert raw not in seen[name], name
 

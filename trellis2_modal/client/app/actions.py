@@ -13,11 +13,11 @@ import gradio as gr
 
 from ...protocol.errors import ServiceError
 from ...protocol.requests import MAX_SEED, SAMPLER_FIELDS, ExtractSettings, GenerateSettings
-from ..history import LIGHT, PICTURE, Entry
+from ..history import PICTURE, Entry
 from ..inputs.pictures import WHOLE, Crop, crop_picture, picture_format
 from ..options import ProxyToken
 from ..settings import ClientSettings, Target
-from . import forms
+from . import forms, result
 from . import html as views
 from .error_messages import explain
 from .file_routes import Mattes
@@ -30,9 +30,8 @@ BUSY_TICK, IDLE_TICK = 0.7, 2.5
 HISTORY_PAGE = 60
 """Entries that History shows at first, and more at each press of its button."""
 
-VIEWABLE = (".glb", ".stl")
 PANES = (
-    "header", "progress", "strip", "video", "model", "no_model", "stills", "export", "files", "history",
+    "header", "progress", "strip", "model", "video", "stills", "facts", "export", "files", "history",
     "pipeline", "view_note", "model_note",
 )  # fmt: skip
 """The parts of the page that follow the task queue, by the names of their components."""
@@ -71,7 +70,6 @@ class Actions:
     def look(
         self,
         shown: str,
-        tab: str,
         seen: dict[str, Any],
         count: int,
         auto: dict[str, float] | None,
@@ -83,19 +81,19 @@ class Actions:
         """
         task_queue = self.task_queue
         entry = self.entry(shown)
-        model = self._model(entry, shown.partition("/")[2])
+        viewed = result.viewed_file(task_queue, entry, shown.partition("/")[2])
         version = (task_queue.history.version, task_queue.settings.history_limit_gb, count)
         history = seen.get("history") if seen.get("version") == version else views.history(task_queue, count)
         current: dict[str, Any] = {
             "header": views.header(task_queue.service),
             "progress": views.progress(task_queue),
             "strip": views.strip(task_queue, entry),
-            "video": views.turntable(task_queue, entry),
-            "model": model if tab == MODEL_TAB else None,
-            "no_model": "" if model else views.no_model(entry),
-            "stills": views.stills(task_queue.history, entry),
+            "model": result.model(task_queue, entry, viewed),
+            "video": result.turntable(task_queue, entry),
+            "stills": result.stills(task_queue, entry),
+            "facts": result.facts(entry),
             "export": entry is not None and entry.status == "finished",
-            "files": views.files(task_queue, entry, model[0] if model else ""),
+            "files": result.files(task_queue, entry, viewed),
             "history": history,
             "pipeline": task_queue.pipeline_types(),
             "view_note": views.view_note(task_queue.service),
@@ -117,19 +115,6 @@ class Actions:
             sliders = [own, *forms.sampler_updates(own, auto, samplers)]
         return [*updates, *sliders, tick, now]
 
-    def _model(self, entry: Entry | None, wanted: str) -> tuple[str, str] | None:
-        """Path and label of what the 3D view shows: the file asked for, the newest one, or the light mesh."""
-        if entry is None:
-            return None
-        names = [export.file for export in reversed(entry.exports) if export.file.endswith(VIEWABLE)]
-        if wanted in (*names, LIGHT):
-            names = [wanted]
-        for name in (*names, LIGHT):
-            path = self.task_queue.history.file(entry.id, name)
-            if path is not None:
-                return str(path), views.LIGHT_LABEL if name == LIGHT else name
-        return None
-
     # --- before a generation -----------------------------------------------------------------------------
 
     def show_matte(self, picture: str | None, subjects: str = "auto", *crop: float) -> Iterator[Any]:
@@ -150,10 +135,6 @@ class Actions:
             return views.matte("", "This service shows no preview of the cut-out.", warn=False)
         told = " ".join(views.sentence(notice.message) for notice in found.warnings)
         return views.matte(self.mattes.add(found.png), *((told, True) if told else judge(found.png)))
-
-    def take_view(self, event: gr.SelectData) -> str:
-        """Which view of the result was opened."""
-        return {"Turntable": "turntable", "3D model": MODEL_TAB}.get(str(event.value), "stills")
 
     def use_auto(self, auto: dict[str, float] | None) -> list[Any]:
         """Every slider back to Auto."""
@@ -226,7 +207,7 @@ class Actions:
         """Do what a button says; returns what is shown, the tabs, picture and recipe."""
         data = event._data or {}
         action, target = str(data.get("action", "")), str(data.get("target", ""))
-        tabs = results = tab = picture = gr.skip()
+        tabs = results = picture = gr.skip()
         recipe = self._untouched()
         with errors_shown():
             if action == "cancel":
@@ -236,13 +217,15 @@ class Actions:
                 shown = target
             elif action == "extract":
                 self.task_queue.retry_extract(target)
+            elif action == "light":
+                self.task_queue.make_light(target)
             elif action == "delete":
                 self.task_queue.delete(target)
                 shown = "" if shown.partition("/")[0] == target else shown
             elif action == "open":
                 shown, tabs = target, gr.update(selected="create")
             elif action == "view":
-                shown, results, tab = target, gr.update(selected=MODEL_TAB), MODEL_TAB
+                shown, results = target, gr.update(selected=MODEL_TAB)
             elif action == "settings":
                 tabs = gr.update(selected="settings")
             elif action == "picture":
@@ -254,7 +237,7 @@ class Actions:
             elif action == "reuse":
                 picture, recipe = self._reuse(target, auto or {})
                 tabs = gr.update(selected="create")
-        return [shown, count, tabs, results, tab, picture, *recipe]
+        return [shown, count, tabs, results, picture, *recipe]
 
     def _reuse(self, entry_id: str, auto: dict[str, float]) -> tuple[Any, list[Any]]:
         """The picture and the settings of an entry, put back into the form. Raises OSError."""
@@ -336,15 +319,11 @@ def crop_of(values: Sequence[float]) -> Crop:
 
 
 def _update(name: str, value: Any) -> Any:
-    if name == "model":
-        return gr.update(visible="hidden", value=None) if value is None else gr.update(
-            visible=True, value=value[0], label=value[1]
-        )  # fmt: skip
     if name == "export":
         return gr.update(visible=value)
     if name == "pipeline":
         return gr.update(choices=pipeline_choices(value), visible=len(value) > 1)
-    if name in ("progress", "strip", "no_model", "files", "model_note"):
+    if name in ("progress", "strip", "facts", "files", "model_note"):
         return gr.update(value=value, visible=bool(value))
     return gr.update(value=value)
 

@@ -19,6 +19,7 @@ MEDIA_TYPES = {
     ".zip": "application/zip",
     ".ply": "application/octet-stream",
 }
+STATIC = Path(__file__).parent / "static"
 PRIVATE = {STATE, ENTRY}
 MAX_MATTES = 32
 
@@ -64,6 +65,11 @@ def make_routes(history: History, mattes: Mattes, examples: Sequence[Path] = ())
         return Response("not found", 404) if png is None else Response(png, media_type="image/png")
 
     pictures = {path.name: path for path in examples}
+    scripts = {path.name: path for path in STATIC.iterdir() if path.suffix in (".js", ".svg")}
+
+    def static(request: Request) -> Response:
+        path = scripts.get(request.path_params["name"])
+        return Response("not found", 404) if path is None else FileResponse(path)
 
     def example(request: Request) -> Response:
         path = pictures.get(request.path_params["name"])
@@ -73,4 +79,5 @@ def make_routes(history: History, mattes: Mattes, examples: Sequence[Path] = ())
         Route("/kept/{entry}/{name}", kept),
         Route("/matte/{name}", matte),
         Route("/example/{name}", example),
+        Route("/static/app/{name}", static),
     ]

@@ -1,31 +1,19 @@
-"""What the app shows, as HTML made from the task queue: header, progress, result, files, history."""
+"""What the app shows, as HTML made from the task queue: header, progress, matte, history (see `result`)."""
 
 from __future__ import annotations
 
 import html
 import time
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 from urllib.parse import quote
 
 from ...protocol.replies import DEMO_MODEL
 from ...protocol.stages import EXPORT_STAGES, stage_title
-from ..history import COVER, LIGHT, STILLS, THUMBNAIL, VIDEO, Entry, Export, History
-from ..report import describe_costs, describe_report
+from ..history import COVER, THUMBNAIL, Entry, History
 from ..stages import JobProgress, duration, phases_of, size_text
-from ..stats import AssetStats, Costs
-from .error_messages import ACTION_LABELS
-from .icons import EMPTY, LIGHT_OR_DARK, LOGO
+from .icons import LIGHT_OR_DARK, LOGO
 from .task_queue import ServiceState, Task, TaskQueue
 
-MODE_TITLES = {
-    "shaded": "Shaded",
-    "normal": "Normal",
-    "base_color": "Base colour",
-    "metallic": "Metallic",
-    "roughness": "Roughness",
-    "clay": "Clay",
-}
 STRIP = 12
 COLD_START_AFTER = 6.0
 """Seconds in an empty queue after which a remote service is probably waking a GPU."""
@@ -94,8 +82,6 @@ def progress(task_queue: TaskQueue, now: float | None = None) -> str:
 
 def _running(task: Task, service: ServiceState) -> str:
     tracker = task.tracker
-    unsure = "" if tracker.stage else " unsure"
-    percent = round(100 * tracker.overall(), 1)
     left = tracker.left()
     numbers = duration(tracker.elapsed) + (f", about {duration(left)} left" if left is not None else "")
     label = "Cancelling" if task.cancelled.is_set() else "Cancel"
@@ -103,11 +89,19 @@ def _running(task: Task, service: ServiceState) -> str:
     strip = f'<ol class="phases" aria-hidden="true">{phases}</ol>' if phases else ""
     return (
         f'<div class="top"><h3>{text(headline(task))}</h3><span class="muted numbers">{numbers}</span></div>'
-        f'<div class="bar{unsure}" role="progressbar" aria-valuemin="0" aria-valuemax="100" '
-        f'aria-valuenow="{percent:.0f}" aria-label="{text(task.entry.title)}">'
-        f'<i style="width:{percent}%"></i></div>{strip}'
+        f"{progress_bar(task, task.entry.title)}{strip}"
         f'<div class="row"><span class="muted" style="flex:1">{text(detail(task, service))}</span>'
         f"{button(label, 'cancel', task.id)}</div>"
+    )
+
+
+def progress_bar(task: Task, label: str) -> str:
+    """How far a task is; a bar that moves to and fro while that is not known."""
+    unsure = "" if task.tracker.stage else " unsure"
+    percent = round(100 * task.tracker.overall(), 1)
+    return (
+        f'<div class="bar{unsure}" role="progressbar" aria-valuemin="0" aria-valuemax="100" '
+        f'aria-valuenow="{percent:.0f}" aria-label="{text(label)}"><i style="width:{percent}%"></i></div>'
     )
 
 
@@ -151,10 +145,7 @@ def _waiting_row(task: Task) -> str:
     return f'<li><img src="{picture}" alt=""><span>{text(words)}</span>{remove}</li>'
 
 
-# --- the result ---------------------------------------------------------------------------------------------
-
-NO_MODEL = '<div class="empty">The 3D model appears here after a generation.</div>'
-LIGHT_LABEL = "Light preview mesh; make a file below for the full one"
+# --- beside the picture, and above the result -------------------------------------------------------------
 
 
 def model_note(service: ServiceState) -> str:
@@ -216,136 +207,9 @@ def strip(task_queue: TaskQueue, entry: Entry | None) -> str:
     return f'<div class="thumbs" role="group" aria-label="Newest assets">{cells}</div>'
 
 
-def no_model(entry: Entry | None) -> str:
-    """What stands in the 3D view's place while there is no mesh to show."""
-    if entry is not None and entry.status == "finished":
-        return '<div class="empty">The light preview mesh is being made.</div>'
-    return NO_MODEL
-
-
-def turntable(task_queue: TaskQueue, entry: Entry | None) -> str:
-    """The video of an entry, or what there is to say about it instead."""
-    if entry is None:
-        return EMPTY
-    if entry.status in ("failed", "cancelled"):
-        return ended(entry)
-    if entry.status != "finished" or task_queue.history.file(entry.id, VIDEO) is None:
-        picture = kept(entry.id, THUMBNAIL)
-        if entry.status == "finished":
-            words = "This asset was made without a turntable. See the 3D model."
-            return f'<div class="empty"><img src="{picture}" alt="">{words}</div>{facts(entry)}'
-        return f'<div class="empty making"><img src="{picture}" alt=""><span>{text(entry.title)}</span></div>'
-    return (
-        f'<div class="result"><video src="{kept(entry.id, VIDEO)}" controls loop autoplay muted playsinline '
-        f'preload="metadata" aria-label="Turntable of {text(entry.title)}"></video>{facts(entry)}</div>'
-    )
-
-
-def facts(entry: Entry) -> str:
-    """Seed, resolution and time in one quiet line."""
-    stats = AssetStats.of(entry.stats)
-    found = [
-        text(entry.title),
-        f"seed {entry.seed}",
-        f"{text(entry.settings.get('pipeline_type') or 'automatic').replace('_', ' ')}",
-        f"{entry.resolution}&#179; grid" if entry.resolution else "",
-        f"{stats.voxels:,} voxels" if stats.voxels is not None else "",
-        f"made in {duration(sum(stats.seconds.values()))}" if stats.seconds else "",
-        text(describe_costs(Costs.of(entry.stats))),
-    ]
-    again = button("Use this picture again", "reuse", entry.id)
-    rows = "".join(f"<span>{fact}</span>" for fact in found if fact)
-    said = "".join(f'<p class="hint warn" role="status">{text(warning)}</p>' for warning in warnings(entry))
-    return f'<div class="facts muted">{rows}{again}</div>{said}'
-
-
-def warnings(entry: Entry) -> list[str]:
-    """What a person should know of a generation, as sentences."""
-    return [sentence(word) for word in AssetStats.of(entry.stats).warnings]
-
-
 def sentence(words: str) -> str:
     """A notice as a sentence of its own."""
     return f"{words[:1].upper()}{words[1:]}."
-
-
-def ended(entry: Entry) -> str:
-    """A failed or cancelled entry: what happened and one next step."""
-    if entry.status == "cancelled":
-        return (
-            f'<div class="card"><h3>Cancelled</h3>'
-            f"<p>{text(entry.title)} was stopped. The picture is kept.</p>"
-            f'<div class="row">{button("Generate again", "retry", entry.id, "main")}</div></div>'
-        )
-    return problem(entry.problem, "retry", entry.id)
-
-
-def problem(found: Mapping[str, str], retry: str, target: str) -> str:
-    """An explanation with its one button."""
-    if not found:
-        return ""
-    action: Any = found.get("action", "retry")
-    label = ACTION_LABELS.get(action, "")
-    step = button(label, retry if action == "retry" else action, target, "main") if label else ""
-    if action == "settings":
-        step += button(ACTION_LABELS["retry"], retry, target)  # for when they are put right
-    return (
-        f'<div class="card bad" role="alert"><h3>{text(found.get("title", ""))}</h3>'
-        f'<p>{text(found.get("detail", ""))}</p><div class="row">{step}</div></div>'
-    )
-
-
-def stills(history: History, entry: Entry | None) -> str:
-    """Every side in every render mode: drag or use the arrow keys to turn."""
-    layout = AssetStats.of(entry.stats).preview if entry else None
-    if entry is None or layout is None or history.file(entry.id, STILLS) is None:
-        return '<div class="empty">Views of every side appear here after a generation.</div>'
-    modes, views = layout.modes, layout.views
-    buttons = "".join(
-        f'<button type="button" class="plain" data-mode="{i}" aria-pressed="{str(i == 0).lower()}">'
-        f"{text(MODE_TITLES.get(mode, mode))}</button>"
-        for i, mode in enumerate(modes)
-    )
-    size = f"background-size:{views * 100}% {len(modes) * 100}%"
-    return (
-        f'<div class="stills" data-views="{views}" data-modes="{len(modes)}" data-x="0" data-y="0">'
-        f'<div class="modes" role="group" aria-label="Render mode">{buttons}</div>'
-        f'<div class="view" tabindex="0" role="img" aria-label="Drag, or use the arrow keys, to turn it" '
-        f"style=\"background-image:url('{kept(entry.id, STILLS)}');{size};background-position:0 0\"></div>"
-        '<p class="muted" style="text-align:center">Drag, or use the arrow keys, to turn it</p></div>'
-    )
-
-
-def files(task_queue: TaskQueue, entry: Entry | None, viewed: str = "") -> str:
-    """The exported files with their reports, newest first, and why the last one failed.
-
-    `viewed` is the path that the 3D view shows.
-    """
-    if entry is None:
-        return ""
-    failure = problem(task_queue.export_problem(entry.id), "extract", entry.id)
-    seen = viewed.replace("\\", "/").rpartition("/")[2]
-    rows = "".join(_file(entry, export, seen) for export in reversed(entry.exports))
-    if entry.exports and task_queue.history.file(entry.id, LIGHT) is not None and seen != LIGHT:
-        rows += f'<div class="row">{button("View the light mesh", "view", f"{entry.id}/{LIGHT}")}</div>'
-    return f'{failure}<div class="files">{rows}</div>' if failure or rows else ""
-
-
-def _file(entry: Entry, export: Export, seen: str) -> str:
-    report = "".join(f"<li>{text(line)}</li>" for line in describe_report(export.report, export.bytes))
-    view = ""
-    if export.file.endswith((".glb", ".stl")):
-        view = (
-            '<span class="tag">in the 3D view</span>'
-            if export.file == seen
-            else button("View in 3D", "view", f"{entry.id}/{export.file}")
-        )
-    return (
-        f'<div class="card"><div class="file"><span class="name"><strong>{text(export.file)}</strong><br>'
-        f'<span class="muted">{text(export.label)}, {size_text(export.bytes)}</span></span>{view}'
-        f'<a class="download" download href="{kept(entry.id, export.file)}">Download</a></div>'
-        f'<ul class="report">{report}</ul></div>'
-    )
 
 
 # --- history and matte --------------------------------------------------------------------------------------

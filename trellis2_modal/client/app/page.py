@@ -19,7 +19,7 @@ from ...protocol.requests import (
 from ..inputs.pictures import WHOLE, example_pictures
 from . import forms
 from . import html as views
-from .actions import AUTOMATIC, BUSY_TICK, HISTORY_PAGE, PANES, SIDES, Actions, pipeline_choices
+from .actions import AUTOMATIC, BUSY_TICK, HISTORY_PAGE, MODEL_TAB, PANES, SIDES, Actions, pipeline_choices
 from .file_routes import Mattes
 from .icons import EMPTY
 from .task_queue import TaskQueue
@@ -55,9 +55,6 @@ class Page:
         self.actions = Actions(task_queue, mattes, example_pictures())
         self.shown = gr.State("")
         """What this tab shows: "" follows the work, else the id of an entry, or id/file for the 3D view."""
-
-        self.tab = gr.State("turntable")
-        """Which view of the result is open: the 3D view is fed only while it is seen."""
 
         self.count = gr.State(HISTORY_PAGE)
         """How many entries History shows."""
@@ -174,24 +171,21 @@ class Page:
     def _results(self) -> None:
         self.progress = gr.HTML("", js_on_load=DELEGATE, visible=False, elem_id="progress")
         self.strip = gr.HTML("", js_on_load=DELEGATE, visible=False, elem_id="strip")
-        with gr.Tabs(elem_id="result-tabs") as self.result_tabs:
-            with gr.Tab("Turntable", id="turntable") as turntable:
-                self.video = gr.HTML(EMPTY, js_on_load=DELEGATE, elem_id="turntable")
-            with gr.Tab("3D model", id="model") as model:
-                self.no_model = gr.HTML(views.NO_MODEL, js_on_load=None, elem_id="no-model")
-                self.model = gr.Model3D(
-                    label=views.LIGHT_LABEL,
-                    height=480,
-                    clear_color=(0.0, 0.0, 0.0, 0.0),
-                    interactive=False,
-                    visible="hidden",
-                    elem_id="model",
-                    buttons=[],
-                )
-            with gr.Tab("Render modes", id="stills") as stills:
-                self.stills = gr.HTML(js_on_load=None, elem_id="stills")
-        self.views = (turntable, model, stills)
-        with gr.Column(visible=False, elem_id="export") as self.export:
+        with gr.Row(equal_height=False, elem_id="result-row"):
+            with gr.Column(scale=6, min_width=320, elem_id="result"):
+                with gr.Tabs(elem_id="result-tabs") as self.result_tabs:
+                    with gr.Tab("3D model", id=MODEL_TAB):
+                        self.model = gr.HTML(EMPTY, js_on_load=DELEGATE, elem_id="model")
+                    with gr.Tab("Turntable", id="turntable"):
+                        self.video = gr.HTML(js_on_load=DELEGATE, elem_id="turntable")
+                    with gr.Tab("Render modes", id="stills"):
+                        self.stills = gr.HTML(js_on_load=DELEGATE, elem_id="stills")
+                self.facts = gr.HTML("", js_on_load=DELEGATE, visible=False, elem_id="facts")
+            with gr.Column(scale=4, min_width=280, visible=False, elem_id="export-column") as self.export:
+                self._export()
+
+    def _export(self) -> None:
+        with gr.Column(elem_id="export"):
             self.budget = gr.Radio(
                 forms.budget_choices(),
                 value="web",
@@ -268,13 +262,11 @@ class Page:
         samplers = [self.generation[name] for name in SAMPLER_FIELDS]
         look: dict[str, Any] = {
             "fn": actions.look,
-            "inputs": [self.shown, self.tab, self.seen, self.count, self.auto, *samplers],
+            "inputs": [self.shown, self.seen, self.count, self.auto, *samplers],
             "outputs": [*panes, self.auto, *samplers, self.timer, self.seen],
             **POLL,
         }
         self.timer.tick(**look)
-        for view in self.views:
-            view.select(actions.take_view, None, [self.tab], **PRESSED).then(**look)
         subjects = self.generation["subjects"]
         gr.on(
             [self.picture.change, subjects.change, *(edge.release for edge in self.crop)],
@@ -299,8 +291,9 @@ class Page:
         self.extract.click(
             actions.extract, [self.shown, self.budget, *self.extraction.values()], None, **PRESSED
         ).then(**look)
-        changed = [self.shown, self.count, self.tabs, self.result_tabs, self.tab, self.picture, *recipe]
-        for pane in (self.examples, self.progress, self.strip, self.video, self.files, self.history):
+        changed = [self.shown, self.count, self.tabs, self.result_tabs, self.picture, *recipe]
+        results = (self.model, self.video, self.stills, self.facts, self.files)
+        for pane in (self.examples, self.progress, self.strip, *results, self.history):
             pane.click(actions.act, [self.shown, self.count, self.auto], changed, **PRESSED).then(**look)
         self.save.click(
             actions.save,

@@ -248,6 +248,14 @@ class TaskQueue:
             self._failed_export.pop(entry_id, None)
             self._append(Task("extract", entry, dict(settings), label))
 
+    def make_light(self, entry_id: str) -> None:
+        """Queue the light mesh of a finished entry that lacks it."""
+        entry = self.history.get(entry_id)
+        with self._changed:
+            waits = any(task.kind == "light" and task.entry.id == entry_id for task in self._tasks)
+            if entry is not None and entry.status == "finished" and not waits:
+                self._append(Task("light", entry, dict(LIGHT_SETTINGS)))
+
     def retry_extract(self, entry_id: str) -> None:
         """Queue the extraction that failed once more, with the smaller settings if the service named some."""
         with self._changed:

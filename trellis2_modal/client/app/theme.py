@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
+
+from .file_routes import STATIC
 
 FONTS = ("Inter", "system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif")
 MONOSPACE = ("ui-monospace", "SF Mono", "Cascadia Mono", "Menlo", "Consolas", "monospace")
@@ -57,13 +58,13 @@ def make_theme() -> Any:
     )  # fmt: skip
 
 
-STATIC = Path(__file__).parent / "static"
 CSS = STATIC / "app.css"
 
 
 def head() -> str:
-    """The script of the page."""
-    return f"<script>\n{(STATIC / 'app.js').read_text('utf-8')}</script>"
+    """The scripts of the page."""
+    script = (STATIC / "app.js").read_text("utf-8")
+    return f'<script>\n{script}</script><script type="module" src="/static/app/viewer.js"></script>'
 
 
 DELEGATE = """

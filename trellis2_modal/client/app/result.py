@@ -1,0 +1,186 @@
+"""What was made, as HTML: the 3D view, the turntable, the stills, their facts, and the exported files."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ..history import LIGHT, STILLS, THUMBNAIL, VIDEO, Entry, Export
+from ..report import describe_costs, describe_report
+from ..stages import duration, size_text
+from ..stats import AssetStats, Costs
+from .error_messages import ACTION_LABELS
+from .html import button, headline, kept, progress_bar, sentence, text
+from .icons import EMPTY
+from .task_queue import Task, TaskQueue
+
+MODE_TITLES = {
+    "shaded": "Shaded",
+    "normal": "Normal",
+    "base_color": "Base colour",
+    "metallic": "Metallic",
+    "roughness": "Roughness",
+    "clay": "Clay",
+}
+VIEWABLE = (".glb", ".stl")
+
+
+def viewable(export: Export) -> bool:
+    """Whether the 3D view opens a file: Draco needs a decoder that the app does not carry."""
+    return export.file.endswith(VIEWABLE) and export.settings.get("compress") != "draco"
+
+
+def viewed_file(task_queue: TaskQueue, entry: Entry | None, wanted: str) -> str:
+    """The file that the 3D view shows: the one asked for, the newest export, or the light mesh; or none."""
+    if entry is None:
+        return ""
+    names = [export.file for export in reversed(entry.exports) if viewable(export)]
+    order = [wanted] if wanted in (*names, LIGHT) else []
+    return next((n for n in (*order, *names, LIGHT) if task_queue.history.file(entry.id, n)), "")
+
+
+def model(task_queue: TaskQueue, entry: Entry | None, viewed: str) -> str:
+    """The 3D view of an entry's file, or how far its light mesh is."""
+    if entry is None or entry.status != "finished":
+        return unfinished(entry)
+    if not viewed:
+        return _light_is_made(task_queue, entry)
+    words = "low-detail preview" if viewed == LIGHT else viewed
+    address = kept(entry.id, viewed)
+    return f'<asset-viewer src="{address}" name="{text(entry.title)}, {text(words)}"></asset-viewer>'
+
+
+def _light_is_made(task_queue: TaskQueue, entry: Entry) -> str:
+    found = [task for task in task_queue.tasks() if task.kind == "light" and task.entry.id == entry.id]
+    picture = f'<img src="{kept(entry.id, THUMBNAIL)}" alt="">'
+    if not found:
+        again = button("Make the 3D preview", "light", entry.id, "main")
+        return f'<div class="empty">{picture}<p>There is no 3D preview of this asset yet.</p>{again}</div>'
+    task: Task = found[0]
+    words = f"Preparing the 3D preview: {headline(task).lower()}"
+    return f'<div class="empty making">{picture}<p>{text(words)}</p>{progress_bar(task, "3D preview")}</div>'
+
+
+def turntable(task_queue: TaskQueue, entry: Entry | None) -> str:
+    """The video of an entry, or what there is to say about it instead."""
+    if entry is None or entry.status != "finished":
+        return unfinished(entry)
+    if task_queue.history.file(entry.id, VIDEO) is None:
+        picture = kept(entry.id, THUMBNAIL)
+        words = "This asset was made without a turntable. See the 3D model."
+        return f'<div class="empty"><img src="{picture}" alt="">{words}</div>'
+    return (
+        f'<div class="result"><video src="{kept(entry.id, VIDEO)}" controls loop autoplay muted playsinline '
+        f'preload="metadata" aria-label="Turntable of {text(entry.title)}"></video></div>'
+    )
+
+
+def stills(task_queue: TaskQueue, entry: Entry | None) -> str:
+    """Every side in every render mode: drag or use the arrow keys to turn."""
+    if entry is None or entry.status != "finished":
+        return unfinished(entry)
+    layout = AssetStats.of(entry.stats).preview
+    if layout is None or task_queue.history.file(entry.id, STILLS) is None:
+        return '<div class="empty">This asset was made without pictures of its sides.</div>'
+    modes, views = layout.modes, layout.views
+    buttons = "".join(
+        f'<button type="button" class="plain" data-mode="{i}" aria-pressed="{str(i == 0).lower()}">'
+        f"{text(MODE_TITLES.get(mode, mode))}</button>"
+        for i, mode in enumerate(modes)
+    )
+    size = f"background-size:{views * 100}% {len(modes) * 100}%"
+    return (
+        f'<div class="stills" data-views="{views}" data-modes="{len(modes)}" data-x="0" data-y="0">'
+        f'<div class="modes" role="group" aria-label="Render mode">{buttons}</div>'
+        f'<div class="view" tabindex="0" role="img" aria-label="{text(entry.title)} from {views} sides. '
+        f"Arrow keys turn it.\" style=\"background-image:url('{kept(entry.id, STILLS)}');{size};"
+        'background-position:0 0"></div><p class="muted">Drag, or use the arrow keys, to turn it.</p></div>'
+    )
+
+
+def unfinished(entry: Entry | None) -> str:
+    """What stands in place of an asset that is not there: a start, a picture at work, or what went wrong."""
+    if entry is None:
+        return EMPTY
+    if entry.status == "cancelled":
+        return (
+            f'<div class="card"><h3>Cancelled</h3>'
+            f"<p>{text(entry.title)} was stopped. The picture is kept.</p>"
+            f'<div class="row">{button("Generate again", "retry", entry.id, "main")}</div></div>'
+        )
+    if entry.status == "failed":
+        return problem(entry.problem, "retry", entry.id)
+    picture = kept(entry.id, THUMBNAIL)
+    return f'<div class="empty making"><img src="{picture}" alt=""><span>{text(entry.title)}</span></div>'
+
+
+def problem(found: Mapping[str, str], retry: str, target: str) -> str:
+    """An explanation with its one button."""
+    if not found:
+        return ""
+    action: Any = found.get("action", "retry")
+    label = ACTION_LABELS.get(action, "")
+    step = button(label, retry if action == "retry" else action, target, "main") if label else ""
+    if action == "settings":
+        step += button(ACTION_LABELS["retry"], retry, target)  # for when they are put right
+    return (
+        f'<div class="card bad" role="alert"><h3>{text(found.get("title", ""))}</h3>'
+        f'<p>{text(found.get("detail", ""))}</p><div class="row">{step}</div></div>'
+    )
+
+
+def facts(entry: Entry | None) -> str:
+    """Seed, resolution, time and costs of a finished entry in one quiet line, and its warnings."""
+    if entry is None or entry.status != "finished":
+        return ""
+    stats = AssetStats.of(entry.stats)
+    kind = str(entry.settings.get("pipeline_type") or "").replace("_", " ")
+    found = [
+        text(entry.title),
+        f"seed {entry.seed}",
+        f"resolution {text(kind)}" if kind else "",
+        f"{stats.voxels:,} voxels" if stats.voxels is not None else "",
+        f"made in {duration(sum(stats.seconds.values()))}" if stats.seconds else "",
+        text(describe_costs(Costs.of(entry.stats))),
+    ]
+    again = button("Use this picture again", "reuse", entry.id)
+    rows = "".join(f"<span>{fact}</span>" for fact in found if fact)
+    said = "".join(f'<p class="hint warn" role="status">{text(warning)}</p>' for warning in warnings(entry))
+    return f'<div class="facts muted">{rows}{again}</div>{said}'
+
+
+def warnings(entry: Entry) -> list[str]:
+    """What a person should know of a generation, as sentences."""
+    return [sentence(word) for word in AssetStats.of(entry.stats).warnings]
+
+
+def files(task_queue: TaskQueue, entry: Entry | None, viewed: str = "") -> str:
+    """The exported files with their reports, newest first, and why the last one failed.
+
+    `viewed` is the file that the 3D view shows.
+    """
+    if entry is None:
+        return ""
+    failure = problem(task_queue.export_problem(entry.id), "extract", entry.id)
+    rows = "".join(_file(entry, export, viewed) for export in reversed(entry.exports))
+    if entry.exports and task_queue.history.file(entry.id, LIGHT) is not None and viewed != LIGHT:
+        back = button("Show the low-detail preview", "view", f"{entry.id}/{LIGHT}")
+        rows += f'<div class="row">{back}</div>'
+    return f'{failure}<div class="files">{rows}</div>' if failure or rows else ""
+
+
+def _file(entry: Entry, export: Export, viewed: str) -> str:
+    report = "".join(f"<li>{text(line)}</li>" for line in describe_report(export.report, export.bytes))
+    view = ""
+    if viewable(export):
+        view = (
+            '<span class="tag">in the 3D view</span>'
+            if export.file == viewed
+            else button("View in 3D", "view", f"{entry.id}/{export.file}")
+        )
+    return (
+        f'<div class="card"><div class="file"><span class="name"><strong>{text(export.file)}</strong><br>'
+        f'<span class="muted">{text(export.label)}, {size_text(export.bytes)}</span></span>{view}'
+        f'<a class="download" download href="{kept(entry.id, export.file)}">Download</a></div>'
+        f'<ul class="report">{report}</ul></div>'
+    )
