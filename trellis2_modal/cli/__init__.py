@@ -16,6 +16,7 @@ COMMANDS: dict[str, str] = {
     "extract": "A kept state to a file with other settings.",
     "check": "How sound 3D files are, ours or another's.",
     "jobs": "List, watch, cancel and download your jobs.",
+    "estimate": "What a generation and its file would take and cost.",
     "usage": "Your limits and what is left of them.",
     "health": "Whether the service runs and what it offers.",
     "app": "The desktop web app.",

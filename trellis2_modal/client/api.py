@@ -25,7 +25,8 @@ import httpx
 
 from ..protocol.errors import ExpiredError, NotFoundError, ServiceError
 from ..protocol.events import is_result
-from ..protocol.replies import Health, JobEvent, JobStatus, Usage
+from ..protocol.replies import Estimate, Health, JobEvent, JobStatus, Usage
+from ..protocol.requests import JobKind
 from .http import calls, deadlines
 from .http.calls import StateSource
 from .http.core import Body, Core, Flow, Pause, is_loopback
@@ -181,6 +182,10 @@ class Client:
     def usage(self) -> Usage:
         """Your own limits and what is left of them."""
         return self._run(calls.usage(self._core))
+
+    def estimate(self, kind: JobKind = "generate", **settings: Any) -> Estimate:
+        """What a job with these settings takes and costs, by measured jobs like it; makes none."""
+        return self._run(calls.estimate(self._core, kind, settings))
 
     def matte(self, image: Picture, **settings: Any) -> Matte:
         """The subject as the model will see it, PNG with transparency, and what a person should know of the
@@ -404,6 +409,10 @@ class AsyncClient:
     async def usage(self) -> Usage:
         """See `Client.usage`."""
         return await self._run(calls.usage(self._core))
+
+    async def estimate(self, kind: JobKind = "generate", **settings: Any) -> Estimate:
+        """See `Client.estimate`."""
+        return await self._run(calls.estimate(self._core, kind, settings))
 
     async def matte(self, image: Picture, **settings: Any) -> Matte:
         """See `Client.matte`."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from ..protocol.replies import Estimate
 from .stages import duration, size_text
 from .stats import Costs, ExportReport
 
@@ -36,6 +37,19 @@ def describe_costs(costs: Costs) -> str:
     if costs.price is None or costs.gpu_seconds is None:
         return ""
     return f"about {money(costs.price, costs.currency)} for {duration(costs.gpu_seconds)} of GPU time"
+
+
+def describe_estimate(estimate: Estimate) -> str:
+    """What a job would take, in a few words."""
+    if estimate.seconds is None:
+        return "not measured yet: no job like it has finished"
+    text = f"about {duration(estimate.seconds)}"
+    if estimate.price is not None:
+        text += f", {money(estimate.price, estimate.currency)}"
+    if estimate.wait_seconds:
+        text += f", after a wait of about {duration(estimate.wait_seconds)}"
+    jobs = "1 job" if estimate.measured == 1 else f"{estimate.measured} jobs"
+    return f"{text} (as {jobs} like it)"
 
 
 def money(amount: float, currency: str) -> str:

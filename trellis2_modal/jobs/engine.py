@@ -12,7 +12,7 @@ import contextlib
 import dataclasses
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -31,8 +31,10 @@ from ..protocol.errors import (
 )
 from ..protocol.events import Queued, payload_of
 from ..protocol.replies import FINAL_EVENTS, JobEvent, JobState, JobStatus, ProgressReport
+from ..protocol.requests import JobKind
 from . import job as steps
 from .admission import DAY, check_room, check_source
+from .estimates import REMEMBERED, Measured, Measurements
 from .job import Event, Job, NewJob, Step
 from .ports import ACTIVE, Artifact, Artifacts, Capabilities, Charge, JobTable, Query, QueueStats, Run, Runner
 from .settings import JobSettings
@@ -53,6 +55,9 @@ STRAY_AGE = 3600.0
 UNSTARTED = 120.0
 """A job that no eager runner has this long after it was stored was cut off while it was submitted: it is
 forgotten, and the same request makes it anew."""
+
+MEASURED_AGE = 7 * DAY
+"""How old the jobs may be that a server which has just started estimates by."""
 
 EVENT_PAGE = 200
 STARTING = "starting"
@@ -90,6 +95,7 @@ class Engine:
         self._stopping = False
         self._tasks: list[asyncio.Task[None]] = []
         self._stats = QueueStats(limit=self.settings.queue_limit)
+        self._measurements = Measurements()
 
     # --- life --------------------------------------------------------------------------------------------
 
@@ -153,6 +159,8 @@ class Engine:
         for job in [] if self.runner.eager else await self._running():
             await self._lost(job, Run("lost", reason="the server was restarted"), crashed=False)
         await self.artifacts.tidy(await self.table.ids(), 0.0)
+        recent = Query(states=("finished", "expired"), ended_after=time.time() - MEASURED_AGE)
+        self._measurements.add((await self.table.query(recent))[-REMEMBERED:])
         await self._refresh_stats()
         self._opened.set()
 
@@ -392,6 +400,26 @@ class Engine:
             if job.seconds > 0 and job.finished is not None and job.finished < latest
         ]
 
+    def estimate(self, kind: JobKind, settings: Mapping[str, Any]) -> Measured | None:
+        """What a job with these settings takes here; None where none like it was measured."""
+        samplers = self.runner.capabilities().samplers
+        return self._measurements.estimate(kind, settings, self._place(), samplers)
+
+    async def wait(self) -> float | None:
+        """Seconds until a job that is submitted now would begin; None where one ahead cannot be estimated."""
+        total, now = 0.0, time.time()
+        for job in await self.table.query(Query(states=ACTIVE)):
+            found = self.estimate(job.kind, job.settings)
+            if found is None:
+                return None
+            total += max(0.0, found.seconds - (job.spent(now) - job.seconds))
+        return total / self.settings.workers
+
+    def _place(self) -> dict[str, str]:
+        """Where a job runs, as its stats say it."""
+        known = self.runner.capabilities()
+        return {"model": known.model, "device": known.device}
+
     async def active(self, owner: str) -> int:
         """The owner's unfinished jobs."""
         return len(await self.table.query(Query(owner=owner, states=ACTIVE)))
@@ -474,8 +502,10 @@ class Engine:
         ended, seconds = found.finished or time.time(), job.seconds + found.seconds
         keep = self.settings.retention
         stats: Any = found.result.get("stats") or {}
-        result = found.result | {"stats": stats | self.settings.costs(seconds)}
-        return await self._change(job.id, lambda j: steps.finished(j, ended, result, seconds, keep))
+        result = found.result | {"stats": stats | self._place() | self.settings.costs(seconds)}
+        done = await self._change(job.id, lambda j: steps.finished(j, ended, result, seconds, keep))
+        self._measurements.add([done])
+        return done
 
     async def _fail(self, job: Job, error: ServiceError, seconds: float) -> Job:
         return await self._change(job.id, lambda j: steps.failed(j, time.time(), error, seconds))

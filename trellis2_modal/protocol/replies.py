@@ -191,6 +191,23 @@ class Usage(Reply):
     currency: str = "USD"
 
 
+class Estimate(Reply):
+    """Reply of `POST /estimate`: what a job would take, by the median of measured jobs like it.
+
+    Everything is null where no job like it was measured since the service was set up.
+    """
+
+    kind: JobKind
+    seconds: float | None = Field(None, description="Of the accelerator, which a key is charged.")
+    low: float | None = Field(None, description="The least that a job like it took.")
+    high: float | None = Field(None, description="The most that a job like it took.")
+    wait_seconds: float | None = Field(None, description="Until it would begin; null where it is unknown.")
+    stages: dict[str, float] = Field(default_factory=dict, description="Seconds by stage.")
+    measured: int = Field(0, description="How many jobs like it were measured.")
+    price: float | None = Field(None, description="Of the seconds, where the operator has set a rate.")
+    currency: str = "USD"
+
+
 class ViewSupport(Reply):
     """How many views of an object the weights were trained on, and whether fov and camera matrices mean
     something to them.

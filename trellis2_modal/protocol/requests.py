@@ -6,7 +6,7 @@ These models are the single source for the API, the command line flags, the slid
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
@@ -63,10 +63,20 @@ SAMPLER_FIELDS = {
 """Request fields that override the weights' own setting when they are set: argument and parameter of each."""
 
 
+M = TypeVar("M", bound=BaseModel)
+
+
 class Strict(BaseModel):
     """Unknown fields are refused by name; infinities and NaN are refused."""
 
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False, ser_json_inf_nan="null", defer_build=True)
+
+    def part(self, model: type[M]) -> M:
+        """Its fields that are `model`'s, a class above its own; what was set stays set."""
+        return model.model_construct(
+            _fields_set=self.model_fields_set & model.model_fields.keys(),
+            **{name: getattr(self, name) for name in model.model_fields},
+        )
 
 
 def _slider(group: str, step: float) -> dict[str, Any]:
@@ -253,10 +263,7 @@ class GenerateRequest(GenerateSettings):
         return self
 
     def settings(self) -> GenerateSettings:
-        return GenerateSettings.model_construct(
-            _fields_set=self.model_fields_set & GenerateSettings.model_fields.keys(),
-            **{name: getattr(self, name) for name in GenerateSettings.model_fields},
-        )
+        return self.part(GenerateSettings)
 
 
 class ExtractSettings(Strict):
@@ -443,10 +450,7 @@ class ExtractRequest(ExtractSettings):
         return self
 
     def settings(self) -> ExtractSettings:
-        return ExtractSettings.model_construct(
-            _fields_set=self.model_fields_set & ExtractSettings.model_fields.keys(),
-            **{name: getattr(self, name) for name in ExtractSettings.model_fields},
-        )
+        return self.part(ExtractSettings)
 
 
 class GenerateSubmission(GenerateRequest):
@@ -462,6 +466,21 @@ class ExtractSubmission(ExtractRequest):
 
 
 Submission = Annotated[GenerateSubmission | ExtractSubmission, Field(discriminator="kind")]
+
+
+class GenerateEstimate(GenerateSettings):
+    """Body of `POST /estimate` for a generation."""
+
+    kind: Literal["generate"]
+
+
+class ExtractEstimate(ExtractSettings):
+    """Body of `POST /estimate` for an extraction."""
+
+    kind: Literal["extract"]
+
+
+EstimateRequest = Annotated[GenerateEstimate | ExtractEstimate, Field(discriminator="kind")]
 
 
 class MatteSettings(Strict):

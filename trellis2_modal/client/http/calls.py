@@ -17,8 +17,8 @@ from ...protocol.errors import (
     error_from_problem,
 )
 from ...protocol.limits import MAX_STATE_BYTES, MIB
-from ...protocol.replies import ASSET_MEDIA_TYPES, Health, JobList, JobStatus, MatteResponse, Usage
-from ...protocol.requests import ExtractSettings, GenerateSettings, MatteSettings
+from ...protocol.replies import ASSET_MEDIA_TYPES, Estimate, Health, JobList, JobStatus, MatteResponse, Usage
+from ...protocol.requests import ExtractSettings, GenerateSettings, JobKind, MatteSettings
 from ...protocol.views import check_counts
 from ..errors import NotTheServiceError
 from ..inputs.pictures import Picture, read_picture
@@ -26,6 +26,7 @@ from ..results import ExtractResult, GenerateResult, Matte
 from .core import MAX_ARTIFACT, Call, Core, Flow, job_path, new_idempotency_key, parse
 
 S = TypeVar("S", bound=BaseModel)
+SETTINGS: Mapping[JobKind, type[BaseModel]] = {"generate": GenerateSettings, "extract": ExtractSettings}
 StateSource: TypeAlias = "bytes | str | Path | GenerateResult"
 
 
@@ -124,6 +125,12 @@ def health(core: Core) -> Flow[Health]:
 
 def usage(core: Core) -> Flow[Usage]:
     return (yield from core.reply(Call("GET", "/usage"), Usage))
+
+
+def estimate(core: Core, kind: JobKind, settings: Mapping[str, Any]) -> Flow[Estimate]:
+    """What a job with these settings takes, costs and waits."""
+    fields = _given(checked(SETTINGS[kind], settings)) | {"kind": kind}
+    return (yield from core.reply(Call("POST", "/estimate", fields=fields), Estimate))
 
 
 def matte(core: Core, picture: Picture, settings: Mapping[str, Any]) -> Flow[Matte]:

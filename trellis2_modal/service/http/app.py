@@ -106,7 +106,7 @@ def create_app(
         settings.max_all_streams,
     )
     problems.install(app)
-    for router in (routes.info, routes.generate, routes.jobs):
+    for router in (routes.info, routes.generate, routes.jobs, routes.estimate):
         app.include_router(router)
     if settings.metrics:
         app.include_router(routes.metrics)

@@ -28,8 +28,11 @@ from ...protocol.errors import (
     UnsupportedPipelineError,
 )
 from ...protocol.requests import (
+    EstimateRequest,
+    ExtractEstimate,
     ExtractRequest,
     ExtractSettings,
+    GenerateEstimate,
     GenerateRequest,
     GenerateSettings,
     JobKind,
@@ -46,6 +49,7 @@ from .problems import invalid_request
 Model = TypeVar("Model", bound=BaseModel)
 Parsed = TypeVar("Parsed")
 SUBMISSION: TypeAdapter[GenerateRequest | ExtractRequest] = TypeAdapter(Submission)
+ESTIMATE: TypeAdapter[GenerateEstimate | ExtractEstimate] = TypeAdapter(EstimateRequest)
 
 JSON_PICTURES_BODY = limits.base64_length(limits.MAX_PICTURES_BYTES) + limits.MAX_JSON_BYTES
 JSON_IMAGE_BODY = limits.base64_length(limits.MAX_IMAGE_BYTES) + limits.MAX_JSON_BYTES
@@ -109,6 +113,11 @@ async def read_submission(request: Request) -> GenerateRequest | ExtractRequest 
     if media_type(request) == "multipart/form-data":
         return await read_multipart(request)
     return await _parsed(request, lambda body: SUBMISSION.validate_json(body, strict=True))
+
+
+async def read_estimate(request: Request) -> GenerateEstimate | ExtractEstimate:
+    """The body of `POST /estimate`."""
+    return await _parsed(request, lambda body: ESTIMATE.validate_json(body, strict=True))
 
 
 async def _parsed(request: Request, parse: Callable[[bytes], Parsed]) -> Parsed:

@@ -10,8 +10,10 @@ from ....protocol.errors import ERRORS, PROBLEM_MEDIA_TYPE
 from ....protocol.limits import MAX_IDEMPOTENCY_KEY_LENGTH
 from ....protocol.replies import EVENT_STREAM, EventType, JobEvent, Problem
 from ....protocol.requests import (
+    ExtractEstimate,
     ExtractRequest,
     ExtractSettings,
+    GenerateEstimate,
     GenerateRequest,
     GenerateSettings,
     MatteRequest,
@@ -78,6 +80,17 @@ def submission_body() -> dict[str, Any]:
         },
         "multipart/form-data": {"schema": {"anyOf": forms}},
     }
+    return {"requestBody": {"required": True, "content": content}}
+
+
+def estimate_body() -> dict[str, Any]:
+    """The two kinds of `POST /estimate`."""
+    kinds = [schema(GenerateEstimate), schema(ExtractEstimate)]
+    examples = {
+        "generate": {"value": {"kind": "generate", "texture": False}},
+        "extract": {"value": {"kind": "extract", "simplify": "web"}},
+    }
+    content = {"application/json": {"schema": {"oneOf": kinds}, "examples": examples}}
     return {"requestBody": {"required": True, "content": content}}
 
 
