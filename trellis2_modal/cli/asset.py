@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from ..client.report import describe_report
+from ..client.report import describe_report, judge_file
 from ..client.results import EXTENSIONS, ExtractResult
 from ..client.stats import AssetStats
 from ..durable import write_atomically
@@ -77,7 +77,8 @@ def print_asset(files: dict[str, Path], result: ExtractResult, facts: dict[str, 
         click.echo(f"{name:9} {'standard output' if path == STDOUT else path}", err=err)
     for name, value in facts.items():
         click.echo(f"{name:9} {value}", err=err)
-    for line in describe_report(result.report, len(result.data)):
+    verdict = judge_file(result.format, result.report, result.settings)
+    for line in (verdict.words, *describe_report(result.report, len(result.data), result.format)):
         click.echo(f"  {line}", err=err)
 
 

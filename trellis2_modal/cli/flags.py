@@ -45,7 +45,7 @@ def _names(control: Control) -> tuple[str, ...]:
 def _kind(control: Control) -> dict[str, Any]:
     group = (
         ""
-        if control.group in ("Basic", "Views", "Material", "Remeshing", "Size", "Game")
+        if control.group in ("Basic", "Views", "Textures", "Remeshing", "Size", "Game")
         else f"{control.group}: "
     )
     default = "" if control.default is None else f"  [default: {_shown(control.default)}]"

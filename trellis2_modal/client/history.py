@@ -236,7 +236,7 @@ class History:
         with self._lock:
             folder = self._folder(entry_id)
             entry = self._entries[entry_id]
-            title = f"{Path(entry.title).stem}-{label}".lower()
+            title = f"{asset_name(entry.title)}-{label}".lower()
             stem = re.sub(r"[^a-z0-9]+", "-", title).strip("-") or "asset"
             name = stem + EXTENSIONS[result.format]
             same = [export for export in entry.exports if export.settings == result.settings]
@@ -270,6 +270,11 @@ class History:
                 total -= sizes[entry.id]
                 removed.append(entry.id)
         return removed
+
+
+def asset_name(title: str) -> str:
+    """What a picture's asset is called, in files and inside them: the picture's name without its ending."""
+    return Path(title).stem.strip()[:80] or "asset"
 
 
 def picture_names(count: int) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from ..protocol.replies import Estimate
@@ -10,25 +11,83 @@ from .stages import duration, size_text
 from .stats import Costs, ExportReport
 
 TEXTURE_NAMES = {
-    "base_color": "colour",
-    "metallic_roughness": "metal and roughness",
-    "normal": "relief",
-    "occlusion": "contact shadow",
+    "base_color": "base colour",
+    "metallic_roughness": "metallic-roughness",
+    "normal": "normal map",
+    "occlusion": "ambient occlusion",
 }
 
 
-def describe_report(report: Mapping[str, Any], size: int | None = None) -> list[str]:
-    """Short sentences about what was made; members that a service leaves out are left out here."""
+TEXTURED, PRINTED = ("glb", "usdz", "obj"), ("stl", "3mf")
+"""Formats with textures, and those for printing."""
+
+THIN_WALL = 0.8
+"""Millimetres: two lines of a common 0.4 mm nozzle."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a file is good for, and whether it is."""
+
+    good: bool
+    words: str
+
+
+def judge_file(kind: str, report: Mapping[str, Any], settings: Mapping[str, Any]) -> Verdict:
+    """What a file of a format is good for, in a sentence: whether it can be printed, or what opens it."""
+    if kind in PRINTED:
+        return _printable(ExportReport.of(report), settings.get("simplify") == "print")
+    if kind != "glb":
+        return Verdict(True, OPENED_BY.get(kind, ""))
+    needs = {
+        "Draco": settings.get("compress") == "draco",
+        "Meshopt": settings.get("compress") == "meshopt",
+        "WebP textures": settings.get("texture_format") == "webp",
+    }
+    known = " and ".join(name for name, needed in needs.items() if needed)
+    if known:
+        return Verdict(False, f"Opens only in programs that read {known}.")
+    engines = "web browsers, game engines and Blender"
+    but = "; not in Open3D or MeshLab" if settings.get("quantize") else ""
+    return Verdict(True, f"Opens in {engines}{but}.")
+
+
+OPENED_BY = {
+    "usdz": "Opens in Quick Look on iPhone, iPad and Mac.",
+    "obj": "Opens in most 3D programs. Unpack the zip first.",
+    "ply": "Opens in Blender and MeshLab, with colours at its vertices.",
+}
+
+
+def _printable(report: ExportReport, meant: bool) -> Verdict:
+    """`meant`: it was exported for 3D print, so that there is no better advice."""
+    wall = next(iter(report.solid.values()), {}).get("wall_mm")
+    reasons = [f"{report.boundary_edges:,} edges are open"] if report.boundary_edges else []
+    if report.non_manifold_edges:
+        reasons.append(f"{report.non_manifold_edges:,} edges are shared by more than two faces")
+    if not report.watertight and not reasons:
+        reasons.append("it was not checked" if report.watertight is None else "it is not closed")
+    if reasons:
+        advice = "" if meant else " Export it for 3D print."
+        return Verdict(False, f"Not printable: {' and '.join(reasons)}.{advice}")
+    if wall is not None and wall < THIN_WALL:
+        advice = "Make it larger, or set the thinnest wall."
+        return Verdict(False, f"Too thin to print: a wall of {wall:.2g} mm. {advice}")
+    return Verdict(True, "Printable.")
+
+
+def describe_report(report: Mapping[str, Any], size: int | None = None, kind: str = "glb") -> list[str]:
+    """Short sentences about a file of a format; members that a service leaves out are left out here."""
     found = ExportReport.of(report)
     lines = [line for line in (_counts(found), _skin(found), _size(found), _solid(found)) if line]
-    if found.textures:
+    if found.textures and kind in TEXTURED:
         side = max(max(pair) for pair in found.textures.values())
         names = ", ".join(TEXTURE_NAMES.get(name, name.replace("_", " ")) for name in found.textures)
         lines.append(f"Textures of {side} x {side} pixels: {names}.")
-    if found.alpha_mode:
+    if found.alpha_mode and kind in TEXTURED:
         lines.append(_transparency(found.alpha_mode))
     if size:
-        lines.append(f"The file has {size_text(size)}.")
+        lines.append(f"File size {size_text(size)}.")
     return lines + [f"Note: {note}." for note in found.notes]
 
 
@@ -75,7 +134,7 @@ def _skin(report: ExportReport) -> str:
     text = ""
     if report.boundary_edges:
         text = f"Not watertight: {report.boundary_edges:,} edges are open."
-        text += " For printing use the 3D print budget."
+        text += " For printing, export for 3D print."
     elif report.watertight is not None:
         text = "Closed, with surfaces that touch one another. Good for viewing and games."
     if report.non_manifold_edges:

@@ -127,7 +127,7 @@ def _rescale_t(group: str, default: float) -> Any:
     )
 
 
-VIEWS, STRUCTURE, SHAPE, TEXTURE = "Views", "Sparse structure", "Shape", "Texture"
+VIEWS, STRUCTURE, SHAPE, TEXTURE = "Views", "Rough form", "Shape", "Material"
 
 
 class GenerateSettings(Strict):
@@ -305,15 +305,15 @@ class ExtractSettings(Strict):
         100.0,
         ge=1.0,
         le=5_000.0,
-        title="Size of a print",
-        description="Longest side in millimetres, of formats for printing (stl, 3mf).",
+        title="Longest side (mm)",
+        description="Size of a file for printing (stl, 3mf), in millimetres.",
         json_schema_extra=_slider("Size", 1.0),
     )
     wall_mm: float = Field(
         0.0,
         ge=0.0,
         le=100.0,
-        title="Thinnest wall of a print",
+        title="Thinnest wall (mm)",
         description="With Outer shell only: thinner parts are made so many millimetres thick, at the size "
         "of the print; 0 leaves them.",
         json_schema_extra=_slider("Size", 0.1),
@@ -328,8 +328,8 @@ class ExtractSettings(Strict):
         None,
         ge=0.001,
         le=1_000.0,
-        title="Size",
-        description="Longest side in metres, of the other formats; left out: as generated, within 1 m.",
+        title="Longest side (m)",
+        description="Size in metres, of formats not for printing; left out: as generated, within 1 m.",
         json_schema_extra=_slider("Size", 0.01),
     )
     pivot: Pivot = Field(
@@ -357,38 +357,38 @@ class ExtractSettings(Strict):
         "auto",
         title="Transparency",
         description="auto blends only when a visible part of the asset is see-through.",
-        json_schema_extra={"group": "Material"},
+        json_schema_extra={"group": "Textures"},
     )
     texture_format: TextureFormat = Field(
         "jpeg",
         title="Texture format",
         description="jpeg and png open everywhere, png without loss; webp is smallest, where it is read.",
-        json_schema_extra={"group": "Material"},
+        json_schema_extra={"group": "Textures"},
     )
     compress: Compression = Field(
         "none",
         title="Compression",
         description="Of a glb's geometry: draco is smallest, meshopt fast to decode; viewers must know it.",
-        json_schema_extra={"group": "Material"},
+        json_schema_extra={"group": "Textures"},
     )
     quantize: bool = Field(
         False,
         title="Compact geometry",
         description="Store a glb's arrays in 16 and 8 bits: web viewers, engines and Blender read it, Open3D "
         "and MeshLab misread it.",
-        json_schema_extra={"group": "Material"},
+        json_schema_extra={"group": "Textures"},
     )
     normal_map: bool = Field(
         False,
         title="Normal map",
         description="Bake the fine surface's normals, so that few faces still show its detail.",
-        json_schema_extra={"group": "Material"},
+        json_schema_extra={"group": "Textures"},
     )
     occlusion: bool = Field(
         False,
         title="Ambient occlusion",
         description="Bake the shade of creases into the red channel beside roughness and metalness (ORM).",
-        json_schema_extra={"group": "Material"},
+        json_schema_extra={"group": "Textures"},
     )
     remesh: Remesh = Field(
         "auto",
@@ -418,6 +418,14 @@ class ExtractSettings(Strict):
         title="Outer shell only",
         description="With Remesh: drop what the outside cannot reach; left out: unless it is translucent.",
         json_schema_extra={"group": "Remeshing"},
+    )
+
+    name: str | None = Field(
+        None,
+        min_length=1,
+        max_length=80,
+        title="Name",
+        description="Of the asset inside a glb, such as the picture's; left out: asset.",
     )
 
     def resolved(self) -> ExtractSettings:

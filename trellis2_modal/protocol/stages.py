@@ -3,34 +3,34 @@
 from __future__ import annotations
 
 STAGES: dict[str, str] = {
-    "image": "Cutting out the subject",
+    "image": "Removing the background",
     "condition": "Reading the picture",
     "encode_shape": "Reading the mesh",
-    "sparse_structure": "Finding the structure",
-    "shape": "Sculpting the shape",
-    "shape_fine": "Sculpting fine detail",
-    "texture": "Painting the surface",
+    "sparse_structure": "Finding the rough form",
+    "shape": "Generating the shape",
+    "shape_fine": "Generating fine detail",
+    "texture": "Generating the material",
     "decode_shape": "Building the shape",
     "decode_texture": "Building the material",
     "mesh": "Building the mesh",
-    "state": "Packing",
-    "preview": "Filming the turntable",
-    "stills": "Photographing every side",
+    "state": "Packing the result",
+    "preview": "Rendering the turntable",
+    "stills": "Rendering every side",
     "fill holes": "Closing holes",
     "search tree": "Indexing the surface",
     "rebuild": "Rebuilding the surface",
-    "simplify": "Simplifying to the budget",
-    "unwrap": "Unwrapping",
+    "simplify": "Reducing polygons",
+    "unwrap": "Unwrapping UVs",
     "bake": "Baking textures",
-    "gutters": "Padding textures",
-    "material": "Packing the material",
+    "gutters": "Padding texture edges",
+    "material": "Writing the file",
 }
 
 PHASES: dict[str, tuple[str, ...]] = {
     "Picture": ("image", "condition", "encode_shape"),
-    "Structure": ("sparse_structure",),
+    "Rough form": ("sparse_structure",),
     "Shape": ("shape", "shape_fine"),
-    "Texture": ("texture",),
+    "Material": ("texture",),
     "Mesh": ("decode_shape", "decode_texture", "mesh", "state"),
     "Preview": ("preview", "stills"),
 }
@@ -38,8 +38,8 @@ PHASES: dict[str, tuple[str, ...]] = {
 
 EXPORT_PHASES: dict[str, tuple[str, ...]] = {
     "Surface": ("fill holes", "rebuild", "search tree"),
-    "Budget": ("simplify",),
-    "Texture": ("unwrap", "bake", "gutters"),
+    "Polygons": ("simplify",),
+    "Textures": ("unwrap", "bake", "gutters"),
     "File": ("material",),
 }
 """The same for an export."""

@@ -99,6 +99,7 @@ class GlbAsset:
         collision: bool = False,
         compress: str = "none",
         quantize: bool = False,
+        name: str | None = None,
     ) -> bytes:
         """The asset as bytes of a `file_type` (else the path's suffix, else glb), written to `path` if given.
 
@@ -110,7 +111,8 @@ class GlbAsset:
         decoder's), base (the middle of the underside) or center. `collision` adds a convex hull to a glb.
         `texture_format` overrides the asset's; `extension_webp` is the reference's name for webp (True) or
         png (False); `compress` (none, meshopt, draco) and `quantize` make a glb smaller, for readers that
-        know the extensions. The report's `bytes` and `size` get what was written. Raises ArgumentError.
+        know the extensions; `name` is what a glb calls the object. The report's `bytes` and `size` get what
+        was written. Raises ArgumentError.
         """
         kind = (file_type or (Path(path).suffix if path is not None else "glb")).lower().lstrip(".")
         check_file_type(kind, compress)
@@ -128,7 +130,7 @@ class GlbAsset:
             return self._export_obj(vertices, path, kind, pictures)
         arrays = (vertices, self.faces, self.normals, self.uvs)
         if kind == "glb":
-            data = self._glb(place, pictures, collision, compress, quantize)
+            data = self._glb(place, pictures, collision, compress, quantize, name or "asset")
         elif kind == "usdz":
             data = write_usdz(*arrays, self.see_through, self.material, pictures)
         else:
@@ -138,13 +140,15 @@ class GlbAsset:
         self.report.bytes[kind] = len(data)
         return data
 
-    def _glb(self, place: Placement, pictures: str, collision: bool, compress: str, quantize: bool) -> bytes:
+    def _glb(
+        self, place: Placement, pictures: str, collision: bool, compress: str, quantize: bool, name: str
+    ) -> bytes:
         levels = [
             Level(place(a.vertices), a.faces, a.normals, a.uvs, a.tangents, a.see_through, a.material)
             for a in (self, *self.lower)
         ]
         hull = convex_hull(levels[0].vertices) if collision else None
-        return write_glb(levels, pictures, hull, compress, quantize)
+        return write_glb(levels, pictures, hull, compress, quantize, name)
 
     def _welded(self, kind: str, vertices: np.ndarray) -> bytes:
         """stl, 3mf or ply: the welded shape of vertices [V, 3], z up."""

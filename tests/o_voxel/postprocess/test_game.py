@@ -42,6 +42,8 @@ def test_levels_of_detail(chain: GlbAsset, tmp_path: Path) -> None:
     first = described["nodes"][0]
     assert first["extensions"]["MSFT_lod"]["ids"] == [1, 2]
     assert [node["name"] for node in described["nodes"]] == ["asset_LOD0", "asset_LOD1", "asset_LOD2"]
+    named = document(chain.export(file_type="glb", name="red mug"))
+    assert {part["name"] for part in (named["nodes"][0], named["meshes"][0])} == {"red mug_LOD0"}
     coverage = first["extras"]["MSFT_screencoverage"]
     assert len(coverage) == 3
     assert coverage == sorted(coverage, reverse=True)

@@ -78,7 +78,7 @@ def test_a_dropped_picture_shows_its_matte(tab: Any, photo: Path, shots: Path) -
 
 
 def test_the_sliders_show_the_weights_own_settings(tab: Any, weights: Path) -> None:
-    for accordion in ("Sparse structure", "Shape", "Texture"):
+    for accordion in ("Advanced", "Rough form", "Shape", "Material"):
         tab.locator("#advanced").get_by_role("button", name=accordion).click()
     config = json.loads((weights / "pipeline.json").read_text())["args"]
     own = config["sparse_structure_sampler"]["params"]["guidance_strength"]

@@ -86,7 +86,7 @@ def test_generate_writes_what_was_asked_for(
     assert (settings["seed"], settings["ss_sampling_steps"], settings["preview"]) == (7, 5, "frames")
     assert (extracted.settings["simplify"], extracted.source) == ("web", made.id)
     assert " faces" in result.stdout
-    assert "Sculpting the shape" in result.stderr, "progress is not mixed into the output"
+    assert "Generating the shape" in result.stderr, "progress is not mixed into the output"
 
 
 def test_generate_for_scripts(run: Run, service: Service, picture: Path) -> None:
@@ -336,7 +336,7 @@ def test_bars_on_a_terminal_and_lines_elsewhere(service: Service) -> None:
         assert ("\r" in text) == drawn
         assert "2 ahead" in text
         assert "starts again" in text
-        assert "Sculpting the shape" in text
+        assert "Generating the shape" in text
     assert set(bars.seconds) == {"shape", "texture"}
 
 

@@ -99,6 +99,21 @@ def test_remesh_has_three_positions_under_every_budget() -> None:
     assert {forms.budget_values(name)["remesh"] for name in PRESETS} == {shown.value} == {"auto"}
 
 
+def test_an_export_asks_for_what_means_something_for_its_format() -> None:
+    shown = values(ExtractSettings, EXTRACTION)
+    field = dict(zip(EXTRACTION, shown, strict=True)) | {"size_mm": 60.0, "size_m": 0.5, "lods": 3}
+
+    def asked(budget: str, **own: Any) -> dict[str, Any]:
+        return forms.export_settings(budget, EXTRACTION, list((field | own).values()))
+
+    assert asked("web") == {"simplify": "web", "size_m": 0.5}
+    assert asked("print", flat_base=True) == {"simplify": "print", "size_mm": 60.0, "flat_base": True}
+    custom = asked("custom", format="stl")
+    assert custom["size_mm"] == 60.0
+    assert not {"texture_size", "normal_map", "lods", "compress", "size_m"} & custom.keys()
+    assert asked("custom", format="glb")["lods"] == 3
+
+
 def test_the_page_is_laid_out_and_wired(task_queue: TaskQueue) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -189,8 +204,8 @@ def test_two_tabs_see_the_same(actions: Any, task_queue: TaskQueue, service: Ser
     until(lambda: task_queue.tasks()[0].tracker.stage, "the first step")
     *_, one = actions.look(shown, {})
     *_, two = actions.look("", {})
-    assert "Sculpting the shape" in one["progress"]
-    assert "Sculpting the shape" in two["progress"]
+    assert "Generating the shape" in one["progress"]
+    assert "Generating the shape" in two["progress"]
     task = re.search(r'data-action="cancel" data-target="([^"]+)"', two["progress"])
     assert task is not None
     actions.act("", 60, None, press("cancel", task[1]))
@@ -275,6 +290,7 @@ def test_extract_view_and_reuse(actions: Any, task_queue: TaskQueue, picture: Pa
     assert entry is not None
     settings = entry.exports[0].settings
     assert (settings["simplify"], settings["decimation_target"]) == ("web", 50_000), "whatever is shown"
+    assert settings["name"] == "red disc", "also inside the file"
     *_, seen = actions.look(shown, {})
     assert "red-disc-web.glb" in seen["model"]
     assert " faces" in seen["files"]
@@ -379,12 +395,15 @@ def test_an_example_is_taken_by_name(task_queue: TaskQueue, actions: Any, pictur
 
 
 def test_budgets_fill_the_fields(actions: Any) -> None:
-    radio, *fields = actions.take_budget("print")
+    radio, *fields = actions.take_budget("print", "glb")
     filled = dict(zip(EXTRACTION, fields, strict=True))
     assert filled["format"]["value"] == "stl"
     assert filled["decimation_target"]["value"] == 300_000
     assert "closed" in radio["info"]
-    assert all(skipped(field) for field in actions.take_budget("custom")[1:])
+    assert "value" not in filled["size_mm"], "a size stays as it is"
+    told = [name for name, update in filled.items() if update["visible"] and "texture" in name]
+    assert not told, "a shape alone has no textures"
+    assert not any("value" in field for field in actions.take_budget("custom", "stl")[1:])
     assert actions.custom_budget()["value"] == "custom"
 
 

@@ -20,7 +20,7 @@ from trellis2_modal.client.app.error_messages import (
 )
 from trellis2_modal.client.app.matte import judge
 from trellis2_modal.client.errors import LocalServerError, UnreachableError
-from trellis2_modal.client.report import describe_report
+from trellis2_modal.client.report import describe_report, judge_file
 from trellis2_modal.client.stages import JobProgress, duration, phases_of, size_text
 from trellis2_modal.protocol.errors import (
     ERRORS,
@@ -146,7 +146,7 @@ def test_a_job_at_a_glance() -> None:
     assert phases_of(tracker) == []
     tracker.feed(event("progress", stage="shape", step=1, steps=2))
     states = dict(phases_of(tracker))
-    assert (states["Structure"], states["Shape"], states["Preview"]) == ("done", "now", "next")
+    assert (states["Rough form"], states["Shape"], states["Preview"]) == ("done", "now", "next")
     for stage in ("state", "bake"):
         tracker = JobProgress(clock=Clock())
         tracker.feed(event("progress", stage=stage, step=1, steps=2))
@@ -169,7 +169,7 @@ def test_the_report_in_words() -> None:
     assert "Size 100 x 51.2 x 80 mm." in printed
     text = "\n".join(describe_report(report, 1_600_000))
     for words in ("50,000 faces", "in one piece", "72,664", "Watertight", "1.00 x 0.50 x 1.00", "1024 x 1024",
-                  "colour, relief", "Opaque", "1.6 MB", "the lid was closed"):  # fmt: skip
+                  "base colour, normal map", "Opaque", "1.6 MB", "the lid was closed"):  # fmt: skip
         assert words in text, words
 
 
@@ -211,3 +211,39 @@ def test_a_print_has_its_volume_and_wall() -> None:
     report = {"faces": 10, "solid": {"stl": {"volume_cm3": 123.4, "wall_mm": 1.23}}}
     assert "Volume 123 cm³, thinnest wall 1.2 mm." in describe_report(report)
     assert not any("olume" in line for line in describe_report({"faces": 10}))
+
+
+CLOSED = {"watertight": True, "textures": {"base_color": [1024, 1024]}, "alpha_mode": "OPAQUE"}
+OPEN = {"watertight": False, "boundary_edges": 12}
+
+
+@pytest.mark.parametrize(
+    ("kind", "report", "settings", "good", "words"),
+    [
+        ("stl", CLOSED, {}, True, "Printable."),
+        ("3mf", CLOSED | {"solid": {"3mf": {"wall_mm": 0.3}}}, {}, False, "a wall of 0.3 mm"),
+        ("stl", {"watertight": False, "boundary_edges": 12}, {}, False, "12 edges are open. Export it for"),
+        (
+            "stl",
+            {"watertight": False, "boundary_edges": 12},
+            {"simplify": "print"},
+            False,
+            "12 edges are open.",
+        ),
+        ("stl", {}, {}, False, "it was not checked"),
+        ("glb", CLOSED, {}, True, "web browsers, game engines and Blender."),
+        ("glb", CLOSED, {"quantize": True}, True, "not in Open3D"),
+        ("glb", CLOSED, {"compress": "draco"}, False, "only in programs that read Draco"),
+        ("usdz", CLOSED, {}, True, "Quick Look"),
+    ],
+)
+def test_each_file_has_a_verdict(
+    kind: str, report: dict[str, Any], settings: dict[str, Any], good: bool, words: str
+) -> None:
+    found = judge_file(kind, report, settings)
+    assert (found.good, words in found.words) == (good, True), found
+
+
+def test_a_file_without_textures_is_told_without_them() -> None:
+    assert any("exture" in line for line in describe_report(CLOSED, kind="glb"))
+    assert not any("exture" in line or "paque" in line for line in describe_report(CLOSED, kind="stl"))

@@ -43,6 +43,8 @@ def command(
     """Make a file from STATE (see generate --state, or the app's history)."""
     export = given(values)
     export["format"] = format_of(output, export.get("format"))
+    if output != STDOUT:
+        export["name"] = output.stem[:80]
     with reported(as_json):
         check_writable(output)
         with connected(url, key, weights, device) as client:

@@ -12,8 +12,8 @@ from typing import Any
 import gradio as gr
 
 from ...protocol.errors import ServiceError
-from ...protocol.requests import MAX_SEED, SAMPLER_FIELDS, ExtractSettings, GenerateSettings
-from ..history import PICTURE, Entry
+from ...protocol.requests import MAX_SEED, SAMPLER_FIELDS, GenerateSettings
+from ..history import PICTURE, Entry, asset_name
 from ..inputs.pictures import WHOLE, Crop, crop_picture, picture_format
 from ..options import ProxyToken
 from ..settings import ClientSettings, Target
@@ -178,28 +178,31 @@ class Actions:
 
     # --- exporting ---------------------------------------------------------------------------------------
 
-    def take_budget(self, budget: str) -> list[Any]:
-        """The numbers behind a budget, put into the fields."""
+    def take_budget(self, budget: str, kind: str) -> list[Any]:
+        """The numbers behind a use, put into the fields; only fields that mean something for it are shown."""
         values = forms.budget_values(budget)
-        updates = [gr.update(value=values[n]) if n in values else gr.skip() for n in self.extraction]
+        updates = self.take_format(forms.format_of(budget, kind))
+        for name, update in zip(self.extraction, updates, strict=True):
+            update |= {"value": values[name]} if name in values else {}
         return [gr.update(info=forms.budget_help(budget)), *updates]
+
+    def take_format(self, kind: str) -> list[Any]:
+        """Show the fields that mean something for a format."""
+        return [gr.update(visible=forms.fits(name, kind)) for name in self.extraction]
 
     def custom_budget(self) -> Any:
         """A field was changed by hand."""
         return gr.update(value=forms.CUSTOM, info=forms.budget_help(forms.CUSTOM))
 
     def extract(self, shown: str, budget: str, *values: Any) -> None:
-        """Queue an extraction of the shown entry."""
+        """Queue an export of the shown entry."""
         entry = self.entry(shown)
         if entry is None:
             return
         label = {name: title for title, name in forms.budget_choices()}[budget]
-        if budget == forms.CUSTOM:
-            settings = forms.values_of(ExtractSettings, self.extraction, values)
-        else:  # not the fields: a quick hand presses before the budget's numbers have arrived in them
-            settings = {"simplify": budget}
+        settings = forms.export_settings(budget, self.extraction, values)
         with errors_shown():
-            self.task_queue.extract(entry.id, settings, label)
+            self.task_queue.extract(entry.id, settings | {"name": asset_name(entry.title)}, label)
 
     # --- buttons inside HTML panes -----------------------------------------------------------------------
 

@@ -10,8 +10,20 @@ from pydantic import BaseModel
 from ...protocol.controls import Control, controls
 from ...protocol.presets import PRESETS
 from ...protocol.requests import SAMPLER_FIELDS, ExtractSettings, GenerateSettings
+from ..report import PRINTED, TEXTURED
 
 CUSTOM = "custom"
+SIZES = ("size_mm", "wall_mm", "flat_base", "size_m")
+"""What goes along with any use: a preset says nothing of it."""
+
+FORMATS: dict[str, tuple[str, ...]] = {
+    **dict.fromkeys(("size_mm", "wall_mm", "flat_base"), PRINTED),
+    **dict.fromkeys(("size_m", "pivot"), (*TEXTURED, "ply")),
+    **dict.fromkeys(("texture_size", "texture_format", "alpha_mode", "normal_map", "occlusion"), TEXTURED),
+    **dict.fromkeys(("compress", "quantize", "lods", "collision"), ("glb",)),
+}
+"""The formats for which a field means something; all, of the others."""
+
 SWITCH = {"on": True, "off": False}
 """What a switch with a third position, automatic (""), holds."""
 
@@ -22,11 +34,11 @@ CHOICE_TITLES = {
     "opaque": "Opaque",
     "mask": "Cut-out",
     "blend": "Blended",
-    "largest": "Only the largest",
-    "all": "All of them",
+    "largest": "Keep the largest",
+    "all": "Keep all of them",
     "exact": "Exact",
     "fast": "Fast",
-    "cycle": "One a step, in turn",
+    "cycle": "One per step, in turn",
     "average": "All in every step",
     "webp": "WebP",
     "none": "None",
@@ -41,16 +53,29 @@ CHOICE_TITLES = {
     "3mf": "3MF",
     "ply": "PLY",
     "origin": "As generated",
-    "base": "Middle of the underside",
-    "center": "Middle of the asset",
+    "base": "Centre of the base",
+    "center": "Centre of the asset",
 }
+
+
+HINTS = {
+    "size_m": "0: as generated, within 1 m.",
+    "size_mm": "Of the print, in millimetres.",
+    "fov": "Width of the view in degrees, for pixel-aligned weights. 0: the weights' own.",
+}
+"""Help where the protocol's own is about API requests."""
 
 
 def component(control: Control, **options: Any) -> Any:
     """The Gradio component of a field."""
     import gradio as gr
 
-    shared = {"label": control.title, "info": control.help, "elem_id": f"set-{control.name}", **options}
+    shared = {
+        "label": control.title,
+        "info": HINTS.get(control.name, control.help),
+        "elem_id": f"set-{control.name}",
+        **options,
+    }
     if control.kind == "bool" and control.default is None:
         return gr.Dropdown([("Automatic", ""), ("On", "on"), ("Off", "off")], value="", **shared)
     if control.kind == "bool":
@@ -126,15 +151,39 @@ def budget_choices() -> list[tuple[str, str]]:
 def budget_help(name: str) -> str:
     """One line about a budget."""
     found = {str(preset): value.help for preset, value in PRESETS.items()}
-    return found.get(name, "Your own numbers, under the fields below.")
+    return found.get(name, "Your own settings, under Format and details.")
+
+
+def fits(name: str, kind: str) -> bool:
+    """Whether a field means something for a format."""
+    return kind in FORMATS.get(name, (kind,))
+
+
+def format_of(budget: str, chosen: str) -> str:
+    """The format that an export for a use has; `chosen` for one of a person's own numbers."""
+    return chosen if budget == CUSTOM else str(budget_values(budget)["format"])
+
+
+def export_settings(budget: str, names: Sequence[str], values: Sequence[Any]) -> dict[str, Any]:
+    """What an export asks for: a preset with a size, or every field that means something for its format.
+
+    A preset goes by its name: a quick hand presses before its numbers have arrived in the fields.
+    """
+    shown = values_of(ExtractSettings, names, values)
+    kind = format_of(budget, str(shown.get("format", "")))
+    shown = {name: value for name, value in shown.items() if fits(name, kind)}
+    if budget == CUSTOM:
+        return shown
+    own = {n: v for n, v in shown.items() if n in SIZES and v != ExtractSettings.model_fields[n].default}
+    return {"simplify": budget} | own
 
 
 def budget_values(name: str) -> dict[str, Any]:
-    """All extraction settings under a budget; none for `custom`, which leaves everything as it is."""
+    """All settings under a use but sizes; none for `custom`, which leaves everything as it is."""
     if name == CUSTOM:
         return {}
     preset: Mapping[str, Any] = PRESETS[name].settings  # type: ignore[index]
-    values = ExtractSettings.model_validate(preset).model_dump(exclude={"simplify"})
+    values = ExtractSettings.model_validate(preset).model_dump(exclude={"simplify", "name", *SIZES})
     for control in controls(ExtractSettings):
         value = values.get(control.name)
         if control.kind == "bool" and control.default is None:

@@ -70,7 +70,7 @@ class Page:
             with gr.Tab("Create", id="create"), gr.Row(equal_height=False, elem_id="create"):
                 with gr.Column(scale=4, min_width=320, elem_id="inputs"):
                     self._inputs()
-                with gr.Column(scale=6, min_width=320, elem_id="results"):
+                with gr.Column(scale=7, min_width=320, elem_id="results"):
                     self._results()
             with gr.Tab("History", id="history"):
                 self.history = gr.HTML(js_on_load=DELEGATE, elem_id="history")
@@ -162,11 +162,12 @@ class Page:
                     ]
                 self.view_note = gr.HTML("", js_on_load=None, elem_id="view-note")
                 self.generation |= forms.components(GenerateSettings, [VIEWS])
-            for group in (STRUCTURE, SHAPE, TEXTURE):
-                with gr.Accordion(group, open=False):
-                    gr.HTML(AUTO, js_on_load=None)
-                    self.generation |= forms.components(GenerateSettings, [group], interactive=False)
-            self.use_auto = gr.Button("Set all to Auto", size="sm", elem_id="use-auto")
+            with gr.Accordion("Advanced", open=False, elem_id="samplers"):
+                gr.HTML(AUTO, js_on_load=None)
+                for group in (STRUCTURE, SHAPE, TEXTURE):
+                    with gr.Accordion(group, open=False):
+                        self.generation |= forms.components(GenerateSettings, [group], interactive=False)
+                self.use_auto = gr.Button("Reset all to Auto", size="sm", elem_id="use-auto")
 
     def _results(self) -> None:
         self.progress = gr.HTML("", js_on_load=DELEGATE, visible=False, elem_id="progress")
@@ -189,20 +190,24 @@ class Page:
             self.budget = gr.Radio(
                 forms.budget_choices(),
                 value="web",
-                label="Make a file: what is it for?",
+                label="Export for",
                 info=forms.budget_help("web"),
                 elem_id="budget",
                 elem_classes="segments",
             )
-            with gr.Accordion("Size, format and material", open=False, elem_id="export-details"):
-                self.extraction = forms.components(
+            sizes = forms.components(ExtractSettings, ["Size"], leave_out=["wall_mm", "flat_base", "pivot"])
+            with gr.Accordion("Format and details", open=False, elem_id="export-details"):
+                details = forms.components(
                     ExtractSettings,
-                    ["Basic", "Size", "Material", "Remeshing", "Game"],
-                    leave_out=["simplify"],
+                    ["Basic", "Size", "Textures", "Remeshing", "Game"],
+                    leave_out=["simplify", *sizes],
                 )
-                for name, value in forms.budget_values("web").items():
-                    self.extraction[name].value = value
-            self.extract = gr.Button("Make the file", variant="primary", elem_id="extract")
+            self.extraction = details | sizes
+            for name, value in forms.budget_values("web").items():
+                self.extraction[name].value = value
+            for name, field in self.extraction.items():
+                field.visible = forms.fits(name, "glb")
+            self.extract = gr.Button("Export", variant="primary", elem_id="extract")
         self.files = gr.HTML("", js_on_load=DELEGATE, visible=False, elem_id="files")
 
     def _settings(self) -> None:
@@ -284,10 +289,16 @@ class Page:
             actions.generate, [self.auto, self.picture, *recipe], [self.seed, self.shown], **PRESSED
         ).then(**look)
         self.budget.input(
-            actions.take_budget, [self.budget], [self.budget, *self.extraction.values()], **QUICK
+            actions.take_budget,
+            [self.budget, self.extraction["format"]],
+            [self.budget, *self.extraction.values()],
+            **QUICK,
         )
-        for control in self.extraction.values():
-            control.input(actions.custom_budget, None, [self.budget], **QUICK)
+        for name, control in self.extraction.items():
+            if name not in forms.SIZES:
+                control.input(actions.custom_budget, None, [self.budget], **QUICK)
+        chosen = self.extraction["format"]
+        chosen.input(actions.take_format, [chosen], [*self.extraction.values()], **QUICK)
         self.extract.click(
             actions.extract, [self.shown, self.budget, *self.extraction.values()], None, **PRESSED
         ).then(**look)

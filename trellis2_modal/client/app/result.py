@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..history import LIGHT, STILLS, THUMBNAIL, VIDEO, Entry, Export
-from ..report import describe_costs, describe_report
+from ..report import describe_costs, describe_report, judge_file
+from ..results import EXTENSIONS
 from ..stages import duration, size_text
 from ..stats import AssetStats, Costs
 from .error_messages import ACTION_LABELS
@@ -170,7 +171,10 @@ def files(task_queue: TaskQueue, entry: Entry | None, viewed: str = "") -> str:
 
 
 def _file(entry: Entry, export: Export, viewed: str) -> str:
-    report = "".join(f"<li>{text(line)}</li>" for line in describe_report(export.report, export.bytes))
+    kind = next((kind for kind, ending in EXTENSIONS.items() if export.file.endswith(ending)), "")
+    verdict = judge_file(kind, export.report, export.settings)
+    lines = describe_report(export.report, None, kind)
+    report = "".join(f"<li>{text(line)}</li>" for line in lines)
     view = ""
     if viewable(export):
         view = (
@@ -182,5 +186,6 @@ def _file(entry: Entry, export: Export, viewed: str) -> str:
         f'<div class="card"><div class="file"><span class="name"><strong>{text(export.file)}</strong><br>'
         f'<span class="muted">{text(export.label)}, {size_text(export.bytes)}</span></span>{view}'
         f'<a class="download" download href="{kept(entry.id, export.file)}">Download</a></div>'
-        f'<ul class="report">{report}</ul></div>'
+        f'<p class="verdict {"good" if verdict.good else "warn"}">{text(verdict.words)}</p>'
+        f'<details><summary>Mesh report</summary><ul class="report">{report}</ul></details></div>'
     )

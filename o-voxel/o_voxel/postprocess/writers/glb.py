@@ -42,13 +42,15 @@ def write_glb(
     hull: tuple[np.ndarray, np.ndarray] | None = None,
     compress: str = "none",
     quantize: bool = False,
+    name: str = "asset",
 ) -> bytes:
     """GLB bytes of one level, or of several from fine to coarse (MSFT_lod), with a convex `hull` (vertices
     [H, 3] and faces) for collisions (OMI_physics_shape). Viewers that know neither draw the first level.
 
     WebP is required through EXT_texture_webp, without a fallback picture (which would double the file).
     `compress`: none, meshopt (EXT_meshopt_compression) or draco (KHR_draco_mesh_compression); `quantize`
-    (KHR_mesh_quantization) halves the arrays of none. All of these lose less than a pixel shows.
+    (KHR_mesh_quantization) halves the arrays of none. All of these lose less than a pixel shows. `name` is
+    what programs call the object and its mesh.
     """
     binary = Binary()
     document: dict[str, Any] = {
@@ -66,10 +68,10 @@ def write_glb(
     }
     used: set[str] = set()
     for number, level in enumerate(levels):
-        name = f"asset_LOD{number}" if len(levels) > 1 else "asset"
+        level_name = f"{name}_LOD{number}" if len(levels) > 1 else name
         mesh = _mesh(binary, level, compress, quantize)
-        document["nodes"].append({"mesh": number, "name": name} | mesh.node)
-        _add_mesh(document, binary, mesh, level, texture_format, name)
+        document["nodes"].append({"mesh": number, "name": level_name} | mesh.node)
+        _add_mesh(document, binary, mesh, level, texture_format, level_name)
         used |= set(mesh.extensions)
     if any("extensions" in texture for texture in document["textures"]):
         used.add("EXT_texture_webp")
