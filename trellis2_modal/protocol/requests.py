@@ -255,11 +255,25 @@ class GenerateRequest(GenerateSettings):
         title="Pictures",
         description="In place of image: up to 8 views of one object, each as image.",
     )
+    image_url: str | None = Field(
+        None,
+        min_length=1,
+        max_length=2_000,
+        title="Address of the picture",
+        description="In place of image, where the operator allows it: the service fetches it (https only).",
+    )
+    prompt: str | None = Field(
+        None,
+        min_length=1,
+        max_length=2_000,
+        title="Prompt",
+        description="In place of image, where the operator has plugged in an image generator.",
+    )
 
     @model_validator(mode="after")
     def _pictures(self) -> GenerateRequest:
-        if (self.image is None) == (self.images is None):
-            raise ValueError("give image, or images for several views")
+        if sum(given is not None for given in (self.image, self.images, self.image_url, self.prompt)) != 1:
+            raise ValueError("give one of image, images (several views), image_url and prompt")
         return self
 
     def settings(self) -> GenerateSettings:

@@ -61,6 +61,12 @@ class Settings(JobSettings):
     keys_ttl: float = 1.0
     """How old the key list may be before it is read again."""
 
+    image_urls: bool = False
+    """Whether `image_url` is taken: the service then fetches pictures from public addresses (https only)."""
+
+    text_to_image: str = ""
+    """`module:function` that makes a picture (bytes) of a prompt and a seed; without one, none is taken."""
+
     cors_origins: tuple[str, ...] = ()
     metrics: bool = False
     """Whether GET /metrics answers (without a key: for a private network)."""

@@ -49,8 +49,12 @@ def _given(settings: BaseModel) -> dict[str, Any]:
 
 
 def submit(core: Core, picture: Picture, settings: Mapping[str, Any], key: str | None) -> Flow[JobStatus]:
-    """Queue a generation from a picture, or from a list of views of one object."""
+    """Queue a generation from a picture, a list of views of one object, or a picture's https URL."""
     asked = checked(GenerateSettings, settings)
+    if isinstance(picture, str) and picture.startswith("https://"):
+        fields = {"kind": "generate", "image_url": picture} | _given(asked)
+        call = Call("POST", "/jobs", fields=fields, idempotency_key=key or new_idempotency_key())
+        return (yield from core.reply(call, JobStatus))
     pictures = picture if isinstance(picture, (list, tuple)) else [picture]
     check_counts(len(pictures), asked.views)
     name = "image" if len(pictures) == 1 else "images"

@@ -24,6 +24,7 @@ from .authentication import Guard
 from .metrics import Metrics
 from .pictures.checks import PictureChecks
 from .pictures.matte import Matter
+from .pictures.sources import PictureSources, image_generator
 from .rate_limits import RateLimiter
 from .transport import BodyMemory, Transport
 
@@ -94,6 +95,7 @@ def create_app(
     app.state.matter = matter
     app.state.delivery = delivery
     app.state.picture_checks = picture_checks
+    app.state.picture_sources = PictureSources(settings.image_urls, image_generator(settings.text_to_image))
     app.state.large_bodies = asyncio.Semaphore(1)
     app.state.metrics = metrics
     app.state.body_memory = BodyMemory(settings.body_memory)

@@ -43,7 +43,8 @@ from ...protocol.state import peek_state
 from ...protocol.state.mesh_state import bad_state
 from ...protocol.views import MAX_VIEWS, check_counts, pack_pictures, views_of_text
 from .encoding import decode_base64
-from .pictures.checks import PictureChecks, picture_bytes
+from .pictures.checks import PictureChecks
+from .pictures.sources import PictureSources
 from .problems import invalid_request
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -73,12 +74,16 @@ class Work:
     settings: dict[str, Any]
     payload: bytes | None
     source: str | None = None
+    named: str | None = None
+    """What the request named in place of the payload: another day it may stand for another picture."""
 
     async def request_digest(self) -> str:
         """Digest of all that decides the result."""
         asked = json.dumps([self.kind, self.settings, self.source], sort_keys=True)
         digest = hashlib.sha256(asked.encode() + b"\0")
-        if self.payload is not None:
+        if self.named is not None:
+            digest.update(self.named.encode())
+        elif self.payload is not None:
             if len(self.payload) < HASHED_AT_ONCE:
                 digest.update(self.payload)
             else:  # gives up Python's lock while it works
@@ -197,13 +202,14 @@ async def _body(request: Request) -> bytes:
 # --- checks -------------------------------------------------------------------------------------------------
 
 
-async def generate_work(request: GenerateRequest, known: Capabilities, checks: PictureChecks) -> Work:
+async def generate_work(
+    request: GenerateRequest, known: Capabilities, checks: PictureChecks, sources: PictureSources
+) -> Work:
     """Raises `InvalidImageError`, `TooLargeError`, `UnavailableError`, `UnsupportedPipelineError`."""
-    given = [request.image] if request.image is not None else request.images or []
-    check_counts(len(given), request.views)
+    check_counts(len(request.images or [""]), request.views)
     settings = generate_settings(request.settings(), known)
-    pictures = [await picture_bytes(text) for text in given]
-    return Work("generate", settings, await checked_pictures(pictures, checks))
+    payload = await checked_pictures(await sources.pictures(request), checks)
+    return Work("generate", settings, payload, named=request.image_url or request.prompt)
 
 
 async def checked_pictures(pictures: Sequence[bytes], checks: PictureChecks) -> bytes:
@@ -299,10 +305,13 @@ def _missing(name: str) -> InvalidRequestError:
 
 
 async def submission_work(
-    submission: GenerateRequest | ExtractRequest | Multipart, known: Capabilities, checks: PictureChecks
+    submission: GenerateRequest | ExtractRequest | Multipart,
+    known: Capabilities,
+    checks: PictureChecks,
+    sources: PictureSources,
 ) -> Work:
     if isinstance(submission, Multipart):
         return await form_work(submission, known, checks)
     if isinstance(submission, ExtractRequest):
         return await extract_work(submission)
-    return await generate_work(submission, known, checks)
+    return await generate_work(submission, known, checks, sources)

@@ -66,7 +66,8 @@ async def generate(request: Request, key: Annotated[ApiKey, Depends(caller("gene
     answer = negotiate(request, ())
     backend: Engine = request.app.state.backend
     asked = await read_json(request, GenerateRequest)
-    work = await generate_work(asked, backend.capabilities(), request.app.state.picture_checks)
+    state = request.app.state
+    work = await generate_work(asked, backend.capabilities(), state.picture_checks, state.picture_sources)
     job = await submit(request, key, work)
     return await reply(request, key, job, answer)
 

@@ -54,7 +54,10 @@ async def submit_job(request: Request, key: Annotated[ApiKey, Depends(caller(Non
     backend: Engine = request.app.state.backend
     submission = await read_submission(request)
     key.require(kind_of(submission))
-    work = await submission_work(submission, backend.capabilities(), request.app.state.picture_checks)
+    state = request.app.state
+    work = await submission_work(
+        submission, backend.capabilities(), state.picture_checks, state.picture_sources
+    )
     return accepted(request, await submit(request, key, work))
 
 
