@@ -17,8 +17,8 @@ from trellis2_training.autoencoders import (
 )
 from trellis2_training.config import MINI, MiniConfig
 from trellis2_training.data import TableBank, VoxelPool, blocks_of, joined
+from trellis2_training.data_dependent_init import means_by_level, start_decoder, start_encoder, start_quiet
 from trellis2_training.runtime import Runtime
-from trellis2_training.starts import means_by_level, start_decoder, start_encoder, start_quiet
 from trellis2_training.voxelize import voxelize
 
 from trellis2.sparse import SparseTensor

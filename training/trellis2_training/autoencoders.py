@@ -12,10 +12,10 @@ from trellis2.sparse import SparseTensor
 
 from .config import MiniConfig
 from .data import TableBank, VoxelPool, Voxels, channel_orders
+from .data_dependent_init import means_by_level, start_decoder, start_encoder, start_quiet
 from .loop import Recipe
 from .losses import dice, kl, shape_terms
 from .runtime import Runtime
-from .starts import means_by_level, start_decoder, start_encoder, start_quiet
 from .voxelize import occupancy
 
 # Stronger than published (1e-6): noise in the posterior makes small decoders forgive the errors of small

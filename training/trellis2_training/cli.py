@@ -162,8 +162,8 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _train(options: argparse.Namespace) -> int:
-    from .lanes import Settings, run_lane
-    from .plan import run_plan
+    from .schedule import run_schedule
+    from .stage_runner import Settings, run_stages
 
     settings = Settings(
         folder=options.workdir,
@@ -182,9 +182,9 @@ def _train(options: argparse.Namespace) -> int:
         batch=options.batch,
     )
     if options.command == "lane":
-        run_lane(options.stages, settings)
+        run_stages(options.stages, settings)
         return 0
-    good = run_plan(
+    good = run_schedule(
         options.slice, options.seconds, settings, options.export, options.resume, options.evaluate
     )
     return 0 if good else 1

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from .config import MiniConfig
+from .cuda_graphs import replayed
 from .data import TableBank, as_photographed, picture_batch
 from .loop import Recipe
 from .losses import dense_terms, drop_condition, flow_pair, logit_normal
-from .replay import replayed
 from .runtime import Runtime
 
 _CELLS = 4  # a patch predicts 4 x 4 cells

@@ -1,9 +1,9 @@
-"""The whole training as slices of wall-clock time: which lanes run side by side, and for how long.
+"""The whole training as slices of wall-clock time: which stages run side by side, and for how long.
 
 Slice 0 makes everything once, roughly. Slice 1 trains the autoencoders and the image encoder, slice 2 (as
 often as wanted) the flows on top of them, and the decoders for what flows make; slice 3 the texture flow
-alone, with what it reads of pictures. Lanes are processes: small
-networks leave a large GPU idle between launches, and a lane that fails takes no other with it. Lanes take the
+alone, with what it reads of pictures. Processes run side by side: small
+networks leave a large GPU idle between launches, and one that fails takes no other with it. They take the
 GPUs in turn. A slice picks up whatever the working folder or the imported slim weights hold.
 """
 
@@ -24,8 +24,8 @@ import torch
 from .checkpoint import SLIM_FILES, export_slim, weights_path
 from .data import load_or_make_bank
 from .export import import_weights
-from .lanes import DONE, WAITS, Settings
 from .latents import Part
+from .stage_runner import DONE, WAITS, Settings
 
 log = logging.getLogger(__name__)
 
@@ -33,14 +33,14 @@ log = logging.getLogger(__name__)
 _FINISH = 20.0
 TEXTURE_SLICE = 3
 _LATENT_MAKERS = 6  # processes: their steps wait for launches
-_START = 12.0  # importing torch and starting CUDA in a lane
+_START = 12.0  # importing torch and starting CUDA in a process
 
 
-def lanes_of(slice_number: int, seconds: float, folder: Path) -> list[list[str]]:
-    """The lanes of a slice, given the seconds that training may take."""
+def schedule_of(slice_number: int, seconds: float, folder: Path) -> list[list[str]]:
+    """The stages of each process of a slice, given the seconds that training may take."""
     s = seconds - _START
     if slice_number == TEXTURE_SLICE:
-        return _texture_lanes(s)
+        return _texture_schedule(s)
 
     def stage(name: str, share: float) -> str:
         return f"{name}:{share * s:.0f}"
@@ -55,20 +55,20 @@ def lanes_of(slice_number: int, seconds: float, folder: Path) -> list[list[str]]
     if slice_number == 1:
         structure = [stage("ss_vae", 0.26), stage("ss_joint", 0.72)]
         return [[stage("shape_vae", 0.98)], structure, [stage("tex_vae", 0.98)]]
-    return _flow_lanes(s, folder)
+    return _flow_schedule(s, folder)
 
 
-def _texture_lanes(s: float) -> list[list[str]]:
+def _texture_schedule(s: float) -> list[list[str]]:
     """All make latents; then one has the device to itself."""
     made = 0.12 * s
     parts = [Part(i, _LATENT_MAKERS) for i in range(_LATENT_MAKERS)]
-    lanes = [[f"latents:{made:.0f}:{part}"] for part in parts]
-    lanes[0] += [f"{WAITS}:{s:.0f}:{DONE}/latents{part}" for part in parts[1:]]
-    lanes[0].append(f"tex_flow:{0.86 * s:.0f}")
-    return lanes
+    processes = [[f"latents:{made:.0f}:{part}"] for part in parts]
+    processes[0] += [f"{WAITS}:{s:.0f}:{DONE}/latents{part}" for part in parts[1:]]
+    processes[0].append(f"tex_flow:{0.86 * s:.0f}")
+    return processes
 
 
-def _flow_lanes(s: float, folder: Path) -> list[list[str]]:
+def _flow_schedule(s: float, folder: Path) -> list[list[str]]:
     """Of two GPUs the first one is for both structured flows, the second one for the structure's. Where the
     structure's encoder is missing (a package lacks it) each structured flow has a GPU of its own.
     """
@@ -81,13 +81,13 @@ def _flow_lanes(s: float, folder: Path) -> list[list[str]]:
     structure: list[str] = []
     helpers: list[list[str]] = [[], []]  # make latents, and end
     with_structure = weights_path(folder, "ss_enc").exists()
-    lanes = [shape, structure, texture, helpers[0]] if with_structure else [shape, texture, *helpers]
+    processes = [shape, structure, texture, helpers[0]] if with_structure else [shape, texture, *helpers]
     left = 0.98 * s
     if not (folder / "latents.pt").exists():
-        makers = [lane for lane in lanes if lane is not structure]
+        makers = [stages for stages in processes if stages is not structure]
         parts = [str(Part(i, len(makers))) for i in range(len(makers))]
-        for lane, part in zip(makers, parts, strict=True):
-            lane.append(f"latents:{0.2 * s:.0f}:{part}")
+        for stages, part in zip(makers, parts, strict=True):
+            stages.append(f"latents:{0.2 * s:.0f}:{part}")
         shape += [wait(f"latents{part}") for part in parts[1:]]
         if with_structure:  # tokens and the flow alone come after it
             structure.append(f"ss_joint:{0.2 * s:.0f}")
@@ -102,10 +102,10 @@ def _flow_lanes(s: float, folder: Path) -> list[list[str]]:
     flow, decoder = 0.74 * left, 0.24 * left
     shape += [f"shape_flow:{flow:.0f}", f"shape_decoder:{decoder:.0f}"]
     texture += [f"tex_flow:{flow:.0f}", f"tex_decoder:{decoder:.0f}"]
-    return [lane for lane in lanes if lane]
+    return [stages for stages in processes if stages]
 
 
-def run_plan(
+def run_schedule(
     slice_number: int,
     seconds: float,
     settings: Settings,
@@ -113,7 +113,7 @@ def run_plan(
     resume: Sequence[Path],
     evaluate: int,
 ) -> bool:
-    """Run one slice within `seconds`; True when every lane ended well. What was trained is exported in any
+    """Run one slice within `seconds`; True when every process ended well. What was trained is exported in any
     case.
     """
     began = time.monotonic()
@@ -127,7 +127,7 @@ def run_plan(
     texture = slice_number == TEXTURE_SLICE
     measuring = ((1.2 if texture else 0.3) * evaluate + 35) if evaluate else 0
     left = seconds - (time.monotonic() - began) - _FINISH - measuring
-    good = _run_side_by_side(lanes_of(slice_number, left, folder), settings, left + 20)
+    good = _run_side_by_side(schedule_of(slice_number, left, folder), settings, left + 20)
     if export is not None:
         stems = ("tex_flow", "pixel") if texture else tuple(SLIM_FILES)
         for path in export_slim(folder, export, stems):
@@ -140,7 +140,7 @@ def run_plan(
     return good
 
 
-def _command(lane: Sequence[str], settings: Settings) -> list[str]:
+def _command(stages: Sequence[str], settings: Settings) -> list[str]:
     options = {
         "--workdir": settings.folder,
         "--config": settings.config,
@@ -158,42 +158,42 @@ def _command(lane: Sequence[str], settings: Settings) -> list[str]:
     flags = [str(x) for k, v in options.items() if v is not None for x in (k, v)]
     flags += [] if settings.decay else ["--no-decay"]
     flags += ["--profile"] if settings.profile else []
-    return [sys.executable, "-m", "trellis2_training", "lane", *lane, *flags]
+    return [sys.executable, "-m", "trellis2_training", "lane", *stages, *flags]
 
 
-def _run_side_by_side(lanes: list[list[str]], settings: Settings, limit: float) -> bool:
+def _run_side_by_side(processes: list[list[str]], settings: Settings, limit: float) -> bool:
     deadline = time.monotonic() + limit
     running = []
     # Several processes share the card: grow allocations in place of keeping fragments.
     environment = {"PYTORCH_CUDA_ALLOC_CONF": "expandable_segments:True", **os.environ}
     cards = torch.cuda.device_count()
-    for i, lane in enumerate(lanes):
+    for i, stages in enumerate(processes):
         if cards > 1:
             environment["CUDA_VISIBLE_DEVICES"] = str(i % cards)
-        path = settings.folder / f"lane{i}.log"
+        path = settings.folder / f"stages{i}.log"
         output = path.open("a", encoding="utf-8")
         running.append(
             (
-                lane,
+                stages,
                 path,
                 output,
-                subprocess.Popen(_command(lane, settings), stdout=output, stderr=output, env=environment),
+                subprocess.Popen(_command(stages, settings), stdout=output, stderr=output, env=environment),
             )
         )
     good = True
-    for lane, path, output, process in running:
+    for stages, path, output, process in running:
         try:
             code = process.wait(max(deadline - time.monotonic(), 1.0))
         except subprocess.TimeoutExpired:
             process.kill()
             code = process.wait()
-            log.error("lane %s ran past its time and was ended; its last save stands", " ".join(lane))
+            log.error("%s ran past its time and was ended; its last save stands", " ".join(stages))
         output.close()
         tail = path.read_text(encoding="utf-8").splitlines()[-(12 if code else 2) :]
         log.log(
             logging.ERROR if code else logging.INFO,
-            "lane %s ended with %d\n%s",
-            " ".join(lane),
+            "%s ended with %d\n%s",
+            " ".join(stages),
             code,
             "\n".join(tail),
         )
@@ -203,7 +203,7 @@ def _run_side_by_side(lanes: list[list[str]], settings: Settings, limit: float) 
 
 def _pack_logs(folder: Path, export: Path) -> None:
     lines = [(folder / "train.log").read_text(encoding="utf-8")] if (folder / "train.log").exists() else []
-    others = [*folder.glob("lane*.log"), *folder.glob("profile_*.log")]
+    others = [*folder.glob("stages*.log"), *folder.glob("profile_*.log")]
     lines += [f"--- {p.name}\n{p.read_text(encoding='utf-8')[-20_000:]}" for p in sorted(others)]
     (export / "train.log").write_text("\n".join(lines), encoding="utf-8")
 
@@ -242,7 +242,6 @@ def _evaluate(
         )
     if good and export is not None:
         shutil.copy(settings.folder / "sheet.png", export / "sheet.png")
-        # Eight files travel at most: the figures ride at the end of the log.
         with (export / "train.log").open("a", encoding="utf-8") as file:
             file.write("\n--- evaluation.json\n" + out.read_text(encoding="utf-8"))
     return good

@@ -23,11 +23,11 @@ from trellis2_training.data import blocks_of
 from trellis2_training.decoders import DecoderOnFlow
 from trellis2_training.evaluate import card_table, summarise
 from trellis2_training.export import export_package, import_weights
-from trellis2_training.lanes import Settings, run_lane
 from trellis2_training.latents import load_latents
 from trellis2_training.optim import AdaptiveGradClipper, learning_rate
-from trellis2_training.plan import lanes_of
 from trellis2_training.runtime import Runtime
+from trellis2_training.schedule import schedule_of
+from trellis2_training.stage_runner import Settings, run_stages
 from trellis2_training.voxelize import voxelize
 
 from trellis2.errors import CheckpointError, InvalidArgumentError
@@ -53,7 +53,7 @@ EVERY_STAGE = [
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("run")
-    run_lane(EVERY_STAGE, _settings(folder))
+    run_stages(EVERY_STAGE, _settings(folder))
     return folder
 
 
@@ -65,7 +65,7 @@ def _settings(folder: Path) -> Settings:
 
 def test_stages_go_on_where_they_stopped(trained: Path) -> None:
     before = torch.load(trained / "state" / "shape_flow.0.pt", weights_only=True)["step"]
-    run_lane(["shape_flow"], _settings(trained))
+    run_stages(["shape_flow"], _settings(trained))
     after = torch.load(trained / "state" / "shape_flow.0.pt", weights_only=True)["step"]
     assert after > before
     lines = [json.loads(line) for line in (trained / "train.log").read_text().splitlines()]
@@ -111,7 +111,7 @@ def test_the_decoder_learns_from_the_latents_of_its_own_block(
 def test_a_profile_names_the_operations(trained: Path, tmp_path: Path) -> None:
     shutil.copytree(trained, tmp_path / "run")
     settings = dataclasses.replace(_settings(tmp_path / "run"), profile=True, max_steps=68)
-    run_lane(["tex_flow"], settings)
+    run_stages(["tex_flow"], settings)
     assert "aten::" in (tmp_path / "run" / "profile_tex_flow.log").read_text()
 
 
@@ -142,8 +142,10 @@ def test_training_goes_on_from_a_package(trained: Path, tmp_path: Path) -> None:
     save_statistics(tmp_path / "run", {"newer": torch.ones(1)})
     assert import_weights(tmp_path / "package", tmp_path / "run") == [], "what is there stays"
     assert list(load_statistics(tmp_path / "run")) == ["newer"]
-    lanes = lanes_of(2, 600, tmp_path / "run")
-    assert not any(stage.startswith("ss_") for lane in lanes for stage in lane), "its encoder is not there"
+    processes = schedule_of(2, 600, tmp_path / "run")
+    assert not any(stage.startswith("ss_") for stages in processes for stage in stages), (
+        "its encoder is not there"
+    )
 
 
 def test_slim_weights_travel(trained: Path, tmp_path: Path) -> None:
@@ -157,21 +159,25 @@ def test_slim_weights_travel(trained: Path, tmp_path: Path) -> None:
 
 def test_a_stage_names_what_it_lacks(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="shape_enc"):
-        run_lane(["latents"], _settings(tmp_path))
+        run_stages(["latents"], _settings(tmp_path))
     with pytest.raises(InvalidArgumentError, match="nothing_known"):
-        run_lane(["nothing_known"], _settings(tmp_path))
+        run_stages(["nothing_known"], _settings(tmp_path))
     with pytest.raises(InvalidArgumentError, match="no end"):
-        run_lane(["ss_vae"], dataclasses.replace(_settings(tmp_path), max_steps=None))
+        run_stages(["ss_vae"], dataclasses.replace(_settings(tmp_path), max_steps=None))
 
 
 def test_plans_fill_their_time(tmp_path: Path) -> None:
     for number in (0, 1, 2):
-        lanes = lanes_of(number, 600, tmp_path)
-        times = [sum(float(e.split(":")[1]) for e in lane if not e.startswith("wait")) for lane in lanes]
+        processes = schedule_of(number, 600, tmp_path)
+        times = [
+            sum(float(e.split(":")[1]) for e in stages if not e.startswith("wait")) for stages in processes
+        ]
         assert max(times) <= 600
-        assert sorted(times)[-2] > 400, "two lanes at least are busy most of the time"
-    makers = lanes_of(3, 600, tmp_path)
-    assert {lane[0].split(":")[2] for lane in makers} == {f"{i}of{len(makers)}" for i in range(len(makers))}
+        assert sorted(times)[-2] > 400, "two processes at least are busy most of the time"
+    makers = schedule_of(3, 600, tmp_path)
+    assert {stages[0].split(":")[2] for stages in makers} == {
+        f"{i}of{len(makers)}" for i in range(len(makers))
+    }
     first = [float(entry.split(":")[1]) for entry in makers[0] if not entry.startswith("wait")]
     assert 550 < sum(first) <= 600
     assert first[-1] > 450, "most of the time is the texture flow's"
@@ -180,9 +186,9 @@ def test_plans_fill_their_time(tmp_path: Path) -> None:
 def test_latents_made_in_parts_are_those_made_at_once(trained: Path, tmp_path: Path) -> None:
     shutil.copytree(trained / "weights", tmp_path / "weights")
     settings = dataclasses.replace(_settings(tmp_path), latent_objects=3)
-    run_lane(["latents::0of2", "latents::1of2", "views"], settings)
+    run_stages(["latents::0of2", "latents::1of2", "views"], settings)
     in_parts = load_latents(tmp_path, torch.device("cpu"))
-    run_lane(["latents", "views"], settings)
+    run_stages(["latents", "views"], settings)
     at_once = load_latents(tmp_path, torch.device("cpu"))
     assert len(in_parts) == 3
     assert not list(tmp_path.glob("latents.*of*"))
@@ -196,10 +202,10 @@ def test_colours_alone_keep_the_statistics_that_other_flows_know(trained: Path, 
     shutil.copytree(trained / "weights", tmp_path / "weights")
     known = {k: v + 1 for k, v in load_statistics(trained).items()}
     save_statistics(tmp_path, known)
-    run_lane(["latents:9:0of1", "tex_flow:9"], _settings(tmp_path))
+    run_stages(["latents:9:0of1", "tex_flow:9"], _settings(tmp_path))
     for key, value in load_statistics(tmp_path).items():
         assert torch.equal(value, known[key])
-    run_lane(["latents:9", "views:9"], _settings(tmp_path))
+    run_stages(["latents:9", "views:9"], _settings(tmp_path))
     assert not torch.equal(load_statistics(tmp_path)["shape_mean"], known["shape_mean"])
 
 

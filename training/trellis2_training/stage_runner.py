@@ -1,4 +1,4 @@
-"""A lane: stages one after another in one process, each with its share of a wall-clock budget."""
+"""Stages one after another in one process, each with its share of a wall-clock budget."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ STAGES = (
     "shape_decoder",
     "tex_decoder",
 )
-WAITS = "wait"  # "wait:SECONDS:FILE" holds a lane until another one has written FILE
+WAITS = "wait"  # "wait:SECONDS:FILE" holds a process until another one has written FILE
 DONE = "done"  # the folder in which a stage leaves a file of its name when it has ended
 
 
@@ -66,7 +66,7 @@ class Settings:
     batch: int | None = None  # sizes of batches, as multiples of small ones
 
 
-def run_lane(stages: list[str], settings: Settings) -> None:
+def run_stages(stages: list[str], settings: Settings) -> None:
     """Run `NAME` or `NAME:SECONDS` entries in order, also `latents:SECONDS:KofN` (one share of the objects)
     and `wait:SECONDS:FILE`.
 
@@ -107,7 +107,7 @@ def _wait(path: Path, seconds: float) -> None:
     while not path.exists():
         if time.monotonic() > deadline:
             raise InvalidArgumentError(
-                f"{path} did not appear within {seconds:.0f} s; did another lane fail?"
+                f"{path} did not appear within {seconds:.0f} s; did another process fail?"
             )
         time.sleep(1)
 
