@@ -4,6 +4,7 @@ Modules that define kernels (`*_kernels.py`) import warp at their top and are th
 functions that launch them, so that importing the package costs nothing and touches no driver.
 
 A kernel to be launched through `launch` takes `start: int` first and works on item `start + wp.tid()`.
+Tensors are handed to `launch` as they are.
 """
 
 from __future__ import annotations
@@ -125,7 +126,7 @@ def current_stream(device: torch.device | str) -> Iterator[None]:
 
 
 def launch(kernel: Any, count: int, inputs: Sequence[Any], device: torch.device | str) -> None:
-    """Run `kernel(start, *inputs)` over `count` items on `device`.
+    """Run `kernel(start, *inputs)` over `count` items on `device`; tensors become the arrays it declares.
 
     On CUDA: one launch on torch's current stream. On the CPU, where Warp itself uses a single thread, the
     range is cut into pieces that run on `cpu_threads()` threads, so **no two items may write to the same
@@ -136,6 +137,7 @@ def launch(kernel: Any, count: int, inputs: Sequence[Any], device: torch.device 
         launch_serially(kernel, count, inputs, device)
         return
     wp, target = warp_module(), load(kernel, device)
+    inputs = _as_declared(kernel, inputs)
     bounds = [count * i // pieces for i in range(pieces + 1)]
 
     def run(piece: int) -> None:
@@ -155,7 +157,16 @@ def launch_serially(
         return
     target = load(kernel, device)
     with current_stream(device):
-        warp_module().launch(kernel, dim=count, inputs=[start, *inputs], device=target)
+        warp_module().launch(kernel, dim=count, inputs=[start, *_as_declared(kernel, inputs)], device=target)
+
+
+def _as_declared(kernel: Any, inputs: Sequence[Any]) -> list[Any]:
+    """The inputs, each tensor as an array of what the kernel declares there, such as vectors for [N, 3]."""
+    types = [argument.type for argument in kernel.adj.args[1:]]
+    return [
+        as_warp(value, declared.dtype) if isinstance(value, torch.Tensor) else value
+        for value, declared in zip(inputs, types, strict=True)
+    ]
 
 
 def load(kernel: Any, device: torch.device | str) -> Any:

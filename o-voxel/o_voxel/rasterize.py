@@ -126,6 +126,6 @@ def first_hits(
         low, high = as_warp(centres - half, wp.vec3), as_warp(centres + half, wp.vec3)
         with current_stream(device):
             tree = wp.Bvh(low, high)
-        arrays = [low, high, as_warp(rays, wp.vec3), as_warp(voxel), as_warp(depth)]
-        launch(nearest_cube, len(rays), [tree.id, wp.vec3(*origin.tolist()), *arrays], device)
+        inputs = [tree.id, wp.vec3(*origin.tolist()), low, high, rays, voxel, depth]
+        launch(nearest_cube, len(rays), inputs, device)
     return voxel.long(), depth

@@ -176,14 +176,14 @@ def trilinear_torch(grid: VoxelGrid, values: Tensor, points: Tensor) -> Tensor:
 
 
 def _trilinear_kernel(grid: VoxelGrid, values: Tensor, points: Tensor) -> Tensor:
-    from .kernels import as_warp, launch, warp_module
+    from .kernels import launch, warp_module
 
     wp = warp_module()
     from .sampling_kernels import trilinear
 
     out = torch.empty((len(points), values.shape[1]), device=points.device)
-    arrays = [as_warp(points, wp.vec3), as_warp(values), as_warp(out)]
-    launch(trilinear, len(points), [grid.kernel_tables(), wp.vec3i(*grid.shape), *arrays], points.device)
+    inputs = [grid.kernel_tables(), wp.vec3i(*grid.shape), points, values, out]
+    launch(trilinear, len(points), inputs, points.device)
     return out
 
 

@@ -9,6 +9,8 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
+from o_voxel import kernels
 
 CODE = """
 import json, logging, os, sys
@@ -48,3 +50,15 @@ def test_a_cache_that_cannot_be_written_is_replaced_with_one_warning(fault: str,
     assert existed
     assert "o-voxel-kernels-" in folder
     assert not Path(folder).exists(), "gone with the process"
+
+
+def test_tensors_are_handed_over_as_what_a_kernel_declares() -> None:
+    from o_voxel.postprocess.textures.gutter_kernels import jump_kernel
+
+    seed, out = torch.tensor([0, -1, -1, -1], dtype=torch.int32), torch.empty(4, dtype=torch.int32)
+    kernels.launch(jump_kernel, 4, [1, 2, 2, seed, out], "cpu")
+    assert out.tolist() == [0, 0, 0, 0]
+    with pytest.raises(RuntimeError, match="int64"):
+        kernels.launch(jump_kernel, 4, [1, 2, 2, seed.long(), out], "cpu")
+    with pytest.raises(ValueError, match="zip"):
+        kernels.launch(jump_kernel, 4, [1, 2, 2, seed], "cpu")

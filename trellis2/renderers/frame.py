@@ -161,32 +161,30 @@ class Frame:
 
     def _blend(self, layer: Layer) -> None:
         """Put a layer behind what is there: w = (1 - A) alpha, C += w * radiance, A += w."""
-        from o_voxel.kernels import as_warp, launch, warp_module
+        from o_voxel.kernels import launch
 
-        wp = warp_module()
         from trellis2.renderers.shading import shade_kernels
 
         count = layer.pixels.shape[0]
-        pixels, normal = as_warp(layer.pixels, wp.int64), as_warp(layer.normal, wp.vec3)
-        attrs = as_warp(layer.attrs, wp.float32)
-        weight = as_warp(torch.empty(count, device=self.device), wp.float32)
+        pixels, normal, attrs = layer.pixels, layer.normal, layer.attrs
+        weight = torch.empty(count, device=self.device)
         inputs = [
             pixels,
             normal,
-            as_warp(layer.depth, wp.float32),
+            layer.depth,
             attrs,
             layer is self.first,
-            as_warp(self.coverage[:, 0], wp.float32),
-            as_warp(self.heaviest, wp.float32),
-            as_warp(self.front_depth, wp.float32),
-            as_warp(self.front_normal, wp.vec3),
+            self.coverage[:, 0],
+            self.heaviest,
+            self.front_depth,
+            self.front_normal,
             weight,
         ]
         launch(shade_kernels.cover, count, inputs, self.device)
         for name, light in self.lights.items():
-            points = [pixels, as_warp(layer.to_eye, wp.vec3), normal, attrs, weight]
+            points = [pixels, layer.to_eye, normal, attrs, weight]
             tables = [*kernel_tables(light.prepared), light.reference_quirks]
-            inputs = [*points, *tables, as_warp(self.colour[name], wp.vec3)]
+            inputs = [*points, *tables, self.colour[name]]
             launch(shade_kernels.light_up, count, inputs, self.device)
 
     def finish(self, use_envmap_bg: bool) -> Rendering:

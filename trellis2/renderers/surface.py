@@ -66,7 +66,7 @@ def find_surface(
     geometry: Geometry, fragments: Fragments, pixels: torch.Tensor, camera: PixelCamera
 ) -> Surface:
     """The surface at the given flat pixel indices [P] of some fragments."""
-    from o_voxel.kernels import as_warp, launch, warp_module
+    from o_voxel.kernels import launch, warp_module
 
     wp = warp_module()
     from trellis2.renderers.shading import shade_kernels
@@ -83,12 +83,12 @@ def find_surface(
     )
     k = camera.intrinsics.tolist()
     inputs = [
-        as_warp(pixels, wp.int64),
+        pixels,
         *fragments.flat(),
-        as_warp(geometry.faces, wp.int32),
-        as_warp(geometry.flat, wp.vec3),
-        as_warp(smooth, wp.vec3),
-        as_warp(attrs, wp.float32),
+        geometry.faces,
+        geometry.flat,
+        smooth,
+        attrs,
         wp.mat33(*camera.extrinsics[:3, :3].flatten().tolist()),
         wp.vec4(k[0][0], k[1][1], k[0][2], k[1][2]),
         camera.size,
@@ -97,10 +97,10 @@ def find_surface(
         FLAT_ABOVE,
         SMOOTH_BELOW,
         LEAST_COSINE,
-        as_warp(out.normal, wp.vec3),
-        as_warp(out.to_eye, wp.vec3),
-        as_warp(out.depth, wp.float32),
-        as_warp(out.attrs, wp.float32),
+        out.normal,
+        out.to_eye,
+        out.depth,
+        out.attrs,
     ]
     launch(shade_kernels.find_surface, count, inputs, device)
     return out
@@ -115,6 +115,7 @@ class GeometryCache:
         self._geometry: Geometry | None = None
 
     def get(self, mesh: Mesh, transformation: torch.Tensor | None, flat: bool) -> Geometry:
+        """The geometry of a mesh, made again only if a tensor of it was replaced or written to since."""
         sources = [mesh.vertices, mesh.faces]
         if isinstance(mesh, MeshWithVoxel):
             sources += [mesh.coords, mesh.attrs]

@@ -109,25 +109,6 @@ def walk(
 
 
 @wp.kernel
-def count_overlaps(
-    start: int,
-    grid: GridTables,
-    size: wp.vec3,
-    triangles: wp.array2d(dtype=wp.vec3),
-    normals: wp.array(dtype=wp.vec3),
-    first: wp.array(dtype=wp.vec3i),
-    stop: wp.array(dtype=wp.vec3i),
-    nowhere: wp.array(dtype=wp.int32),
-    found: wp.array(dtype=wp.int32),
-):
-    f = start + wp.tid()
-    found[f] = walk(
-        grid, size, triangles[f, 0], triangles[f, 1], triangles[f, 2], normals[f], first[f], stop[f],
-        wp.int64(0), nowhere,
-    )  # fmt: skip
-
-
-@wp.kernel
 def list_overlaps(
     start: int,
     grid: GridTables,
@@ -138,9 +119,10 @@ def list_overlaps(
     stop: wp.array(dtype=wp.vec3i),
     begin: wp.array(dtype=wp.int64),
     voxel: wp.array(dtype=wp.int32),
+    found: wp.array(dtype=wp.int32),
 ):
     f = start + wp.tid()
-    walk(
+    found[f] = walk(
         grid, size, triangles[f, 0], triangles[f, 1], triangles[f, 2], normals[f], first[f], stop[f],
         begin[f], voxel,
     )  # fmt: skip

@@ -26,10 +26,10 @@ def triangle_overlaps(
         frame: the grid's place.
         grid: the existing voxels.
     """
-    from ..kernels import as_warp, launch, warp_module
+    from ..kernels import launch, warp_module
 
     wp = warp_module()
-    from .overlap_kernels import count_overlaps, list_overlaps
+    from .overlap_kernels import list_overlaps
 
     device, count = triangles.device, len(triangles)
     limit = torch.tensor(frame.grid_size, dtype=torch.float32, device=device)
@@ -37,15 +37,14 @@ def triangle_overlaps(
     low = torch.minimum((single.amin(dim=1) / frame.voxel_size).clamp(min=0).trunc(), limit).int()
     high = torch.minimum((single.amax(dim=1) / frame.voxel_size + 1).clamp(min=0).trunc(), limit).int()
     size = wp.vec3(*frame.voxel_size.tolist())
-    scene = [grid.kernel_tables(), size, as_warp(single, wp.vec3), as_warp(normals.float(), wp.vec3)]
-    scene += [as_warp(low, wp.vec3i), as_warp(high, wp.vec3i)]
+    scene = [grid.kernel_tables(), size, single, normals.float(), low, high]
 
     found = torch.zeros(count, dtype=torch.int32, device=device)
-    nowhere = torch.empty(0, dtype=torch.int32, device=device)
-    launch(count_overlaps, count, [*scene, as_warp(nowhere), as_warp(found)], device)
+    voxel = torch.empty(0, dtype=torch.int32, device=device)  # without room they are counted
+    launch(list_overlaps, count, [*scene, found.long(), voxel, found], device)
     end = found.long().cumsum(0)
     voxel = torch.empty(int(end[-1]), dtype=torch.int32, device=device)
-    launch(list_overlaps, count, [*scene, as_warp(end - found), as_warp(voxel)], device)
+    launch(list_overlaps, count, [*scene, end - found, voxel, found], device)
     return voxel.long(), torch.repeat_interleave(torch.arange(count, device=device), found)
 
 

@@ -32,7 +32,7 @@ def cache_order(faces: Tensor, vertex_count: int) -> Tensor:
         torch.empty(len(flat), dtype=torch.int32),  # vertices to return to at dead ends
         torch.empty(3 * int(live.max()), dtype=torch.int32),  # where to go on
     ]
-    arrays = [kernels.as_warp(a) for a in (flat, around, first, live.clone(), live, *scratch, order)]
+    arrays = [flat, around, first, live.clone(), live, *scratch, order]
     kernels.launch(tipsify_kernel, 1, [*arrays, CACHE], "cpu")
     return order.long().to(faces.device)
 

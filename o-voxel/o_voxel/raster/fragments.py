@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 
 from o_voxel.errors import ArgumentError, MeshError
-from o_voxel.kernels import as_warp, warp_module
 
 # One more and the dimensions no longer fit the 32-bit pixel index of the kernels.
 MAX_PIXELS = 2**31 - 1
@@ -42,14 +40,9 @@ class Fragments:
             torch.empty((height, width), device=device),
         )
 
-    def flat(self) -> tuple[Any, Any, Any]:
-        """The same memory as flat Warp arrays."""
-        wp = warp_module()
-        return (
-            as_warp(self.face_id.view(-1), wp.int32),
-            as_warp(self.barycentric.view(-1, 2), wp.vec2),
-            as_warp(self.depth.view(-1), wp.float32),
-        )
+    def flat(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """The same memory, a row a pixel, as kernels take it."""
+        return self.face_id.view(-1), self.barycentric.view(-1, 2), self.depth.view(-1)
 
 
 def interpolate(attributes: torch.Tensor, faces: torch.Tensor, fragments: Fragments) -> torch.Tensor:

@@ -8,7 +8,7 @@ import torch
 
 from o_voxel.backends import pick
 from o_voxel.errors import ArgumentError, MeshError
-from o_voxel.kernels import as_warp, launch, warp_module
+from o_voxel.kernels import launch
 from o_voxel.raster.fragments import Fragments, check_faces, check_resolution
 from o_voxel.raster.launch import draw_keys
 
@@ -63,11 +63,10 @@ def _peel(
 
 def project(positions: torch.Tensor, height: int, width: int) -> torch.Tensor:
     """[V, 4] subpixel x, y, z/w and a code that says whether the vertex is in front of the near plane."""
-    wp = warp_module()
     from o_voxel.raster import draw_kernels
 
     screen = torch.empty_like(positions)
-    inputs = [as_warp(positions, wp.vec4), height, width, as_warp(screen, wp.vec4)]
+    inputs = [positions, height, width, screen]
     launch(draw_kernels.project, positions.shape[0], inputs, positions.device)
     return screen
 
@@ -81,25 +80,18 @@ def draw(
     behind: torch.Tensor,
 ) -> torch.Tensor:
     """[H*W] int64 keys of the nearest faces, or of the nearest after `behind` where that is not empty."""
-    wp = warp_module()
     from o_voxel.raster import draw_kernels
 
-    inputs = [
-        as_warp(positions, wp.vec4),
-        as_warp(screen, wp.vec4),
-        as_warp(faces, wp.int32),
-        as_warp(behind, wp.int64),
-    ]
+    inputs = [positions, screen, faces, behind]
     return draw_keys(draw_kernels.draw_faces, faces.shape[0], height, width, inputs, positions.device)
 
 
 def _resolve(
     positions: torch.Tensor, faces: torch.Tensor, keys: torch.Tensor, height: int, width: int
 ) -> Fragments:
-    wp = warp_module()
     from o_voxel.raster import draw_kernels
 
     fragments = Fragments.unwritten(height, width, positions.device)
-    inputs = [as_warp(positions, wp.vec4), as_warp(faces, wp.int32), as_warp(keys, wp.int64), height, width]
+    inputs = [positions, faces, keys, height, width]
     launch(draw_kernels.resolve, height * width, [*inputs, *fragments.flat()], positions.device)
     return fragments

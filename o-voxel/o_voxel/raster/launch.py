@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from o_voxel.kernels import as_warp, cpu_threads, launch_serially, load, on_cpu_threads, warp_module
+from o_voxel.kernels import cpu_threads, launch_serially, load, on_cpu_threads
 
 MAX_BUFFERS = 8
 """Each buffer is as large as the picture: more cost more memory and merging than they save."""
@@ -27,7 +27,6 @@ def draw_keys(
     The kernel is called as (start, lanes, height, width, *inputs, keys) with `lanes` threads a face. Warp's
     atomics are plain operations on a CPU, so there each thread draws its faces into a buffer of its own.
     """
-    wp = warp_module()
     from o_voxel.raster.draw_kernels import EMPTY
 
     on_cpu = device.type == "cpu"
@@ -35,14 +34,14 @@ def draw_keys(
     lanes = 1 if on_cpu else max(1, min(height, CUDA_THREADS // max(faces, 1)))
     buffers = torch.full((parts, height * width), EMPTY, dtype=torch.int64, device=device)
     if parts == 1:
-        shared = [lanes, height, width, *inputs, as_warp(buffers[0], wp.int64)]
+        shared = [lanes, height, width, *inputs, buffers[0]]
         launch_serially(kernel, faces * lanes, shared, device)
         return buffers[0]
     load(kernel, device)
     bounds = [faces * n // parts for n in range(parts + 1)]
 
     def draw(n: int) -> None:
-        shared = [lanes, height, width, *inputs, as_warp(buffers[n], wp.int64)]
+        shared = [lanes, height, width, *inputs, buffers[n]]
         launch_serially(kernel, bounds[n + 1] - bounds[n], shared, device, bounds[n])
 
     on_cpu_threads(draw, parts)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from o_voxel.errors import MeshError
-from o_voxel.kernels import as_warp, launch, warp_module
+from o_voxel.kernels import launch
 from o_voxel.raster.fragments import Fragments, check_faces, check_resolution
 from o_voxel.raster.image import draw, project
 from o_voxel.raster.launch import draw_keys
@@ -50,10 +50,9 @@ def _touched(
     uvs: torch.Tensor, faces: torch.Tensor, height: int, width: int, covered: torch.Tensor
 ) -> torch.Tensor:
     """[H*W] int64 keys of the nearest faces that touch texels which `covered` leaves empty."""
-    wp = warp_module()
     from o_voxel.raster import draw_kernels
 
-    inputs = [as_warp(uvs, wp.vec2), as_warp(faces, wp.int32), as_warp(covered, wp.int64)]
+    inputs = [uvs, faces, covered]
     return draw_keys(draw_kernels.draw_touched, faces.shape[0], height, width, inputs, uvs.device)
 
 
@@ -65,11 +64,9 @@ def _resolve(
     height: int,
     width: int,
 ) -> Fragments:
-    wp = warp_module()
     from o_voxel.raster import draw_kernels
 
     fragments = Fragments.unwritten(height, width, uvs.device)
-    keys = [as_warp(covered, wp.int64), as_warp(touched, wp.int64)]
-    inputs = [as_warp(uvs, wp.vec2), as_warp(faces, wp.int32), *keys, height, width]
+    inputs = [uvs, faces, covered, touched, height, width]
     launch(draw_kernels.resolve_uv, height * width, [*inputs, *fragments.flat()], uvs.device)
     return fragments

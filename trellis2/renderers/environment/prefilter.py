@@ -77,9 +77,8 @@ def specular_levels(cube: torch.Tensor, reference_quirks: bool = False) -> list[
 
 
 def _filter(cube: torch.Tensor, roughness: float, cutoff: float, reference_quirks: bool) -> torch.Tensor:
-    from o_voxel.kernels import as_warp, launch, warp_module
+    from o_voxel.kernels import launch
 
-    wp = warp_module()
     from trellis2.renderers.environment import prefilter_kernels
 
     size, device = cube.shape[1], cube.device
@@ -87,14 +86,14 @@ def _filter(cube: torch.Tensor, roughness: float, cutoff: float, reference_quirk
     areas = (skewed_areas if reference_quirks else solid_angles)(size, device).reshape(-1)
     result = torch.empty_like(directions)
     inputs = [
-        as_warp(cube.reshape(-1, 3), wp.vec3),
-        as_warp(directions, wp.vec3),
-        as_warp(areas, wp.float32),
-        as_warp(FACE_AXES.to(device).reshape(-1, 3), wp.vec3),
+        cube.reshape(-1, 3),
+        directions,
+        areas,
+        FACE_AXES.to(device).reshape(-1, 3),
         size,
         float(roughness**4),
         cutoff,
-        as_warp(result, wp.vec3),
+        result,
     ]
     launch(prefilter_kernels.filter_ggx, result.shape[0], inputs, device)
     return result.reshape(cube.shape)
@@ -106,9 +105,8 @@ def fg_table(device: torch.device | str = "cpu") -> torch.Tensor:
 
     GGX with alpha = roughness^2, height-correlated Smith, at (i + 0.5) / 256; made once a process and device.
     """
-    from o_voxel.kernels import as_warp, launch, warp_module
+    from o_voxel.kernels import launch
 
-    wp = warp_module()
     from trellis2.renderers.environment import prefilter_kernels
 
     nodes, weights = np.polynomial.legendre.leggauss(FG_NODES)
@@ -116,9 +114,9 @@ def fg_table(device: torch.device | str = "cpu") -> torch.Tensor:
     inputs = [
         FG_SIZE,
         FG_NODES,
-        as_warp(torch.from_numpy((nodes + 1.0) / 2.0).to(table), wp.float32),
-        as_warp(torch.from_numpy(weights / 2.0).to(table), wp.float32),
-        as_warp(table, wp.vec2),
+        torch.from_numpy((nodes + 1.0) / 2.0).to(table),
+        torch.from_numpy(weights / 2.0).to(table),
+        table,
     ]
     launch(prefilter_kernels.integrate_fg, table.shape[0], inputs, device)
     return table.reshape(FG_SIZE, FG_SIZE, 2)

@@ -72,30 +72,21 @@ def shade_kernel(
     reference_quirks: bool = False,
 ) -> torch.Tensor:
     """`shade_torch` in one kernel; no gradients."""
-    from o_voxel.kernels import as_warp, launch, warp_module
+    from o_voxel.kernels import launch
 
-    wp = warp_module()
     from trellis2.renderers.shading import shade_kernels
 
     result = torch.empty_like(kd)
-    points = [as_warp(x.float(), wp.vec3) for x in (to_eye, normal, kd, ks)]
-    inputs = [*points, *kernel_tables(light), reference_quirks, as_warp(result, wp.vec3)]
+    points = [x.float() for x in (to_eye, normal, kd, ks)]
+    inputs = [*points, *kernel_tables(light), reference_quirks, result]
     launch(shade_kernels.shade, result.shape[0], inputs, result.device)
     return result
 
 
 def kernel_tables(light: PreparedLight) -> list[Any]:
     """What the kernels read of a light."""
-    from o_voxel.kernels import as_warp, warp_module
-
-    wp = warp_module()
     texels, offsets, sizes = light.packed
-    return [
-        as_warp(texels, wp.vec3),
-        as_warp(offsets, wp.int32),
-        as_warp(sizes, wp.int32),
-        as_warp(light.fg, wp.vec2),
-    ]
+    return [texels, offsets, sizes, light.fg]
 
 
 def level_of(roughness: torch.Tensor) -> torch.Tensor:

@@ -45,7 +45,7 @@ def openness(
     fine meshes). `smooth` takes the mean over the 4 x 4 pixels that share no samples. The same seed gives the
     same picture.
     """
-    from o_voxel.kernels import as_warp, launch, warp_module
+    from o_voxel.kernels import launch, warp_module
 
     wp = warp_module()
     from trellis2.renderers.shading import occlusion_kernels
@@ -55,26 +55,26 @@ def openness(
     result = torch.zeros(height * width, device=device)
     blocked = torch.empty_like(result)
     k = intrinsics.tolist()
-    where, seen = as_warp(pixels, wp.int64), as_warp(depth.reshape(-1), wp.float32)
+    seen = depth.reshape(-1)
     inputs = [
-        where,
-        as_warp(normals, wp.vec3),
+        pixels,
+        normals,
         wp.mat33(*rotation.flatten().tolist()),
         seen,
-        as_warp(_table_on(samples, radius, seed, device), wp.vec3),
+        _table_on(samples, radius, seed, device),
         height,
         width,
         wp.vec4(k[0][0], k[1][1], k[0][2], k[1][2]),
         radius,
         bias,
         slope,
-        as_warp(blocked, wp.float32),
+        blocked,
     ]
     launch(occlusion_kernels.occlude, count, inputs, device)
     # a reach of 0 leaves each pixel alone
     reach = 0.2 * radius if smooth else 0.0
-    inputs = [where, seen, as_warp(blocked, wp.float32), height, width, reach, intensity]
-    launch(occlusion_kernels.smooth, count, [*inputs, as_warp(result, wp.float32)], device)
+    inputs = [pixels, seen, blocked, height, width, reach, intensity, result]
+    launch(occlusion_kernels.smooth, count, inputs, device)
     return result
 
 

@@ -32,9 +32,8 @@ def develop(
     colour [S*S, 3] linear, premultiplied by coverage [S*S, 1]; openness [S*S, 1] darkens it. backdrop
     [R*R, 3] or [1, 3], linear light, shows where nothing covers; None for black.
     """
-    from o_voxel.kernels import as_warp, launch, warp_module
+    from o_voxel.kernels import launch
 
-    wp = warp_module()
     from trellis2.renderers.shading import tonemap_kernels
 
     size = math.isqrt(colour.shape[0])
@@ -42,13 +41,13 @@ def develop(
     result = torch.empty((side * side, 3), device=colour.device)
     nothing = torch.empty((0, 3), device=colour.device)
     inputs = [
-        as_warp(colour, wp.vec3),
-        as_warp(openness.reshape(-1), wp.float32),
-        as_warp(coverage.reshape(-1), wp.float32),
-        as_warp(nothing if backdrop is None else backdrop, wp.vec3),
+        colour,
+        openness.reshape(-1),
+        coverage.reshape(-1),
+        nothing if backdrop is None else backdrop,
         size,
         ssaa,
-        as_warp(result, wp.vec3),
+        result,
     ]
     launch(tonemap_kernels.develop, side * side, inputs, colour.device)
     return result.reshape(side, side, 3).permute(2, 0, 1)

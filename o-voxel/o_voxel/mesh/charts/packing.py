@@ -158,7 +158,6 @@ def _pack(outline: _Outline, inner: _Outline, scale: float, cells: int, turns: i
     """Places of all charts at a scale (cells of a unit of the plane), or None where one finds none."""
     from .packing_kernels import pack_kernel
 
-    wp = kernels.warp_module()
     charts = len(outline.counts)
     angles = np.arange(turns) * (2 * np.pi / turns)
     rotations = scale * np.stack([np.cos(angles), np.sin(angles)], axis=1)
@@ -183,30 +182,20 @@ def _pack(outline: _Outline, inner: _Outline, scale: float, cells: int, turns: i
     place_of = torch.zeros((charts, 2), dtype=torch.int32)
     state = torch.zeros(cells * cells, dtype=torch.int32), torch.zeros(cells * cells, dtype=torch.uint8)
 
-    def array(values: NDArray, dtype: object = None) -> object:
-        return kernels.as_warp(torch.from_numpy(np.ascontiguousarray(values)), dtype)
-
-    kernels.launch(
-        pack_kernel,
-        1,
-        [
-            array(largest_first),
-            turns,
-            array(rotations.astype(np.float32), wp.vec2),
-            array(border, wp.vec2i),
-            array(first_border),
-            array(per_item[0], wp.vec2i),
-            array(per_item[1].astype(np.float32), wp.vec2),
-            array(np.pad(inner.points.T, ((0, 1), (0, 0))).astype(np.float32), wp.vec2),  # never empty
-            array(first_inner),
-            cells,
-            *(kernels.as_warp(s) for s in state),
-            kernels.as_warp(turn_of),
-            kernels.as_warp(place_of, wp.vec2i),
-            kernels.as_warp(placed),
-        ],
-        "cpu",
-    )
+    inputs = [
+        largest_first,
+        turns,
+        rotations.astype(np.float32),
+        border,
+        first_border,
+        per_item[0],
+        per_item[1].astype(np.float32),
+        np.pad(inner.points.T, ((0, 1), (0, 0))).astype(np.float32),  # never empty
+        first_inner,
+        cells,
+    ]
+    inputs = [torch.from_numpy(a) if isinstance(a, np.ndarray) else a for a in inputs]
+    kernels.launch(pack_kernel, 1, [*inputs, *state, turn_of, place_of, placed], "cpu")
     if int(placed) < charts:
         return None
     return _Places(turn_of.long().numpy(), place_of.T.double().numpy())

@@ -94,7 +94,7 @@ def solid_depth(band: Band, label: Tensor) -> Tensor:
     seed = torch.where(outside, number, -1)
     distance = torch.where(outside, -excess, torch.inf)
     _, ny, nz = band.lattice.shape
-    fixed = [kernels.as_warp(band.keys), kernels.as_warp(band.rows), ny, nz, kernels.as_warp(excess)]
+    fixed = [band.keys, band.rows, ny, nz, excess]
     _, distance = spread(spread_seeds_kernel, fixed, seed, distance, math.ceil(CLOSING + OFFSET) + 1)
     closed = distance - (CLOSING - OFFSET)
     solid = torch.where(inside, DEEPEST, OFFSET - band.distance)
@@ -128,14 +128,12 @@ def _manifold_cells(band: Band, values: Tensor) -> Cells:
     while True:
         inside = (values < 0).to(torch.uint8)
         mixed = torch.empty_like(inside)
-        arrays = [kernels.as_warp(band.keys), kernels.as_warp(band.rows), ny, nz]
-        ends = [kernels.as_warp(inside), kernels.as_warp(mixed)]
-        kernels.launch(mixed_cells_kernel, len(inside), [*arrays, *ends], inside.device)
+        inputs = [band.keys, band.rows, ny, nz, inside, mixed]
+        kernels.launch(mixed_cells_kernel, len(inside), inputs, inside.device)
         lowest = band.keys[nonzero_1d(mixed)].long()
         corners = band.rows[lowest[:, None] + offsets]  # [N, 8]
         fill = torch.zeros_like(inside)
-        inputs = [kernels.as_warp(a) for a in (corners.reshape(-1), inside, fill)]
-        kernels.launch(ambiguous_kernel, len(corners), inputs, inside.device)
+        kernels.launch(ambiguous_kernel, len(corners), [corners.reshape(-1), inside, fill], inside.device)
         filled = fill.bool()
         if not bool(filled.any()):
             break

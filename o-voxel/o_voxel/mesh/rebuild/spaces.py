@@ -97,19 +97,13 @@ def grown(band: Band, label: Tensor, widest: float, least: float) -> Tensor:
 
     _, ny, nz = band.lattice.shape
     label = label.clone()
-    arrays = [kernels.as_warp(a) for a in (band.keys, band.rows)]
-    arrays += [ny, nz, kernels.as_warp(band.distance), kernels.as_warp(label)]
+    arrays = [band.keys, band.rows, ny, nz, band.distance, label]
     waiting = nonzero_1d((label == 0) & (band.distance > least)).int()
     level = widest
     for _ in range(LONGEST):
         level = max(least, level - LEVELS)
         taken = torch.empty(len(waiting), dtype=torch.uint8, device=label.device)
-        kernels.launch(
-            grow_kernel,
-            len(waiting),
-            [kernels.as_warp(waiting), *arrays, level, kernels.as_warp(taken)],
-            label.device,
-        )
+        kernels.launch(grow_kernel, len(waiting), [waiting, *arrays, level, taken], label.device)
         new = taken > 0
         if level == least and not bool(new.any()):
             break

@@ -77,7 +77,6 @@ def _edge_costs(
     """Cost [E] and collapse position [E, 3] of every edge."""
     from .collapse_kernels import cost_kernel
 
-    wp = kernels.warp_module()
     device = vertices.device
     corners = sort_order(faces.reshape(-1))
     first_corner = torch.zeros(len(vertices) + 1, dtype=torch.int32, device=device)
@@ -87,16 +86,16 @@ def _edge_costs(
     cost = torch.empty(len(table.edges), dtype=torch.float32, device=device)
     position = torch.empty((len(table.edges), 3), dtype=torch.float32, device=device)
     inputs = [
-        kernels.as_warp(vertices, wp.vec3),
-        kernels.as_warp(faces.reshape(-1)),
-        kernels.as_warp(first_corner),
-        kernels.as_warp(corners.int()),
-        kernels.as_warp(on_boundary),
-        kernels.as_warp(table.edges.reshape(-1).int()),
+        vertices,
+        faces.reshape(-1),
+        first_corner,
+        corners.int(),
+        on_boundary,
+        table.edges.reshape(-1).int(),
         LENGTH_WEIGHT,
         SKINNY_WEIGHT,
-        kernels.as_warp(cost),
-        kernels.as_warp(position, wp.vec3),
+        cost,
+        position,
     ]
     kernels.launch(cost_kernel, len(table.edges), inputs, device)
     return cost, position

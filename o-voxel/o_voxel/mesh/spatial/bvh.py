@@ -70,10 +70,10 @@ class TriangleBVH:
         points, faces = self.vertices.clone(), self.faces.clone()
         if not winding and len(self._thin):
             points, faces = self._thickened(points, faces)
-        indices = kernels.as_warp(faces.reshape(-1), wp.int32)
-        points = kernels.as_warp(points, wp.vec3)
+        corners = kernels.as_warp(points, wp.vec3)
+        indices = kernels.as_warp(faces.reshape(-1))
         with kernels.current_stream(self.device):
-            return wp.Mesh(points=points, indices=indices, support_winding_number=winding)
+            return wp.Mesh(points=corners, indices=indices, support_winding_number=winding)
 
     def _thin_edges(self, rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Ends [S, 3] of the longest edges of slivers, given as rows of `_thin`."""
@@ -155,16 +155,8 @@ class TriangleBVH:
             if not limit >= 0:
                 raise ArgumentError(f"max_distance must be 0 or more, got {max_distance}")
             limits = torch.full((1,), limit, dtype=torch.float32, device=self.device)
-        wp = kernels.warp_module()
         distance, face, barycentric = self._outputs(len(points))
-        inputs = [
-            wp.uint64(self._mesh.id),
-            kernels.as_warp(points, wp.vec3),
-            kernels.as_warp(limits),
-            kernels.as_warp(distance),
-            kernels.as_warp(face),
-            kernels.as_warp(barycentric, wp.vec3),
-        ]
+        inputs = [self._mesh.id, points, limits, distance, face, barycentric]
         kernels.launch(closest_kernel, len(points), inputs, self.device)
         if len(self._thin):
             self._on_slivers(points, face.long(), distance, barycentric)
@@ -195,17 +187,9 @@ class TriangleBVH:
         origins, directions = self._rays(origins, directions)
         if not max_distance >= 0:
             raise ArgumentError(f"max_distance must be 0 or more, got {max_distance}")
-        wp = kernels.warp_module()
         distance, face, barycentric = self._outputs(len(origins))
-        inputs = [
-            wp.uint64(self._mesh.id),
-            kernels.as_warp(origins, wp.vec3),
-            kernels.as_warp(directions, wp.vec3),
-            float(min(max_distance, self._reach(origins))),
-            kernels.as_warp(distance),
-            kernels.as_warp(face),
-            kernels.as_warp(barycentric, wp.vec3),
-        ]
+        reach = float(min(max_distance, self._reach(origins)))
+        inputs = [self._mesh.id, origins, directions, reach, distance, face, barycentric]
         kernels.launch(cast_kernel, len(origins), inputs, self.device)
         return Hits(distance, face.long(), barycentric)
 
@@ -214,17 +198,9 @@ class TriangleBVH:
         from .bvh_kernels import crossings_kernel
 
         origins, directions = self._rays(origins, directions)
-        wp = kernels.warp_module()
         crossings = torch.empty(len(origins), dtype=torch.int32, device=self.device)
-        inputs = [
-            wp.uint64(self._mesh.id),
-            kernels.as_warp(origins, wp.vec3),
-            kernels.as_warp(directions, wp.vec3),
-            self._reach(origins),
-            max(1e-6 * self._radius, torch.finfo(torch.float32).tiny),
-            int(most),
-            kernels.as_warp(crossings),
-        ]
+        step = max(1e-6 * self._radius, torch.finfo(torch.float32).tiny)
+        inputs = [self._mesh.id, origins, directions, self._reach(origins), step, int(most), crossings]
         kernels.launch(crossings_kernel, len(origins), inputs, self.device)
         return crossings
 
@@ -235,17 +211,9 @@ class TriangleBVH:
         from .bvh_kernels import openness_kernel
 
         points, normals = self._rays(points, normals)
-        wp = kernels.warp_module()
         openness = torch.empty(len(points), dtype=torch.float32, device=self.device)
-        inputs = [
-            wp.uint64(self._mesh.id),
-            kernels.as_warp(points, wp.vec3),
-            kernels.as_warp(normals, wp.vec3),
-            1e-3 * self._radius,
-            self._reach(points),
-            int(rays),
-            kernels.as_warp(openness),
-        ]
+        offset, reach = 1e-3 * self._radius, self._reach(points)
+        inputs = [self._mesh.id, points, normals, offset, reach, int(rays), openness]
         kernels.launch(openness_kernel, len(points), inputs, self.device)
         return openness
 
@@ -260,14 +228,8 @@ class TriangleBVH:
         points = self._queries(points)
         if self._winding_mesh is None:
             self._winding_mesh = self._build(winding=True)
-        wp = kernels.warp_module()
         inside = torch.empty(len(points), dtype=torch.int32, device=self.device)
-        inputs = [
-            wp.uint64(self._winding_mesh.id),
-            kernels.as_warp(points, wp.vec3),
-            self._reach(points),
-            kernels.as_warp(inside),
-        ]
+        inputs = [self._winding_mesh.id, points, self._reach(points), inside]
         kernels.launch(inside_kernel, len(points), inputs, self.device)
         return inside.bool()
 

@@ -58,38 +58,33 @@ class Band:
 
     @property
     def mesh_arrays(self) -> list[Any]:
-        wp = kernels.warp_module()
-        return [kernels.as_warp(self.points, wp.vec3), kernels.as_warp(self.faces.reshape(-1))]
+        return [self.points, self.faces.reshape(-1)]
 
     @property
     def grid_arrays(self) -> list[Any]:
         """Dense rows and the two strides, as kernels take them."""
-        return [kernels.as_warp(self.rows), *self.lattice.shape[1:]]
+        return [self.rows, *self.lattice.shape[1:]]
 
     def nearest(self, points: Tensor) -> tuple[Tensor, Tensor]:
         """Nearest points [Q, 3] to queries [Q, 3] (in steps), and their faces [Q]; -1 away from the band."""
         from .lattice_kernels import nearest_kernel
 
-        wp = kernels.warp_module()
         points = points.contiguous()
         found = torch.empty(len(points), dtype=torch.int32, device=points.device)
         nearest = torch.empty_like(points)
-        ends = [kernels.as_warp(nearest, wp.vec3), kernels.as_warp(found)]
-        inputs = [*self.mesh_arrays, *self.grid_arrays, kernels.as_warp(self.near)]
-        kernels.launch(
-            nearest_kernel, len(points), [*inputs, kernels.as_warp(points, wp.vec3), *ends], points.device
-        )
+        inputs = [*self.mesh_arrays, *self.grid_arrays, self.near, points, nearest, found]
+        kernels.launch(nearest_kernel, len(points), inputs, points.device)
         return nearest, found
 
     def sample(self, values: Tensor, points: Tensor, missing: float) -> Tensor:
         """Trilinear [Q] of values [P] at points [Q, 3] (in steps); `missing` holds outside the band."""
         from .lattice_kernels import sample_kernel
 
-        wp = kernels.warp_module()
         points = points.contiguous()
         out = torch.empty(len(points), device=points.device)
-        inputs = [*self.grid_arrays, kernels.as_warp(values), missing, kernels.as_warp(points, wp.vec3)]
-        kernels.launch(sample_kernel, len(points), [*inputs, kernels.as_warp(out)], points.device)
+        kernels.launch(
+            sample_kernel, len(points), [*self.grid_arrays, values, missing, points, out], points.device
+        )
         return out
 
 
@@ -114,14 +109,13 @@ def surface_band(vertices: Tensor, faces: Tensor, lattice: Lattice, reach: int) 
     """Nearest faces and distances at all lattice points within `reach` steps of the mesh, and some more."""
     from .lattice_kernels import own_distance_kernel, sow_kernel, spread_faces_kernel
 
-    wp = kernels.warp_module()
     device = vertices.device
     points, faces = lattice.to_steps(vertices).contiguous(), faces.int().contiguous()
     nx, ny, nz = lattice.shape
     nobody = torch.iinfo(torch.int32).max
     dense = torch.full((nx * ny * nz,), nobody, dtype=torch.int32, device=device)
-    mesh = [kernels.as_warp(points, wp.vec3), kernels.as_warp(faces.reshape(-1))]
-    kernels.launch_serially(sow_kernel, len(faces), [*mesh, ny, nz, kernels.as_warp(dense)], device)
+    mesh = [points, faces.reshape(-1)]
+    kernels.launch_serially(sow_kernel, len(faces), [*mesh, ny, nz, dense], device)
     keys = nonzero_1d(dilated((dense != nobody).view(nx, ny, nz), reach).view(-1))
     near = dense.index_select(0, keys)
     near[near == nobody] = -1
@@ -130,9 +124,8 @@ def surface_band(vertices: Tensor, faces: Tensor, lattice: Lattice, reach: int) 
     keys = keys.int()
 
     distance = torch.empty(len(keys), device=device)
-    first = [*mesh, kernels.as_warp(keys), ny, nz, kernels.as_warp(near), kernels.as_warp(distance)]
-    kernels.launch(own_distance_kernel, len(keys), first, device)
-    fixed = [*mesh, kernels.as_warp(keys), kernels.as_warp(rows), ny, nz]
+    kernels.launch(own_distance_kernel, len(keys), [*mesh, keys, ny, nz, near, distance], device)
+    fixed = [*mesh, keys, rows, ny, nz]
     near, distance = spread(spread_faces_kernel, fixed, near, distance, 2 * reach)
     return Band(lattice, points, faces, keys, rows, near, distance)
 
@@ -146,8 +139,7 @@ def spread(kernel: Any, fixed: list[Any], owner: Tensor, value: Tensor, rounds: 
     other = (torch.empty_like(owner), torch.empty_like(value), torch.empty_like(fresh))
     here = (owner, value, fresh)
     for _ in range(rounds):
-        arrays = [kernels.as_warp(array) for array in (*here, *other)]
-        kernels.launch(kernel, len(owner), [*fixed, *arrays], owner.device)
+        kernels.launch(kernel, len(owner), [*fixed, *here, *other], owner.device)
         here, other = other, here
     return here[0], here[1]
 

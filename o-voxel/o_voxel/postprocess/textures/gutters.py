@@ -45,7 +45,7 @@ def _jumped(seed: Tensor, jump: int, height: int, width: int) -> Tensor:
     from .gutter_kernels import jump_kernel
 
     nearer = torch.empty_like(seed)
-    inputs = [jump, height, width, kernels.as_warp(seed), kernels.as_warp(nearer)]
+    inputs = [jump, height, width, seed, nearer]
     kernels.launch(jump_kernel, len(seed), inputs, seed.device)
     return nearer
 
