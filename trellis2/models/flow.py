@@ -227,6 +227,7 @@ class SparseStructureFlowModel(FlowTransformer):
             self.register_buffer("pos_emb", sincos_positions(coords, self.config.model_channels))
 
     def to_tokens(self, x: torch.Tensor, concat_cond: None = None) -> Tokens:
+        """Dense latents [B, C, R, R, R] as one row a cell; raises `InvalidArgumentError` for other shapes."""
         r = self.resolution
         if x.shape[1:] != (self.in_channels, r, r, r):
             raise InvalidArgumentError(
@@ -248,6 +249,9 @@ class SLatFlowModel(FlowTransformer):
     """The flow of a structured latent: every occupied voxel is a token."""
 
     def to_tokens(self, x: SparseTensor, concat_cond: SparseTensor | None = None) -> Tokens:
+        """One row a voxel, with the features of `concat_cond` behind its own; what depends on coordinates
+        alone is kept with the tensor. Raises `InvalidArgumentError` where channels or voxels do not fit.
+        """
         feats, c = x.feats, self.config
         if concat_cond is not None:
             if concat_cond.feats.shape[0] != feats.shape[0]:

@@ -99,6 +99,9 @@ class SparseUnetVaeEncoder(_SparseUnet):
     def encode(
         self, x: SparseTensor, sample_posterior: bool, return_raw: bool
     ) -> SparseTensor | tuple[SparseTensor, torch.Tensor, torch.Tensor]:
+        """The mean (or a sample of the posterior) at the coarsest level; `(z, mean, logvar)` with
+        `return_raw`.
+        """
         h = x.replace(self.input_layer(x.feats).to(self.dtype))
         for level in self.blocks:
             for block in level:  # type: ignore[attr-defined]

@@ -27,6 +27,7 @@ def checked_level(name: str, level: int | None) -> int:
 
 
 def compress(data: bytes, name: str, level: int) -> bytes:
+    """Raw deflate, raw LZMA or a zstd frame; any other name leaves the data as they are."""
     if name == "deflate":
         packer = zlib.compressobj(level, zlib.DEFLATED, -15)
         return packer.compress(data) + packer.flush()

@@ -85,6 +85,10 @@ class Reader:
         self.tensors = dict(tensors)
 
     def take(self, name: str, dtype: str, length: int | None = None, rows: int | None = None) -> np.ndarray:
+        """A tensor, taken out so that those nobody asked for remain: [length], or [rows, length].
+
+        Raises `InvalidStateError` if it is missing or of another dtype or shape.
+        """
         array = self.tensors.pop(name, None)
         if array is None:
             raise bad_state(name, "is missing")

@@ -48,6 +48,7 @@ class StartClock:
         self.record(name, self.seconds.get(name, 0.0) + time.perf_counter() - start)
 
     def record(self, name: str, seconds: float) -> None:
+        """Note how long a stage took; one over its budget is logged as a warning."""
         self.seconds[name] = round(seconds, 3)
         budget = BUDGET.get(name)
         over = budget is not None and seconds > budget

@@ -62,6 +62,9 @@ class Binary:
     def meshopt_view(
         self, data: bytes, mode: str, count: int, stride: int, target: int, **members: Any
     ) -> int:
+        """The number of a buffer view of `count` times `stride` bytes that `data` holds compressed by meshopt
+        (`mode`: ATTRIBUTES or TRIANGLES); uncompressed it lies in the fallback buffer, which has no bytes.
+        """
         packed: dict[str, Any] = {
             "buffer": 0,
             "byteOffset": self._append(data),

@@ -47,6 +47,7 @@ FILES = {"type": "array", "items": FILE, "minItems": 1, "maxItems": MAX_VIEWS}
 def form_schema(
     settings: type[BaseModel], file: str, kind: str | None, value: dict[str, Any] = FILE
 ) -> dict[str, Any]:
+    """The schema of a form: the fields of `settings`, a required part named `file`, and a fixed `kind`."""
     document = schema(settings)
     properties = document["properties"] | {file: value}
     if "views" in properties:
