@@ -13,8 +13,8 @@ from o_voxel.mesh.charts.clusters import (
     split_along,
 )
 
-from ..mesh.shapes import on
-from ..postprocess.objects import box
+from ...postprocess.objects import box
+from ..shapes import on
 from .measures import bumpy, by_axis
 
 

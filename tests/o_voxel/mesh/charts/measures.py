@@ -6,7 +6,7 @@ import torch
 from o_voxel.mesh.charts.flatten import covered_cells
 from o_voxel.mesh.charts.unwrap import Unwrapped
 
-from ..postprocess.objects import sphere
+from ...postprocess.objects import sphere
 
 
 def bumpy(rings: int = 60) -> tuple[torch.Tensor, torch.Tensor]:

@@ -10,8 +10,8 @@ from o_voxel.errors import ArgumentError, MeshError
 from o_voxel.mesh.charts.flatten import signed_areas
 from o_voxel.mesh.charts.unwrap import unwrap
 
-from ..mesh.shapes import on
-from ..postprocess.objects import box, sphere
+from ...postprocess.objects import box, sphere
+from ..shapes import on
 from .measures import atlas_cells, bumpy, stretches, twice_covered
 
 
