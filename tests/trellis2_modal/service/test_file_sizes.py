@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from benchmarks.glb import arguments
-from benchmarks.objects import benchmark_object
 from o_voxel.postprocess import to_glb
 
+from benchmarks.glb import arguments
+from benchmarks.objects import benchmark_object
 from trellis2_modal.protocol.requests import ExtractSettings
 from trellis2_modal.service.exporter import arguments as arguments_of
 
