@@ -132,7 +132,8 @@ def _coarsest_within(
     """The first of `choices`, from coarse to fine, that keeps the bound, and its bytes, by bisection; None
     where none does."""
     truth = image.astype(np.float32)
-    found, low, high = (None, b""), 0, len(choices)
+    found: tuple[int | None, bytes] = (None, b"")
+    low, high = 0, len(choices)
     while low < high:
         middle = (low + high) // 2
         data = save(image, choices[middle])
