@@ -96,6 +96,7 @@ class Engine:
         self._tasks: list[asyncio.Task[None]] = []
         self._stats = QueueStats(limit=self.settings.queue_limit)
         self._measurements = Measurements()
+        self._listeners: list[Callable[[Job], None]] = []
 
     # --- life --------------------------------------------------------------------------------------------
 
@@ -111,6 +112,14 @@ class Engine:
             work.result()
         if not self._opened.is_set():
             logger.warning("starting without an answer of the platform; trying again")
+
+    async def opened(self) -> None:
+        """Returns when jobs are accepted."""
+        await self._opened.wait()
+
+    def on_end(self, listener: Callable[[Job], None]) -> None:
+        """Call `listener` with every job that ends from now on."""
+        self._listeners.append(listener)
 
     def begin_shutdown(self) -> None:
         """Refuse new jobs and let event streams end, so that connections can close."""
@@ -538,6 +547,8 @@ class Engine:
             await self.artifacts.drop_input(job.id)
         else:
             await self.artifacts.discard(job.id)
+        for listener in self._listeners:
+            listener(job)
         seconds = round(job.seconds, 3)
         logger.info("job %s", job.status, extra={"job": job.id, "key": job.owner, "gpu_seconds": seconds})
         self._wake.set()

@@ -12,7 +12,7 @@ import re
 import secrets
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, TypeAdapter
 
@@ -69,12 +69,32 @@ class NewJob:
     idempotency_key: str | None = None
     max_active: int = 8
     gpu_seconds: float = float("inf")
+    callback_url: str | None = None
 
     def job_id(self) -> str:
         """A new id; with an idempotency key always the same, so that storing the job claims the key."""
         if self.idempotency_key is None:
             return new_job_id()
         return "job_" + hashlib.sha256(f"{self.owner}\n{self.idempotency_key}".encode()).hexdigest()[:32]
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One delivery of a callback: the receiver's HTTP status, or why there is none."""
+
+    time: Moment
+    status: int | None = None
+    error: str = ""
+
+
+@dataclass(frozen=True)
+class Callback:
+    """Who is told of a job's end. The next attempt is not before `due`."""
+
+    url: str
+    state: Literal["waiting", "delivered", "failed"] = "waiting"
+    attempts: tuple[Attempt, ...] = ()
+    due: Moment = 0.0
 
 
 @dataclass(frozen=True)
@@ -106,6 +126,7 @@ class Job:
     result: Annotated[Data, AfterValidator(_is_result)] | None = None
     problem: Annotated[Data, AfterValidator(_is_problem)] | None = None
     version: int = 0
+    callback: Callback | None = None
 
     @property
     def over(self) -> bool:
@@ -181,7 +202,11 @@ Step = tuple[Job, Event | None] | None
 
 
 def accepted(new: NewJob, job_id: str, now: float, position: int) -> tuple[Job, Event]:
-    job = Job(job_id, new.owner, new.kind, new.settings, new.request_digest, now, new.source, position)
+    callback = None if new.callback_url is None else Callback(new.callback_url)
+    job = Job(
+        *(job_id, new.owner, new.kind, new.settings, new.request_digest, now, new.source, position),
+        callback=callback,
+    )
     return job, Event.of(now, Queued(job=job_id, position=position))
 
 

@@ -46,6 +46,9 @@ class JobSettings:
     """What an hour of the accelerator costs, for estimates in results and /usage; 0: none are given."""
 
     currency: str = "USD"
+    callback_delays: tuple[float, ...] = (5.0, 30.0, 120.0, 600.0, 3600.0)
+    """Seconds after each failed callback until the next attempt; after the last there is one more."""
+
     event_interval: float = 0.2
     """Progress of one stage is stored at most this often, and a platform is polled at most this often."""
 

@@ -15,8 +15,11 @@ EventType = Literal["queued", "started", "progress", "restarted", "result", "fai
 FINAL_EVENTS: frozenset[str] = frozenset({"result", "failed", "cancelled"})
 ArtifactName = Literal["state", "video", "glb", "preview"]
 ARTIFACT_NAMES: tuple[ArtifactName, ...] = ("state", "video", "glb", "preview")
-Scope = Literal["generate", "extract"]
-SCOPES: tuple[Scope, ...] = ("generate", "extract")
+Scope = Literal["generate", "extract", "webhook", "dry-run"]
+SCOPES: tuple[Scope, ...] = ("generate", "extract", "webhook", "dry-run")
+DEFAULT_SCOPES: tuple[Scope, ...] = ("generate", "extract")
+"""What a new key may do: `webhook` lets jobs name a callback_url, `dry-run` stands in place of the first two
+and runs nothing."""
 
 DEMO_MODEL = "trellis2-mini"
 """What /health calls the small weights that come with the repository."""
@@ -102,6 +105,22 @@ class JobResult(Reply):
         return value
 
 
+class CallbackAttempt(Reply):
+    """One delivery: what the receiver answered, or why it could not be reached."""
+
+    time: datetime
+    status: int | None = None
+    error: str = ""
+
+
+class CallbackStatus(Reply):
+    """Who is told of the job's end, and how that goes."""
+
+    url: str
+    state: Literal["waiting", "delivered", "failed"]
+    attempts: list[CallbackAttempt] = []
+
+
 class JobStatus(Reply):
     """A job as its owner sees it. Times are UTC."""
 
@@ -118,6 +137,7 @@ class JobStatus(Reply):
     settings: dict[str, JsonValue] = {}
     result: JobResult | None = None
     problem: Problem | None = None
+    callback: CallbackStatus | None = None
 
 
 class JobList(Reply):
@@ -189,6 +209,7 @@ class Usage(Reply):
     gpu_price_per_hour: float | None = Field(None, description="As the operator estimates it.")
     price_used: float | None = Field(None, description="Of the GPU seconds used, at that price.")
     currency: str = "USD"
+    webhook_secret: str | None = Field(None, description="Signs callbacks; of keys with the scope webhook.")
 
 
 class Estimate(Reply):

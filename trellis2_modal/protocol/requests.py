@@ -475,16 +475,27 @@ class ExtractRequest(ExtractSettings):
         return self.part(ExtractSettings)
 
 
+CALLBACK_URL: Any = Field(
+    None,
+    min_length=1,
+    max_length=2_000,
+    title="Callback",
+    description="Is told of the job's end by a signed POST (https only); needs the scope webhook.",
+)
+
+
 class GenerateSubmission(GenerateRequest):
     """Body of `POST /jobs` for a generation."""
 
     kind: Literal["generate"]
+    callback_url: str | None = CALLBACK_URL
 
 
 class ExtractSubmission(ExtractRequest):
     """Body of `POST /jobs` for an extraction."""
 
     kind: Literal["extract"]
+    callback_url: str | None = CALLBACK_URL
 
 
 Submission = Annotated[GenerateSubmission | ExtractSubmission, Field(discriminator="kind")]

@@ -22,7 +22,7 @@ from typing import Protocol
 from ..durable import write_atomically
 from ..jobs.locks import FileLock
 from ..protocol.errors import ForbiddenError, UnauthenticatedError, UnavailableError
-from ..protocol.replies import SCOPES
+from ..protocol.replies import DEFAULT_SCOPES, SCOPES
 
 logger = logging.getLogger(__name__)
 
@@ -40,16 +40,21 @@ class ApiKey:
     id: str
     name: str
     digest: str
-    scopes: tuple[str, ...] = SCOPES
+    scopes: tuple[str, ...] = DEFAULT_SCOPES
     created: float = 0.0
     expires: float | None = None
     revoked: float | None = None
     requests_per_minute: int = 60
     gpu_seconds_per_day: float = 7200.0
 
+    @property
+    def dry_run(self) -> bool:
+        """Whether its jobs run nothing; it may ask for whatever other keys may."""
+        return "dry-run" in self.scopes
+
     def require(self, scope: str) -> None:
         """Raises `ForbiddenError` when the key lacks the scope."""
-        if scope not in self.scopes:
+        if scope not in self.scopes and not (self.dry_run and scope in DEFAULT_SCOPES):
             raise ForbiddenError(f"this key has the scopes {', '.join(self.scopes)}; {scope} is needed")
 
 
@@ -91,7 +96,7 @@ class KeyAdmin:
     def create(
         self,
         name: str,
-        scopes: Iterable[str] = SCOPES,
+        scopes: Iterable[str] = DEFAULT_SCOPES,
         expires: float | None = None,
         requests_per_minute: int = 60,
         gpu_seconds_per_day: float = 7200.0,
@@ -181,10 +186,13 @@ class KeyRing:
         for key in keys:  # every key is compared, in constant time
             if hmac.compare_digest(key.digest, digest):
                 found = key
-        now = time.time()
-        if found is None or found.revoked is not None or (found.expires is not None and found.expires <= now):
+        if found is None or not _good(found):
             raise UnauthenticatedError("this key is unknown, revoked or expired; ask the operator for one")
         return found
+
+    async def find(self, key_id: str) -> ApiKey | None:
+        """A key that is good now, by its id. Raises `UnavailableError`."""
+        return next((key for key in await self._current() if key.id == key_id and _good(key)), None)
 
     async def _current(self) -> tuple[ApiKey, ...]:
         # while one caller reads the list again, the others may go on with the copy there is, but not for
@@ -235,6 +243,11 @@ def dump_keys(keys: Iterable[ApiKey]) -> bytes:
     return json.dumps({"version": FILE_VERSION, "keys": [asdict(k) for k in keys]}, indent=1).encode()
 
 
+def _good(key: ApiKey) -> bool:
+    """Whether a key is neither revoked nor expired."""
+    return key.revoked is None and (key.expires is None or key.expires > time.time())
+
+
 def _digest(secret: str) -> str:
     return hashlib.sha256(secret.encode("utf-8", "surrogateescape")).hexdigest()
 
@@ -243,6 +256,8 @@ def _checked(key: ApiKey) -> ApiKey:
     unknown = set(key.scopes) - set(SCOPES)
     if unknown or not key.scopes:
         raise ValueError(f"scopes are {', '.join(SCOPES)}; got {', '.join(key.scopes) or 'none'}")
+    if key.dry_run and set(key.scopes) & set(DEFAULT_SCOPES):
+        raise ValueError("dry-run stands in place of generate and extract: leave them out")
     if len(key.digest) != 64 or not key.name or len(key.name) > 100:
         raise ValueError(f"key {key.id} has no proper digest or name (1 to 100 characters)")
     for value in (key.requests_per_minute, key.gpu_seconds_per_day):

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import click
 
-from ...protocol.replies import SCOPES
+from ...protocol.replies import DEFAULT_SCOPES, SCOPES
 
 if TYPE_CHECKING:
     from ...service.auth import ApiKey, KeyAdmin
@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     OpenAdmin: TypeAlias = Callable[[], KeyAdmin]
 
 DAY = 24 * 3600
+SCOPE_HELP = (
+    "May be given several times: webhook lets jobs name a callback_url; dry-run, in place of generate and "
+    "extract, runs and counts nothing.  [default: generate and extract]"
+)
 
 
 def _admin(data_dir: Path | None, modal: bool) -> KeyAdmin:
@@ -65,7 +69,7 @@ def command(ctx: click.Context, modal: bool, data_dir: Path | None) -> None:
 
 @command.command()
 @click.argument("name")
-@click.option("--scope", "scopes", type=click.Choice(SCOPES), multiple=True, help="May be given twice.")
+@click.option("--scope", "scopes", type=click.Choice(SCOPES), multiple=True, help=SCOPE_HELP)
 @click.option("--days", type=click.FloatRange(min=0), default=None, help="Expires after so many days.")
 @click.option("--requests-per-minute", type=click.IntRange(0), default=60, show_default=True)
 @click.option("--gpu-seconds-per-day", type=click.FloatRange(0), default=7200.0, show_default=True)
@@ -83,7 +87,8 @@ def create(
     opened = admin()
     opened.keys()  # a list that cannot be read is no mistake in the arguments
     try:
-        key, secret = opened.create(name, scopes or SCOPES, expires, requests_per_minute, gpu_seconds_per_day)
+        chosen = scopes or DEFAULT_SCOPES
+        key, secret = opened.create(name, chosen, expires, requests_per_minute, gpu_seconds_per_day)
     except ValueError as error:
         raise click.UsageError(str(error)) from error
     click.echo(f"{key.id}  {key.name}  {' '.join(key.scopes)}", err=True)

@@ -16,9 +16,13 @@ from fastapi.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp
 
 from ... import __version__
+from ...jobs.callbacks import Callbacks
 from ...jobs.engine import Engine
 from ..auth import KeyRing, KeyStorage
 from ..config import Settings
+from ..dry_run import dry_engine
+from ..outbound.callbacks import CallbackSender
+from ..outbound.requests import Outbound
 from . import problems, request_parsing, routes
 from .authentication import Guard
 from .metrics import Metrics
@@ -59,6 +63,7 @@ def create_app(
     settings: Settings | None = None,
     matter: Matter | None = None,
     delivery: Delivery = no_delivery,
+    outbound: Outbound | None = None,
 ) -> FastAPI:
     """The app over a backend and a key list; its lifespan starts and closes the backend.
 
@@ -68,14 +73,24 @@ def create_app(
     """
     settings = settings or Settings.from_env()
     picture_checks = PictureChecks()
+    outbound = outbound or Outbound()
+    rehearsal = dry_engine(backend, settings)
+    ring = KeyRing(keys, settings.keys_ttl)
+    sender = CallbackSender(ring, outbound)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         await backend.start()
+        await rehearsal.start()
+        callbacks = [asyncio.create_task(Callbacks(e, sender).run()) for e in (backend, rehearsal)]
         try:
             yield
         finally:
+            for task in callbacks:
+                task.cancel()
+            await asyncio.gather(*callbacks, return_exceptions=True)
             await backend.close()
+            await rehearsal.close()
             await picture_checks.close()
             if matter is not None:
                 await matter.close()
@@ -91,16 +106,20 @@ def create_app(
     metrics = Metrics()
     limiter = RateLimiter()
     app.state.backend = backend
+    app.state.dry_run = rehearsal
+    app.state.outbound = outbound
     app.state.settings = settings
     app.state.matter = matter
     app.state.delivery = delivery
     app.state.picture_checks = picture_checks
-    app.state.picture_sources = PictureSources(settings.image_urls, image_generator(settings.text_to_image))
+    app.state.picture_sources = PictureSources(
+        settings.image_urls, image_generator(settings.text_to_image), outbound
+    )
     app.state.large_bodies = asyncio.Semaphore(1)
     app.state.metrics = metrics
     app.state.body_memory = BodyMemory(settings.body_memory)
     app.state.guard = Guard(
-        KeyRing(keys, settings.keys_ttl),
+        ring,
         limiter,
         settings.reads_per_minute,
         settings.mattes_per_minute,

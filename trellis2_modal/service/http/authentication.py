@@ -10,6 +10,7 @@ from fastapi import Security
 from fastapi.security import APIKeyHeader
 from starlette.requests import Request
 
+from ...jobs.engine import Engine
 from ...protocol.errors import RateLimitedError, UnauthenticatedError, UnavailableError
 from ..auth import ApiKey, KeyRing
 from .context import context_of
@@ -26,7 +27,7 @@ class Guard:
     def __init__(
         self, ring: KeyRing, limiter: RateLimiter, reads: int, mattes: int, streams: int, all_streams: int
     ) -> None:
-        self._ring = ring
+        self.ring = ring
         self._limiter = limiter
         self._per_minute = {READS: reads, MATTES: mattes}
         self._max_streams, self._max_all_streams = streams, all_streams
@@ -34,7 +35,7 @@ class Guard:
 
     async def authenticate(self, request: Request) -> ApiKey:
         """The key behind a request, as the key list has it now; raises 401 or 503."""
-        return await self._ring.authenticate(request.headers.get(HEADER.model.name))
+        return await self.ring.authenticate(request.headers.get(HEADER.model.name))
 
     def watch(self, request: Request) -> Callable[[], Awaitable[bool]]:
         """Asks, as long as a stream lasts, whether its key is still good."""
@@ -73,10 +74,12 @@ class Guard:
         self, request: Request, secret: str | None, scope: str | None = None, policy: str | None = READS
     ) -> ApiKey:
         """The caller's key; raises 401, 403, 429 or 503. `policy` None counts nothing yet."""
-        key = await self._ring.authenticate(secret)
+        key = await self.ring.authenticate(secret)
         context_of(request).key_id = key.id
         if scope is not None:
             key.require(scope)
+        if policy == WORK and key.dry_run:
+            policy = READS
         if policy is not None:
             self.count(request, key, policy)
         return key
@@ -93,6 +96,13 @@ class Guard:
 
     def work_left(self, key: ApiKey) -> int:
         return self._limiter.peek(WORK, key.id, key.requests_per_minute).remaining
+
+
+def engine_of(request: Request, key: ApiKey) -> Engine:
+    """The engine that has the key's jobs: the service's own, or the one that runs nothing."""
+    state = request.app.state
+    engine: Engine = state.dry_run if key.dry_run else state.backend
+    return engine
 
 
 def caller(scope: str | None = None, policy: str | None = READS) -> Callable[..., Awaitable[ApiKey]]:

@@ -77,9 +77,13 @@ class Work:
     named: str | None = None
     """What the request named in place of the payload: another day it may stand for another picture."""
 
+    callback: str | None = None
+    """Who is told of the job's end."""
+
     async def request_digest(self) -> str:
         """Digest of all that decides the result."""
-        asked = json.dumps([self.kind, self.settings, self.source], sort_keys=True)
+        named = [self.kind, self.settings, self.source]
+        asked = json.dumps(named if self.callback is None else [*named, self.callback], sort_keys=True)
         digest = hashlib.sha256(asked.encode() + b"\0")
         if self.named is not None:
             digest.update(self.named.encode())
@@ -268,8 +272,7 @@ def kind_of(submission: GenerateRequest | ExtractRequest | Multipart) -> JobKind
 
 async def form_work(form: Multipart, known: Capabilities, checks: PictureChecks) -> Work:
     """The work that a form asks for."""
-    fields = dict(form.fields)
-    fields.pop("kind", None)
+    fields = {name: value for name, value in form.fields.items() if name not in ("kind", "callback_url")}
     try:
         if kind_of(form) == "generate":
             return await _generate_form(form, fields, known, checks)
@@ -315,3 +318,10 @@ async def submission_work(
     if isinstance(submission, ExtractRequest):
         return await extract_work(submission)
     return await generate_work(submission, known, checks, sources)
+
+
+def callback_of(submission: GenerateRequest | ExtractRequest | Multipart) -> str | None:
+    """The address that a submission wants to be told at."""
+    if isinstance(submission, Multipart):
+        return submission.fields.get("callback_url")
+    return getattr(submission, "callback_url", None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import AsyncIterator
 from typing import Annotated, Literal
 
@@ -31,7 +32,7 @@ from ....protocol.requests import ExtractRequest, GenerateRequest
 from ...auth import ApiKey
 from ...config import Settings
 from ...streaming import event_stream, whole_file
-from ..authentication import WORK, Guard, caller
+from ..authentication import WORK, Guard, caller, engine_of
 from ..context import context_of
 from ..encoding import encode_base64
 from ..request_parsing import Work, extract_work, generate_work, read_json
@@ -64,7 +65,7 @@ async def generate(request: Request, key: Annotated[ApiKey, Depends(caller("gene
     `Accept: text/event-stream` gives progress and then the result; `Prefer: respond-async` gives a job.
     """
     answer = negotiate(request, ())
-    backend: Engine = request.app.state.backend
+    backend = engine_of(request, key)
     asked = await read_json(request, GenerateRequest)
     state = request.app.state
     work = await generate_work(asked, backend.capabilities(), state.picture_checks, state.picture_sources)
@@ -123,7 +124,7 @@ def negotiate(request: Request, files: tuple[str, ...]) -> Answer:
 
 async def submit(request: Request, key: ApiKey, work: Work) -> JobStatus:
     """Hand the work to the backend."""
-    backend: Engine = request.app.state.backend
+    backend = engine_of(request, key)
     settings: Settings = request.app.state.settings
     guard: Guard = request.app.state.guard
     await guard.authenticate(request)  # the key may have ended while the body came
@@ -137,7 +138,8 @@ async def submit(request: Request, key: ApiKey, work: Work) -> JobStatus:
             source=work.source,
             idempotency_key=idempotency_key(request) or delivered(request),
             max_active=settings.max_active_jobs,
-            gpu_seconds=key.gpu_seconds_per_day,
+            gpu_seconds=math.inf if key.dry_run else key.gpu_seconds_per_day,
+            callback_url=work.callback,
         )
     )
     context = context_of(request)
@@ -185,7 +187,7 @@ def accepted(request: Request, job: JobStatus, preferred: bool = False) -> Respo
 
 async def reply(request: Request, key: ApiKey, job: JobStatus, answer: Answer) -> Response:
     """The job itself, its events ending in the result, or the result after waiting for it."""
-    backend: Engine = request.app.state.backend
+    backend = engine_of(request, key)
     preferences = [part.strip().lower() for part in request.headers.get("prefer", "").split(",")]
     if "respond-async" in preferences:
         return accepted(request, job, preferred=True)

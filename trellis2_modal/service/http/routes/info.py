@@ -15,6 +15,7 @@ from ....jobs.engine import Engine
 from ....protocol.errors import InvalidRequestError, UnavailableError
 from ....protocol.replies import Health, MatteResponse, Usage
 from ....protocol.requests import MatteRequest, MatteSettings, default_pipeline_type
+from ....protocol.webhooks import secret_of
 from ...auth import ApiKey
 from ...config import Settings
 from ..authentication import MATTES, Guard, caller
@@ -77,6 +78,7 @@ async def usage(request: Request, key: Annotated[ApiKey, Depends(caller())]) -> 
         gpu_price_per_hour=settings.gpu_price_per_hour or None,
         price_used=settings.price(used),
         currency=settings.currency,
+        webhook_secret=secret_of(key.digest) if "webhook" in key.scopes else None,
     )
     return Response(reply.model_dump_json(), media_type="application/json")
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+import dataclasses
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Path, Query, Request, Response
 
-from ....jobs.engine import Engine
 from ....protocol.replies import (
     ASSET_MEDIA_TYPES,
     EVENT_STREAM,
@@ -18,9 +19,10 @@ from ....protocol.replies import (
 )
 from ...auth import ApiKey
 from ...config import Settings
+from ...outbound.addresses import checked_place
 from ...streaming import artifact_response, event_stream, last_event_id
-from ..authentication import WORK, Guard, caller
-from ..request_parsing import kind_of, read_submission, submission_work
+from ..authentication import WORK, Guard, caller, engine_of
+from ..request_parsing import callback_of, kind_of, read_submission, submission_work
 from . import documents
 from .generate import accepted, submit
 
@@ -51,14 +53,17 @@ EXTENSIONS = {
 )
 async def submit_job(request: Request, key: Annotated[ApiKey, Depends(caller(None, WORK))]) -> Response:
     """Queue a generation or an extraction, as JSON or as a form with the file itself."""
-    backend: Engine = request.app.state.backend
+    backend = engine_of(request, key)
     submission = await read_submission(request)
     key.require(kind_of(submission))
+    if (callback := callback_of(submission)) is not None:
+        key.require("webhook")
+        await asyncio.to_thread(checked_place, callback, "callback_url", request.app.state.outbound.resolve)
     state = request.app.state
     work = await submission_work(
         submission, backend.capabilities(), state.picture_checks, state.picture_sources
     )
-    return accepted(request, await submit(request, key, work))
+    return accepted(request, await submit(request, key, dataclasses.replace(work, callback=callback)))
 
 
 @router.get("", response_model=JobList, responses=documents.errors(*documents.READS, 404))
@@ -69,7 +74,7 @@ async def list_jobs(
     before: Annotated[str | None, Query(max_length=100, description="Id of the last job seen")] = None,
 ) -> Response:
     """Your jobs, newest first."""
-    backend: Engine = request.app.state.backend
+    backend = engine_of(request, key)
     found = await backend.list_jobs(key.id, limit + 1, before)
     page = JobList(jobs=found[:limit], next=found[limit - 1].id if len(found) > limit else None)
     return Response(page.model_dump_json(), media_type="application/json")
@@ -78,7 +83,7 @@ async def list_jobs(
 @router.get("/{job_id}", response_model=JobStatus, responses=documents.errors(*documents.READS, 404))
 async def look(request: Request, key: Reader, job_id: JobId) -> Response:
     """One job, with progress while it runs and links to its files when it has finished."""
-    backend: Engine = request.app.state.backend
+    backend = engine_of(request, key)
     job = await backend.status(key.id, job_id)
     return Response(job.model_dump_json(), media_type="application/json")
 
@@ -86,7 +91,7 @@ async def look(request: Request, key: Reader, job_id: JobId) -> Response:
 @router.delete("/{job_id}", response_model=JobStatus, responses=documents.errors(*documents.READS, 404))
 async def cancel(request: Request, key: Reader, job_id: JobId) -> Response:
     """Stop a job: a queued one at once, a running one at its next step; a finished one stays as it is."""
-    backend: Engine = request.app.state.backend
+    backend = engine_of(request, key)
     job = await backend.cancel(key.id, job_id)
     status = 200 if job.status in FINAL_STATES else 202
     return Response(job.model_dump_json(), status, media_type="application/json")
@@ -108,7 +113,7 @@ async def cancel(request: Request, key: Reader, job_id: JobId) -> Response:
 )
 async def events(request: Request, key: Reader, job_id: JobId) -> Response:
     """Everything that happens to a job, from its start or from `Last-Event-ID`, ending with its end."""
-    backend: Engine = request.app.state.backend
+    backend = engine_of(request, key)
     settings: Settings = request.app.state.settings
     guard: Guard = request.app.state.guard
     after = last_event_id(request)
@@ -144,7 +149,7 @@ async def events(request: Request, key: Reader, job_id: JobId) -> Response:
 )
 async def download(request: Request, key: Reader, job_id: JobId, artifact: ArtifactName) -> Response:
     """A file of a finished job; ranges and conditional requests are understood."""
-    backend: Engine = request.app.state.backend
+    backend = engine_of(request, key)
     file = await backend.result(key.id, job_id, artifact)
     extension = EXTENSIONS.get(file.media_type, "bin")
     return artifact_response(request, file, f"{artifact}-{job_id[-8:]}.{extension}")
