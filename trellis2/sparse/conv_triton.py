@@ -24,7 +24,8 @@ from .tensor import SparseTensor
 TAPS = tl.constexpr(KERNEL_VOLUME)
 
 
-@triton.jit
+# Counts of voxels differ in every run; specialised, each that 16 divides would be compiled apart.
+@triton.jit(do_not_specialize=["rows"])
 def _correlate_kernel(
     feats,  # [rows, ci]
     weight,  # [co, 27, ci]
@@ -77,7 +78,7 @@ def _correlate_kernel(
     )
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["rows", "tiles"])
 def _weight_gradient_kernel(
     feats,  # [rows, ci]
     grad,  # [rows, co]
