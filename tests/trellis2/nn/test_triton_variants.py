@@ -1,6 +1,6 @@
 """Kernels of Triton are compiled once, whatever the number of tokens or voxels.
 
-Triton compiles an integer argument apart where it is 1 and where 16 divides it, unless the kernel says not to.
+Triton compiles an integer argument apart where it is 1 and where 16 divides it, unless told not to.
 """
 
 from __future__ import annotations
