@@ -16,7 +16,7 @@ import numpy as np
 import torch
 import trimesh
 from o_voxel.convert import flexible_dual_grid_to_mesh, mesh_to_flexible_dual_grid
-from o_voxel.mesh.quality import mesh_quality
+from o_voxel.mesh.quality import mesh_quality, visible_faces
 from o_voxel.mesh.spatial.bvh import TriangleBVH
 from o_voxel.postprocess import GlbAsset, to_glb
 from o_voxel.postprocess.source import Source, check_source
@@ -76,15 +76,20 @@ def _inverted(body: trimesh.Trimesh) -> tuple[Any, Any]:
     return body.vertices, body.faces[:, ::-1]
 
 
-def away(vertices: torch.Tensor, faces: torch.Tensor, reference: TriangleBVH) -> float:
-    """Mean distance from the export's surface to the input's: one half of the chamfer distance."""
-    corners = vertices[faces.long()]
+CLOSED = 2.0
+"""Voxels from the input beyond which a point of the export lies over an opening that was closed."""
+
+
+def away(vertices: torch.Tensor, faces: torch.Tensor, reference: TriangleBVH, voxel: float) -> torch.Tensor:
+    """Distances, in voxels, from points spread over what can be seen of the export to the input's surface."""
+    shown = faces[visible_faces(vertices, faces, picture=512)]
+    corners = vertices[shown.long()]
     areas = torch.linalg.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]).norm(dim=1)
     random = torch.Generator().manual_seed(0)
     face = torch.multinomial(areas, 20_000, replacement=True, generator=random)
     weights = torch.rand((len(face), 3), generator=random).clamp(min=1e-9).log()
     points = (corners[face] * (weights / weights.sum(dim=1, keepdim=True))[:, :, None]).sum(dim=1)
-    return float(reference.closest(points).distance.mean())
+    return reference.closest(points).distance / voxel
 
 
 def colour_decibels(made: GlbAsset, source: Source, reference: TriangleBVH) -> float:
@@ -131,7 +136,8 @@ def damaged(case: Case, share: float) -> Case:
 
 
 COLUMNS = (
-    "state preset faces open crowded bow-ties back against away dB charts atlas seconds cpu peak-GB missed"
+    "state preset faces open crowded bow-ties back against away closed dB charts atlas seconds cpu peak-GB "
+    "missed"
 )
 
 
@@ -146,7 +152,9 @@ def measure(case: Case, preset: str) -> tuple[str, set[str]]:
     q = mesh_quality(vertices, faces)
     source = check_source(*asset_of, voxel, None)
     reference = TriangleBVH(source.vertices, source.faces)
-    off, decibels = away(vertices, faces, reference) / voxel, colour_decibels(made, source, reference)
+    distances = away(vertices, faces, reference, voxel)
+    off, over_gaps = float(distances.mean()), float((distances > CLOSED).float().mean())
+    decibels = colour_decibels(made, source, reference)
     against, printed = normals_against(made), preset == "print"
     bounds = {
         "open": q.open_edges == 0,
@@ -162,7 +170,7 @@ def measure(case: Case, preset: str) -> tuple[str, set[str]]:
     names = ",".join(sorted(missed)) or "-"
     row = (
         f"{name} {preset} {q.faces} {q.open_edges} {q.crowded_edges} {q.bow_tie_vertices} "
-        f"{q.back_pixels:.4f} {against} {off:.3f} {decibels:.1f} {made.report.charts} "
+        f"{q.back_pixels:.4f} {against} {off:.3f} {over_gaps:.3f} {decibels:.1f} {made.report.charts} "
         f"{made.report.atlas_use:.2f} {wall:.1f} {cpu:.1f} {peak_memory_gb():.2f} {names}"
     )
     return row, missed

@@ -8,6 +8,7 @@ borders.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -128,22 +129,12 @@ def visible_backs(
 ) -> tuple[float, float]:
     """Share of covered pixels that show a back, and share of the visible area seen mostly from behind.
 
-    Orthographic views from `views` directions, both sides drawn. (0, 0) where nothing is seen.
+    (0, 0) where nothing is seen.
     """
-    from ..raster import rasterize
-
-    if not len(faces):
-        return 0.0, 0.0
-    points = _in_unit_ball(vertices, faces)
-    crosses = face_crosses(points, faces)
-    ahead = torch.zeros(len(faces), dtype=torch.int64, device=points.device)
+    crosses = face_crosses(vertices, faces)
+    ahead = torch.zeros(len(faces), dtype=torch.int64, device=vertices.device)
     behind = torch.zeros_like(ahead)
-    for eye in directions(views).to(points):
-        right, up = _screen_axes(eye)
-        depth = -(points @ eye)
-        clip = torch.stack([points @ right, points @ up, depth, torch.ones_like(depth)], dim=1)
-        seen = rasterize(clip, faces, (picture, picture)).face_id
-        pixels = torch.bincount(seen[seen >= 0].long(), minlength=len(faces))
+    for eye, pixels in _looks(vertices, faces, views, picture):
         away = crosses @ eye < 0
         behind += torch.where(away, pixels, 0)
         ahead += torch.where(away, 0, pixels)
@@ -152,6 +143,32 @@ def visible_backs(
     visible = float(areas[(ahead + behind) > 0].sum())
     backs = float(areas[behind > ahead].sum())
     return int(behind.sum()) / max(covered, 1), backs / visible if visible else 0.0
+
+
+def visible_faces(vertices: Tensor, faces: Tensor, views: int = VIEWS, picture: int = PICTURE) -> Tensor:
+    """Faces [F] bool that a pixel of some view shows."""
+    seen = torch.zeros(len(faces), dtype=torch.bool, device=vertices.device)
+    for _, pixels in _looks(vertices, faces, views, picture):
+        seen |= pixels > 0
+    return seen
+
+
+def _looks(vertices: Tensor, faces: Tensor, views: int, picture: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """The direction of each view's eye, and how many pixels of it show each face [F], from either side.
+
+    Orthographic views from directions evenly over the sphere.
+    """
+    from ..raster import rasterize
+
+    if not len(faces):
+        return
+    points = _in_unit_ball(vertices, faces)
+    for eye in directions(views).to(points):
+        right, up = _screen_axes(eye)
+        depth = -(points @ eye)
+        clip = torch.stack([points @ right, points @ up, depth, torch.ones_like(depth)], dim=1)
+        seen = rasterize(clip, faces, (picture, picture)).face_id
+        yield eye, torch.bincount(seen[seen >= 0].long(), minlength=len(faces))
 
 
 def directions(count: int) -> Tensor:

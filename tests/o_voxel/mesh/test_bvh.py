@@ -152,3 +152,17 @@ def test_openness_beside_a_wall_is_analytic() -> None:
     # Rays start a thousandth of the mesh's radius above the floor, so that it does not hide itself.
     torch.testing.assert_close(openness, expected, rtol=0, atol=0.02)
     assert float(TriangleBVH(vertices, faces).openness(points[:1], -up[:1])) == 1.0
+
+
+@pytest.mark.parametrize("corners", [(0, 0, 1), (0, 1, 0), (1, 0, 0), (0, 1, 1)])
+def test_a_triangle_with_two_corners_at_one_place_is_a_side(corners: tuple[int, int, int]) -> None:
+    from o_voxel.mesh.rebuild.rebuild import rebuild
+
+    ends = torch.tensor([[0.0, 0.0, 0.0], [1.0, 0.0, 0.0]])
+    points, faces = ends[list(corners)], torch.tensor([[0, 1, 2]], dtype=torch.int32)
+    queries = torch.tensor([[0.5, 1.0, 0.0], [-3.0, 4.0, 0.0], [1.0, 0.0, 2.0], [0.25, 0.0, 0.0]])
+    found = TriangleBVH(points, faces).closest(queries).distance
+    torch.testing.assert_close(found, torch.tensor([1.0, 5.0, 2.0, 0.0]))
+    square = torch.tensor([[0.0, 0.0, 0.0], [1.0, 0.0, 0.0], [0.0, 1.0, 0.0]])
+    both = torch.cat([points, square]), torch.cat([faces, faces + 3])
+    assert rebuild(*both, 1 / 16)[0].isfinite().all()

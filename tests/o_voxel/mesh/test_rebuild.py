@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import pytest
@@ -10,6 +11,7 @@ from o_voxel.errors import ArgumentError
 from o_voxel.mesh.charts.unwrap import unwrap
 from o_voxel.mesh.quality import mesh_quality
 from o_voxel.mesh.rebuild.rebuild import rebuild
+from o_voxel.mesh.rebuild.sky import DIRECTIONS, sky
 from o_voxel.mesh.repair.manifold import make_manifold
 
 from .shapes import bow_tie, cube, mobius, sheet, sphere
@@ -92,6 +94,65 @@ def test_a_bowl_stays_open() -> None:
     found = mesh_quality(*rebuild(points, faces[keep], STEP), look=False)
     assert found.solid
     assert found.volume < 0.3 * _ball_volume(0.4) / 2
+
+
+def _turned(profile: list[tuple[float, float]], around: int = 96) -> tuple[torch.Tensor, torch.Tensor]:
+    """The surface that a line of (radius, height) sweeps around the z axis, its quads a strip a segment."""
+    angle = torch.arange(around) * (2 * math.pi / around)
+    line = torch.tensor(profile)
+    points = torch.stack(
+        [line[:, :1] * angle.cos(), line[:, :1] * angle.sin(), line[:, 1:].expand(-1, around)], dim=2
+    ).reshape(-1, 3)
+    a = torch.arange(len(profile) - 1)[:, None] * around + torch.arange(around)
+    b = torch.arange(len(profile) - 1)[:, None] * around + (torch.arange(around) + 1) % around
+    first, second = torch.stack([a, b, a + around], dim=2), torch.stack([b, b + around, a + around], dim=2)
+    return points, torch.cat([first.reshape(-1, 3), second.reshape(-1, 3)]).int()
+
+
+def test_an_opening_wider_than_the_gap_closes_where_hardly_any_sky_comes_in() -> None:
+    points, faces = sphere(96)
+    middle = points[faces.long()].mean(dim=1)
+    hole = (middle[:, :2].norm(dim=1) < 0.06) & (middle[:, 2] < 0)  # 15 % of the width
+    found = mesh_quality(*rebuild(points, faces[~hole], STEP), look=False)
+    assert found.solid
+    assert abs(found.volume / _ball_volume(0.4) - 1) < 0.04
+
+
+def test_a_double_wall_with_an_opening_as_wide_as_itself_is_full() -> None:
+    """A tumbler of two sheets; the outside comes in between them through a gap of the rim."""
+    wall = [(0.0, -0.4), (0.3, -0.4), (0.3, 0.4), (0.22, 0.4), (0.22, -0.32), (0.0, -0.32)]
+    points, faces = _turned(wall)
+    middle = points[faces.long()].mean(dim=1)
+    gap = (middle[:, 2] > 0.39) & (middle[:, 0] > 0.2) & (middle[:, 1].abs() < 0.05)
+    found = mesh_quality(*rebuild(points, faces[~gap], STEP), look=False)
+    solid = math.pi * (0.3**2 * 0.8 - 0.22**2 * 0.72)
+    assert found.solid
+    assert abs(found.volume / solid - 1) < 0.1
+
+
+def test_walls_that_are_thick_enough_stay_where_they_are() -> None:
+    points, faces = cube()
+    plate = (points - points.mean(dim=0)) * torch.tensor([1.0, 1.0, 1.2 * STEP])
+    made, _ = rebuild(plate, faces, STEP)
+    flat = made[(made[:, :2].abs() < 0.4).all(dim=1)]
+    off = (flat[:, 2].abs() - 0.6 * STEP).abs() / STEP
+    assert float(off.mean()) < 0.12
+
+
+def test_the_sky_that_each_point_sees() -> None:
+    empty = torch.rand((7, 8, 9), generator=torch.Generator().manual_seed(3)) > 0.2
+    found = sky(empty)
+    for x, y, z in itertools.product(*map(range, empty.shape)):
+        count = 0
+        for step in DIRECTIONS:
+            place = [x, y, z]
+            while all(0 <= at < size for at, size in zip(place, empty.shape, strict=True)):
+                if not empty[tuple(place)]:
+                    break
+                place = [at + by for at, by in zip(place, step, strict=True)]
+            else:
+                count += 1
+        assert int(found[x, y, z]) == count
 
 
 def test_bad_settings() -> None:

@@ -20,6 +20,7 @@ from ..normals import vertex_normals
 from ..repair.cleanup import keep_faces
 from ..repair.components import component_areas, face_components
 from ..spatial.band import Band as Cells
+from ..spatial.bvh import TriangleBVH
 from ..spatial.lattice import Band, lattice_around, spread, surface_band
 from ..validation import check_mesh
 from .isosurface import CORNERS, Isosurface, surface_nets
@@ -73,7 +74,7 @@ def rebuild(
     reach = math.ceil(radius) + 1
     lattice = lattice_around(used, step, reach + 1)
     band = surface_band(vertices, faces, lattice, reach)
-    label = spaces(band, radius, CLOSING, see_through)
+    band, label = spaces(band, radius, CLOSING, see_through)
     depth = solid_depth(band, label)
     cells = _manifold_cells(band, -depth.clamp(-DEEPEST, DEEPEST))
     surface = surface_nets(cells, max(lattice.shape) + 1)
@@ -151,16 +152,34 @@ def _pulled_back(surface: Isosurface, band: Band, depth: Tensor) -> Tensor:
     if not len(points):
         raise MeshError("nothing is left of the surface to rebuild")
     normals = vertex_normals(points, surface.faces)
-    nearest, _ = band.nearest(points)
+    nearest, face = band.nearest(points)
     way = nearest - points
     distance = torch.linalg.vector_norm(way, dim=1)
-    over_gap = distance > OFFSET + 0.6
+    over_gap = (distance > OFFSET + 0.6) | (face < 0)
     nearest = torch.where(over_gap[:, None], points - OFFSET * normals, nearest)
     below = band.sample(depth.clamp(-DEEPEST, DEEPEST), nearest - normals, DEEPEST)
-    thick = ((below - OFFSET) / 0.7).clamp(0, 1)
-    thick = _smoothed(thick, surface.faces)
+    apart = _least_offset(points, nearest, surface.faces, normals, below < OFFSET + 0.7)
     # Not all the way: neighbours with the same nearest point must stay apart.
-    return torch.lerp(nearest, points, SHORT) + normals * ((1 - thick) * LEAST_HALF)[:, None]
+    return torch.lerp(nearest, points, SHORT) + normals * apart[:, None]
+
+
+def _least_offset(points: Tensor, nearest: Tensor, faces: Tensor, normals: Tensor, thin: Tensor) -> Tensor:
+    """How far [V] vertices [V, 3] stay outside of the input, so that a wall is no thinner than 2 LEAST_HALF.
+
+    `nearest` [V, 3] is where they move on the input, `thin` [V] marks those that may lie on a wall: how thick
+    it is tells the other side, found straight through before either has moved. All in steps.
+    """
+    offset = torch.zeros(len(points), device=points.device)
+    corners = faces[thin[faces.long()].any(dim=1)]
+    if not len(corners):
+        return offset
+    inwards = -normals[thin]
+    wall = TriangleBVH(points, corners).cast(points[thin] + 1e-3 * inwards, inwards)
+    other = (nearest[corners[wall.face.clamp(min=0).long()].long()] * wall.barycentric[:, :, None]).sum(dim=1)
+    thickness = ((other - nearest[thin]) * inwards).sum(dim=1)
+    thickness = torch.where(wall.face >= 0, thickness, torch.inf)
+    offset[thin] = (LEAST_HALF - thickness / 2).clamp(0, LEAST_HALF)
+    return _smoothed(offset, faces)
 
 
 def _evenly_spread(points: Tensor, faces: Tensor) -> Tensor:

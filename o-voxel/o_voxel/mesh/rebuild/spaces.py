@@ -3,7 +3,8 @@
 A ball as wide as the gap to close comes in from afar: what it reaches is outside, other rooms that hold it
 are inside. The narrower space between goes to whichever comes to it over the wider
 passage (a watershed of the clearance: Beucher, Lantuejoul, "Use of watersheds in contour detection", 1979),
-so that outside and inside meet where an opening is narrowest.
+so that outside and inside meet where an opening is narrowest. Where hardly any sky is seen from a room, its
+opening is one that the decoder left, however wide; and the outside does not grow out of sight into gaps.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ from torch import Tensor
 from ... import kernels
 from ..arrays.graph import connected_labels
 from ..arrays.groups import nonzero_1d
-from ..spatial.lattice import Band
+from ..spatial.lattice import Band, dilated
+from .sky import DIRECTIONS, seen, sky
 
 OUTSIDE, INSIDE = 1, 2
 """Labels of empty space; 0 is on the surface, or not known."""
@@ -34,32 +36,114 @@ LEVELS = 0.25
 LONGEST = 400
 """Rounds after which growth along narrow passages ends."""
 
+HARDLY = 0.015
+"""Share of the directions, over a room's core, that lead to the sky, below which it is a hollow body."""
+
+COARSE = 3
+"""Steps of the coarser lattice on which rooms are looked for that are wider than the ball."""
+
+WIDEST = 0.25
+"""Of the longest side: half the width of the widest room looked for."""
+
 SEEN = 0.02
 """Share of a room's walls that let light through, from which it counts as outside."""
 
 
-def spaces(band: Band, radius: float, least: float, see_through: Tensor | None = None) -> Tensor:
+def spaces(band: Band, radius: float, least: float, see_through: Tensor | None = None) -> tuple[Band, Tensor]:
     """Label [P] uint8 of the band's points: OUTSIDE, INSIDE, or 0 where the surface is within `least` steps
-    or no ball of `radius` steps comes near. `see_through` [F] bool: faces through which light comes."""
-    roomy = torch.ones(len(band.rows), dtype=torch.bool, device=band.rows.device)
-    roomy[band.keys[band.distance <= radius].long()] = False
-    space = connected_spaces(roomy, band.lattice.shape)
+    or no ball of `radius` steps comes near; and the band, with points where openings wider than it close.
+    `see_through` [F] bool: faces through which light comes."""
+    shape = band.lattice.shape
+    roomy = _clear(band, radius)
+    hollow, visible = torch.zeros_like(roomy), None
+    if see_through is None:
+        clear = _clear(band, least).view(shape)
+        rooms = hollow_rooms(clear, radius)
+        hollow = rooms.reshape(-1)
+        band = band.widened(_rim(rooms))
+        visible = seen(clear, math.ceil(radius)).view(-1)[band.keys.long()]
+    space = connected_spaces(roomy & ~hollow, shape)
     sizes = torch.bincount(space[space >= 0])
     is_open = sizes < ROOM * (4 / 3 * math.pi * radius**3) / 8
+    is_open[_beside(hollow, space, shape)] = False
     is_open[0] = True
     rim = space[band.keys.long()]
     if see_through is not None:
         is_open |= _seen_through(band, rim, see_through, len(sizes))
     label = torch.where(is_open[rim.clamp(min=0)], OUTSIDE, INSIDE).to(torch.uint8)
     label[rim < 0] = 0
+    label[(roomy & hollow)[band.keys.long()]] = INSIDE
+    narrow = band.distance <= radius
     widest = radius
     while widest > least:
         narrower = max(NARROWER * widest, least)
         label = grown(band, label, widest, narrower)
-        if see_through is None:  # smaller rooms that nothing wide enough leads to
+        if visible is not None:
+            label[(label == OUTSIDE) & narrow & ~visible] = 0
+            # with these, smaller rooms that nothing wide enough leads to
             label[(label == 0) & (band.distance > narrower)] = INSIDE
         widest = narrower
-    return label
+    if see_through is None:
+        label[(label == OUTSIDE) & ~_reached(band, label == OUTSIDE)] = INSIDE
+    return band, label
+
+
+def _rim(mask: Tensor) -> Tensor:
+    """Points [X * Y * Z] within two steps of both kinds of a mask [X, Y, Z]."""
+    return (dilated(mask.clone(), 2) & dilated(~mask, 2)).view(-1)
+
+
+def _reached(band: Band, outside: Tensor) -> Tensor:
+    """Which of the band's points [P] are joined to the outside of the lattice by those marked [P]."""
+    empty = torch.ones(len(band.rows), dtype=torch.bool, device=band.rows.device)
+    empty[band.keys[~outside].long()] = False
+    return connected_spaces(empty, band.lattice.shape)[band.keys.long()] == 0
+
+
+def _clear(band: Band, distance: float) -> Tensor:
+    """Lattice points [X * Y * Z] bool farther than `distance` steps from the surface."""
+    clear = torch.ones(len(band.rows), dtype=torch.bool, device=band.rows.device)
+    clear[band.keys[band.distance <= distance].long()] = False
+    return clear
+
+
+def _beside(mask: Tensor, space: Tensor, shape: tuple[int, int, int]) -> Tensor:
+    """Numbers of the spaces [X * Y * Z] that neighbours of the `mask` [X * Y * Z] lie in."""
+    _, ny, nz = shape
+    found = [space[:0]]
+    for step in (1, nz, ny * nz):
+        found += [space[:-step][mask[step:]], space[step:][mask[:-step]]]
+    numbers = torch.unique(torch.cat(found))
+    return numbers[numbers >= 0]
+
+
+def hollow_rooms(clear: Tensor, radius: float) -> Tensor:
+    """The part [X, Y, Z] bool of `clear` space [X, Y, Z] in rooms from which hardly any sky is seen, although
+    a ball of `radius` steps comes in: a box that fits into them is wider than their openings.
+
+    Boxes of every size from WIDEST down are tried, on a lattice of COARSE steps.
+    """
+    blocked = torch.nn.functional.max_pool3d((~clear)[None, None].float(), COARSE, ceil_mode=True)[0, 0] > 0
+    half = math.ceil(WIDEST * max(blocked.shape))
+    room = half + 1
+    blocked = torch.nn.functional.pad(blocked, (room,) * 6)
+    light = sky(~blocked).view(-1).float() / len(DIRECTIONS)
+    found = torch.zeros_like(blocked)
+    while COARSE * half > radius:
+        space = connected_spaces(~dilated(blocked.clone(), half).view(-1), blocked.shape)
+        core = nonzero_1d(space > 0)
+        if len(core):
+            number = space[core]
+            count = torch.bincount(number)
+            dark = torch.bincount(number, light[core]) < HARDLY * count
+            centres = torch.zeros_like(space, dtype=torch.bool)
+            centres[core[dark[number]]] = True
+            found |= dilated(centres.view(blocked.shape), half)
+        half = min(half - 1, int(0.8 * half))
+    found = found[(slice(room, -room),) * 3]
+    for axis, length in enumerate(clear.shape):
+        found = found.repeat_interleave(COARSE, axis).narrow(axis, 0, length)
+    return found & clear
 
 
 def _seen_through(band: Band, rim: Tensor, see_through: Tensor, count: int) -> Tensor:

@@ -35,7 +35,7 @@ def closest_on_triangle(a: wp.vec3, b: wp.vec3, c: wp.vec3, p: wp.vec3) -> wp.ve
     if d3 >= 0.0 and d4 <= d3:
         return wp.vec3(0.0, 1.0, 0.0)
     vc = d1 * d4 - d3 * d2
-    if vc <= 0.0 and d1 >= 0.0 and d3 <= 0.0:
+    if vc <= 0.0 and d1 >= 0.0 and d3 <= 0.0 and d1 > d3:
         t = d1 / (d1 - d3)
         return wp.vec3(1.0 - t, t, 0.0)
     cp = p - c
@@ -44,11 +44,11 @@ def closest_on_triangle(a: wp.vec3, b: wp.vec3, c: wp.vec3, p: wp.vec3) -> wp.ve
     if d6 >= 0.0 and d5 <= d6:
         return wp.vec3(0.0, 0.0, 1.0)
     vb = d5 * d2 - d1 * d6
-    if vb <= 0.0 and d2 >= 0.0 and d6 <= 0.0:
+    if vb <= 0.0 and d2 >= 0.0 and d6 <= 0.0 and d2 > d6:
         t = d2 / (d2 - d6)
         return wp.vec3(1.0 - t, 0.0, t)
     va = d3 * d6 - d5 * d4
-    if va <= 0.0 and (d4 - d3) >= 0.0 and (d5 - d6) >= 0.0:
+    if va <= 0.0 and (d4 - d3) >= 0.0 and (d5 - d6) >= 0.0 and (d4 - d3) + (d5 - d6) > 0.0:
         t = (d4 - d3) / ((d4 - d3) + (d5 - d6))
         return wp.vec3(0.0, 1.0 - t, t)
     if wp.min(va, wp.min(vb, vc)) > 0.0:

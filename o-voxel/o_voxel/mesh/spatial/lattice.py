@@ -8,7 +8,7 @@ numbered in (x, y, z) order.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -45,7 +45,8 @@ class Band:
 
     `points` [V, 3] float32 (in steps) and `faces` [F, 3] int32 are the mesh, `keys` [P] int32 ascending the
     points, `rows` [X * Y * Z] int32 the place of each lattice point in `keys` or -1, `near` [P] int32 a
-    nearest face and `distance` [P] float32 how far it is, in steps; exact up to the band's reach.
+    nearest face and `distance` [P] float32 how far it is, in steps; exact up to the band's reach, -1 and inf
+    at points that it was widened by.
     """
 
     lattice: Lattice
@@ -64,6 +65,19 @@ class Band:
     def grid_arrays(self) -> list[Any]:
         """Dense rows and the two strides, as kernels take them."""
         return [self.rows, *self.lattice.shape[1:]]
+
+    def widened(self, more: Tensor) -> Band:
+        """The band with further lattice points, those marked in `more` [X * Y * Z] bool."""
+        if not bool((more & (self.rows < 0)).any()):
+            return self
+        keys = nonzero_1d(more | (self.rows >= 0))
+        before = self.rows[keys].long()
+        known, before = before >= 0, before.clamp(min=0)
+        rows = torch.full_like(self.rows, -1)
+        rows[keys] = torch.arange(len(keys), dtype=torch.int32, device=keys.device)
+        near = torch.where(known, self.near[before], -1)
+        distance = torch.where(known, self.distance[before], torch.inf)
+        return replace(self, keys=keys.int(), rows=rows, near=near, distance=distance)
 
     def nearest(self, points: Tensor) -> tuple[Tensor, Tensor]:
         """Nearest points [Q, 3] to queries [Q, 3] (in steps), and their faces [Q]; -1 away from the band."""
