@@ -129,8 +129,9 @@ def hollow_rooms(clear: Tensor, radius: float) -> Tensor:
     blocked = torch.nn.functional.pad(blocked, (room,) * 6)
     light = sky(~blocked).view(-1).float() / len(DIRECTIONS)
     found = torch.zeros_like(blocked)
+    nx, ny, nz = blocked.shape
     while COARSE * half > radius:
-        space = connected_spaces(~dilated(blocked.clone(), half).view(-1), blocked.shape)
+        space = connected_spaces(~dilated(blocked.clone(), half).view(-1), (nx, ny, nz))
         core = nonzero_1d(space > 0)
         if len(core):
             number = space[core]
