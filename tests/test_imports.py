@@ -24,7 +24,7 @@ PACKAGES = {
     "trellis2_training": ROOT / "training",
 }
 # A module that holds the adapter or the kernels of an optional package may need it to be importable.
-OPTIONAL = {"triton", "flash_attn", "flex_gemm", "cumesh", "nvdiffrast", "nvdiffrec_render"}
+OPTIONAL = {"triton", "flash_attn", "flex_gemm", "cumesh", "nvdiffrast", "nvdiffrec_render", "mcp"}
 
 
 def python(code: str, *arguments: str) -> Any:

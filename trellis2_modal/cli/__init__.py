@@ -13,6 +13,7 @@ import click
 
 COMMANDS: dict[str, str] = {
     "generate": "A picture to a GLB and a preview video.",
+    "batch": "A folder or a list of pictures to files, resumable.",
     "extract": "A kept state to a file with other settings.",
     "check": "How sound 3D files are, ours or another's.",
     "jobs": "List, watch, cancel and download your jobs.",
@@ -20,6 +21,7 @@ COMMANDS: dict[str, str] = {
     "usage": "Your limits and what is left of them.",
     "health": "Whether the service runs and what it offers.",
     "app": "The desktop web app.",
+    "mcp": "The service as tools for agents, on stdin and stdout.",
     "serve": "Run the service on this machine.",
     "keys": "Create, list, revoke and rotate API keys.",
     "doctor": "What is installed, what is picked, and why.",

@@ -35,6 +35,9 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (tmp_path / name).write_bytes(photo())
     (tmp_path / "asset.glb").write_bytes(asset())
     (tmp_path / "asset.lz4").write_bytes(state())
+    for name in ("pictures", "work"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "list.csv").write_text("picture\nphoto.png\n")
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
