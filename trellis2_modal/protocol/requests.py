@@ -270,6 +270,13 @@ class GenerateRequest(GenerateSettings):
         description="In place of image, where the operator has plugged in an image generator.",
     )
 
+    model: str | None = Field(
+        None,
+        max_length=200,
+        title="Model",
+        description="As /health names it, for callers that must name one; another is refused.",
+    )
+
     @model_validator(mode="after")
     def _pictures(self) -> GenerateRequest:
         if sum(given is not None for given in (self.image, self.images, self.image_url, self.prompt)) != 1:

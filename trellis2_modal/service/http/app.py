@@ -101,6 +101,7 @@ def create_app(
         description=DESCRIPTION,
         lifespan=lifespan,
         redoc_url=None,
+        generate_unique_id_function=lambda route: route.name,  # generated clients call their functions so
         redirect_slashes=False,  # it would send callers to whatever their Host header says
     )
     metrics = Metrics()
@@ -127,7 +128,7 @@ def create_app(
         settings.max_all_streams,
     )
     problems.install(app)
-    for router in (routes.info, routes.generate, routes.jobs, routes.estimate):
+    for router in (routes.info, routes.generate, routes.jobs, routes.estimate, routes.alias):
         app.include_router(router)
     if settings.metrics:
         app.include_router(routes.metrics)

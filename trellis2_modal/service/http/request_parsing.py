@@ -101,7 +101,7 @@ def body_ceiling(method: str, path: str) -> int:
         return limits.MAX_JSON_BYTES
     if path in ("/extract_glb", "/jobs"):
         return JSON_STATE_BODY
-    if path == "/generate":
+    if path in ("/generate", "/v1/3d/generations"):
         return JSON_PICTURES_BODY
     if path == "/matte":
         return JSON_IMAGE_BODY
@@ -210,6 +210,9 @@ async def generate_work(
     request: GenerateRequest, known: Capabilities, checks: PictureChecks, sources: PictureSources
 ) -> Work:
     """Raises `InvalidImageError`, `TooLargeError`, `UnavailableError`, `UnsupportedPipelineError`."""
+    if request.model is not None and request.model != known.model:
+        message = f"{request.model} is not what runs here; leave it out, or name {known.model}"
+        raise InvalidRequestError(f"model: {message}", errors=[FieldError("model", message)])
     check_counts(len(request.images or [""]), request.views)
     settings = generate_settings(request.settings(), known)
     payload = await checked_pictures(await sources.pictures(request), checks)

@@ -124,6 +124,7 @@ IDEMPOTENCY_KEY = header(
     maxLength=MAX_IDEMPOTENCY_KEY_LENGTH,
     pattern="^[ -~]+$",
 )
+REQUEST_ID = header("X-Request-ID", "A word of your own, for the reply and the service's log", "photo-1")
 PREFER = header("Prefer", "Answer 202 and the job at once", "respond-async", enum=["respond-async"])
 LAST_EVENT_ID = header("Last-Event-ID", "Go on after this event", "7", pattern="^[0-9]{1,12}$")
 RANGE = header(

@@ -85,7 +85,8 @@ async def usage(request: Request, key: Annotated[ApiKey, Depends(caller())]) -> 
 
 @router.post(
     "/matte",
-    openapi_extra=documents.matte_body(),
+    # without a header openapi-python-client forgets an import for a body of two media types
+    openapi_extra=documents.parameters(documents.REQUEST_ID, body=documents.matte_body()),
     response_class=Response,
     responses=documents.errors(
         *documents.COMMON,
