@@ -31,7 +31,7 @@ def _pictures() -> Iterator[Named]:
 
 def _objects(count: int) -> Iterator[Named]:
     from trellis2_training import world
-    from trellis2_training.evaluate import held_out_picture, to_rgba
+    from trellis2_training.evaluation.evaluate import held_out_picture, to_rgba
 
     def picture(number: int) -> Image.Image:
         return to_rgba(held_out_picture(torch.from_numpy(world.object_table(number)), number)[1])

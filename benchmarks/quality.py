@@ -45,9 +45,10 @@ def silhouette_iou(a: Any, b: Any) -> float:
 
 def measure(objects: int, device: str, seconds: float) -> list[dict[str, Any]]:
     """A row an object, while `seconds` last."""
-    from trellis2_training import measures, world
-    from trellis2_training.evaluate import asset_scores, held_out_picture, to_rgba, true_mesh
-    from trellis2_training.voxelize import voxelize
+    from trellis2_training import world
+    from trellis2_training.data.voxelize import voxelize
+    from trellis2_training.evaluation import measures
+    from trellis2_training.evaluation.evaluate import asset_scores, held_out_picture, to_rgba, true_mesh
 
     from trellis2.pipelines import Trellis2ImageTo3DPipeline
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from trellis2_training import world
 from trellis2_training.config import TINY, MiniConfig
-from trellis2_training.data import TableBank
+from trellis2_training.data.batches import TableBank
 from trellis2_training.runtime import Runtime
 
 

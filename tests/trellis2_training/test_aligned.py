@@ -7,17 +7,17 @@ from pathlib import Path
 
 import pytest
 import torch
-from trellis2_training import evaluate as ev
-from trellis2_training import render as rd
 from trellis2_training import world
-from trellis2_training.aligned import AlignedTextureFlow, see
 from trellis2_training.checkpoint import load_weights, save_weights
 from trellis2_training.config import TINY, ModelConfig
-from trellis2_training.data import TableBank
-from trellis2_training.latents import LatentSet
+from trellis2_training.data import render as rd
+from trellis2_training.data.batches import TableBank
+from trellis2_training.data.voxelize import voxelize
+from trellis2_training.evaluation import evaluate as ev
+from trellis2_training.evaluation.texture import colour_scores, held_out_case, rows_in_view, visible_rows
 from trellis2_training.runtime import Runtime
-from trellis2_training.texture import colour_scores, held_out_case, rows_in_view, visible_rows
-from trellis2_training.voxelize import voxelize
+from trellis2_training.stages.aligned import AlignedTextureFlow, see
+from trellis2_training.stages.latents import LatentSet
 from trellis2_training.world import table as tb
 from trellis2_training.world.table import Pattern
 

@@ -5,8 +5,13 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import nn
-from trellis2_training import autoencoders
-from trellis2_training.autoencoders import (
+from trellis2_training.config import MINI, MiniConfig
+from trellis2_training.data.batches import TableBank, VoxelPool, blocks_of, joined
+from trellis2_training.data.voxelize import voxelize
+from trellis2_training.data_dependent_init import means_by_level, start_decoder, start_encoder, start_quiet
+from trellis2_training.runtime import Runtime
+from trellis2_training.stages import autoencoders
+from trellis2_training.stages.autoencoders import (
     MixedTexture,
     ShapeVae,
     TextureVae,
@@ -15,11 +20,6 @@ from trellis2_training.autoencoders import (
     repainted,
     surface_by_level,
 )
-from trellis2_training.config import MINI, MiniConfig
-from trellis2_training.data import TableBank, VoxelPool, blocks_of, joined
-from trellis2_training.data_dependent_init import means_by_level, start_decoder, start_encoder, start_quiet
-from trellis2_training.runtime import Runtime
-from trellis2_training.voxelize import voxelize
 
 from trellis2.sparse import SparseTensor
 

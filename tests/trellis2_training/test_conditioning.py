@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from trellis2_training.conditioning import StructureFlow
 from trellis2_training.config import MiniConfig
-from trellis2_training.data import TableBank
+from trellis2_training.data.batches import TableBank
 from trellis2_training.runtime import Runtime
+from trellis2_training.stages.conditioning import StructureFlow
 
 
 class Counting(nn.Module):

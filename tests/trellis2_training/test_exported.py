@@ -6,11 +6,12 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from trellis2_training import evaluate as ev
-from trellis2_training import exported, world
-from trellis2_training import measures as ms
-from trellis2_training import render as rd
-from trellis2_training.voxelize import voxelize
+from trellis2_training import world
+from trellis2_training.data import render as rd
+from trellis2_training.data.voxelize import voxelize
+from trellis2_training.evaluation import evaluate as ev
+from trellis2_training.evaluation import exported
+from trellis2_training.evaluation import measures as ms
 
 from trellis2.representations import PBR_ATTR_LAYOUT
 from trellis2_modal.protocol.presets import PRESETS

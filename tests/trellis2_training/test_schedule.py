@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from trellis2_training import decoders
 from trellis2_training.checkpoint import (
     export_slim,
     import_slim,
@@ -19,16 +18,17 @@ from trellis2_training.checkpoint import (
     save_statistics,
 )
 from trellis2_training.config import SHIPPED, TINY
-from trellis2_training.data import blocks_of
-from trellis2_training.decoders import DecoderOnFlow
-from trellis2_training.evaluate import card_table, summarise
+from trellis2_training.data.batches import blocks_of
+from trellis2_training.data.voxelize import voxelize
+from trellis2_training.evaluation.evaluate import card_table, summarise
 from trellis2_training.export import export_package, import_weights
-from trellis2_training.latents import load_latents
 from trellis2_training.optim import AdaptiveGradClipper, learning_rate
 from trellis2_training.runtime import Runtime
 from trellis2_training.schedule import schedule_of
 from trellis2_training.stage_runner import Settings, run_stages
-from trellis2_training.voxelize import voxelize
+from trellis2_training.stages import decoders
+from trellis2_training.stages.decoders import DecoderOnFlow
+from trellis2_training.stages.latents import load_latents
 
 from trellis2.errors import CheckpointError, InvalidArgumentError
 from trellis2.models import from_pretrained

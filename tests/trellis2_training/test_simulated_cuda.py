@@ -8,18 +8,19 @@ from pathlib import Path
 import pytest
 import torch
 from torch import Tensor
-from trellis2_training import conditioning, world
-from trellis2_training.aligned import AlignedTextureFlow
-from trellis2_training.autoencoders import MixedTexture, ShapeVae, SparseStructureVae, TextureVae
+from trellis2_training import world
 from trellis2_training.checkpoint import save_weights
-from trellis2_training.conditioning import Conditioning, StructureFlow, structure_latents
 from trellis2_training.config import TINY
-from trellis2_training.data import TableBank
-from trellis2_training.decoders import DecoderOnFlow
-from trellis2_training.latents import encode_objects, encode_views
+from trellis2_training.data.batches import TableBank
 from trellis2_training.loop import Stage
 from trellis2_training.runtime import Runtime
-from trellis2_training.slat_flows import ShapeFlow
+from trellis2_training.stages import conditioning
+from trellis2_training.stages.aligned import AlignedTextureFlow
+from trellis2_training.stages.autoencoders import MixedTexture, ShapeVae, SparseStructureVae, TextureVae
+from trellis2_training.stages.conditioning import Conditioning, StructureFlow, structure_latents
+from trellis2_training.stages.decoders import DecoderOnFlow
+from trellis2_training.stages.latents import encode_objects, encode_views
+from trellis2_training.stages.slat_flows import ShapeFlow
 
 from tests.simulated_cuda import CUDA, simulated_cuda
 

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
-from trellis2_training import render as rd
 from trellis2_training import world
-from trellis2_training.voxelize import occupancy, surface_cells, voxelize
+from trellis2_training.data import render as rd
+from trellis2_training.data.voxelize import occupancy, surface_cells, voxelize
 from trellis2_training.world import table as tb
 from trellis2_training.world.families import FAMILIES
 
@@ -166,7 +166,7 @@ def test_triton_agrees_with_torch(tables: Tensor, monkeypatch: pytest.MonkeyPatc
 
 
 def test_the_bank_is_kept(tmp_path: Path) -> None:
-    from trellis2_training.data import load_or_make_bank
+    from trellis2_training.data.batches import load_or_make_bank
 
     path = tmp_path / "bank.pt"
     made = load_or_make_bank(path, 6, 1)
@@ -179,7 +179,7 @@ def test_the_bank_is_kept(tmp_path: Path) -> None:
 
 
 def test_recolouring_permutes_channels_and_nothing_else(tables: Tensor) -> None:
-    from trellis2_training.data import TableBank
+    from trellis2_training.data.batches import TableBank
 
     bank = TableBank(tables, torch.device("cpu"), 0)
     changed = bank.recoloured(tables)

@@ -122,7 +122,7 @@ def main(arguments: list[str] | None = None) -> int:
             import_weights(options.resume, options.workdir)
         export_package(CONFIGS[options.config], options.workdir, options.target)
     elif options.command == "evaluate":
-        from .evaluate import Plan, evaluate_package
+        from .evaluation.evaluate import Plan, evaluate_package
 
         plan = Plan(
             options.weights,
@@ -137,7 +137,7 @@ def main(arguments: list[str] | None = None) -> int:
         )
         evaluate_package(plan, options.objects, options.out, options.sheet)
     elif options.command == "texture":
-        from .texture import measure_texture
+        from .evaluation.texture import measure_texture
 
         config, limit = CONFIGS[options.config], options.seconds or float("inf")
         measure_texture(
@@ -151,11 +151,11 @@ def main(arguments: list[str] | None = None) -> int:
             options.sheet,
         )
     elif options.command == "sheet":
-        from .sheet import write_sheet
+        from .evaluation.sheet import write_sheet
 
         write_sheet(options.weights, sorted(options.pictures.glob("*.png")), options.out, options.size)
     else:
-        from .examples import draw_examples
+        from .evaluation.examples import draw_examples
 
         draw_examples(options.folder, options.count, options.size, options.device)
     return 0

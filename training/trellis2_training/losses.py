@@ -10,7 +10,7 @@ from torch import Tensor
 
 from trellis2.sparse import SparseTensor
 
-from .render import Picture
+from .data.render import Picture
 
 SIGMA_MIN = 1e-5
 

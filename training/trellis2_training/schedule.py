@@ -22,10 +22,10 @@ from pathlib import Path
 import torch
 
 from .checkpoint import SLIM_FILES, export_slim, weights_path
-from .data import load_or_make_bank
+from .data.batches import load_or_make_bank
 from .export import import_weights
-from .latents import Part
 from .stage_runner import DONE, WAITS, Settings
+from .stages.latents import Part
 
 log = logging.getLogger(__name__)
 

@@ -15,16 +15,16 @@ from torch import Tensor
 from trellis2.errors import InvalidArgumentError
 
 from . import checkpoint
-from .aligned import AlignedTextureFlow
-from .autoencoders import MixedTexture, ShapeVae, SparseStructureVae, TextureVae
-from .conditioning import Conditioning, StructureFlow, structure_latents
 from .config import CONFIGS, MiniConfig
-from .data import TableBank, load_or_make_bank
-from .decoders import DecoderOnFlow
-from .latents import WHOLE, Part, encode_objects, encode_views, gather, load_latents, save_part
+from .data.batches import TableBank, load_or_make_bank
 from .loop import Stage, train
 from .runtime import Runtime, start
-from .slat_flows import ShapeFlow
+from .stages.aligned import AlignedTextureFlow
+from .stages.autoencoders import MixedTexture, ShapeVae, SparseStructureVae, TextureVae
+from .stages.conditioning import Conditioning, StructureFlow, structure_latents
+from .stages.decoders import DecoderOnFlow
+from .stages.latents import WHOLE, Part, encode_objects, encode_views, gather, load_latents, save_part
+from .stages.slat_flows import ShapeFlow
 
 log = logging.getLogger(__name__)
 

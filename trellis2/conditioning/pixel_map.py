@@ -2,7 +2,7 @@
 
 `PixelMap` joins image tokens with the detail of a convolutional stem, in the place of an upsampler such as
 NAF; `CameraHead` reads yaw, pitch and field of view from the tokens. Both are small, and trained with the
-flows that read them (`trellis2_training.aligned`).
+flows that read them (`trellis2_training.stages.aligned`).
 """
 
 from __future__ import annotations

@@ -9,8 +9,8 @@ import torch
 from PIL import Image, ImageDraw
 from torch import Tensor
 
-from . import render as rd
-from . import world
+from .. import world
+from ..data import render as rd
 from .evaluate import to_rgba
 
 log = logging.getLogger(__name__)

@@ -17,8 +17,8 @@ from torch import Tensor
 
 from trellis2.conditioning.upright import UprightCamera
 
-from . import world
-from .world.distance import _use_triton
+from .. import world
+from ..world.distance import _use_triton
 
 _HIT = 4e-4
 _HALF_CUBE = 0.505
@@ -152,7 +152,7 @@ def trace(
     Returns the final parameter (>= reach on a miss) and the least ratio distance / parameter met on the way.
     """
     if _use_triton(origins):
-        from .world.triton_distance import trace_triton
+        from ..world.triton_distance import trace_triton
 
         return trace_triton(tables, origins, directions, start, reach, steps, relax, _HIT, _NEARLY)
     t, least, last = start.clone(), torch.full_like(start, 1e3), torch.zeros_like(start)

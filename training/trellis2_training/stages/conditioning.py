@@ -7,12 +7,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from .config import MiniConfig
-from .cuda_graphs import replayed
-from .data import TableBank, as_photographed, picture_batch
-from .loop import Recipe
-from .losses import dense_terms, drop_condition, flow_pair, logit_normal
-from .runtime import Runtime
+from ..config import MiniConfig
+from ..cuda_graphs import replayed
+from ..data.batches import TableBank, as_photographed, picture_batch
+from ..loop import Recipe
+from ..losses import dense_terms, drop_condition, flow_pair, logit_normal
+from ..runtime import Runtime
 
 _CELLS = 4  # a patch predicts 4 x 4 cells
 _CHANNELS = 12
@@ -164,7 +164,7 @@ def structure_loss(flow: nn.Module, x0: Tensor, tokens: Tensor) -> Tensor:
 @torch.no_grad()
 def structure_latents(bank: TableBank, encoder: nn.Module, batch: int = 64) -> Tensor:
     """Sparse-structure latents (means) of the whole bank `[N, C, g, g, g]` float16 on the bank's device."""
-    from .voxelize import occupancy
+    from ..data.voxelize import occupancy
 
     encoder = encoder.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
     parts = []

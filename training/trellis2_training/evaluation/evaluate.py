@@ -19,13 +19,13 @@ from torch import Tensor
 
 from trellis2.errors import EmptyStructureError
 
+from .. import world
+from ..config import SHIPPED
+from ..data import render as rd
+from ..data.batches import collate
+from ..data.voxelize import VoxelObject, voxelize
 from . import measures as ms
-from . import render as rd
-from . import world
-from .config import SHIPPED
-from .data import collate
 from .exported import DOMINANT_SHARE, exported_scores
-from .voxelize import VoxelObject, voxelize
 
 log = logging.getLogger(__name__)
 

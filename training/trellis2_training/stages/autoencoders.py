@@ -10,13 +10,13 @@ from torch.nn import functional as F
 
 from trellis2.sparse import SparseTensor
 
-from .config import MiniConfig
-from .data import TableBank, VoxelPool, Voxels, channel_orders
-from .data_dependent_init import means_by_level, start_decoder, start_encoder, start_quiet
-from .loop import Recipe
-from .losses import dice, kl, shape_terms
-from .runtime import Runtime
-from .voxelize import occupancy
+from ..config import MiniConfig
+from ..data.batches import TableBank, VoxelPool, Voxels, channel_orders
+from ..data.voxelize import occupancy
+from ..data_dependent_init import means_by_level, start_decoder, start_encoder, start_quiet
+from ..loop import Recipe
+from ..losses import dice, kl, shape_terms
+from ..runtime import Runtime
 
 # Stronger than published (1e-6): noise in the posterior makes small decoders forgive the errors of small
 # flows.

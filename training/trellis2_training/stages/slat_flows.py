@@ -9,11 +9,11 @@ from torch import Tensor, nn
 
 from trellis2.sparse import SparseTensor
 
-from .config import MiniConfig
+from ..config import MiniConfig
+from ..loop import Recipe
+from ..losses import drop_condition, flow_pair, shifted_times
+from ..runtime import Runtime
 from .latents import LatentSet, standardised
-from .loop import Recipe
-from .losses import drop_condition, flow_pair, shifted_times
-from .runtime import Runtime
 
 _SHELVES = 32
 _STRONGEST = 0.4  # of the texture's times: whether its first step finds the colours is what counts most

@@ -10,10 +10,10 @@ from torch import Tensor
 
 from trellis2.sparse import SparseSpatial2Channel, SparseTensor
 
+from .. import world
+from ..world import table as tb
 from . import render as rd
-from . import world
 from .voxelize import VoxelObject, voxelize
-from .world import table as tb
 
 
 class TableBank:

@@ -12,14 +12,14 @@ from torch import Tensor, nn
 from trellis2.errors import CheckpointError
 from trellis2.sparse import SparseSpatial2Channel, SparseTensor
 
+from ..config import MiniConfig
+from ..data.batches import Voxels, blocks_of, collate
+from ..data.voxelize import VoxelObject, voxelize
+from ..loop import Recipe
+from ..losses import flow_pair
+from ..runtime import Runtime
 from .autoencoders import shape_losses
-from .config import MiniConfig
-from .data import Voxels, blocks_of, collate
 from .latents import LatentSet, restored, standardised
-from .loop import Recipe
-from .losses import flow_pair
-from .runtime import Runtime
-from .voxelize import VoxelObject, voxelize
 
 _MOST_NOISE = 0.85  # of the way to pure noise, from which a flow can only tell the mean
 

@@ -14,8 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..data import render as rd
 from . import measures as ms
-from . import render as rd
 
 # What the preset "web" asks of the mesh and its textures.
 WEB: dict[str, Any] = {

@@ -32,16 +32,16 @@ from trellis2.pipelines.latents import LATENT_STRIDE
 from trellis2.pipelines.stages import LatentStage, SamplingRun, sample, stages_from_config
 from trellis2.sparse import SparseTensor
 
+from .. import world
+from ..checkpoint import need_network
+from ..config import MiniConfig
+from ..data import render as rd
+from ..data.batches import collate
+from ..data.voxelize import VoxelObject, voxelize
+from ..export import SHIPPED
+from ..runtime import start
 from . import evaluate as ev
-from . import render as rd
-from . import world
-from .checkpoint import need_network
-from .config import MiniConfig
-from .data import collate
-from .export import SHIPPED
 from .exported import LEAST_SPREAD
-from .runtime import start
-from .voxelize import VoxelObject, voxelize
 
 log = logging.getLogger(__name__)
 

@@ -19,11 +19,11 @@ from trellis2.conditioning.upright import UprightCamera
 from trellis2.nn.tokens import PixelTokens
 from trellis2.pipelines.latents import LATENT_STRIDE
 
-from . import render as rd
-from .config import MiniConfig
-from .data import TableBank, as_photographed, view_batch
+from ..config import MiniConfig
+from ..data import render as rd
+from ..data.batches import TableBank, as_photographed, view_batch
+from ..runtime import Runtime
 from .latents import LatentSet
-from .runtime import Runtime
 from .slat_flows import StructuredLatentFlow
 
 _MAPS = 9  # base colour 3, metallic, roughness, normal 3, mask

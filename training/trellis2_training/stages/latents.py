@@ -13,12 +13,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from . import world
-from .checkpoint import need_network, save_statistics, statistics_path
-from .config import MiniConfig
-from .data import TableBank, as_photographed, collate, picture_batch
-from .runtime import Runtime
-from .voxelize import voxelize
+from .. import world
+from ..checkpoint import need_network, save_statistics, statistics_path
+from ..config import MiniConfig
+from ..data.batches import TableBank, as_photographed, collate, picture_batch
+from ..data.voxelize import voxelize
+from ..runtime import Runtime
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from trellis2.errors import InvalidArgumentError
 
-from . import world
+from .. import world
 
 REGULARIZATION = 1e-2
 _COARSE = 32
