@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from .errors import Cancelled
 
@@ -35,3 +35,10 @@ class Monitor:
             raise Cancelled(f"cancelled in {stage} at step {step} of {steps}")
         if self.progress is not None:
             self.progress(Progress(stage, step, steps, message))
+
+    def labelled(self, label: str) -> Monitor:
+        """The same, with a label where a report has no message of its own."""
+        progress = self.progress
+        if not label or progress is None:
+            return self
+        return replace(self, progress=lambda p: progress(p if p.message else replace(p, message=label)))

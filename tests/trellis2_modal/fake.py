@@ -5,6 +5,7 @@ Seeds from `CRASH` on make it fail in the ways that a model can.
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 import io
 import json
@@ -20,16 +21,18 @@ from PIL import Image
 from tests.trellis2_modal.shapes import dual_grid
 from trellis2_modal.jobs.execution import DeviceLostError, JobFile, JobOutput, Monitor
 from trellis2_modal.protocol.errors import InvalidImageError, OutOfMemoryError
-from trellis2_modal.protocol.replies import ASSET_MEDIA_TYPES, STATE_MEDIA_TYPE
-from trellis2_modal.protocol.requests import ExtractSettings, GenerateSettings
+from trellis2_modal.protocol.replies import ASSET_MEDIA_TYPES, STATE_MEDIA_TYPE, artifact_of
+from trellis2_modal.protocol.requests import ExtractSettings, GenerateSettings, TextureSettings
 from trellis2_modal.protocol.state import (
     MeshState,
+    ShapeLatents,
     compress_state,
     decompress_state,
     pack_state,
+    peek_state,
     unpack_state,
 )
-from trellis2_modal.protocol.views import unpack_pictures
+from trellis2_modal.protocol.views import unpack_inputs
 
 SHEET = {"modes": ["shaded", "normal"], "views": 2, "size": 32}
 """How the stills lie on the preview."""
@@ -66,6 +69,7 @@ class FakeGenerator:
         self.crash: Callable[[], None] = lambda: os._exit(9)
         self._gate = Path(gate) if gate else None
         self.pipeline_types = pipeline_types
+        self.texture_types = ("512",)
         self.backends = {"attention": "sdpa: first choice"}
         self.samplers = {"ss_guidance_strength": 2.0, "ss_sampling_steps": 12.0}
         self.views = {"least": 1, "most": 1, "cameras": False}
@@ -77,7 +81,7 @@ class FakeGenerator:
 
     def generate(self, picture: bytes, settings: GenerateSettings, monitor: Monitor) -> JobOutput:
         try:
-            for data in unpack_pictures(picture):
+            for data in unpack_inputs(picture).pictures:
                 with Image.open(io.BytesIO(data)) as image:
                     image.load()
         except Exception as error:
@@ -86,15 +90,41 @@ class FakeGenerator:
             self.crash()
         _misbehave(settings.seed)
         self._steps(monitor, "shape")
-        state = dual_grid(16, seed=settings.seed)
-        files = {"state": JobFile(compress_state(pack_state(state)), STATE_MEDIA_TYPE)}
+        files, variants = {}, []
+        for number, seed in enumerate(settings.seeds, 1):
+            state = dual_grid(16, seed=seed)
+            if settings.keep_latents:
+                coords = np.array([[0, 1, 2], [1, 2, 3]], np.int32)
+                latents = ShapeLatents(coords, np.full((2, 4), seed, np.float32), 512)
+                info = {"seed": seed, "pipeline_type": "512", "model": self.model}
+                state = dataclasses.replace(state, latents=latents, info=info)
+            own = {"state": JobFile(compress_state(pack_state(state)), STATE_MEDIA_TYPE)}
+            if settings.preview != "none":
+                own["video"] = JobFile(b"\0\0\0\x18ftypmp42" + bytes(5_000), "video/mp4")
+            if settings.preview == "frames":
+                own["preview"] = JobFile(sheet(), "image/webp")
+            files |= {artifact_of(name, number): file for name, file in own.items()}
+            variants.append({"seed": seed, "voxels": len(state.coords)})
+        kept = unpack_inputs(picture).state
+        shape = "" if kept is None else f" of {peek_state(kept)['info']['seed']}"
+        self._write(f"generate {settings.seed}{shape}")
+        stats = variants[0] | {"seconds": {"shape": 2.0, "texture": 1.0}, "preview": SHEET}
+        if len(variants) > 1:
+            stats["variants"] = variants
+        return JobOutput(files, settings.seed, 16, stats)
+
+    def texture(self, inputs: bytes, settings: TextureSettings, monitor: Monitor) -> JobOutput:
+        mesh = unpack_inputs(inputs).mesh
+        assert mesh is not None
+        _misbehave(settings.seed)
+        self._steps(monitor, "texture")
+        files = {"glb": JobFile(mesh, ASSET_MEDIA_TYPES["glb"])}
         if settings.preview != "none":
             files["video"] = JobFile(b"\0\0\0\x18ftypmp42" + bytes(5_000), "video/mp4")
         if settings.preview == "frames":
             files["preview"] = JobFile(sheet(), "image/webp")
-        self._write(f"generate {settings.seed}")
-        stats = {"voxels": len(state.coords), "seconds": {"shape": 2.0, "texture": 1.0}, "preview": SHEET}
-        return JobOutput(files, settings.seed, 16, stats)
+        self._write(f"texture {settings.seed}")
+        return JobOutput(files, settings.seed, 512, {"report": {"faces": 2}, "preview": SHEET})
 
     def extract_glb(self, state: bytes, settings: ExtractSettings, monitor: Monitor) -> JobOutput:
         mesh = unpack_state(decompress_state(state))

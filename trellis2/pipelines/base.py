@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
@@ -24,7 +24,7 @@ from ..progress import Monitor
 from ..representations import PBR_ATTR_LAYOUT
 from ..samplers.flow import require_finite
 from ..sparse import SparseTensor
-from .conditioner import Condition, Conditioner, ImageConditioner
+from .conditioner import Condition, Conditioner, ImageConditioner, SeveralConditioners
 from .latents import Normalization, to_device_pinned
 from .stages import LatentStage, SamplingRun, sample
 from .upright_conditioner import UprightConditioner
@@ -210,6 +210,13 @@ class LatentPipeline:
         with self._in_use(self.pixel_source) as source, torch.no_grad():
             return UprightConditioner.of(tokens, seen, pixels, source, self._aligned_stages)
 
+    def conditioner_of(
+        self, pictures: Sequence[Image.Image], sizes: tuple[int, ...], view_mode: str = "cycle"
+    ) -> Conditioner:
+        """`conditioner` for one preprocessed picture, or approximately for several views of an object."""
+        each = tuple(self.conditioner(picture, sizes) for picture in pictures)
+        return each[0] if len(each) == 1 else SeveralConditioners(each, view_mode)
+
     @property
     def _aligned_stages(self) -> frozenset[str]:
         """The stages whose flows are pixel-aligned, as `Conditioner` names them."""
@@ -234,8 +241,14 @@ class LatentPipeline:
             raise CheckpointError(f"this pipeline has no statistics of the {name} latent")
         return normalization
 
-    def _noise(self, shape: tuple[int, ...], generator: torch.Generator | None) -> torch.Tensor:
-        """Normal noise, drawn on the CPU whatever the device, so that a seed means the same everywhere."""
+    def _noise(
+        self, shape: tuple[int, ...], generator: torch.Generator | Sequence[torch.Generator] | None
+    ) -> torch.Tensor:
+        """Normal noise, drawn on the CPU whatever the device, so that a seed means the same everywhere; of
+        several generators each draws its own item of the batch."""
+        if isinstance(generator, Sequence):
+            items = [torch.randn((1, *shape[1:]), generator=each) for each in generator]
+            return to_device_pinned(torch.cat(items), self.device)
         return to_device_pinned(torch.randn(shape, generator=generator), self.device)
 
     def _sample(

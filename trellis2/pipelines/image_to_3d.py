@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -27,7 +27,7 @@ from ..samplers.acceleration import Passes, check_quality
 from ..samplers.flow import require_finite
 from ..sparse import SparseTensor
 from .base import LatentPipeline
-from .conditioner import Conditioner, SeveralConditioners
+from .conditioner import Conditioner
 from .config import find_upsampler, load_parts, read_pipeline_config, with_known_parts
 from .family import FAMILIES, Family
 from .latents import cascade_coords, occupied_coords, plain_voxels, world_from_camera_frame
@@ -75,6 +75,33 @@ PIPELINE_TYPES: Mapping[str, PipelineType] = {
 DEFAULT_PIPELINE_TYPE = "1024_cascade"
 
 Latents = tuple[SparseTensor, SparseTensor | None, int]
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What the samples of one request share; `run` has no source of noise yet."""
+
+    kind: PipelineType
+    conditioner: Conditioner
+    run: SamplingRun
+    notice: OnNotice
+
+
+@dataclass(frozen=True)
+class KeptShape:
+    """A (denormalised) shape latent of one sample, and the resolution that it decodes to."""
+
+    slat: SparseTensor
+    resolution: int
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One asset of several, the seed that made it, and its shape latent."""
+
+    seed: int
+    asset: MeshWithVoxel
+    shape: KeptShape
 
 
 class Trellis2ImageTo3DPipeline(LatentPipeline):
@@ -268,17 +295,125 @@ class Trellis2ImageTo3DPipeline(LatentPipeline):
         Raises `UnsupportedPipelineError`, `InvalidArgumentError`, `InvalidImageError`, `EmptyStructureError`,
         `NumericalError`, `Cancelled`, `BackendError` (nothing to estimate `fov` with).
         """
-        kind = self._pipeline_type(pipeline_type)
         if isinstance(num_samples, bool) or num_samples != int(num_samples) or num_samples < 1:
             raise InvalidArgumentError(
                 f"num_samples must be a whole number of at least 1, got {num_samples!r}"
             )
+        prepared = self.prepare(
+            image,
+            sparse_structure_sampler_params,
+            shape_slat_sampler_params,
+            tex_slat_sampler_params,
+            preprocess_image,
+            pipeline_type,
+            quality=quality,
+            passes=passes,
+            cameras=cameras,
+            fov=fov,
+            view_mode=view_mode,
+            progress=progress,
+            cancel=cancel,
+            subjects=subjects,
+            notice=notice,
+        )
+        run = replace(prepared.run, generator=torch.Generator().manual_seed(seed))
+        structure_resolution = prepared.kind.structure_resolution
+        coords = self.sample_sparse_structure(prepared.conditioner, structure_resolution, num_samples, run)
+        shape_slat, resolution = self.shape_of(prepared, coords, run, max_num_tokens)
+        tex_slat = self.texture_of(prepared, shape_slat, resolution, run) if texture else None
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+        assets = self.decode_latent(shape_slat, tex_slat, resolution, monitor=run.monitor)
+        return (assets, (shape_slat, tex_slat, resolution)) if return_latent else assets
+
+    @torch.no_grad()
+    def variants(
+        self,
+        image: ImageSource | Sequence[ImageSource],
+        seeds: Sequence[int] = (42,),
+        *,
+        texture: bool = True,
+        shape: KeptShape | None = None,
+        max_num_tokens: int = 49152,
+        **options: Any,
+    ) -> Iterator[Variant]:
+        """An asset for each seed, one after another, as `run` makes it of that seed alone.
+
+        The picture is read, and the structures are sampled, once for all. A seed whose structure comes out
+        empty is left out, and `notice` is told. `shape` is one that an earlier run has kept: with its own
+        resolution only the texture is sampled; a cascade takes one of 512 as its coarse pass. `options` are
+        those of `prepare`. Raises as `run`.
+        """
+        prepared = self.prepare(image, **options)
+        kind, run = prepared.kind, prepared.run
+        refines = shape is not None and kind.cascade and shape.resolution == LOW_RESOLUTION
+        same = shape is not None and (shape.resolution == kind.resolution or (kind.cascade and not refines))
+        if shape is not None and not (refines or same):
+            raise InvalidArgumentError(
+                f"the kept shape has resolution {shape.resolution}, which is neither that of this pipeline "
+                f"type ({kind.resolution}) nor a first pass for it"
+            )
+        generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+        coords = None
+        if shape is None:
+            each = replace(run, generator=generators)
+            coords = self.sample_sparse_structure(
+                prepared.conditioner, kind.structure_resolution, len(generators), each, some=True
+            )
+        for number, (seed, generator) in enumerate(zip(seeds, generators, strict=True)):
+            label = f"{number + 1} of {len(seeds)}" if len(seeds) > 1 else ""
+            own = replace(run, generator=generator, monitor=run.monitor.labelled(label))
+            if coords is not None:
+                chosen = coords[coords[:, 0] == number]
+                if not len(chosen):
+                    prepared.notice(Notice("variant", f"seed {seed} came out empty and is left out"))
+                    continue
+                chosen = torch.cat([torch.zeros_like(chosen[:, :1]), chosen[:, 1:]], dim=1)
+                slat, resolution = self.shape_of(prepared, chosen, own, max_num_tokens)
+            elif shape is not None and same:
+                slat, resolution = shape.slat.to(self.device), shape.resolution
+            elif shape is not None:
+                slat, resolution = self.refine_shape_slat(
+                    prepared.conditioner,
+                    self.models[f"shape_slat_flow_model_{kind.flow_resolution}"],
+                    kind.resolution,
+                    shape.slat.to(self.device),
+                    own,
+                    max_num_tokens,
+                )
+            tex_slat = self.texture_of(prepared, slat, resolution, own) if texture else None
+            if self.device.type == "cuda":
+                torch.cuda.empty_cache()
+            (asset,) = self.decode_latent(slat, tex_slat, resolution, monitor=own.monitor)
+            yield Variant(seed, asset, KeptShape(slat, resolution))
+
+    @torch.no_grad()
+    def prepare(
+        self,
+        image: ImageSource | Sequence[ImageSource],
+        sparse_structure_sampler_params: Mapping[str, Any] | None = None,
+        shape_slat_sampler_params: Mapping[str, Any] | None = None,
+        tex_slat_sampler_params: Mapping[str, Any] | None = None,
+        preprocess_image: bool = True,
+        pipeline_type: str | None = None,
+        *,
+        quality: str = "exact",
+        passes: dict[str, Passes] | None = None,
+        cameras: Sequence[CameraSpec] | None = None,
+        fov: float | Literal["estimate"] | None = None,
+        view_mode: str = "cycle",
+        progress: ProgressCallback | None = None,
+        cancel: CancelCallback | None = None,
+        subjects: Subjects = "auto",
+        notice: OnNotice = ignore,
+    ) -> Prepared:
+        """What every sample of a request shares: checked settings, and the condition. See `run`."""
+        kind = self._pipeline_type(pipeline_type)
         settings = self.sampler_settings(  # refuses unknown names before any work is done
             sparse_structure_sampler_params, shape_slat_sampler_params, tex_slat_sampler_params
         )
         check_quality(quality)
         monitor, counted = Monitor(progress, cancel), {} if passes is None else passes
-        run = SamplingRun(torch.Generator().manual_seed(seed), settings, monitor, quality, counted)
 
         images: list[Any] = list(image) if isinstance(image, (list, tuple)) else [image]
         with self._stage("image", monitor):
@@ -291,24 +426,29 @@ class Trellis2ImageTo3DPipeline(LatentPipeline):
         with self._stage("condition", monitor):
             sizes = tuple(sorted({LOW_RESOLUTION, kind.flow_resolution}))
             conditioner = self.view_conditioner(views, sizes, view_mode)
-        coords = self.sample_sparse_structure(conditioner, kind.structure_resolution, num_samples, run)
+        return Prepared(kind, conditioner, SamplingRun(None, settings, monitor, quality, counted), notice)
+
+    def shape_of(
+        self, prepared: Prepared, coords: torch.Tensor, run: SamplingRun, max_num_tokens: int = 49152
+    ) -> tuple[SparseTensor, int]:
+        """The shape latent on a sparse structure, and its resolution."""
+        kind, conditioner = prepared.kind, prepared.conditioner
         shape_flow = self.models[f"shape_slat_flow_model_{kind.flow_resolution}"]
-        if kind.cascade:
-            coarse_flow = self.models[f"shape_slat_flow_model_{LOW_RESOLUTION}"]
-            shape_slat, resolution = self.sample_shape_slat_cascade(
-                conditioner, coarse_flow, shape_flow, kind.resolution, coords, run, max_num_tokens
-            )
-        else:
-            resolution = kind.resolution
-            shape_slat = self.sample_shape_slat(conditioner, shape_flow, coords, resolution, run)
-        tex_slat = None
-        if texture:
-            tex_flow = self.models[f"tex_slat_flow_model_{kind.flow_resolution}"]
-            tex_slat = self.sample_tex_slat(conditioner, tex_flow, shape_slat, resolution, run)
-        if self.device.type == "cuda":
-            torch.cuda.empty_cache()
-        assets = self.decode_latent(shape_slat, tex_slat, resolution, monitor=monitor)
-        return (assets, (shape_slat, tex_slat, resolution)) if return_latent else assets
+        if not kind.cascade:
+            return self.sample_shape_slat(
+                conditioner, shape_flow, coords, kind.resolution, run
+            ), kind.resolution
+        coarse_flow = self.models[f"shape_slat_flow_model_{LOW_RESOLUTION}"]
+        return self.sample_shape_slat_cascade(
+            conditioner, coarse_flow, shape_flow, kind.resolution, coords, run, max_num_tokens
+        )
+
+    def texture_of(
+        self, prepared: Prepared, shape_slat: SparseTensor, resolution: int, run: SamplingRun
+    ) -> SparseTensor:
+        """The texture latent of a shape latent."""
+        tex_flow = self.models[f"tex_slat_flow_model_{prepared.kind.flow_resolution}"]
+        return self.sample_tex_slat(prepared.conditioner, tex_flow, shape_slat, resolution, run)
 
     # ---- the pictures
     # ------------------------------------------------------------------------------------------
@@ -362,10 +502,7 @@ class Trellis2ImageTo3DPipeline(LatentPipeline):
     ) -> Conditioner:
         """What gives the stages of a run their conditions, from `prepare_views`."""
         if not self.family.pixel_aligned:
-            if len(views) == 1:
-                return self.conditioner(views[0].picture, sizes)
-            each = tuple(self.conditioner(view.picture, sizes) for view in views)
-            return SeveralConditioners(each, view_mode)
+            return self.conditioner_of([view.picture for view in views], sizes, view_mode)
         structure: Any = self._model("sparse_structure_flow_model")
         pictures: dict[int, list[EncodedPicture]] = {}
         for size in sorted({stage.picture for stage in self.pixel_stages.values()}):
@@ -391,6 +528,7 @@ class Trellis2ImageTo3DPipeline(LatentPipeline):
         resolution: int,
         num_samples: int = 1,
         run: SamplingRun | None = None,
+        some: bool = False,
     ) -> torch.Tensor:
         """Occupied voxels `[N, 4]` int32 (batch, x, y, z) on a `resolution`³ grid, in row-major order."""
         flow: Any = self._model("sparse_structure_flow_model")
@@ -401,7 +539,7 @@ class Trellis2ImageTo3DPipeline(LatentPipeline):
         with self._in_use(self._model("sparse_structure_decoder")) as decoder:
             logits = decoder(latent)
         require_finite(logits, "sparse structure")
-        return occupied_coords(logits, resolution)
+        return occupied_coords(logits, resolution, some)
 
     @torch.no_grad()
     def sample_shape_slat(
@@ -440,6 +578,19 @@ class Trellis2ImageTo3DPipeline(LatentPipeline):
         """
         run = run or SamplingRun()
         slat = self.sample_shape_slat(conditioner, coarse_flow, coords, LOW_RESOLUTION, run)
+        return self.refine_shape_slat(conditioner, fine_flow, resolution, slat, run, max_num_tokens)
+
+    @torch.no_grad()
+    def refine_shape_slat(
+        self,
+        conditioner: Conditioner,
+        fine_flow: Any,
+        resolution: int,
+        slat: SparseTensor,
+        run: SamplingRun,
+        max_num_tokens: int = 49152,
+    ) -> tuple[SparseTensor, int]:
+        """The second pass of a cascade, from a (denormalised) coarse shape latent; see there."""
         require_finite(slat, "coarse shape latent")
         with self._in_use(self._model("shape_slat_decoder")) as decoder:
             hr_coords = decoder.upsample(slat, upsample_times=UPSAMPLE_TIMES)

@@ -17,10 +17,11 @@ PLAIN_MATERIAL = (0.7, 0.7, 0.7, 0.0, 0.6, 1.0)
 LATENT_STRIDE = 16  # voxels of the final grid along one side of a latent token
 
 
-def occupied_coords(logits: torch.Tensor, resolution: int) -> torch.Tensor:
+def occupied_coords(logits: torch.Tensor, resolution: int, some: bool = False) -> torch.Tensor:
     """Cells with a positive logit in `[B, 1, R, R, R]`, pooled down to `resolution` (any child counts).
 
-    int32 `[N, 4]` (batch, x, y, z) in row-major order. Raises `EmptyStructureError` when a sample has none.
+    int32 `[N, 4]` (batch, x, y, z) in row-major order. Raises `EmptyStructureError` when a sample has none;
+    with `some` only when all have none.
     """
     occupied = logits > 0
     size = logits.shape[-1]
@@ -32,7 +33,7 @@ def occupied_coords(logits: torch.Tensor, resolution: int) -> torch.Tensor:
         occupied = F.max_pool3d(occupied.float(), size // resolution) > 0.5
     coords = torch.argwhere(occupied)[:, [0, 2, 3, 4]].int()
     counts = torch.bincount(coords[:, 0].long(), minlength=logits.shape[0])
-    if bool((counts == 0).any()):
+    if bool((counts == 0).all() if some else (counts == 0).any()):
         empty = int((counts == 0).sum())
         raise EmptyStructureError(
             f"{empty} of {logits.shape[0]} sparse structures came out without a voxel; "

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -47,7 +47,7 @@ class LatentStage:
 class SamplingRun:
     """What the stages of one run share: the source of noise, the caller's settings by stage, and reports."""
 
-    generator: torch.Generator | None = None
+    generator: torch.Generator | Sequence[torch.Generator] | None = None  # of all samples, or one each
     settings: Mapping[str, Settings | None] = field(default_factory=dict)
     monitor: Monitor = field(default_factory=Monitor)
     quality: str = "exact"  # or "fast": see `trellis2.samplers.acceleration`

@@ -1,16 +1,19 @@
-"""A picture and a mesh to the mesh with a new PBR texture."""
+"""A mesh and pictures to the mesh with a new PBR texture."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 
 from ..conditioning.images import ImageSource, load_image
+from ..conditioning.matting.matte import OnNotice, Subjects, ignore
 from ..errors import EmptyStructureError, InvalidArgumentError, UnsupportedPipelineError
 from ..progress import CancelCallback, Monitor, ProgressCallback
+from ..samplers.acceleration import Passes, check_quality
 from ..sparse import SparseTensor
 from .bake import bake_texture
 from .base import LatentPipeline
@@ -22,6 +25,7 @@ if TYPE_CHECKING:
 
 UNIT_BOX = [[-0.5, -0.5, -0.5], [0.5, 0.5, 0.5]]
 MARGIN_SCALE = 0.99999  # of the unit cube, so that rounding keeps every vertex inside
+FLOW_RESOLUTIONS = (512, 1024)
 
 
 class Trellis2TexturingPipeline(LatentPipeline):
@@ -72,11 +76,47 @@ class Trellis2TexturingPipeline(LatentPipeline):
         pipeline._pretrained_args = args
         return pipeline.to(device)
 
+    @classmethod
+    def beside(
+        cls,
+        owner: LatentPipeline,
+        path: str | Path,
+        *,
+        config_file: str = "texturing_pipeline.json",
+        revision: str | None = None,
+    ) -> Trellis2TexturingPipeline:
+        """The texturing pipeline of the weights that `owner` was loaded from: it loads only what `owner` has
+        not (the shape encoder) and shares the rest. Raises `CheckpointError`.
+        """
+        args = read_pipeline_config(path, config_file, revision).args
+        shared = {name: model for name, model in owner.models.items() if name in cls.model_names}
+        skip = (*shared, "image_cond_model", "rembg_model", "pixel_source")
+        parts = load_parts(path, args, cls.model_names, revision=revision, skip=skip)
+        pipeline = cls(
+            {**parts.models, **shared},
+            stages_from_config(args),
+            owner.image_cond_model,
+            owner.rembg_model,
+            owner.low_vram,
+            owner.pixel_source,
+        )
+        pipeline._pretrained_args = args
+        pipeline._published_dtypes, pipeline._recorded = owner._published_dtypes, owner._recorded
+        return pipeline.to(owner.device)
+
+    @property
+    def available_resolutions(self) -> list[int]:
+        """The sides of the voxel grids for which there is a texture flow."""
+        needed = ("shape_slat_encoder", "tex_slat_decoder")
+        if any(name not in self.models for name in needed):
+            return []
+        return [size for size in FLOW_RESOLUTIONS if f"tex_slat_flow_model_{size}" in self.models]
+
     @torch.no_grad()
     def run(
         self,
         mesh: trimesh.Trimesh,
-        image: ImageSource,
+        image: ImageSource | Sequence[ImageSource],
         seed: int = 42,
         tex_slat_sampler_params: Settings | None = None,
         preprocess_image: bool = True,
@@ -88,8 +128,48 @@ class Trellis2TexturingPipeline(LatentPipeline):
     ) -> trimesh.Trimesh:
         """The mesh, centred and scaled to the unit cube, with a base colour and a metallic-roughness texture.
 
-        Raises as `Trellis2ImageTo3DPipeline.run`, and `o_voxel.errors.MeshError` for meshes that cannot be
-        voxelised.
+        Raises as `paint`.
+        """
+        mesh = self.preprocess_mesh(mesh)
+        voxels = self.paint(
+            mesh.vertices,
+            mesh.faces,
+            image,
+            seed,
+            tex_slat_sampler_params,
+            preprocess_image,
+            resolution,
+            progress=progress,
+            cancel=cancel,
+        )
+        with self._stage("bake", Monitor(progress, cancel)):
+            return self.postprocess_mesh(mesh, voxels, resolution, texture_size)
+
+    @torch.no_grad()
+    def paint(
+        self,
+        vertices: np.ndarray,
+        faces: np.ndarray,
+        image: ImageSource | Sequence[ImageSource],
+        seed: int = 42,
+        tex_slat_sampler_params: Settings | None = None,
+        preprocess_image: bool = True,
+        resolution: int = 1024,
+        *,
+        subjects: Subjects = "auto",
+        view_mode: str = "cycle",
+        quality: str = "exact",
+        passes: dict[str, Passes] | None = None,
+        notice: OnNotice = ignore,
+        progress: ProgressCallback | None = None,
+        cancel: CancelCallback | None = None,
+    ) -> SparseTensor:
+        """The attributes `[T, 6]` (see `pbr_attr_layout`) of the voxels that a mesh crosses, nominally 0..1.
+
+        vertices `[V, 3]` lie in the unit cube around the origin, Z up (see `UnitCube`); faces `[F, 3]`.
+        `image` is a picture or a list of views; the other arguments are those of
+        `Trellis2ImageTo3DPipeline.run`. Raises as that does, and `o_voxel.errors.MeshError` for a mesh that
+        cannot be voxelised.
         """
         flow_resolution = 512 if resolution == 512 else 1024
         flow_name = f"tex_slat_flow_model_{flow_resolution}"
@@ -98,48 +178,44 @@ class Trellis2TexturingPipeline(LatentPipeline):
                 f"texturing at {resolution} needs {flow_name}, which these weights do not have; "
                 f"they hold {', '.join(sorted(self.models)) or 'no models'}"
             )
+        check_quality(quality)
         settings = {"tex_slat": self._latent_stage("tex_slat").settings(tex_slat_sampler_params)}
-        monitor = Monitor(progress, cancel)
-        run = SamplingRun(torch.Generator().manual_seed(seed), settings, monitor)
+        monitor, counted = Monitor(progress, cancel), {} if passes is None else passes
+        run = SamplingRun(torch.Generator().manual_seed(seed), settings, monitor, quality, counted)
 
+        images: list[Any] = list(image) if isinstance(image, (list, tuple)) else [image]
         with self._stage("image", monitor):
-            picture = self.preprocess_image(image) if preprocess_image else load_image(image)
-        mesh = self.preprocess_mesh(mesh)
+            pictures = [
+                self.preprocess_image(each, subjects, notice) if preprocess_image else load_image(each)
+                for each in images
+            ]
         with self._stage("condition", monitor):
-            conditioner = self.conditioner(picture, (flow_resolution,))
+            conditioner = self.conditioner_of(pictures, (flow_resolution,), view_mode)
         with self._stage("encode_shape", monitor):
-            shape_slat = self.encode_shape_slat(mesh, resolution)
+            shape_slat = self.encode_shape_slat(vertices, faces, resolution)
         tex_slat = self.sample_tex_slat(conditioner, self.models[flow_name], shape_slat, resolution, run)
         with self._stage("decode_texture", monitor):
-            voxels = self.decode_tex_slat(tex_slat)
-        with self._stage("bake", monitor):
-            return self.postprocess_mesh(mesh, voxels, resolution, texture_size)
+            return self.decode_tex_slat(tex_slat)
 
     def preprocess_mesh(self, mesh: trimesh.Trimesh) -> trimesh.Trimesh:
-        """A new mesh without visuals, in the unit cube around the origin, turned from Y up to Z up."""
-        import numpy as np
+        """A new mesh, with its UVs alone, in the unit cube around the origin, turned from Y up to Z up."""
         import trimesh
 
-        vertices = np.asarray(mesh.vertices, dtype=np.float64)
-        if not len(vertices) or not len(mesh.faces) or not np.isfinite(vertices).all():
-            raise InvalidArgumentError(
-                f"the mesh has {len(vertices)} vertices and {len(mesh.faces)} faces; it needs finite ones"
-            )
-        low, high = vertices.min(axis=0), vertices.max(axis=0)
-        if not (high - low).max() > 0:
-            raise InvalidArgumentError("the mesh is a single point; it needs some extent")
-        x, y, z = ((vertices - (low + high) / 2) * (MARGIN_SCALE / (high - low).max())).T
-        return trimesh.Trimesh(np.stack([x, -z, y], axis=1), np.array(mesh.faces), process=False)
+        vertices = UnitCube(np.asarray(mesh.vertices), np.asarray(mesh.faces))(mesh.vertices)
+        own = getattr(mesh.visual, "uv", None)
+        visual = None if own is None else trimesh.visual.TextureVisuals(uv=np.array(own))
+        return trimesh.Trimesh(vertices, np.array(mesh.faces), visual=visual, process=False)
 
     @torch.no_grad()
-    def encode_shape_slat(self, mesh: trimesh.Trimesh, resolution: int = 1024) -> SparseTensor:
+    def encode_shape_slat(
+        self, vertices: np.ndarray, faces: np.ndarray, resolution: int = 1024
+    ) -> SparseTensor:
         """The (raw) shape latent of a mesh in the unit cube; it remembers the mesh's voxels for decoding."""
-        import numpy as np
         from o_voxel.convert import mesh_to_flexible_dual_grid
 
         indices, dual, intersected = mesh_to_flexible_dual_grid(
-            torch.from_numpy(np.asarray(mesh.vertices, dtype=np.float32)),
-            torch.from_numpy(np.asarray(mesh.faces, dtype=np.int32)),
+            torch.from_numpy(np.ascontiguousarray(vertices, dtype=np.float32)),
+            torch.from_numpy(np.ascontiguousarray(faces, dtype=np.int32)),
             grid_size=resolution,
             aabb=UNIT_BOX,
             face_weight=1.0,
@@ -149,9 +225,9 @@ class Trellis2TexturingPipeline(LatentPipeline):
         if not len(indices):
             raise EmptyStructureError(f"the mesh crosses no voxel of a {resolution}³ grid")
         coords = torch.nn.functional.pad(indices, (1, 0)).to(self.device)  # batch column 0
-        vertices = SparseTensor(feats=(dual * resolution - indices).to(self.device), coords=coords)
+        voxels = SparseTensor(feats=(dual * resolution - indices).to(self.device), coords=coords)
         with self._in_use(self._model("shape_slat_encoder")) as encoder:
-            slat: SparseTensor = encoder(vertices, vertices.replace(intersected.to(self.device)))
+            slat: SparseTensor = encoder(voxels, voxels.replace(intersected.to(self.device)))
         return slat
 
     @torch.no_grad()
@@ -175,3 +251,26 @@ class Trellis2TexturingPipeline(LatentPipeline):
             resolution,
             texture_size,
         )
+
+
+class UnitCube:
+    """Where the voxels of a mesh lie: its vertices `[V, 3]` (Y up) centred and scaled into the unit cube
+    around the origin, Z up, as float64.
+
+    Only vertices that faces `[F, 3]` use count. Raises `InvalidArgumentError` for a mesh without extent.
+    """
+
+    def __init__(self, vertices: np.ndarray, faces: np.ndarray) -> None:
+        used = np.asarray(vertices, dtype=np.float64)[np.unique(faces)] if len(faces) else vertices[:0]
+        if not len(used) or not np.isfinite(used).all():
+            raise InvalidArgumentError(
+                f"the mesh has {len(vertices)} vertices and {len(faces)} faces; it needs finite ones"
+            )
+        low, high = used.min(axis=0), used.max(axis=0)
+        if not (high - low).max() > 0:
+            raise InvalidArgumentError("the mesh is a single point; it needs some extent")
+        self.middle, self.scale = (low + high) / 2, MARGIN_SCALE / (high - low).max()
+
+    def __call__(self, vertices: np.ndarray) -> np.ndarray:
+        x, y, z = ((np.asarray(vertices, dtype=np.float64) - self.middle) * self.scale).T
+        return np.stack([x, -z, y], axis=1)

@@ -14,6 +14,7 @@ import click
 COMMANDS: dict[str, str] = {
     "generate": "A picture to a GLB and a preview video.",
     "batch": "A folder or a list of pictures to files, resumable.",
+    "texture": "A mesh and a picture to the mesh with new textures.",
     "extract": "A kept state to a file with other settings.",
     "check": "How sound 3D files are, ours or another's.",
     "jobs": "List, watch, cancel and download your jobs.",

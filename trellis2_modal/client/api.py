@@ -28,13 +28,13 @@ from ..protocol.events import is_result
 from ..protocol.replies import Estimate, Health, JobEvent, JobStatus, Usage
 from ..protocol.requests import JobKind
 from .http import calls, deadlines
-from .http.calls import StateSource
+from .http.calls import MeshSource, StateSource
 from .http.core import Body, Core, Flow, Pause, is_loopback
 from .http.environment import environment_errors
 from .http.events import Follower
 from .inputs.pictures import Picture
 from .options import OnWait, ProxyToken, Retry, Timeouts, Waiting
-from .results import ExtractResult, GenerateResult, Matte
+from .results import ExtractResult, GenerateResult, Matte, Result, TextureResult
 
 __all__ = [
     "AsyncClient",
@@ -46,6 +46,7 @@ __all__ = [
     "Matte",
     "ProxyToken",
     "Retry",
+    "TextureResult",
     "Timeouts",
     "Waiting",
 ]
@@ -108,12 +109,23 @@ class Client:
 
     # --- the whole way -----------------------------------------------------------------------------------
 
-    def generate(self, image: Picture, *, on_event: OnEvent = _quiet, **settings: Any) -> GenerateResult:
-        """The asset in a picture; `settings` are the fields of `GenerateSettings`.
+    def generate(
+        self,
+        image: Picture,
+        *,
+        shape: StateSource | None = None,
+        on_event: OnEvent = _quiet,
+        **settings: Any,
+    ) -> GenerateResult:
+        """The asset in a picture; `settings` are the fields of `GenerateSettings`. Of several (`num_samples`)
+        the first, with all of them in `variants`.
+
+        `shape` is a result or state whose latents were kept (`keep_latents`): its shape stays and is textured
+        anew, and with a cascade as `pipeline_type` a shape of 512 is refined.
 
         An interrupt (Ctrl-C) cancels the job. Raises `ServiceError`.
         """
-        found = self._finish(self.submit(image, **settings), on_event)
+        found = self._finish(self.submit(image, shape=shape, **settings), on_event)
         assert isinstance(found, GenerateResult)
         return found
 
@@ -131,7 +143,17 @@ class Client:
         assert isinstance(found, ExtractResult)
         return found
 
-    def _finish(self, job: Job, on_event: OnEvent) -> GenerateResult | ExtractResult:
+    def texture(
+        self, mesh: MeshSource, image: Picture, *, on_event: OnEvent = _quiet, **settings: Any
+    ) -> TextureResult:
+        """A mesh (GLB, OBJ, PLY or STL; bytes or path) with the textures that a picture shows; `settings`
+        are the fields of `TextureSettings`. Positions and UVs stay as they are.
+        """
+        found = self._finish(self.submit_texture(mesh, image, **settings), on_event)
+        assert isinstance(found, TextureResult)
+        return found
+
+    def _finish(self, job: Job, on_event: OnEvent) -> Result:
         try:
             return job.wait(on_event)
         except ServiceError:
@@ -143,10 +165,24 @@ class Client:
 
     # --- jobs --------------------------------------------------------------------------------------------
 
-    def submit(self, image: Picture, *, idempotency_key: str | None = None, **settings: Any) -> Job:
+    def submit(
+        self,
+        image: Picture,
+        *,
+        shape: StateSource | None = None,
+        idempotency_key: str | None = None,
+        **settings: Any,
+    ) -> Job:
         """Queue a generation. The same idempotency key and request never make a second job."""
-        status = self._run(calls.submit(self._core, image, settings, idempotency_key))
+        status = self._run(calls.submit(self._core, image, settings, idempotency_key, shape))
         return Job(self, status)
+
+    def submit_texture(
+        self, mesh: MeshSource, image: Picture, *, idempotency_key: str | None = None, **settings: Any
+    ) -> Job:
+        """Queue new textures for a mesh."""
+        flow = calls.submit_texture(self._core, mesh, image, settings, idempotency_key)
+        return Job(self, self._run(flow))
 
     def submit_extract(
         self,
@@ -159,7 +195,10 @@ class Client:
         """Queue an extraction."""
         if isinstance(state, GenerateResult) and job is None:
             try:
-                return self.submit_extract(job=state.job, idempotency_key=idempotency_key, **settings)
+                which: dict[str, Any] = {"variant": state.variant} if state.variant > 1 else {}
+                return self.submit_extract(
+                    job=state.job, idempotency_key=idempotency_key, **which, **settings
+                )
             except (NotFoundError, ExpiredError):
                 idempotency_key = None  # the state itself makes another request
         flow = calls.submit_extract(self._core, state, job, settings, idempotency_key)
@@ -281,7 +320,7 @@ class Job:
         self.status = self._client._run(calls.cancel(self._client._core, self.id))
         return self.status
 
-    def wait(self, on_event: OnEvent = _quiet) -> GenerateResult | ExtractResult:
+    def wait(self, on_event: OnEvent = _quiet) -> Result:
         """Follow the job to its end and fetch its files; raises its failure, or `JobCancelledError`."""
         for event in self.events():
             on_event(event)
@@ -289,7 +328,7 @@ class Job:
                 break
         return self.result()
 
-    def result(self) -> GenerateResult | ExtractResult:
+    def result(self) -> Result:
         """The files of a finished job; raises `NotReadyError`, `ExpiredError` or the job's failure."""
         return self._client._run(calls.result(self._client._core, self.id))
 
@@ -342,10 +381,15 @@ class AsyncClient:
         return str(self._core.url).rstrip("/")
 
     async def generate(
-        self, image: Picture, *, on_event: OnEvent = _quiet, **settings: Any
+        self,
+        image: Picture,
+        *,
+        shape: StateSource | None = None,
+        on_event: OnEvent = _quiet,
+        **settings: Any,
     ) -> GenerateResult:
         """See `Client.generate`."""
-        found = await self._finish(await self.submit(image, **settings), on_event)
+        found = await self._finish(await self.submit(image, shape=shape, **settings), on_event)
         assert isinstance(found, GenerateResult)
         return found
 
@@ -362,7 +406,15 @@ class AsyncClient:
         assert isinstance(found, ExtractResult)
         return found
 
-    async def _finish(self, job: AsyncJob, on_event: OnEvent) -> GenerateResult | ExtractResult:
+    async def texture(
+        self, mesh: MeshSource, image: Picture, *, on_event: OnEvent = _quiet, **settings: Any
+    ) -> TextureResult:
+        """See `Client.texture`."""
+        found = await self._finish(await self.submit_texture(mesh, image, **settings), on_event)
+        assert isinstance(found, TextureResult)
+        return found
+
+    async def _finish(self, job: AsyncJob, on_event: OnEvent) -> Result:
         try:
             return await job.wait(on_event)
         except asyncio.CancelledError:
@@ -371,11 +423,23 @@ class AsyncClient:
             raise
 
     async def submit(
-        self, image: Picture, *, idempotency_key: str | None = None, **settings: Any
+        self,
+        image: Picture,
+        *,
+        shape: StateSource | None = None,
+        idempotency_key: str | None = None,
+        **settings: Any,
     ) -> AsyncJob:
         """See `Client.submit`."""
-        status = await self._run(calls.submit(self._core, image, settings, idempotency_key))
+        status = await self._run(calls.submit(self._core, image, settings, idempotency_key, shape))
         return AsyncJob(self, status)
+
+    async def submit_texture(
+        self, mesh: MeshSource, image: Picture, *, idempotency_key: str | None = None, **settings: Any
+    ) -> AsyncJob:
+        """See `Client.submit_texture`."""
+        flow = calls.submit_texture(self._core, mesh, image, settings, idempotency_key)
+        return AsyncJob(self, await self._run(flow))
 
     async def submit_extract(
         self,
@@ -388,7 +452,10 @@ class AsyncClient:
         """See `Client.submit_extract`."""
         if isinstance(state, GenerateResult) and job is None:
             try:
-                return await self.submit_extract(job=state.job, idempotency_key=idempotency_key, **settings)
+                which: dict[str, Any] = {"variant": state.variant} if state.variant > 1 else {}
+                return await self.submit_extract(
+                    job=state.job, idempotency_key=idempotency_key, **which, **settings
+                )
             except (NotFoundError, ExpiredError):
                 idempotency_key = None
         flow = calls.submit_extract(self._core, state, job, settings, idempotency_key)
@@ -506,7 +573,7 @@ class AsyncJob:
         self.status = await self._client._run(calls.cancel(self._client._core, self.id))
         return self.status
 
-    async def wait(self, on_event: OnEvent = _quiet) -> GenerateResult | ExtractResult:
+    async def wait(self, on_event: OnEvent = _quiet) -> Result:
         """See `Job.wait`."""
         async for event in self.events():
             on_event(event)
@@ -514,7 +581,7 @@ class AsyncJob:
                 break
         return await self.result()
 
-    async def result(self) -> GenerateResult | ExtractResult:
+    async def result(self) -> Result:
         """See `Job.result`."""
         return await self._client._run(calls.result(self._client._core, self.id))
 

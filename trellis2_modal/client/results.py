@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from ..durable import write_atomically
 from ..protocol.replies import ASSET_MEDIA_TYPES, Notice
@@ -28,6 +28,11 @@ class GenerateResult:
     settings: dict[str, Any] = field(default_factory=dict)
     stats: dict[str, Any] = field(default_factory=dict)
     warnings: list[Notice] = field(default_factory=list)
+    variants: tuple[GenerateResult, ...] = field(default=(), repr=False)
+    """All of them where several were asked for, this one first."""
+
+    variant: int = 1
+    """Which of its job's variants it is."""
 
     def save(self, folder: str | os.PathLike[str], name: str = "asset") -> list[Path]:
         """Write `name`.state.lz4, .mp4 and .webp (those that exist) into a folder."""
@@ -45,7 +50,7 @@ class Matte:
     warnings: list[Notice] = field(default_factory=list)
 
 
-def first_still(asset: GenerateResult, mode: str) -> bytes | None:
+def first_still(asset: GenerateResult | TextureResult, mode: str) -> bytes | None:
     """The first view of a render mode on the sheet of stills, as PNG; None when there is no such view."""
     import io
 
@@ -85,3 +90,16 @@ class ExtractResult:
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write the file."""
         return write_atomically(path, self.data)
+
+
+@dataclass(frozen=True)
+class TextureResult(ExtractResult):
+    """A mesh with new textures, as a GLB, and its preview."""
+
+    seed: int = 0
+    video: bytes | None = field(default=None, repr=False)
+    preview: bytes | None = field(default=None, repr=False)
+
+
+Result: TypeAlias = GenerateResult | ExtractResult
+"""What a finished job gives, by its kind."""

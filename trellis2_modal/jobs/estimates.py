@@ -1,7 +1,8 @@
 """How long a job will take, by what the last jobs of its kind took on the same weights and device.
 
-A job's stages count as they were measured, those of the samplers in proportion to their steps. What a request
-leaves out (texture, preview) is left out of the estimate. Nothing is estimated that was never measured.
+A job's stages count as they were measured, those of the samplers in proportion to their steps, and all
+but the picture's in proportion to the variants. What a request leaves out (texture, preview) is left out
+of the estimate. Nothing is estimated that was never measured.
 """
 
 from __future__ import annotations
@@ -29,9 +30,13 @@ STEPS = {
 
 ALIKE: Mapping[JobKind, tuple[tuple[str, ...], ...]] = {
     "generate": (("pipeline_type", "quality", "view_mode"), ("pipeline_type", "quality")),
+    "texture": (("pipeline_type", "quality", "texture_size"), ("pipeline_type",)),
     "extract": (("decimation_target", "texture_size", "remesh", "format"), ("decimation_target",), ()),
 }
 """By kind the settings in which a measured job must agree; where none does, the next of them."""
+
+SHARED = ("image", "condition")
+"""Stages that several variants go through once."""
 
 Seconds = dict[str, float]
 
@@ -98,6 +103,8 @@ def _taken(job: Job, settings: Mapping[str, Any], samplers: Mapping[str, float])
     for stage, name in STEPS.items():
         if stage in measured:
             measured[stage] *= _steps(name, settings, samplers) / _steps(name, job.settings, samplers)
+    more = settings.get("num_samples", 1) / job.settings.get("num_samples", 1)
+    measured = {stage: s if stage in SHARED else s * more for stage, s in measured.items()}
     return measured | {"": rest}
 
 

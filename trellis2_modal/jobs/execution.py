@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from ..protocol.requests import ExtractSettings, GenerateSettings, JobKind
+from ..protocol.requests import ExtractSettings, GenerateSettings, JobKind, TextureSettings
 
 GROWTH = 0.01
 
@@ -85,6 +85,7 @@ class Generator(Protocol):
     model: str
     device: str
     pipeline_types: tuple[str, ...]
+    texture_types: tuple[str, ...]
     samplers: dict[str, float]
     views: dict[str, Any]
 
@@ -94,13 +95,17 @@ class Generator(Protocol):
 
     def generate(self, picture: bytes, settings: GenerateSettings, monitor: Monitor) -> JobOutput: ...
 
+    def texture(self, inputs: bytes, settings: TextureSettings, monitor: Monitor) -> JobOutput: ...
+
     def extract_glb(self, state: bytes, settings: ExtractSettings, monitor: Monitor) -> JobOutput: ...
 
 
 def run_job(
     generator: Generator, kind: JobKind, settings: dict[str, Any], payload: bytes, monitor: Monitor
 ) -> JobOutput:
-    """Run a job of either kind on its payload: the encoded picture, or the compressed state."""
+    """Run a job of any kind on its payload: what `pack_inputs` made, or the compressed state."""
     if kind == "generate":
         return generator.generate(payload, GenerateSettings.model_validate(settings), monitor)
+    if kind == "texture":
+        return generator.texture(payload, TextureSettings.model_validate(settings), monitor)
     return generator.extract_glb(payload, ExtractSettings.model_validate(settings), monitor)

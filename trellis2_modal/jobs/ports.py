@@ -26,7 +26,8 @@ class Capabilities:
     """What the loaded weights can do. `state` is starting, ready, degraded or stopping.
 
     `samplers` are the weights' own sampler settings by request field, `reason` says why it is degraded,
-    `backends` is the implementation of each operation, as far as it is known.
+    `backends` is the implementation of each operation, as far as it is known, `texture_types` the resolutions
+    at which meshes can be textured.
     """
 
     model: str = ""
@@ -37,6 +38,7 @@ class Capabilities:
     reason: str = ""
     backends: dict[str, str] = field(default_factory=dict)
     views: ViewSupport = field(default_factory=ViewSupport)
+    texture_types: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

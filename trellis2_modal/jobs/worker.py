@@ -111,6 +111,7 @@ def main() -> int:
         samplers=generator.samplers,
         backends=generator.backends,
         views=generator.views,
+        texture_types=list(generator.texture_types),
     )
     while True:
         message = inbox.jobs.get()

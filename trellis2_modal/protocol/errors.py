@@ -4,6 +4,7 @@ again by the client.
 ServiceError
 ├── InvalidRequestError 400            a field is missing, unknown or out of range
 │   ├── InvalidImageError              the picture cannot be used
+│   ├── InvalidMeshError               the mesh cannot be used
 │   └── UnsupportedPipelineError       the loaded weights lack this pipeline type
 ├── UnauthenticatedError 401           no key, or one that is unknown, revoked or expired
 ├── ForbiddenError 403                 the key lacks the scope
@@ -99,6 +100,10 @@ class InvalidRequestError(ServiceError):
 
 class InvalidImageError(InvalidRequestError):
     slug, status, title = "invalid-image", 400, "The picture cannot be used"
+
+
+class InvalidMeshError(InvalidRequestError):
+    slug, status, title = "invalid-mesh", 400, "The mesh cannot be used"
 
 
 class UnsupportedPipelineError(InvalidRequestError):

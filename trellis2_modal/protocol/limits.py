@@ -10,6 +10,11 @@ MAX_IMAGE_BYTES = 24 * MIB
 MAX_PICTURES_BYTES = 96 * MIB
 """All pictures of one request."""
 
+MAX_MESH_BYTES = 100 * MIB
+"""Mesh file that is to be textured."""
+
+MAX_MESH_FACES = 2_000_000
+
 MAX_IMAGE_PIXELS = 64_000_000
 """Width times height: what a decoder may be asked to allocate."""
 
@@ -25,6 +30,10 @@ MAX_STATE_RAW_BYTES = 768 * MIB
 MAX_STATE_HEADER_BYTES = 64 * 1024
 MAX_GRID = 2_048
 """Cells along one axis of the voxel grid."""
+
+MAX_TOKENS = 400_000
+MAX_CHANNELS = 64
+"""Of the latents in a state."""
 
 MAX_VOXELS = 16_000_000
 MAX_VERTICES = 20_000_000

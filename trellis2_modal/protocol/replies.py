@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, StringConstraints, model_validator
 
 from .requests import JobKind
 
@@ -13,13 +14,15 @@ JobState = Literal["queued", "running", "finished", "failed", "cancelled", "expi
 FINAL_STATES: frozenset[str] = frozenset({"finished", "failed", "cancelled", "expired"})
 EventType = Literal["queued", "started", "progress", "restarted", "result", "failed", "cancelled"]
 FINAL_EVENTS: frozenset[str] = frozenset({"result", "failed", "cancelled"})
-ArtifactName = Literal["state", "video", "glb", "preview"]
-ARTIFACT_NAMES: tuple[ArtifactName, ...] = ("state", "video", "glb", "preview")
+ArtifactName = Annotated[str, StringConstraints(pattern=r"^(glb|(state|video|preview)(-[2-8])?)$")]
+"""Of a job with several variants `state` is the first one's, `state-2` the second one's."""
+
 Scope = Literal["generate", "extract", "webhook", "dry-run"]
 SCOPES: tuple[Scope, ...] = ("generate", "extract", "webhook", "dry-run")
 DEFAULT_SCOPES: tuple[Scope, ...] = ("generate", "extract")
 """What a new key may do: `webhook` lets jobs name a callback_url, `dry-run` stands in place of the first two
 and runs nothing."""
+SCOPE_OF: dict[JobKind, Scope] = {"generate": "generate", "texture": "generate", "extract": "extract"}
 
 DEMO_MODEL = "trellis2-mini"
 """What /health calls the small weights that come with the repository."""
@@ -69,6 +72,19 @@ class Problem(Reply):
     request_id: str = ""
     errors: list[FieldProblem] = []
     retry_after: float | None = None
+
+
+def artifact_of(name: str, variant: int = 1) -> str:
+    """Name of a file of a job's variant, counted from 1."""
+    return name if variant == 1 else f"{name}-{variant}"
+
+
+def variant_seeds(stats: Mapping[str, Any]) -> list[int]:
+    """The seeds of a job's variants, in order; none of a job that was asked for one asset."""
+    found = stats.get("variants")
+    entries = found if isinstance(found, list) else []
+    seeds = [entry.get("seed") for entry in entries if isinstance(entry, dict)]
+    return [seed for seed in seeds if type(seed) is int]
 
 
 class ArtifactLink(Reply):
@@ -160,12 +176,25 @@ class JobEvent(Reply):
     data: dict[str, JsonValue] = {}
 
 
+class VariantFiles(Reply):
+    """The files of one variant in base64, and the seed that made it."""
+
+    seed: int
+    state: str
+    video: str | None = None
+    preview: str | None = None
+
+
 class GenerateResponse(Reply):
-    """Reply of a synchronous `POST /generate`; binary members are base64."""
+    """Reply of a synchronous `POST /generate`; binary members are base64.
+
+    `state`, `video` and `preview` are the first variant's; `variants` are all of several.
+    """
 
     state: str
     video: str | None = None
     preview: str | None = None
+    variants: list[VariantFiles] = []
     request_id: str
     job: str
     seed: int
@@ -181,6 +210,20 @@ class ExtractResponse(Reply):
     format: str = "glb"
     request_id: str
     job: str
+    warnings: list[Notice] = []
+    stats: dict[str, JsonValue] = {}
+
+
+class TextureResponse(Reply):
+    """Reply of a synchronous `POST /texture`: the textured mesh as a GLB, in base64."""
+
+    glb: str
+    video: str | None = None
+    preview: str | None = None
+    request_id: str
+    job: str
+    seed: int
+    resolution: int
     warnings: list[Notice] = []
     stats: dict[str, JsonValue] = {}
 
@@ -249,6 +292,7 @@ class Health(Reply):
     device: str = ""
     pipeline_types: list[str] = []
     default_pipeline_type: str | None = None
+    texture_types: list[str] = Field([], description="Resolutions at which POST /texture works.")
     samplers: dict[str, float] = Field(
         default_factory=dict,
         description="The weights' own sampler settings: what holds where a request sets none.",

@@ -6,7 +6,8 @@ These models are the single source for the API, the command line flags, the slid
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, TypeVar
+from copy import copy
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
@@ -40,15 +41,19 @@ Remesh = bool | Literal["auto"]
 Subjects = Literal["auto", "largest", "all"]
 Quality = Literal["exact", "fast"]
 ViewMode = Literal["cycle", "average"]
-JobKind = Literal["generate", "extract"]
+JobKind = Literal["generate", "extract", "texture"]
 
 MAX_SEED = 2**31 - 1
+MAX_SAMPLES = 8
 SAMPLER_STAGES = {
     "ss": "sparse_structure_sampler_params",
     "shape_slat": "shape_slat_sampler_params",
     "tex_slat": "tex_slat_sampler_params",
 }
 """Prefix of the request's fields, and the argument of `Pipeline.run` that they become."""
+
+TextureType = Literal["512", "1024"]
+TEXTURE_TYPES: tuple[TextureType, ...] = ("512", "1024")
 
 SAMPLER_FIELDS = {
     f"{prefix}_{field}": (argument, parameter)
@@ -171,6 +176,21 @@ class GenerateSettings(Strict):
         description="Off: the shape alone, in plain grey, in about half the time.",
         json_schema_extra={"group": "Basic"},
     )
+    num_samples: int = Field(
+        1,
+        ge=1,
+        le=MAX_SAMPLES,
+        title="Variants",
+        description="Assets of the seeds from seed on in one job, which costs less than as many jobs.",
+        json_schema_extra=_slider("Basic", 1),
+    )
+    keep_latents: bool = Field(
+        False,
+        title="Keep latents",
+        description="Put the shape's latents into the state (about 1 MB more at 512), so that it can be "
+        "textured again or refined.",
+        json_schema_extra={"group": "Basic"},
+    )
     quality: Quality = Field(
         "exact",
         title="Sampling",
@@ -221,6 +241,17 @@ class GenerateSettings(Strict):
     tex_slat_guidance_rescale: float = _rescale(TEXTURE, 0.0)
     tex_slat_rescale_t: float = _rescale_t(TEXTURE, 3.0)
 
+    @model_validator(mode="after")
+    def _seeds(self) -> Self:
+        if self.seed + self.num_samples - 1 > MAX_SEED:
+            raise ValueError(f"the last of {self.num_samples} seeds from {self.seed} on exceeds {MAX_SEED}")
+        return self
+
+    @property
+    def seeds(self) -> range:
+        """Of the variants."""
+        return range(self.seed, self.seed + self.num_samples)
+
     def sampler_params(self) -> dict[str, dict[str, float]]:
         """The three `*_sampler_params` arguments of `Trellis2ImageTo3DPipeline.run`: what was set, only.
 
@@ -239,7 +270,7 @@ class GenerateSettings(Strict):
 
 
 class GenerateRequest(GenerateSettings):
-    """Body of `POST /generate`."""
+    """Body of `POST /generate`: a picture, and the state or job whose shape is to stay, if any."""
 
     image: str | None = Field(
         None,
@@ -269,6 +300,22 @@ class GenerateRequest(GenerateSettings):
         title="Prompt",
         description="In place of image, where the operator has plugged in an image generator.",
     )
+    state: str | None = Field(
+        None,
+        min_length=1,
+        title="State",
+        description="One with latents, in base64: its shape stays, and its texture is made anew; a cascade "
+        "refines a shape of 512.",
+        json_schema_extra={"contentEncoding": "base64"},
+    )
+    job: str | None = Field(
+        None,
+        min_length=1,
+        max_length=100,
+        title="Job",
+        description="In place of state: the job that made it.",
+    )
+    variant: int = Field(1, ge=1, le=MAX_SAMPLES, title="Variant", description="Of the job; 1 is the first.")
 
     model: str | None = Field(
         None,
@@ -278,9 +325,11 @@ class GenerateRequest(GenerateSettings):
     )
 
     @model_validator(mode="after")
-    def _pictures(self) -> GenerateRequest:
+    def _inputs(self) -> GenerateRequest:
         if sum(given is not None for given in (self.image, self.images, self.image_url, self.prompt)) != 1:
             raise ValueError("give one of image, images (several views), image_url and prompt")
+        if self.state is not None and self.job is not None:
+            raise ValueError("give at most one of state and job")
         return self
 
     def settings(self) -> GenerateSettings:
@@ -441,6 +490,9 @@ class ExtractSettings(Strict):
         json_schema_extra={"group": "Remeshing"},
     )
 
+    variant: int = Field(
+        1, ge=1, le=MAX_SAMPLES, title="Variant", description="Of a job with several; 1 is the first."
+    )
     name: str | None = Field(
         None,
         min_length=1,
@@ -482,6 +534,78 @@ class ExtractRequest(ExtractSettings):
         return self.part(ExtractSettings)
 
 
+def _as_of(model: type[BaseModel], name: str) -> Any:
+    """The field of another call: its default, bounds, title and help."""
+    return copy(model.model_fields[name])
+
+
+class TextureSettings(Strict):
+    """Everything about new textures but the mesh and the pictures."""
+
+    seed: int = _as_of(GenerateSettings, "seed")
+    pipeline_type: TextureType | None = Field(
+        None,
+        title="Resolution",
+        description="Voxels along a side that carry the texture; left out, the finest that the weights have, "
+        "or that of the state.",
+        json_schema_extra={"group": "Basic", "choices": list(TEXTURE_TYPES)},
+    )
+    new_uvs: bool = Field(
+        False,
+        title="New UVs",
+        description="Unwrap anew; a mesh without texture coordinates is unwrapped in any case.",
+        json_schema_extra={"group": "Basic"},
+    )
+    texture_size: int = _as_of(ExtractSettings, "texture_size")
+    texture_format: TextureFormat = _as_of(ExtractSettings, "texture_format")
+    alpha_mode: AlphaMode = _as_of(ExtractSettings, "alpha_mode")
+    preview: Preview = _as_of(GenerateSettings, "preview")
+    remove_background: bool = _as_of(GenerateSettings, "remove_background")
+    subjects: Subjects = _as_of(GenerateSettings, "subjects")
+    quality: Quality = _as_of(GenerateSettings, "quality")
+    view_mode: ViewMode = _as_of(GenerateSettings, "view_mode")
+    tex_slat_sampling_steps: int = _as_of(GenerateSettings, "tex_slat_sampling_steps")
+    tex_slat_guidance_strength: float = _as_of(GenerateSettings, "tex_slat_guidance_strength")
+    tex_slat_guidance_rescale: float = _as_of(GenerateSettings, "tex_slat_guidance_rescale")
+    tex_slat_rescale_t: float = _as_of(GenerateSettings, "tex_slat_rescale_t")
+
+    def sampler_params(self) -> dict[str, float]:
+        """`tex_slat_sampler_params` of the pipeline: what was set, only."""
+        return {
+            SAMPLER_FIELDS[name][1]: getattr(self, name)
+            for name in SAMPLER_FIELDS.keys() & self.model_fields_set
+        }
+
+    def given(self) -> dict[str, Any]:
+        """The settings as a job keeps them: sampler fields only where they were set, everything else."""
+        return self.model_dump(exclude=SAMPLER_FIELDS.keys() - self.model_fields_set)
+
+
+class TextureRequest(TextureSettings):
+    """Body of `POST /texture`: a mesh, and a picture or several views of what it shall look like."""
+
+    mesh: str | None = Field(
+        None,
+        min_length=1,
+        title="Mesh",
+        description="GLB, OBJ, PLY or STL in base64.",
+        json_schema_extra={"contentEncoding": "base64"},
+    )
+    image: str | None = _as_of(GenerateRequest, "image")
+    images: list[str] | None = _as_of(GenerateRequest, "images")
+
+    @model_validator(mode="after")
+    def _inputs(self) -> TextureRequest:
+        if (self.image is None) == (self.images is None):
+            raise ValueError("give image, or images for several views")
+        if self.mesh is None:
+            raise ValueError("give mesh")
+        return self
+
+    def settings(self) -> TextureSettings:
+        return self.part(TextureSettings)
+
+
 CALLBACK_URL: Any = Field(
     None,
     min_length=1,
@@ -505,7 +629,16 @@ class ExtractSubmission(ExtractRequest):
     callback_url: str | None = CALLBACK_URL
 
 
-Submission = Annotated[GenerateSubmission | ExtractSubmission, Field(discriminator="kind")]
+class TextureSubmission(TextureRequest):
+    """Body of `POST /jobs` for new textures."""
+
+    kind: Literal["texture"]
+    callback_url: str | None = CALLBACK_URL
+
+
+Submission = Annotated[
+    GenerateSubmission | ExtractSubmission | TextureSubmission, Field(discriminator="kind")
+]
 
 
 class GenerateEstimate(GenerateSettings):
@@ -520,7 +653,14 @@ class ExtractEstimate(ExtractSettings):
     kind: Literal["extract"]
 
 
-EstimateRequest = Annotated[GenerateEstimate | ExtractEstimate, Field(discriminator="kind")]
+class TextureEstimate(TextureSettings):
+    """Body of `POST /estimate` for new textures."""
+
+    kind: Literal["texture"]
+
+
+AnyEstimate = GenerateEstimate | ExtractEstimate | TextureEstimate
+EstimateRequest = Annotated[AnyEstimate, Field(discriminator="kind")]
 
 
 class MatteSettings(Strict):

@@ -36,6 +36,15 @@ PHASES: dict[str, tuple[str, ...]] = {
 }
 """A generation at a glance: a few words, and the stages behind each."""
 
+TEXTURE_PHASES: dict[str, tuple[str, ...]] = {
+    "Picture": ("image", "condition"),
+    "Mesh": ("encode_shape",),
+    "Texture": ("texture", "decode_texture"),
+    "File": ("unwrap", "bake", "material"),
+    "Preview": ("preview", "stills"),
+}
+"""The same for new textures of a mesh."""
+
 EXPORT_PHASES: dict[str, tuple[str, ...]] = {
     "Surface": ("fill holes", "rebuild", "search tree"),
     "Polygons": ("simplify",),

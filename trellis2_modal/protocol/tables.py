@@ -15,6 +15,8 @@ LIMITS = {
     "encoded picture": f"{limits.MAX_IMAGE_BYTES // limits.MIB} MiB",
     "picture": f"{limits.MIN_IMAGE_SIDE} to {limits.MAX_IMAGE_SIDE} pixels a side, "
     f"{limits.MAX_IMAGE_PIXELS // 10**6} million in all",
+    "mesh to texture": f"{limits.MAX_MESH_BYTES // limits.MIB} MiB, "
+    f"{limits.MAX_MESH_FACES // 10**6} million faces",
     "compressed state": f"{limits.MAX_STATE_BYTES // limits.MIB} MiB",
     "decompressed state": f"{limits.MAX_STATE_RAW_BYTES // limits.MIB} MiB",
     "any other body": f"{limits.MAX_JSON_BYTES // 1024} KiB",

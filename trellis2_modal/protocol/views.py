@@ -1,4 +1,4 @@
-"""Several pictures of one object: what is said of each, and their bytes as one payload of a job."""
+"""Pictures of one object, what is said of each, and all that a job is given as one payload."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import io
 import json
 import zipfile
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import BeforeValidator
@@ -13,6 +14,7 @@ from pydantic import BeforeValidator
 from .errors import FieldError, InvalidRequestError
 
 SIGNATURE = b"PK\x03\x04"
+OTHERS = ("mesh", "state")
 MAX_VIEWS = 8
 
 
@@ -53,20 +55,33 @@ def check_counts(pictures: int, views: Sequence[Any] | None) -> None:
         raise InvalidRequestError(f"views {message}", errors=[FieldError("views", message)])
 
 
-def pack_pictures(pictures: Sequence[bytes]) -> bytes:
-    """The payload of a job: the bytes of one encoded picture, or a stored (not compressed) zip of several."""
-    if len(pictures) == 1:
-        return pictures[0]
+@dataclass(frozen=True)
+class Inputs:
+    """What a job is given: encoded pictures, and beside them a mesh file or a compressed state."""
+
+    pictures: Sequence[bytes]
+    mesh: bytes | None = None
+    state: bytes | None = None
+
+
+def pack_inputs(inputs: Inputs) -> bytes:
+    """The payload of a job: the bytes of one encoded picture alone, else a stored (not compressed) zip."""
+    others = {name: data for name in OTHERS if (data := getattr(inputs, name)) is not None}
+    if len(inputs.pictures) == 1 and not others:
+        return inputs.pictures[0]
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
-        for i, picture in enumerate(pictures):  # with a fixed date: equal requests are equal bytes
-            archive.writestr(zipfile.ZipInfo(str(i)), picture)
+        members = {str(i): picture for i, picture in enumerate(inputs.pictures)} | others
+        for name, data in members.items():  # with a fixed date: equal requests are equal bytes
+            archive.writestr(zipfile.ZipInfo(name), data)
     return buffer.getvalue()
 
 
-def unpack_pictures(payload: bytes) -> list[bytes]:
-    """What `pack_pictures` was called with. Only for payloads that the gateway has made."""
+def unpack_inputs(payload: bytes) -> Inputs:
+    """What `pack_inputs` was called with. Only for payloads that the gateway has made."""
     if not payload.startswith(SIGNATURE):
-        return [payload]
+        return Inputs([payload])
     with zipfile.ZipFile(io.BytesIO(payload)) as archive:
-        return [archive.read(str(i)) for i in range(len(archive.namelist()))]
+        found = {name: archive.read(name) for name in archive.namelist()}
+    others = {name: found.pop(name) for name in OTHERS if name in found}
+    return Inputs([found[str(i)] for i in range(len(found))], **others)

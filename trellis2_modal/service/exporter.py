@@ -12,7 +12,7 @@ from weakref import WeakKeyDictionary
 import numpy as np
 
 from ..jobs.execution import JobFile, Monitor
-from ..protocol.requests import ExtractSettings
+from ..protocol.requests import ExtractSettings, TextureSettings
 
 VIDEO_FRAMES = 60
 VIDEO_RESOLUTION = 512
@@ -31,6 +31,10 @@ class RealStudio:
 
     def _as_exported(self, mesh: Any) -> Any:
         """A repair takes seconds on a CPU: once for the video and the stills."""
+        from trellis2.representations import MeshWithPbrMaterial
+
+        if isinstance(mesh, MeshWithPbrMaterial):  # with its file's own surface and textures
+            return mesh
         if mesh not in self._shown:
             self._shown[mesh] = as_exported(mesh)
         return self._shown[mesh]
@@ -93,6 +97,65 @@ class RealStudio:
         monitor.check()
         data = asset.export(file_type=settings.format, **arguments(settings, GlbAsset.export))
         return data, _plain(dataclasses.asdict(asset.report))
+
+    def textured(
+        self, mesh: Any, place: Any, voxels: Any, resolution: int, settings: TextureSettings, monitor: Monitor
+    ) -> tuple[bytes, dict[str, Any], Any]:
+        """A `MeshFile` with textures of attribute voxels as a GLB, the mesh report, and the mesh to render.
+
+        `place` takes the file's vertices to where the voxels lie.
+        """
+        from o_voxel.retexture import textured
+
+        from trellis2.representations import PBR_ATTR_LAYOUT
+
+        asset = textured(
+            mesh,
+            place,
+            voxels.coords[:, 1:],
+            voxels.feats,
+            PBR_ATTR_LAYOUT,
+            resolution,
+            texture_size=settings.texture_size,
+            new_uvs=settings.new_uvs,
+            alpha_mode=settings.alpha_mode,
+            progress=lambda step, index, count: monitor.step(step, index, count),
+        )
+        monitor.check()
+        data = asset.export(settings.texture_format)
+        shown = rendered(asset, place).to(voxels.feats.device)
+        return data, _plain(dataclasses.asdict(asset.report)), shown
+
+
+def rendered(asset: Any, place: Any) -> Any:
+    """A retextured file as the renderers take it, in the voxels' cube."""
+    import torch
+
+    from trellis2.representations import MeshWithPbrMaterial
+    from trellis2.representations.materials import AlphaMode, PbrMaterial, Texture
+
+    vertices, faces, ids, corners, materials, start = [], [], [], [], [], 0
+    for number, painted in enumerate(asset.painted):
+        pixels = painted.material
+        colour, orm = (torch.from_numpy(image).float() / 255 for image in (pixels.base_color, pixels.orm))
+        materials.append(
+            PbrMaterial(
+                base_color_texture=Texture(colour[..., :3]),
+                metallic_texture=Texture(orm[..., 2:]),
+                roughness_texture=Texture(orm[..., 1:2]),
+                alpha_texture=Texture(colour[..., 3:]),
+                alpha_mode=AlphaMode[pixels.alpha_mode],
+            )
+        )
+        for surface in painted.surfaces:
+            vertices.append(place(surface.vertices))
+            faces.append(surface.faces + start)
+            ids.append(np.full(len(surface.faces), number))
+            corners.append(surface.uvs[surface.faces])
+            start += len(surface.vertices)
+    arrays = (np.concatenate(part) for part in (vertices, faces, ids, corners))
+    placed, triangles, numbers, uvs = (torch.from_numpy(np.ascontiguousarray(array)) for array in arrays)
+    return MeshWithPbrMaterial(placed.float(), triangles.int(), numbers, uvs, materials)
 
 
 def as_exported(mesh: Any) -> Any:

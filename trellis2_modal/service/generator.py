@@ -1,4 +1,5 @@
-"""The model behind two calls: a picture becomes an asset's state and preview, a state becomes a file.
+"""The model behind three calls: a picture becomes an asset's state and preview, a mesh and a picture the
+textured mesh, a state a file.
 
 `TRELLIS2Generator` is plain Python around a pipeline that a factory makes, so that the local worker and the
 Modal class run the same code, and tests put another pipeline in. The gateway never imports this.
@@ -9,28 +10,30 @@ from __future__ import annotations
 import dataclasses
 import gc
 import logging
-import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from ..jobs.execution import DeviceLostError, JobCancelled, JobFile, JobOutput, Monitor
 from ..protocol import errors
-from ..protocol.replies import ASSET_MEDIA_TYPES, STATE_MEDIA_TYPE
+from ..protocol.replies import ASSET_MEDIA_TYPES, STATE_MEDIA_TYPE, artifact_of
 from ..protocol.requests import (
     PIPELINE_TYPES,
     SAMPLER_FIELDS,
     SAMPLER_STAGES,
     ExtractSettings,
     GenerateSettings,
+    TextureSettings,
     default_pipeline_type,
 )
-from ..protocol.views import unpack_pictures
+from ..protocol.views import unpack_inputs
 from . import state as states
 from .config import KNOWN_MODELS, default_data_dir
 from .deploy.weights.fetch import fetch_upsampler
 from .deploy.weights.hub import HuggingFaceHub
+from .inputs import opened
+from .stage_clock import StageClock
+from .texturing import Painter, texture_mesh, texturing_of
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -42,7 +45,7 @@ class Pipeline(Protocol):
     low_vram: bool
 
     @property
-    def run(self) -> Callable[..., Any]: ...
+    def variants(self) -> Callable[..., Any]: ...
 
     @property
     def available_pipeline_types(self) -> Any: ...
@@ -67,6 +70,10 @@ class Studio(Protocol):
         self, mesh: Any, settings: ExtractSettings, monitor: Monitor
     ) -> tuple[bytes, dict[str, Any]]: ...
 
+    def textured(
+        self, mesh: Any, place: Any, voxels: Any, resolution: int, settings: TextureSettings, monitor: Monitor
+    ) -> tuple[bytes, dict[str, Any], Any]: ...
+
 
 class TRELLIS2Generator:
     """Owns a pipeline: `load_model_cpu`, then `move_model_gpu`, then any number of calls, one at a time."""
@@ -78,14 +85,18 @@ class TRELLIS2Generator:
         device: str = "cpu",
         studio: Studio | None = None,
         lossless_state: bool = False,
+        texturing: Callable[[Any], Painter | None] = lambda pipeline: None,
     ) -> None:
         self._factory = factory
+        self._texturing = texturing
+        self.painter: Painter | None = None
         self._pipeline: Pipeline | None = None
         self._studio = studio
         self._lossless = lossless_state
         self.model = model
         self.device = device
         self.pipeline_types: tuple[str, ...] = ()
+        self.texture_types: tuple[str, ...] = ()
         self.samplers: dict[str, float] = {}
         """The weights' own sampler settings by request field: what holds where a request sets none."""
 
@@ -99,7 +110,9 @@ class TRELLIS2Generator:
         pipeline = self._factory()
         offered = tuple(pipeline.available_pipeline_types)
         self.pipeline_types = tuple(name for name in PIPELINE_TYPES if name in offered)
-        self._pipeline = pipeline
+        self._pipeline, self.painter = pipeline, self._texturing(pipeline)
+        if self.painter is not None:
+            self.texture_types = tuple(map(str, self.painter.available_resolutions))
         seen = pipeline.family.views
         self.views = {"least": seen[0], "most": seen[-1], "cameras": pipeline.family.pixel_aligned}
         used = pipeline.sampler_settings(**{argument: {} for argument in SAMPLER_STAGES.values()})
@@ -112,7 +125,10 @@ class TRELLIS2Generator:
     def move_model_gpu(self, device: str | None = None) -> None:
         """Move the pipeline to its device (`cuda` when none was given at construction)."""
         self.device = device or (self.device if self.device != "cpu" else "cuda")
-        self.pipeline.to(self.device)
+        if self._pipeline is None:
+            raise RuntimeError("call load_model_cpu first")
+        for part in self._parts:
+            part.to(self.device)
 
     @property
     def backends(self) -> dict[str, str]:
@@ -134,6 +150,11 @@ class TRELLIS2Generator:
         return self._pipeline
 
     @property
+    def _parts(self) -> list[Pipeline | Painter]:
+        """What has been loaded."""
+        return [part for part in (self._pipeline, self.painter) if part is not None]
+
+    @property
     def studio(self) -> Studio:
         if self._studio is None:
             from .exporter import RealStudio
@@ -141,10 +162,10 @@ class TRELLIS2Generator:
             self._studio = RealStudio()
         return self._studio
 
-    # --- the two calls -----------------------------------------------------------------------------------
+    # --- the calls ---------------------------------------------------------------------------------------
 
     def generate(self, picture: bytes, settings: GenerateSettings, monitor: Monitor) -> JobOutput:
-        """State, preview and statistics of the asset in a picture, or in several (see `pack_pictures`).
+        """State, preview and statistics of the asset in a picture, or in several (see `pack_inputs`).
 
         Raises the `ServiceError` that says what to do, `JobCancelled`, or `DeviceLostError`.
         """
@@ -156,35 +177,84 @@ class TRELLIS2Generator:
         clock = StageClock(monitor)
         warnings: list[dict[str, str]] = []
         passes: dict[str, Any] = {}
-        mesh = self._guarded(
-            lambda: self._run_pipeline(picture, settings, kind, clock.monitor, warnings, passes), kind
+        shape = self._kept_shape(picture, clock)
+        made = self.guarded(
+            lambda: self._run_pipeline(picture, settings, kind, shape, clock.monitor, warnings, passes), kind
         )
+        files: dict[str, JobFile] = {}
+        variants: list[dict[str, Any]] = []
+        for number, variant in enumerate(made, 1):
+            own, of_it = self._variant(variant, settings, kind, clock)
+            files |= {artifact_of(name, number): file for name, file in own.items()}
+            variants.append(of_it)
+        stats = variants[0] | {
+            "samplers": self.pipeline.sampler_settings(**settings.sampler_params()),
+            "passes": {stage: dataclasses.asdict(counted) for stage, counted in passes.items()},
+        }
+        if len(variants) > 1:
+            stats["variants"] = variants
+        stats["warnings"] = warnings
+        stats["seconds"] = clock.seconds()
+        return JobOutput(files, variants[0]["seed"], variants[0]["resolution"], stats)
+
+    def _variant(
+        self, variant: Any, settings: GenerateSettings, kind: str, clock: StageClock
+    ) -> tuple[dict[str, JobFile], dict[str, Any]]:
+        """State and previews of one asset, and its numbers."""
+        mesh = variant.asset
         info = {
-            "seed": settings.seed,
+            "seed": variant.seed,
             "pipeline_type": kind,
             "resolution": round(1 / mesh.voxel_size),
             "model": self.model,
         }
-        monitor.step("state", 0, 1)
+        clock.monitor.step("state", 0, 1)
         with clock.stage("state"):
-            packed = states.pack_state(mesh, info, self._lossless)
+            kept = variant.shape if settings.keep_latents else None
+            packed = states.pack_state(mesh, info, self._lossless, kept)
             files = {"state": JobFile(states.compress_state(packed), STATE_MEDIA_TYPE)}
         stats: dict[str, Any] = {
+            "seed": variant.seed,
+            "resolution": info["resolution"],
             "voxels": len(mesh.coords),
             "vertices": len(mesh.vertices),
             "faces": len(mesh.faces),
             "state_bytes": len(files["state"].data),
-            "samplers": self.pipeline.sampler_settings(**settings.sampler_params()),
-            "passes": {stage: dataclasses.asdict(counted) for stage, counted in passes.items()},
         }
-        if settings.preview != "none":
-            files["video"] = self._guarded(lambda: self.render_preview_video(mesh, clock.monitor), kind)
-        if settings.preview == "frames":
-            files["preview"], layout = self._guarded(lambda: self.studio.sheet(mesh, clock.monitor), kind)
+        self.add_previews(files, stats, mesh, settings.preview, clock.monitor, kind)
+        return files, stats
+
+    def _kept_shape(self, payload: bytes, clock: StageClock) -> Any:
+        """The shape that a job is to keep, of the state beside its pictures; None without one."""
+        state = unpack_inputs(payload).state
+        if state is None:
+            return None
+        with clock.stage("state"):
+            return states.kept_shape(states.decompress_state(state), self.model)[0]
+
+    def texture(self, inputs: bytes, settings: TextureSettings, monitor: Monitor) -> JobOutput:
+        """The mesh in the inputs (see `pack_inputs`) with the textures that its pictures show, and its
+        preview.
+
+        Raises as `generate`, and `InvalidMeshError`.
+        """
+        return texture_mesh(self, inputs, settings, monitor)
+
+    def add_previews(
+        self,
+        files: dict[str, JobFile],
+        stats: dict[str, Any],
+        mesh: Any,
+        preview: str,
+        monitor: Monitor,
+        kind: str,
+    ) -> None:
+        """The video and the stills that a job asks for."""
+        if preview != "none":
+            files["video"] = self.guarded(lambda: self.render_preview_video(mesh, monitor), kind)
+        if preview == "frames":
+            files["preview"], layout = self.guarded(lambda: self.studio.sheet(mesh, monitor), kind)
             stats["preview"] = layout
-        stats["warnings"] = warnings
-        stats["seconds"] = clock.seconds()
-        return JobOutput(files, settings.seed, info["resolution"], stats)
 
     def render_preview_video(self, mesh: Any, monitor: Monitor | None = None) -> JobFile:
         """A turntable of a decoded asset as a video."""
@@ -201,7 +271,7 @@ class TRELLIS2Generator:
         def export() -> tuple[bytes, dict[str, Any]]:
             return self.studio.asset(mesh, settings, clock.monitor)
 
-        data, report = self._guarded(export, None)
+        data, report = self.guarded(export, None)
         stats = {"report": report, "bytes": len(data), "seconds": clock.seconds()}
         stats["warnings"] = [{"code": "asset", "message": note} for note in report.get("notes", ())]
         return JobOutput({"glb": JobFile(data, ASSET_MEDIA_TYPES[settings.format])}, stats=stats)
@@ -211,21 +281,20 @@ class TRELLIS2Generator:
         picture: bytes,
         settings: GenerateSettings,
         kind: str,
+        shape: Any,
         monitor: Monitor,
         warnings: list[dict[str, str]],
         passes: dict[str, Any],
-    ) -> Any:
-        from trellis2.conditioning.images import load_image
-        from trellis2.conditioning.matting.matte import has_matte
-
+    ) -> list[Any]:
         passes.clear()
         warnings.clear()  # of a first try that ran out of memory
-        images = [load_image(data) for data in unpack_pictures(picture)]
-        meshes = self.pipeline.run(
+        images, preprocess = opened(unpack_inputs(picture).pictures, settings.remove_background)
+        made = self.pipeline.variants(
             images[0] if len(images) == 1 else images,
-            seed=settings.seed,
+            list(settings.seeds),
+            shape=shape,
             pipeline_type=kind,
-            preprocess_image=settings.remove_background or any(map(has_matte, images)),
+            preprocess_image=preprocess,
             subjects=settings.subjects,
             texture=settings.texture,
             quality=settings.quality,
@@ -238,21 +307,22 @@ class TRELLIS2Generator:
             view_mode=settings.view_mode,
             **settings.sampler_params(),
         )
-        return meshes[0]
+        return list(made)
 
     # --- failures ----------------------------------------------------------------------------------------
 
-    def _guarded(self, call: Callable[[], T], kind: str | None) -> T:
+    def guarded(self, call: Callable[[], T], kind: str | None) -> T:
         """Run `call`; out of memory is tried once more in low-VRAM mode, other failures become typed.
 
         The mode is for the retry alone: the next job has the whole speed again.
         """
-        before = self._pipeline.low_vram if self._pipeline is not None else None
+        before = [(part, part.low_vram) for part in self._parts]
         try:
             return self._tried_twice(call, kind)
         finally:
-            if self._pipeline is not None and before is not None and self._pipeline.low_vram != before:
-                self._pipeline.low_vram = before
+            for part, staged in before:
+                if part.low_vram != staged:
+                    part.low_vram = staged
 
     def _tried_twice(self, call: Callable[[], T], kind: str | None) -> T:
         for last in (False, True):
@@ -265,8 +335,8 @@ class TRELLIS2Generator:
                 error_text = str(error).splitlines()[0] if str(error) else type(error).__name__
             # here the exception and the tensors in its frames are gone, so the cache can really be freed
             logger.warning("out of memory (%s)%s", error_text, "" if last else "; trying in low-VRAM mode")
-            if self._pipeline is not None:
-                self._pipeline.low_vram = True
+            for part in self._parts:
+                part.low_vram = True
             self.free_memory()
         raise self._out_of_memory(kind)
 
@@ -339,38 +409,6 @@ def translate(error: Exception) -> Exception:
     return error
 
 
-class StageClock:
-    """Seconds by stage, read off the progress reports that pass through `monitor`."""
-
-    def __init__(self, outer: Monitor) -> None:
-        self._outer = outer
-        self._seconds: dict[str, float] = {}
-        self._current: str | None = None
-        self._since = time.perf_counter()
-        self.monitor = Monitor(self._report, outer.cancelled)
-
-    def _report(self, stage: str, step: int, steps: int, message: str) -> None:
-        self._switch(stage)
-        self._outer.report(stage, step, steps, message)
-
-    def _switch(self, stage: str | None) -> None:
-        now = time.perf_counter()
-        if self._current is not None:
-            self._seconds[self._current] = self._seconds.get(self._current, 0.0) + now - self._since
-        self._current, self._since = stage, now
-
-    @contextmanager
-    def stage(self, name: str) -> Iterator[None]:
-        self._switch(name)
-        yield
-        self._switch(None)
-
-    def seconds(self) -> dict[str, float]:
-        """Stage to seconds, rounded to milliseconds."""
-        self._switch(None)
-        return {name: round(value, 3) for name, value in self._seconds.items()}
-
-
 def create(weights: str, device: str = "auto", lossless_state: bool = False) -> TRELLIS2Generator:
     """The factory that a local worker calls: weights from a folder, a known model or a hub repo, moved to
     `device`.
@@ -400,7 +438,17 @@ def create(weights: str, device: str = "auto", lossless_state: bool = False) -> 
 
         device = "cuda" if torch.cuda.is_available() else "cpu"
     name = Path(weights).name if Path(weights).exists() else weights
-    generator = TRELLIS2Generator(factory, model=name, device=device, lossless_state=lossless_state)
+    known = KNOWN_MODELS.get(weights)
+    path, revision = (
+        (weights, None) if known is None or Path(weights).exists() else (known.repo, known.revision)
+    )
+    generator = TRELLIS2Generator(
+        factory,
+        model=name,
+        device=device,
+        lossless_state=lossless_state,
+        texturing=lambda pipeline: texturing_of(pipeline, path, revision),
+    )
     generator.load_model_cpu()
     if device != "cpu":
         generator.move_model_gpu(device)

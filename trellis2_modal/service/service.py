@@ -102,13 +102,19 @@ class TRELLIS2Service:
         return run_call(self.container, "generate", settings, lambda: picture)
 
     @modal.method()
+    def texture(self, inputs: bytes, settings: dict[str, Any] | None = None) -> Outcome:
+        """A mesh and pictures (see `pack_inputs`) become the textured mesh and a preview; `settings` are
+        fields of `TextureSettings`."""
+        return run_call(self.container, "texture", settings, lambda: inputs)
+
+    @modal.method()
     def extract_glb(
         self, state: bytes | None, settings: dict[str, Any] | None = None, source: str | None = None
     ) -> Outcome:
         """A state, or the one in the result of the call `source`, becomes a file; see `ExtractSettings`."""
 
         def load() -> bytes:
-            return state if state is not None else state_of_call(source)
+            return state if state is not None else state_of_call(source, (settings or {}).get("variant", 1))
 
         return run_call(self.container, "extract", settings, load)
 
@@ -142,15 +148,15 @@ def run_call(
         raise
 
 
-def state_of_call(source: str | None) -> bytes:
-    """The state in an earlier call's result. Raises `ExpiredError` when it is no longer kept."""
+def state_of_call(source: str | None, variant: int = 1) -> bytes:
+    """The state of a variant in an earlier call's result. Raises `ExpiredError` when it is no longer kept."""
     if source is None:
         raise ExpiredError("send a state, or name a finished generation")
     try:
         outcome = modal.FunctionCall.from_id(source).get(timeout=RESULT_TIMEOUT)
     except (modal.exception.OutputExpiredError, modal.exception.NotFoundError) as error:
         raise ExpiredError("the state is no longer kept; generate again, or send the state itself") from error
-    return state_of(outcome)
+    return state_of(outcome, variant)
 
 
 def local_device() -> str:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ..protocol import state as protocol_state
-from ..protocol.state import MeshState, compress_state, decompress_state
+from ..protocol.state import MeshState, ShapeLatents, compress_state, decompress_state
 from ..protocol.state.mesh_state import LAYOUT, bad_state
 
 if TYPE_CHECKING:
+    from trellis2.pipelines.image_to_3d import KeptShape
     from trellis2.representations import MeshWithVoxel
 
 __all__ = ["compress_state", "decompress_state", "from_mesh", "pack_state", "to_mesh", "unpack_state"]
@@ -52,9 +54,40 @@ def to_mesh(state: MeshState, device: str = "cpu") -> MeshWithVoxel:
     )
 
 
-def pack_state(mesh: MeshWithVoxel, info: dict[str, Any] | None = None, lossless: bool = False) -> bytes:
-    """Packed bytes of an asset (see `trellis2_modal.protocol.state`); compress them before they travel."""
-    return protocol_state.pack_state(from_mesh(mesh, info), lossless)
+def pack_state(
+    mesh: MeshWithVoxel,
+    info: dict[str, Any] | None = None,
+    lossless: bool = False,
+    shape: KeptShape | None = None,
+) -> bytes:
+    """Packed bytes of an asset (see `trellis2_modal.protocol.state`), with the latents of its shape if given;
+    compress them before they travel."""
+    state = from_mesh(mesh, info)
+    if shape is not None:
+        coords, feats = _numpy(shape.slat.coords[:, 1:], np.int32), _numpy(shape.slat.feats, np.float32)
+        state = replace(state, latents=ShapeLatents(coords, feats, shape.resolution))
+    return protocol_state.pack_state(state, lossless)
+
+
+def kept_shape(packed: bytes, model: str) -> tuple[KeptShape, dict[str, Any]]:
+    """The shape's latents in a packed state, and what the state says of itself.
+
+    Raises `InvalidStateError` for a state without latents, or of other weights than `model`.
+    """
+    import torch
+
+    from trellis2.pipelines.image_to_3d import KeptShape
+    from trellis2.sparse import SparseTensor
+
+    state = protocol_state.unpack_state(packed)
+    if state.latents is None:
+        raise bad_state("latents", "were not kept; generate with keep_latents")
+    if state.info.get("model") != model:
+        made = str(state.info.get("model"))[:80]
+        raise bad_state("latents", f"are of {made}, which the loaded weights ({model}) cannot read")
+    coords = torch.nn.functional.pad(torch.from_numpy(state.latents.coords), (1, 0))  # batch column 0
+    slat = SparseTensor(torch.from_numpy(state.latents.feats), coords)
+    return KeptShape(slat, state.latents.resolution), state.info
 
 
 def unpack_state(packed: bytes, device: str = "cpu") -> MeshWithVoxel:

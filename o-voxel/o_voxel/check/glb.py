@@ -41,7 +41,7 @@ _ROLES = {
 def read_glb(data: bytes) -> Scene:
     """Raises FormatError when the bytes are no sound GLB, hold no triangles, or need a missing package."""
     try:
-        file = _File(*_chunks(data))
+        file = GlbFile(*glb_chunks(data))
         parts = list(file.scene_parts())
     except (KeyError, IndexError, TypeError, ValueError, AttributeError, struct.error) as error:
         if isinstance(error, FormatError):
@@ -63,7 +63,7 @@ def read_glb(data: bytes) -> Scene:
     )
 
 
-def _chunks(data: bytes) -> tuple[dict[str, Any], bytes]:
+def glb_chunks(data: bytes) -> tuple[dict[str, Any], bytes]:
     if len(data) < 20 or data[:4] != b"glTF":
         raise FormatError("not a GLB: it does not begin with glTF")
     version, length = struct.unpack_from("<II", data, 4)
@@ -86,12 +86,20 @@ def _chunks(data: bytes) -> tuple[dict[str, Any], bytes]:
 
 
 @dataclass
-class _File:
+class GlbFile:
     document: dict[str, Any]
     binary: bytes
     _views: dict[int, bytes] = field(default_factory=dict, init=False)
 
     def scene_parts(self) -> Iterator[Part]:
+        for primitive, transform in self.drawn():
+            part = self._part(primitive, transform)
+            if part is not None:
+                yield part
+
+    def drawn(self) -> Iterator[tuple[dict[str, Any], np.ndarray]]:
+        """The primitives of the default scene, each with its transform to the scene's frame [4, 4]; engines'
+        collision shapes and lower levels of detail are left out."""
         nodes = self.document.get("nodes", [])
         scenes = self.document.get("scenes")
         if scenes:
@@ -99,23 +107,27 @@ class _File:
         else:
             children = {child for node in nodes for child in node.get("children", [])}
             roots = [i for i in range(len(nodes)) if i not in children]
+        seen: set[int] = set()
         for root in roots:
-            yield from self._node_parts(root, np.eye(4), 0)
+            yield from self._below(root, np.eye(4), 0, seen)
 
-    def _node_parts(self, index: int, above: np.ndarray, depth: int) -> Iterator[Part]:
+    def _below(
+        self, index: int, above: np.ndarray, depth: int, seen: set[int]
+    ) -> Iterator[tuple[dict[str, Any], np.ndarray]]:
         if depth > _MAX_DEPTH:
             raise FormatError(f"nodes are nested more than {_MAX_DEPTH} deep, or in a circle")
+        if index in seen:  # a few nodes that share children would stand for millions
+            raise FormatError(f"node {index} hangs on more than one node; glTF nodes are a tree")
+        seen.add(index)
         node = self.document["nodes"][index]
-        transform = above @ _matrix(node)
+        transform = above @ node_matrix(node)
         if "mesh" in node:
             mesh = self.document["meshes"][node["mesh"]]
             if not any(_HELPERS.search(str(name)) for name in (node.get("name", ""), mesh.get("name", ""))):
                 for primitive in mesh["primitives"]:
-                    part = self._part(primitive, transform)
-                    if part is not None:
-                        yield part
+                    yield primitive, transform
         for child in node.get("children", []):
-            yield from self._node_parts(child, transform, depth + 1)
+            yield from self._below(child, transform, depth + 1, seen)
 
     def _part(self, primitive: dict[str, Any], transform: np.ndarray) -> Part | None:
         attributes = primitive["attributes"]
@@ -132,7 +144,7 @@ class _File:
                 values[name] = self.accessor(attributes[name]).astype(np.float64)
         points = values["POSITION"]
         if faces is None:
-            faces = self._faces(primitive, len(points))
+            faces = self.faces(primitive, len(points))
         if not len(faces):
             return None
         if faces.max() >= len(points):
@@ -143,7 +155,7 @@ class _File:
             turned = values["NORMAL"] @ np.linalg.pinv(linear)
             normals = turned / np.maximum(np.linalg.norm(turned, axis=1, keepdims=True), 1e-30)
         if "TEXCOORD_0" in values:
-            uvs = self._uvs(primitive, values["TEXCOORD_0"])
+            uvs = self.uvs(primitive, values["TEXCOORD_0"])
         if np.linalg.det(linear) < 0:
             faces = faces[:, [0, 2, 1]]
         return Part(points @ linear.T + transform[:3, 3], faces, normals, uvs, primitive.get("material"))
@@ -166,7 +178,7 @@ class _File:
             values[name] = np.asarray(found, dtype=np.float64)
         return values, np.asarray(mesh.faces, dtype=np.int64).reshape(-1, 3)
 
-    def _uvs(self, primitive: dict[str, Any], uvs: np.ndarray) -> np.ndarray:
+    def uvs(self, primitive: dict[str, Any], uvs: np.ndarray) -> np.ndarray:
         """KHR_texture_transform of the base colour applied, as quantised files need."""
         if "material" not in primitive:
             return uvs
@@ -179,7 +191,7 @@ class _File:
         scaled = uvs * np.array(move.get("scale", [1.0, 1.0]))
         return scaled @ np.array([[c, -s], [s, c]]) + np.array(move.get("offset", [0.0, 0.0]))
 
-    def _faces(self, primitive: dict[str, Any], count: int) -> np.ndarray:
+    def faces(self, primitive: dict[str, Any], count: int) -> np.ndarray:
         if "indices" in primitive:
             index = self.accessor(primitive["indices"])[:, 0].astype(np.int64)
         else:
@@ -302,7 +314,7 @@ class _File:
         return max(len(shapes), len(named))
 
 
-def _matrix(node: dict[str, Any]) -> np.ndarray:
+def node_matrix(node: dict[str, Any]) -> np.ndarray:
     if "matrix" in node:
         return np.array(node["matrix"], dtype=np.float64).reshape(4, 4).T
     x, y, z, w = node.get("rotation", (0.0, 0.0, 0.0, 1.0))

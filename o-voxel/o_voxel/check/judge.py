@@ -106,7 +106,7 @@ def check_file(path: str | os.PathLike[str]) -> FileCheck:
     quality = mesh_quality(vertices, faces)
     against = [n for n in (_normals_against(part) for part in scene.parts) if n is not None]
     textured = [part for part in scene.parts if part.uvs is not None]
-    charts, use = _atlas(textured) if textured else (None, None)
+    charts, use = atlas(textured) if textured else (None, None)
     normals_against = sum(against) if against else None
     return FileCheck(
         file=Path(path).name,
@@ -140,7 +140,7 @@ def _normals_against(part: Part) -> int | None:
     return int((wrong & (length > 0)).sum())
 
 
-def _atlas(parts: list[Part]) -> tuple[int, float]:
+def atlas(parts: list[Part]) -> tuple[int, float]:
     """Charts (faces joined through edges that have one place on the atlas) and the share of texels in use."""
     charts, covered = 0, np.zeros((_ATLAS_SIDE, _ATLAS_SIDE), dtype=bool)
     for part in parts:

@@ -219,7 +219,7 @@ def _textured(
             cone_half_angle=finish.cone_half_angle,
             smooth_iterations=finish.smooth_iterations,
         )
-        layout = _layout(mesh, unwrapped, finish.normal_map)
+        layout = shaded_layout(mesh, unwrapped, finish.normal_map)
     with times.step("bake"):
         if finish.occlusion:
             own = TriangleBVH(layout.vertices, layout.faces)
@@ -236,7 +236,7 @@ def _textured(
         return _asset(source, layout, see_through, unwrapped, material, finish.texture_format, notes, times)
 
 
-def _layout(mesh: tuple[torch.Tensor, torch.Tensor], unwrapped: Unwrapped, normal_map: bool) -> Layout:
+def shaded_layout(mesh: tuple[torch.Tensor, torch.Tensor], unwrapped: Unwrapped, normal_map: bool) -> Layout:
     """Normals are the mesh's before seams cut it, so shading is smooth across them; creases are hard."""
     source, shading, normals = shading_normals(*mesh)
     # a vertex of the file for each pair of a texture and a shading vertex

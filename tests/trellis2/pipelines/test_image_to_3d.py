@@ -24,6 +24,7 @@ from trellis2.errors import (
     UnsupportedPipelineError,
 )
 from trellis2.pipelines import Trellis2ImageTo3DPipeline
+from trellis2.pipelines.image_to_3d import KeptShape
 from trellis2.pipelines.memory import (
     LOADED_BYTES,
     STAGED_BYTES,
@@ -177,6 +178,37 @@ def test_samples_share_one_condition(pipeline: Trellis2ImageTo3DPipeline, pictur
     meshes = pipeline.run(picture, num_samples=2, pipeline_type="512")
     assert len(meshes) == 2
     assert not same(meshes[0], meshes[1])
+
+
+def test_variants_are_what_each_seed_makes_alone(
+    pipeline: Trellis2ImageTo3DPipeline, picture: Image.Image
+) -> None:
+    seen: list[Progress] = []
+    options = {"pipeline_type": "512", "progress": seen.append}
+    first, second = pipeline.variants(picture, (7, 8), **options)
+    assert (first.seed, second.seed) == (7, 8)
+    alone = pipeline.run(picture, seed=8, pipeline_type="512")[0]
+    torch.testing.assert_close(second.asset.attrs, alone.attrs, atol=2e-3, rtol=0)
+    assert not same(first.asset, second.asset)
+    assert {p.message for p in seen if p.stage == "texture"} == {"1 of 2", "2 of 2"}
+    # the picture is read once, and the structures are sampled together
+    assert sum(p.stage == "condition" and p.step == 0 for p in seen) == 1
+    assert sum(p.stage == "sparse_structure" and p.step == 0 for p in seen) == 1
+
+    # a kept shape: only its texture is sampled again; a cascade refines it
+    kept = second.shape
+    plain = KeptShape(SparseTensor(kept.slat.feats.clone(), kept.slat.coords.clone()), kept.resolution)
+    (again,) = pipeline.variants(picture, (9,), shape=plain, pipeline_type="512", progress=seen.append)
+    assert torch.equal(again.asset.vertices, second.asset.vertices)
+    assert not torch.equal(again.asset.attrs, second.asset.attrs)
+    del seen[:]
+    (fine,) = pipeline.variants(
+        picture, (9,), shape=plain, pipeline_type="1024_cascade", progress=seen.append
+    )
+    assert fine.shape.resolution == 1024
+    assert {p.stage for p in seen} & {"sparse_structure", "shape"} == set()
+    with pytest.raises(InvalidArgumentError, match="resolution 512"):
+        next(pipeline.variants(picture, (9,), shape=plain, pipeline_type="1024"))
 
 
 def test_latents_decode_from_plain_tensors(pipeline: Trellis2ImageTo3DPipeline, picture: Image.Image) -> None:

@@ -16,6 +16,7 @@ from trellis2_modal.protocol.requests import (
     GenerateRequest,
     GenerateSettings,
     Submission,
+    TextureSettings,
     default_pipeline_type,
 )
 
@@ -90,9 +91,10 @@ def test_every_default_lies_within_its_own_bounds() -> None:
                 assert control.step
 
 
-def test_every_setting_but_the_cameras_has_a_control() -> None:
-    for model in (GenerateSettings, ExtractSettings):
-        assert [c.name for c in controls(model)] == [name for name in model.model_fields if name != "views"]
+def test_every_setting_but_what_inputs_bring_has_a_control() -> None:
+    for model in (GenerateSettings, ExtractSettings, TextureSettings):
+        names = [name for name in model.model_fields if name not in ("views", "variant", "name")]
+        assert [c.name for c in controls(model)] == names
 
 
 @pytest.mark.parametrize(
@@ -129,7 +131,12 @@ def test_every_field_reaches_the_exporter() -> None:
     settings = ExtractSettings(outer_shell=True)
     reached = exporter.arguments(settings, postprocess.to_glb).keys()
     reached |= exporter.arguments(settings, postprocess.GlbAsset.export).keys()
-    others = {"simplify", "format", "wall_mm"}  # format is its file_type, wall_mm its wall in sizes
+    others = {
+        "simplify",
+        "variant",
+        "format",
+        "wall_mm",
+    }  # file_type; its wall in sizes
     assert reached == ExtractSettings.model_fields.keys() - others | {"wall"}
 
 

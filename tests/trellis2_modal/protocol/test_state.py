@@ -15,6 +15,7 @@ from tests.trellis2_modal.shapes import dual_grid
 from trellis2_modal.protocol.errors import InvalidStateError
 from trellis2_modal.protocol.state import (
     MeshState,
+    ShapeLatents,
     bits,
     compress_state,
     decompress_state,
@@ -194,7 +195,9 @@ def edited(packed: bytes, **changes: Any) -> bytes:
     ("changes", "named"),
     [
         ({"format": "other"}, "format"),
-        ({"version": 2}, "newer version"),
+        ({"version": 3}, "newer version"),
+        ({"version": 2, "latents": {"tokens": 0}}, "latents"),
+        ({"version": 2, "latents": {"tokens": 2, "channels": 4, "resolution": 512}}, "latent_coords"),
         ({"version": 0}, "version"),
         ({"version": "1"}, "version"),
         ({"voxels": 10**9}, "voxels"),
@@ -340,3 +343,23 @@ def test_filters_are_reversible(count: int, seed: int) -> None:
     assert bits.from_ordered_bits(bits.ordered_bits(floats)).tobytes() == floats.tobytes()
     order = np.argsort(bits.ordered_bits(floats), kind="stable")
     assert (np.diff(floats[order]) >= 0).all()
+
+
+def test_latents_come_back_bit_for_bit_and_only_where_they_were_kept(state: MeshState, packed: bytes) -> None:
+    coords = np.array([[0, 1, 2], [31, 0, 5], [3, 3, 3]], np.int32)
+    feats = np.random.default_rng(1).normal(size=(3, 16)).astype(np.float32)
+    kept = pack_state(replace(state, latents=ShapeLatents(coords, feats, 512)))
+    latents = unpack_state(kept).latents
+    assert latents is not None
+    assert latents.feats.tobytes() == feats.tobytes()
+    np.testing.assert_array_equal(latents.coords, coords)
+    assert latents.resolution == peek_state(compress_state(kept))["latents"]["resolution"] == 512
+    assert (unpack_state(packed).latents, peek_state(compress_state(packed))["version"]) == (None, 1)
+    for bad in (
+        ShapeLatents(coords[[0, 0, 1]], feats, 512),
+        ShapeLatents(coords, feats * np.inf, 512),
+        ShapeLatents(coords, feats[:2], 512),
+        ShapeLatents(coords + 600, feats, 512),
+    ):
+        with pytest.raises(InvalidStateError, match="latent"):
+            pack_state(replace(state, latents=bad))

@@ -14,16 +14,18 @@ import httpx
 import pytest
 
 import trellis2_modal
+from tests.trellis2_modal.meshes import mesh_glb
 from tests.trellis2_modal.server import MATTE, Running, picture, running
 from trellis2_modal.client.compression import load_state
 from trellis2_modal.protocol import tables
-from trellis2_modal.protocol.requests import ExtractSettings, GenerateSettings
+from trellis2_modal.protocol.requests import ExtractSettings, GenerateSettings, TextureSettings
 from trellis2_modal.service.http.pictures.matte import MatteProcess
 
 PAGE = Path(trellis2_modal.__file__).parent / "docs" / "API.md"
 TABLES: dict[str, Callable[[], str]] = {
     "errors": tables.errors_table,
     "generate": lambda: tables.fields_table(GenerateSettings),
+    "texture": lambda: tables.fields_table(TextureSettings),
     "extract": lambda: tables.fields_table(ExtractSettings),
     "presets": tables.presets_table,
     "limits": tables.limits_table,
@@ -55,8 +57,10 @@ def test_the_tables_are_those_of_the_protocol() -> None:
 
 
 def test_no_call_is_left_out(server: Running) -> None:
-    called = re.sub(r"\$(JOB|FIRST|EXTRACTION)", "{job_id}", commands(PAGE.read_text(encoding="utf-8")))
-    called = re.sub(r"\{job_id\}/(state|video|preview|glb)\b", "{job_id}/{artifact}", called)
+    called = re.sub(
+        r"\$(JOB|FIRST|EXTRACTION|TEXTURED|VARIANTS)", "{job_id}", commands(PAGE.read_text(encoding="utf-8"))
+    )
+    called = re.sub(r"\{job_id\}/(state-2|state|video|preview|glb)\b", "{job_id}/{artifact}", called)
     for path, methods in httpx.get(server.url + "/openapi.json").json()["paths"].items():
         assert re.search(re.escape("$TRELLIS2_URL" + path) + r'["?]', called), path
         if "delete" in methods:
@@ -67,13 +71,15 @@ def test_no_call_is_left_out(server: Running) -> None:
 def test_every_command_works(server: Running, tmp_path: Path) -> None:
     for name in ("photo.png", "back.png"):
         (tmp_path / name).write_bytes(picture(128))
+    (tmp_path / "chair.glb").write_bytes(mesh_glb())
     script = "set -euxo pipefail\n" + commands(PAGE.read_text(encoding="utf-8"))
     env = os.environ | {"TRELLIS2_URL": server.url, "TRELLIS2_API_KEY": server.key}
     done = subprocess.run(
         ["bash", "-c", script], cwd=tmp_path, env=env, capture_output=True, text=True, timeout=120
     )
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-3000:]
-    for name in ("asset.glb", "asset.stl", "mobile.glb"):
+    assert (tmp_path / "textured.glb").read_bytes() == mesh_glb()  # the fake generator paints nothing
+    for name in ("second.glb", "asset.glb", "asset.stl", "mobile.glb"):
         assert (tmp_path / name).read_bytes()[:4] == b"glTF", (
             name
         )  # the fake generator writes GLB as any format

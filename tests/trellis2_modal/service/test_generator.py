@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -15,13 +15,15 @@ from tests.trellis2_modal.shapes import dual_grid
 from trellis2.conditioning.matting.matte import Notice
 from trellis2.errors import Cancelled, EmptyStructureError, InvalidArgumentError
 from trellis2.pipelines.family import FAMILIES
+from trellis2.pipelines.image_to_3d import KeptShape, Variant
 from trellis2.samplers.acceleration import Passes
+from trellis2.sparse import SparseTensor
 from trellis2_modal.jobs.execution import DeviceLostError, JobCancelled, JobFile, Monitor, run_job
 from trellis2_modal.protocol import errors
 from trellis2_modal.protocol.replies import JobResult
 from trellis2_modal.protocol.requests import SAMPLER_FIELDS, ExtractSettings, GenerateSettings
 from trellis2_modal.protocol.state import MeshState
-from trellis2_modal.protocol.views import pack_pictures
+from trellis2_modal.protocol.views import Inputs, pack_inputs
 from trellis2_modal.service import state as states
 from trellis2_modal.service.generator import TRELLIS2Generator
 
@@ -49,16 +51,22 @@ class SmallPipeline:
             name.removesuffix("_sampler_params"): {"steps": 7, **params} for name, params in asked.items()
         }
 
-    def run(self, image: Any, *, progress: Any, cancel: Any, **options: Any) -> list[Any]:
+    def variants(
+        self, image: Any, seeds: list[int], *, progress: Any, cancel: Any, **options: Any
+    ) -> Iterator[Variant]:
         sizes = [i.size for i in image] if isinstance(image, list) else image.size
-        self.calls.append({"size": sizes, "low_vram": self.low_vram, **options})
+        self.calls.append({"size": sizes, "low_vram": self.low_vram, "seeds": seeds, **options})
         options["passes"]["texture"] = Passes(12, 0, 0)
         options["notice"](Notice("several_subjects", "2 objects stand out"))
         if self.failures:
             raise self.failures.pop(0)
         if cancel():
             raise Cancelled("asked to")
-        return [states.to_mesh(dual_grid(16, seed=options["seed"]))]
+        for seed in seeds:
+            slat = SparseTensor(
+                torch.full((2, 4), float(seed)), torch.tensor([[0, 0, 0, 1], [0, 1, 2, 3]]).int()
+            )
+            yield Variant(seed, states.to_mesh(dual_grid(16, seed=seed)), KeptShape(slat, 512))
 
 
 class SmallStudio:
@@ -94,13 +102,13 @@ def test_a_picture_becomes_a_state_and_a_video() -> None:
     assert output.stats["passes"] == {"texture": {"conditional": 12, "null": 0, "forecast": 0}}
     assert seen == ["state", "preview"]
     (call,) = pipeline.calls
-    assert (call["size"], call["seed"], call["pipeline_type"]) == ((50, 50), 3, "512")
+    assert (call["size"], call["seeds"], call["pipeline_type"]) == ((50, 50), [3], "512")
     assert call["sparse_structure_sampler_params"]["steps"] == 5
 
 
 def test_several_views_reach_the_pipeline_with_their_cameras() -> None:
     generator, pipeline = make()
-    payload = pack_pictures([picture(50), picture(60)])
+    payload = pack_inputs(Inputs([picture(50), picture(60)]))
     settings = GenerateSettings(pipeline_type="512", preview="none", views=["front", "back"], fov=25.0)
     run_job(generator, "generate", settings.given(), payload, Monitor())
     (call,) = pipeline.calls
@@ -172,12 +180,12 @@ def test_memory_is_freed_outside_the_exception() -> None:
     alive: list[Callable[[], Any]] = []
 
     class Hungry(SmallPipeline):
-        def run(self, image: Any, **options: Any) -> list[Any]:
+        def variants(self, image: Any, *rest: Any, **options: Any) -> Iterator[Variant]:
             if not alive:
                 big = torch.zeros(10)
                 alive.append(weakref.ref(big))
                 raise OutOfMemoryError("CUDA out of memory")
-            return super().run(image, **options)
+            yield from super().variants(image, *rest, **options)
 
     generator = TRELLIS2Generator(Hungry, studio=SmallStudio())
     generator.load_model_cpu()

@@ -19,7 +19,7 @@ from trellis2_modal.client.http import calls
 from trellis2_modal.client.inputs.cameras import read_cameras
 from trellis2_modal.protocol.errors import InvalidRequestError
 from trellis2_modal.protocol.requests import GenerateRequest
-from trellis2_modal.protocol.views import MAX_VIEWS, Direction, pack_pictures, unpack_pictures
+from trellis2_modal.protocol.views import MAX_VIEWS, Direction, Inputs, pack_inputs, unpack_inputs
 from trellis2_pictures import cameras
 
 EYE = [[1.0, 0, 0, 0], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]]
@@ -33,10 +33,11 @@ def test_the_protocols_names_are_those_of_the_checks() -> None:
 
 
 def test_payloads_come_back_and_equal_requests_are_equal_bytes() -> None:
-    assert unpack_pictures(pack_pictures([b"a", b"b" * 12])) == [b"a", b"b" * 12]
-    assert pack_pictures([b"a", b"b"]) == pack_pictures([b"a", b"b"])
-    assert pack_pictures([b"\x89PNG"]) == b"\x89PNG"
-    assert unpack_pictures(b"\x89PNG") == [b"\x89PNG"]
+    for inputs in (Inputs([b"a", b"b" * 12]), Inputs([b"a"], mesh=b"m"), Inputs([b"a", b"b"], state=b"s")):
+        assert unpack_inputs(pack_inputs(inputs)) == inputs
+        assert pack_inputs(inputs) == pack_inputs(inputs)
+    assert pack_inputs(Inputs([b"\x89PNG"])) == b"\x89PNG"
+    assert unpack_inputs(b"\x89PNG") == Inputs([b"\x89PNG"])
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +54,12 @@ FILE = click.Path(dir_okay=False, allow_dash=True, path_type=Path)
 )
 @click.option("--preview", "video", type=FILE, default=None, help="Also write a turntable video (.mp4).")
 @click.option("--stills", type=FILE, default=None, help="Also write stills in every render mode (.webp).")
+@click.option(
+    "--shape",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    default=None,
+    help="State with latents whose shape stays: it is textured anew, or refined by a cascade.",
+)
 @click.option("--state", type=FILE, default=None, help="Keep the state, for `extract` (.state.lz4).")
 @settings_options(GenerateSettings, leave_out=("preview",))
 @settings_options(ExtractSettings)
@@ -67,6 +74,7 @@ def command(
     output: Path | None,
     video: Path | None,
     stills: Path | None,
+    shape: Path | None,
     state: Path | None,
     url: str | None,
     key: str | None,
@@ -77,6 +85,7 @@ def command(
 ) -> None:
     """Make a textured 3D asset from a picture, or from up to 8 views of one object.
 
+    Of several variants (--num-samples) each file gets its number: chair-1.glb, chair-2.glb.
     With no service set (--url, TRELLIS2_URL or the app's settings) one is started on this machine for the
     length of the command.
     """
@@ -98,28 +107,72 @@ def command(
             raise click.UsageError("--crop is for one picture")
         check_writable(output, video, stills, state)
         with connected(url, key, weights, device) as client:
-            make(client, image, output, video, stills, state, settings, export, as_json)
+            files = Files(output, video, stills, state)
+            make(client, image, files, settings, export, as_json, shape)
+
+
+@dataclass(frozen=True)
+class Files:
+    """Where everything of an asset is written; None for what nobody asked for."""
+
+    asset: Path
+    video: Path | None = None
+    stills: Path | None = None
+    state: Path | None = None
+
+    def numbered(self, number: int) -> Files:
+        """Of one of several variants: name-1.glb, name-1.state.lz4."""
+        return Files(*(path and _numbered(path, number) for path in astuple(self)))
+
+
+def _numbered(path: Path, number: int) -> Path:
+    if path == STDOUT:
+        raise click.UsageError("several variants are several files: name them with -o")
+    ending = ".state.lz4" if path.name.endswith(".state.lz4") else path.suffix
+    return path.with_name(f"{path.name.removesuffix(ending)}-{number}{ending}")
 
 
 def make(
     client: Client,
     image: Any,
-    output: Path,
-    video: Path | None,
-    stills: Path | None,
-    state: Path | None,
+    files: Files,
     settings: dict[str, Any],
     export: dict[str, Any],
     as_json: bool,
-) -> dict[str, Any]:
-    """Generate, extract, write the files, print; returns the report that --json prints."""
+    shape: Path | None = None,
+) -> list[dict[str, Any]]:
+    """Generate, extract, write the files, print; returns the report of each variant that --json prints."""
+    count = int(settings.get("num_samples", 1))
+    places = [files.numbered(number) for number in range(1, count + 1)] if count > 1 else [files]
+    check_writable(*(path for place in places for path in astuple(place)))
     bars = Bars(quiet=as_json)
-    asset = client.generate(image, on_event=bars, **settings)
+    made = client.generate(image, shape=shape, on_event=bars, **settings)
+    assets = list(zip(made.variants or (made,), places, strict=False))
     # written before the extraction: what was paid for is kept even when that fails
-    files = _write_generation(asset, video, stills, state)
+    kept = [_write_generation(asset, place) for asset, place in assets]
+    reports = []
+    for (asset, place), written in zip(assets, kept, strict=True):
+        reports.append(_extract(client, asset, place, written, export, bars, as_json))
+    if as_json:
+        print_document(reports[0] if len(reports) == 1 else {"variants": reports}, err=files.asset == STDOUT)
+    for notice in [] if as_json else made.warnings:
+        click.echo(f"Warning: {notice.message}.", err=True)
+    return reports
+
+
+def _extract(
+    client: Client,
+    asset: GenerateResult,
+    place: Files,
+    written: dict[str, Path],
+    export: dict[str, Any],
+    bars: Bars,
+    as_json: bool,
+) -> dict[str, Any]:
+    """The file of one asset, and its report."""
     export_bars = Bars(quiet=as_json)
     result = client.extract_glb(asset, on_event=export_bars, **export)
-    files = {"asset": write(output, result.data)} | files
+    files = {"asset": write(place.asset, result.data)} | written
     report = {
         "files": {name: str(path) for name, path in files.items()},
         "seed": asset.seed,
@@ -135,22 +188,16 @@ def make(
             "extract": stage_seconds(result.stats, export_bars.seconds),
         },
     }
-    if as_json:
-        print_document(report, err=STDOUT in files.values())
-    else:
+    if not as_json:
         facts = {"seed": asset.seed, "pipeline": f"{asset.settings.get('pipeline_type')}"}
         print_asset(files, result, facts | ({"costs": text} if (text := describe_costs(costs)) else {}))
-        for notice in asset.warnings:
-            click.echo(f"Warning: {notice.message}.", err=True)
     return report
 
 
-def _write_generation(
-    asset: GenerateResult, video: Path | None, stills: Path | None, state: Path | None
-) -> dict[str, Path]:
+def _write_generation(asset: GenerateResult, place: Files) -> dict[str, Path]:
     wanted = {
-        "video": (video, asset.video),
-        "stills": (stills, asset.preview),
-        "state": (state, asset.state),
+        "video": (place.video, asset.video),
+        "stills": (place.stills, asset.preview),
+        "state": (place.state, asset.state),
     }
     return {name: write(path, data) for name, (path, data) in wanted.items() if path and data}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeAlias, TypeVar
 
@@ -17,16 +18,33 @@ from ...protocol.errors import (
     error_from_problem,
 )
 from ...protocol.limits import MAX_STATE_BYTES, MIB
-from ...protocol.replies import ASSET_MEDIA_TYPES, Estimate, Health, JobList, JobStatus, MatteResponse, Usage
-from ...protocol.requests import ExtractSettings, GenerateSettings, JobKind, MatteSettings
+from ...protocol.meshes import bad_mesh, check_mesh
+from ...protocol.replies import (
+    ASSET_MEDIA_TYPES,
+    Estimate,
+    Health,
+    JobList,
+    JobResult,
+    JobStatus,
+    MatteResponse,
+    Usage,
+    artifact_of,
+    variant_seeds,
+)
+from ...protocol.requests import ExtractSettings, GenerateSettings, JobKind, MatteSettings, TextureSettings
 from ...protocol.views import check_counts
 from ..errors import NotTheServiceError
 from ..inputs.pictures import Picture, read_picture
-from ..results import ExtractResult, GenerateResult, Matte
+from ..results import ExtractResult, GenerateResult, Matte, Result, TextureResult
 from .core import MAX_ARTIFACT, Call, Core, Flow, job_path, new_idempotency_key, parse
 
 S = TypeVar("S", bound=BaseModel)
-SETTINGS: Mapping[JobKind, type[BaseModel]] = {"generate": GenerateSettings, "extract": ExtractSettings}
+SETTINGS: Mapping[JobKind, type[BaseModel]] = {
+    "generate": GenerateSettings,
+    "texture": TextureSettings,
+    "extract": ExtractSettings,
+}
+MeshSource: TypeAlias = "bytes | str | Path"
 StateSource: TypeAlias = "bytes | str | Path | GenerateResult"
 
 
@@ -48,24 +66,69 @@ def _given(settings: BaseModel) -> dict[str, Any]:
     return settings.model_dump(mode="json", exclude_unset=True, exclude_none=True)
 
 
-def submit(core: Core, picture: Picture, settings: Mapping[str, Any], key: str | None) -> Flow[JobStatus]:
-    """Queue a generation from a picture, a list of views of one object, or a picture's https URL."""
+def submit(
+    core: Core,
+    picture: Picture,
+    settings: Mapping[str, Any],
+    key: str | None,
+    shape: StateSource | None = None,
+) -> Flow[JobStatus]:
+    """Queue a generation from a picture, a list of views of one object, or a picture's https URL; see
+    `Client.generate`."""
     asked = checked(GenerateSettings, settings)
     if isinstance(picture, str) and picture.startswith("https://"):
+        if shape is not None:
+            raise InvalidRequestError("a shape that stays takes a picture itself, not its URL")
         fields = {"kind": "generate", "image_url": picture} | _given(asked)
         call = Call("POST", "/jobs", fields=fields, idempotency_key=key or new_idempotency_key())
         return (yield from core.reply(call, JobStatus))
-    pictures = picture if isinstance(picture, (list, tuple)) else [picture]
-    check_counts(len(pictures), asked.views)
-    name = "image" if len(pictures) == 1 else "images"
+    files = _picture_files(picture, asked.views)
+    if shape is not None:
+        files.append(("state", read_state(shape)))
     call = Call(
         "POST",
         "/jobs",
         fields={"kind": "generate"} | _given(asked),
-        files=[(name, read_picture(p)) for p in pictures],
+        files=files,
         idempotency_key=key or new_idempotency_key(),
     )
     return (yield from core.reply(call, JobStatus))
+
+
+def _picture_files(picture: Picture, views: Any = None) -> list[tuple[str, bytes]]:
+    """A picture, or a list of views of one object, as files of a form."""
+    pictures = picture if isinstance(picture, (list, tuple)) else [picture]
+    check_counts(len(pictures), views)
+    name = "image" if len(pictures) == 1 else "images"
+    return [(name, read_picture(p)) for p in pictures]
+
+
+def submit_texture(
+    core: Core, mesh: MeshSource, picture: Picture, settings: Mapping[str, Any], key: str | None
+) -> Flow[JobStatus]:
+    """Queue new textures for a mesh from a picture, or from a list of views."""
+    asked = checked(TextureSettings, settings)
+    call = Call(
+        "POST",
+        "/jobs",
+        fields={"kind": "texture"} | _given(asked),
+        files=[("mesh", read_mesh(mesh)), *_picture_files(picture)],
+        idempotency_key=key or new_idempotency_key(),
+    )
+    return (yield from core.reply(call, JobStatus))
+
+
+def read_mesh(mesh: MeshSource) -> bytes:
+    """The bytes of a mesh file, looked at; raises `InvalidMeshError` or `TooLargeError`."""
+    if isinstance(mesh, (str, Path)):
+        try:
+            data = Path(mesh).read_bytes()
+        except OSError as error:
+            raise bad_mesh(f"{mesh} cannot be read: {error.strerror or error}") from error
+    else:
+        data = bytes(mesh)
+    check_mesh(data)
+    return data
 
 
 def submit_extract(
@@ -163,7 +226,7 @@ def artifact(core: Core, job_id: str, name: str) -> Flow[bytes]:
     return bytes(response.content)
 
 
-def result(core: Core, job_id: str) -> Flow[GenerateResult | ExtractResult]:
+def result(core: Core, job_id: str) -> Flow[Result]:
     """All files of a finished job; raises the failure of one that failed."""
     job = yield from status(core, job_id)
     if job.problem is not None:
@@ -184,17 +247,43 @@ def result(core: Core, job_id: str) -> Flow[GenerateResult | ExtractResult]:
             stats,
             found.warnings if found else [],
         )
-    state = yield from artifact(core, job_id, "state")
+    if job.kind == "generate":
+        return (yield from _generated(core, job, found or JobResult()))
     video = (yield from artifact(core, job_id, "video")) if "video" in names else None
     preview = (yield from artifact(core, job_id, "preview")) if "preview" in names else None
-    return GenerateResult(
+    data = yield from artifact(core, job_id, "glb")
+    return TextureResult(
         job_id,
-        seed=(found.seed if found else None) or 0,
-        resolution=(found.resolution if found else None) or 0,
-        state=state,
-        video=video,
-        preview=preview,
+        data,
         settings=dict(job.settings),
         stats=dict(found.stats) if found else {},
         warnings=found.warnings if found else [],
+        seed=(found.seed if found else None) or 0,
+        video=video,
+        preview=preview,
     )
+
+
+def _generated(core: Core, job: JobStatus, found: JobResult) -> Flow[GenerateResult]:
+    """The asset of a finished generation, or all of its variants."""
+    variants: list[GenerateResult] = []
+    for number, seed in enumerate(variant_seeds(found.stats) or [found.seed or 0], 1):
+        files = {}
+        for name in ("state", "video", "preview"):
+            if name == "state" or artifact_of(name, number) in found.artifacts:
+                files[name] = yield from artifact(core, job.id, artifact_of(name, number))
+        variants.append(
+            GenerateResult(
+                job.id,
+                seed=seed,
+                resolution=found.resolution or 0,
+                state=files["state"],
+                video=files.get("video"),
+                preview=files.get("preview"),
+                settings=dict(job.settings),
+                stats=dict(found.stats),
+                warnings=found.warnings,
+                variant=number,
+            )
+        )
+    return replace(variants[0], variants=tuple(variants) if len(variants) > 1 else ())

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ...protocol.errors import ExpiredError, JobTimeoutError
-from ...protocol.replies import ProgressReport, ViewSupport
+from ...protocol.replies import ProgressReport, ViewSupport, artifact_of
 from ..execution import Thinning
 from ..job import Event, Job
 from ..ports import Capabilities, Run
@@ -67,7 +67,9 @@ class WorkerRunner:
     async def start(self, job: Job, source: Job | None) -> str:
         payload = self._files.input(job.id)
         if job.source is not None:
-            payload = self._files.result(job.source, "state")
+            payload = self._files.result(
+                job.source, artifact_of("state", int(job.settings.get("variant", 1)))
+            )
             if not payload.exists():
                 raise ExpiredError("the state of the source is gone")
         self._job, self._run, self._events = job.id, Run("running", job.attempt, time.time()), []
@@ -145,6 +147,7 @@ class WorkerRunner:
                     "ready",
                     message.get("samplers", {}),
                     backends=message.get("backends", {}),
+                    texture_types=tuple(message.get("texture_types", ())),
                     views=ViewSupport.model_validate(message.get("views", {})),
                 )
                 self._ready = True

@@ -10,12 +10,13 @@ from __future__ import annotations
 from .codec import pack_state, peek_state, unpack_state
 from .container import compress_state, decompress_state
 from .header import FORMAT, VERSION
-from .mesh_state import MeshState
+from .mesh_state import MeshState, ShapeLatents
 
 __all__ = [
     "FORMAT",
     "VERSION",
     "MeshState",
+    "ShapeLatents",
     "compress_state",
     "decompress_state",
     "pack_state",

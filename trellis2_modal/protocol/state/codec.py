@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import InvalidStateError
+from ..limits import MAX_GRID
 from . import topology
 from .bits import (
     difference,
@@ -30,7 +31,7 @@ from .bits import (
 )
 from .container import read_container, read_header, write_container
 from .header import FORMAT, VERSION, Header, Reader, number
-from .mesh_state import CHANNELS, LAYOUT, MeshState, bad_state
+from .mesh_state import CHANNELS, LAYOUT, MeshState, ShapeLatents, bad_state
 
 LOCAL_LOW, LOCAL_SPAN = -0.5, 2.0
 """A decoded vertex lies within half a voxel of its own voxel."""
@@ -64,7 +65,7 @@ def pack_state(state: MeshState, lossless: bool = False) -> bytes:
     linked = _linked(state)
     header: dict[str, Any] = {
         "format": FORMAT,
-        "version": VERSION,
+        "version": 1 if state.latents is None else VERSION,
         "lossless": lossless,
         "voxels": len(keys),
         "vertices": len(state.vertices),
@@ -90,6 +91,8 @@ def pack_state(state: MeshState, lossless: bool = False) -> bytes:
             _write_local(tensors, state.vertices[:linked][by_scan], state.coords[by_scan], state)
         _write_loose(tensors, state.vertices[linked:], state)
         header["attr_ranges"] = _write_attrs(tensors, attrs)
+    if state.latents is not None:
+        header["latents"] = _write_latents(tensors, state.latents)
     return write_container(tensors, header)
 
 
@@ -126,6 +129,7 @@ def unpack_state(packed: bytes) -> MeshState:
             parts.append(_read_local(reader, coords, frame)[scan_of])
         parts.append(_read_loose(reader, loose, frame))
         attrs = _read_attrs(reader, shape)[scan_of]
+    latents = None if shape.latents is None else _read_latents(reader, shape)
     reader.finish()
     state = MeshState(
         np.concatenate(parts).astype(np.float32, copy=False),
@@ -135,6 +139,7 @@ def unpack_state(packed: bytes) -> MeshState:
         shape.origin,
         shape.voxel_size,
         shape.info,
+        latents,
     )
     state.validate()
     return state
@@ -143,6 +148,26 @@ def unpack_state(packed: bytes) -> MeshState:
 def peek_state(data: bytes) -> dict[str, Any]:
     """The header of a compressed state, checked, without inflating the arrays. Raises `InvalidStateError`."""
     return Header(read_header(data)).raw
+
+
+# --- latents ------------------------------------------------------------------------------------------------
+
+
+def _write_latents(tensors: Tensors, latents: ShapeLatents) -> dict[str, int]:
+    """Every bit of them, so that they decode to the same shape; returns the header's entry."""
+    _write_u32(tensors, "latent_coords", latents.coords.astype(np.uint32).reshape(-1))
+    _write_floats(tensors, "latents", latents.feats.reshape(-1, 1), None)
+    tokens, channels = latents.feats.shape
+    return {"tokens": tokens, "channels": channels, "resolution": latents.resolution}
+
+
+def _read_latents(reader: Reader, shape: Header) -> ShapeLatents:
+    coords = _read_u32(reader, "latent_coords", 3 * shape.tokens)
+    if int(coords.max()) >= MAX_GRID:
+        raise bad_state("latent_coords", f"reaches {int(coords.max())}, allowed is 0..{MAX_GRID - 1}")
+    feats = _read_floats(reader, "latents", shape.tokens * shape.channels, 1, None)
+    feats = feats.reshape(shape.tokens, shape.channels)
+    return ShapeLatents(coords.astype(np.int32).reshape(-1, 3), feats, shape.latent_resolution)
 
 
 # --- voxel keys and order -------------------------------------------------------------------------------

@@ -6,12 +6,13 @@ from typing import Any
 
 import numpy as np
 
-from ..limits import MAX_FACES, MAX_GRID, MAX_VERTICES, MAX_VOXELS
+from ..limits import MAX_CHANNELS, MAX_FACES, MAX_GRID, MAX_TOKENS, MAX_VERTICES, MAX_VOXELS
 from . import topology
 from .mesh_state import LAYOUT, bad_state
 
 FORMAT = "trellis2-state"
-VERSION = 1
+VERSION = 2
+"""With latents; states without are written as version 1, which older readers know."""
 
 
 class Header:
@@ -21,7 +22,7 @@ class Header:
         if raw.get("format") != FORMAT:
             raise bad_state("format", f"is {str(raw.get('format'))[:40]!r}, expected {FORMAT!r}")
         version = raw.get("version")
-        if version != VERSION:
+        if version not in (1, VERSION) or isinstance(version, bool):
             newer = isinstance(version, int) and version > VERSION
             hint = "made by a newer version: update this end" if newer else "not one that this version reads"
             raise bad_state("version", f"is {str(version)[:20]}, {hint}")
@@ -49,6 +50,13 @@ class Header:
         ox, oy, oz = (number("origin", n, -1e6, 1e6) for n in origin)
         self.origin = (ox, oy, oz)
         self.voxel_size = number("voxel_size", raw.get("voxel_size"), 1e-6, 1e3)
+        self.latents = raw.get("latents") if version > 1 else None
+        if self.latents is not None:
+            if not isinstance(self.latents, dict):
+                raise bad_state("latents", "is not an object")
+            self.tokens = whole("latents", self.latents.get("tokens"), 1, MAX_TOKENS)
+            self.channels = whole("latents", self.latents.get("channels"), 1, MAX_CHANNELS)
+            self.latent_resolution = whole("latents", self.latents.get("resolution"), 1, MAX_GRID)
         info = raw.get("info")
         if not isinstance(info, dict):
             raise bad_state("info", "is not an object")

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import FieldError, InvalidStateError
-from ..limits import MAX_FACES, MAX_GRID, MAX_VERTICES, MAX_VOXELS
+from ..limits import MAX_CHANNELS, MAX_FACES, MAX_GRID, MAX_TOKENS, MAX_VERTICES, MAX_VOXELS
 
 CHANNELS = 6
 LAYOUT: dict[str, tuple[int, int]] = {
@@ -30,12 +30,41 @@ def bad_state(field_name: str, message: str) -> InvalidStateError:
 
 
 @dataclass(frozen=True, eq=False)
+class ShapeLatents:
+    """What the shape was decoded from: `coords` i32 `[N, 3]` of its tokens, unique; `feats` f32 `[N, C]`
+    (denormalised); `resolution` of the voxel grid that they decode to."""
+
+    coords: npt.NDArray[np.int32]
+    feats: npt.NDArray[np.float32]
+    resolution: int
+
+    def validate(self) -> None:
+        """Raises `InvalidStateError` naming what is invalid."""
+        _array("latent_coords", self.coords, np.int32, 3, MAX_TOKENS)
+        count, channels = self.feats.shape if self.feats.ndim == 2 else (-1, 0)
+        if self.feats.dtype != np.float32 or not 1 <= channels <= MAX_CHANNELS:
+            raise bad_state("latents", f"is {self.feats.dtype} of shape {list(self.feats.shape)}")
+        if count != len(self.coords) or not count:
+            raise bad_state("latents", f"has {count} rows for {len(self.coords)} tokens")
+        if not 1 <= self.resolution <= MAX_GRID:
+            raise bad_state("latents", f"decodes to {self.resolution} voxels a side, the most is {MAX_GRID}")
+        low, high = int(self.coords.min()), int(self.coords.max())
+        if low < 0 or high >= self.resolution:
+            raise bad_state("latent_coords", f"spans {low}..{high}")
+        if len(np.unique(self.coords, axis=0)) != count:
+            raise bad_state("latent_coords", "holds the same token twice")
+        if not np.isfinite(self.feats).all():
+            raise bad_state("latents", "holds NaN or infinity")
+
+
+@dataclass(frozen=True, eq=False)
 class MeshState:
     """A decoded asset: a mesh over the voxels that carry its material.
 
     `vertices` f32 `[V, 3]` in the cube [-0.5, 0.5]^3, Z up; `faces` i32 `[F, 3]`; `coords` i32 `[N, 3]`,
     unique; `attrs` f32 `[N, 6]`, nominally 0..1; `origin` is the cube's low corner and `voxel_size` the edge
-    of a voxel. `info` is a small JSON object (seed, pipeline type, resolution).
+    of a voxel. `info` is a small JSON object (seed, pipeline type, resolution). `latents`, where they were
+    kept, let the texture be made anew and the shape be refined.
     """
 
     vertices: npt.NDArray[np.float32]
@@ -45,6 +74,7 @@ class MeshState:
     origin: tuple[float, float, float] = (-0.5, -0.5, -0.5)
     voxel_size: float = 1 / 512
     info: dict[str, Any] = field(default_factory=dict)
+    latents: ShapeLatents | None = None
 
     def validate(self) -> None:
         """Raises `InvalidStateError` naming the first array that is invalid."""
@@ -72,6 +102,8 @@ class MeshState:
             raise bad_state("origin", "or voxel_size is not a finite number of sensible size")
         if not 1e-6 <= self.voxel_size <= 1e3:
             raise bad_state("voxel_size", f"is {self.voxel_size:g}, allowed is 1e-6 to 1e3")
+        if self.latents is not None:
+            self.latents.validate()
 
 
 def _array(name: str, array: np.ndarray, dtype: type, columns: int, ceiling: int) -> None:

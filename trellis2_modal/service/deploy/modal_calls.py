@@ -59,6 +59,8 @@ class ModalCalls:
             container = self._service()
             if kind == "generate":
                 call = await container.generate.spawn.aio(payload, settings)
+            elif kind == "texture":
+                call = await container.texture.spawn.aio(payload, settings)
             else:
                 call = await container.extract_glb.spawn.aio(payload, settings, source)
             return str(call.object_id)
@@ -152,7 +154,14 @@ async def capabilities_of(
     least, most, cameras = manifest.views
     views = ViewSupport(least=least, most=most, cameras=cameras)
     return Capabilities(
-        deploy.model, deploy.gpu, types, "ready", manifest.samplers, backends=backends, views=views
+        deploy.model,
+        deploy.gpu,
+        types,
+        "ready",
+        manifest.samplers,
+        backends=backends,
+        views=views,
+        texture_types=manifest.texture_types,
     )
 
 

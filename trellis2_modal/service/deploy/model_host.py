@@ -27,9 +27,11 @@ from ...protocol.errors import (
     ServiceError,
     WorkerDiedError,
 )
+from ...protocol.replies import artifact_of
 from ...protocol.requests import JobKind
 from ..config import DeploySettings
 from ..generator import Pipeline, TRELLIS2Generator, is_device_lost
+from ..texturing import texturing_of
 from .start_budget import StartClock
 from .warm_up import warm_up
 
@@ -130,7 +132,10 @@ class ModelHost:
     def _make_generator(self) -> TRELLIS2Generator:
         place = self.device if self.settings.loading == "stream" else "cpu"
         return TRELLIS2Generator(
-            lambda: load_pipeline(self.folder, place), model=self.settings.model, device=self.device
+            lambda: load_pipeline(self.folder, place),
+            model=self.settings.model,
+            device=self.device,
+            texturing=lambda pipeline: texturing_of(pipeline, self.folder),
         )
 
     # --- jobs --------------------------------------------------------------------------------------------
@@ -234,6 +239,7 @@ class ModelHost:
             "revision": self.settings.revision,
             "device": self.device,
             "pipeline_types": list(self.generator.pipeline_types),
+            "texture_types": list(self.generator.texture_types),
             "loading": self.settings.loading,
             "image": self.settings.image,
             "backends": self.generator.backends,
@@ -286,10 +292,10 @@ def failed(error: ServiceError) -> Outcome:
     return {"status": "failed", "problem": error.problem()}
 
 
-def state_of(outcome: Any) -> bytes:
+def state_of(outcome: Any, variant: int = 1) -> bytes:
     """The state in the result of a generation; raises `ExpiredError` when it has none."""
     try:
-        data: bytes = outcome["files"]["state"]["data"]
+        data: bytes = outcome["files"][artifact_of("state", variant)]["data"]
     except (KeyError, TypeError) as error:
         raise ExpiredError("the source has no state; generate again, or send the state itself") from error
     return data

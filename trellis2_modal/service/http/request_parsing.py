@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
-from pydantic import BaseModel, TypeAdapter, ValidationError
+from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 from python_multipart.multipart import parse_options_header
 from starlette.datastructures import FormData, UploadFile
 from starlette.exceptions import HTTPException
@@ -17,7 +17,7 @@ from starlette.requests import Request
 
 from ...jobs.engine import NO_MODEL
 from ...jobs.ports import Capabilities
-from ...protocol import limits
+from ...protocol import limits, meshes
 from ...protocol.errors import (
     FieldError,
     InvalidRequestError,
@@ -27,32 +27,39 @@ from ...protocol.errors import (
     UnsupportedMediaTypeError,
     UnsupportedPipelineError,
 )
+from ...protocol.replies import SCOPE_OF
 from ...protocol.requests import (
+    MAX_SAMPLES,
+    PIPELINE_TYPES,
+    AnyEstimate,
     EstimateRequest,
-    ExtractEstimate,
     ExtractRequest,
     ExtractSettings,
-    GenerateEstimate,
     GenerateRequest,
     GenerateSettings,
     JobKind,
     Submission,
+    TextureRequest,
+    TextureSettings,
     default_pipeline_type,
 )
 from ...protocol.state import peek_state
 from ...protocol.state.mesh_state import bad_state
-from ...protocol.views import MAX_VIEWS, check_counts, pack_pictures, views_of_text
+from ...protocol.views import MAX_VIEWS, Inputs, check_counts, pack_inputs, views_of_text
 from .encoding import decode_base64
-from .pictures.checks import PictureChecks
+from .pictures.checks import PictureChecks, picture_bytes
 from .pictures.sources import PictureSources
 from .problems import invalid_request
 
 Model = TypeVar("Model", bound=BaseModel)
 Parsed = TypeVar("Parsed")
-SUBMISSION: TypeAdapter[GenerateRequest | ExtractRequest] = TypeAdapter(Submission)
-ESTIMATE: TypeAdapter[GenerateEstimate | ExtractEstimate] = TypeAdapter(EstimateRequest)
+Asked = GenerateRequest | ExtractRequest | TextureRequest
+VARIANT: TypeAdapter[int] = TypeAdapter(Annotated[int, Field(ge=1, le=MAX_SAMPLES)])
+SUBMISSION: TypeAdapter[Asked] = TypeAdapter(Submission)
+ESTIMATE: TypeAdapter[AnyEstimate] = TypeAdapter(EstimateRequest)
 
 JSON_PICTURES_BODY = limits.base64_length(limits.MAX_PICTURES_BYTES) + limits.MAX_JSON_BYTES
+JSON_TEXTURE_BODY = JSON_PICTURES_BODY + limits.base64_length(limits.MAX_MESH_BYTES)
 JSON_IMAGE_BODY = limits.base64_length(limits.MAX_IMAGE_BYTES) + limits.MAX_JSON_BYTES
 JSON_STATE_BODY = limits.base64_length(limits.MAX_STATE_BYTES) + limits.MAX_JSON_BYTES
 
@@ -63,6 +70,8 @@ PARSED_AT_ONCE = 256 << 10
 """Bytes of JSON that are parsed in about a millisecond."""
 
 MAX_FIELDS = 40
+OF_SUBMISSIONS = ("kind", "callback_url")
+FILES = ("image", "images", "mesh", "state")
 MAX_FIELD_BYTES = limits.MAX_JSON_BYTES
 
 
@@ -99,7 +108,9 @@ def body_ceiling(method: str, path: str) -> int:
     """The largest body that a route takes."""
     if method != "POST":
         return limits.MAX_JSON_BYTES
-    if path in ("/extract_glb", "/jobs"):
+    if path in ("/texture", "/jobs"):
+        return JSON_TEXTURE_BODY
+    if path == "/extract_glb":
         return JSON_STATE_BODY
     if path in ("/generate", "/v1/3d/generations"):
         return JSON_PICTURES_BODY
@@ -117,14 +128,14 @@ async def read_json(request: Request, model: type[Model]) -> Model:
     return await _parsed(request, lambda body: model.model_validate_json(body, strict=True))
 
 
-async def read_submission(request: Request) -> GenerateRequest | ExtractRequest | Multipart:
+async def read_submission(request: Request) -> Asked | Multipart:
     """The body of `POST /jobs`, which is JSON or multipart."""
     if media_type(request) == "multipart/form-data":
         return await read_multipart(request)
     return await _parsed(request, lambda body: SUBMISSION.validate_json(body, strict=True))
 
 
-async def read_estimate(request: Request) -> GenerateEstimate | ExtractEstimate:
+async def read_estimate(request: Request) -> AnyEstimate:
     """The body of `POST /estimate`."""
     return await _parsed(request, lambda body: ESTIMATE.validate_json(body, strict=True))
 
@@ -144,7 +155,7 @@ async def _parsed(request: Request, parse: Callable[[bytes], Parsed]) -> Parsed:
 
 @dataclass(frozen=True)
 class Multipart:
-    """A form: text fields, and files named `image` (or `images`, several times) or `state`."""
+    """A form: text fields, and files named `image` (or `images`, several times), `mesh` or `state`."""
 
     fields: dict[str, str]
     files: Mapping[str, Sequence[bytes]]
@@ -153,6 +164,14 @@ class Multipart:
         """The one file of the form if that is its name."""
         found = self.files.get(name, ())
         return found[0] if len(found) == 1 and len(self.files) == 1 else None
+
+    def pictures(self, *others: str) -> Sequence[bytes]:
+        """Its `image` or `images`; raises 400 unless it has one of these, and no files but `others`
+        beside."""
+        names = self.files.keys() - set(others)
+        if len(names) != 1 or not names <= {"image", "images"}:
+            raise _missing("image")
+        return self.files[names.pop()]
 
 
 async def read_multipart(request: Request) -> Multipart:
@@ -185,8 +204,8 @@ async def _sort_form(form: FormData) -> Multipart:
         if not isinstance(value, UploadFile):
             fields[key] = value
             continue
-        if key not in ("image", "images", "state"):
-            message = "is not a known file; send image, images or state"
+        if key not in FILES:
+            message = f"is not a known file; send {', '.join(FILES[:-1])} or {FILES[-1]}"
             raise InvalidRequestError(f"{key} {message}", errors=[FieldError(key, message)])
         files.setdefault(key, []).append(await value.read())
     return Multipart(fields, files)
@@ -206,40 +225,116 @@ async def _body(request: Request) -> bytes:
 # --- checks -------------------------------------------------------------------------------------------------
 
 
+FetchState = Callable[[str, int], Awaitable[bytes]]
+"""The state of one of the caller's jobs, by its id and the variant."""
+
+
 async def generate_work(
-    request: GenerateRequest, known: Capabilities, checks: PictureChecks, sources: PictureSources
+    request: GenerateRequest,
+    known: Capabilities,
+    checks: PictureChecks,
+    sources: PictureSources,
+    fetch: FetchState,
 ) -> Work:
-    """Raises `InvalidImageError`, `TooLargeError`, `UnavailableError`, `UnsupportedPipelineError`."""
+    """Raises `InvalidImageError`, `InvalidStateError`, `TooLargeError`, `UnavailableError`,
+    `UnsupportedPipelineError`, and what `fetch` raises."""
     if request.model is not None and request.model != known.model:
         message = f"{request.model} is not what runs here; leave it out, or name {known.model}"
         raise InvalidRequestError(f"model: {message}", errors=[FieldError("model", message)])
     check_counts(len(request.images or [""]), request.views)
-    settings = generate_settings(request.settings(), known)
-    payload = await checked_pictures(await sources.pictures(request), checks)
-    return Work("generate", settings, payload, named=request.image_url or request.prompt)
+    state = None
+    if request.job is not None:
+        state = await fetch(request.job, request.variant)
+    elif request.state is not None and (state := await decode_base64(request.state)) is None:
+        raise bad_state("state", "is not base64")
+    chosen = await _settings_of_shape(request.settings(), state, known)
+    inputs = Inputs(await checked_pictures(await sources.pictures(request), checks), state=state)
+    return Work("generate", chosen, pack_inputs(inputs), named=request.image_url or request.prompt)
 
 
-async def checked_pictures(pictures: Sequence[bytes], checks: PictureChecks) -> bytes:
-    """The payload of encoded pictures, each checked, and their sum."""
+async def _settings_of_shape(
+    settings: GenerateSettings, state: bytes | None, known: Capabilities
+) -> dict[str, Any]:
+    """See `generate_settings`; left out, the pipeline type is that of the state whose shape stays."""
+    own = None if state is None else await _type_of_shape(state)
+    return generate_settings(settings, known, own)
+
+
+async def _type_of_shape(state: bytes) -> str | None:
+    """The pipeline type that made a state; raises `InvalidStateError` unless it has latents."""
+    header = await check_state(state)
+    if header.get("latents") is None:
+        raise bad_state("latents", "were not kept; generate with keep_latents")
+    made = header["info"].get("pipeline_type")
+    return made if made in PIPELINE_TYPES else None
+
+
+async def checked_pictures(pictures: Sequence[bytes], checks: PictureChecks) -> list[bytes]:
+    """Encoded pictures, each checked, and their sum."""
     if (total := sum(map(len, pictures))) > limits.MAX_PICTURES_BYTES and len(pictures) > 1:
         raise TooLargeError(f"the pictures have {total} bytes, the most is {limits.MAX_PICTURES_BYTES}")
-    return pack_pictures([(await checks.check(picture)).data for picture in pictures])
+    return [(await checks.check(picture)).data for picture in pictures]
 
 
-def generate_settings(settings: GenerateSettings, known: Capabilities) -> dict[str, Any]:
-    """The settings with the pipeline type decided."""
+async def texture_work(request: TextureRequest, known: Capabilities, checks: PictureChecks) -> Work:
+    """Raises `InvalidMeshError`, `InvalidImageError`, `TooLargeError`, `UnavailableError`,
+    `UnsupportedPipelineError`."""
+    given = [request.image] if request.image is not None else request.images or []
+    mesh = await decode_base64(request.mesh or "")
+    if mesh is None:
+        raise meshes.bad_mesh("is not base64 without line breaks")
+    pictures = [await picture_bytes(text) for text in given]
+    return await _texture_work(request.settings(), pictures, mesh, known, checks)
+
+
+async def _texture_work(
+    settings: TextureSettings,
+    pictures: Sequence[bytes],
+    mesh: bytes,
+    known: Capabilities,
+    checks: PictureChecks,
+) -> Work:
+    check_counts(len(pictures), None)
+    chosen = texture_settings(settings, known)
+    await asyncio.to_thread(meshes.check_mesh, mesh)
+    inputs = Inputs(await checked_pictures(pictures, checks), mesh=mesh)
+    return Work("texture", chosen, await asyncio.to_thread(pack_inputs, inputs))
+
+
+def texture_settings(settings: TextureSettings, known: Capabilities) -> dict[str, Any]:
+    """The settings with the resolution decided."""
+    _check_loaded(known)
+    offered = known.texture_types
+    if not offered:
+        raise UnsupportedPipelineError("the loaded weights cannot texture meshes: they have no shape encoder")
+    return settings.given() | {"pipeline_type": _chosen(settings.pipeline_type or offered[-1], offered)}
+
+
+def generate_settings(
+    settings: GenerateSettings, known: Capabilities, own: str | None = None
+) -> dict[str, Any]:
+    """The settings with the pipeline type decided: as asked, else `own`, else the service's default."""
+    _check_loaded(known)
     offered = known.pipeline_types
+    chosen = _chosen(settings.pipeline_type or own or default_pipeline_type(offered), offered)
+    return settings.given() | {"pipeline_type": chosen}
+
+
+def _check_loaded(known: Capabilities) -> None:
     if known.state == "degraded":
         raise UnavailableError(NO_MODEL, retry_after=60)
-    if not offered:
+    if not known.pipeline_types:
         raise UnavailableError("the model is still loading; try again shortly", retry_after=10)
-    chosen = settings.pipeline_type or default_pipeline_type(offered)
+
+
+def _chosen(chosen: str, offered: Sequence[str]) -> str:
+    """Raises `UnsupportedPipelineError` for a type that is not offered."""
     if chosen not in offered:
         message = f"{chosen} is not offered; choose one of {', '.join(offered)}"
         raise UnsupportedPipelineError(
             message, errors=[FieldError("pipeline_type", message)], hints={"offered": list(offered)}
         )
-    return settings.given() | {"pipeline_type": chosen}
+    return chosen
 
 
 async def extract_work(request: ExtractRequest) -> Work:
@@ -254,31 +349,38 @@ async def extract_work(request: ExtractRequest) -> Work:
     return Work("extract", settings, data)
 
 
-async def check_state(data: bytes) -> None:
-    """The frame and the header, of which no more is inflated; the worker checks the rest as it decodes."""
+async def check_state(data: bytes) -> dict[str, Any]:
+    """The header of a state, of which no more is inflated; the worker checks the rest as it decodes."""
     if len(data) > limits.MAX_STATE_BYTES:
         raise TooLargeError(f"the state has {len(data)} bytes, the most is {limits.MAX_STATE_BYTES}")
-    await asyncio.to_thread(peek_state, data)
+    return await asyncio.to_thread(peek_state, data)
 
 
-def kind_of(submission: GenerateRequest | ExtractRequest | Multipart) -> JobKind:
-    """What a submission asks for; of a form, `image` makes a generation, `state` or `job` an extraction."""
+def kind_of(submission: Asked | Multipart) -> JobKind:
+    """What a submission asks for; of a form, `mesh` makes new textures, `image` a generation, `state` or
+    `job` an extraction."""
     if isinstance(submission, Multipart):
         pictures = {"image", "images"} & submission.files.keys()
-        kind = submission.fields.get("kind", "generate" if pictures else "extract")
-        if kind not in ("generate", "extract"):
-            message = "is not known"
-            raise InvalidRequestError("kind is generate or extract", errors=[FieldError("kind", message)])
-        return kind  # type: ignore[return-value]
+        found = "texture" if "mesh" in submission.files else "generate" if pictures else "extract"
+        kind = submission.fields.get("kind", found)
+        if kind not in SCOPE_OF:
+            message = f"is none of {', '.join(SCOPE_OF)}"
+            raise InvalidRequestError(f"kind {message}", errors=[FieldError("kind", message)])
+        return kind
+    if isinstance(submission, TextureRequest):
+        return "texture"
     return "extract" if isinstance(submission, ExtractRequest) else "generate"
 
 
-async def form_work(form: Multipart, known: Capabilities, checks: PictureChecks) -> Work:
+async def form_work(form: Multipart, known: Capabilities, checks: PictureChecks, fetch: FetchState) -> Work:
     """The work that a form asks for."""
-    fields = {name: value for name, value in form.fields.items() if name not in ("kind", "callback_url")}
+    fields = {name: value for name, value in form.fields.items() if name not in OF_SUBMISSIONS}
     try:
-        if kind_of(form) == "generate":
-            return await _generate_form(form, fields, known, checks)
+        kind = kind_of(form)
+        if kind == "generate":
+            return await _generate_form(form, fields, known, checks, fetch)
+        if kind == "texture":
+            return await texture_form(form, known, checks)
         source = fields.pop("job", None)
         extract = ExtractSettings.model_validate(fields).resolved().model_dump()
     except ValidationError as error:
@@ -292,38 +394,62 @@ async def form_work(form: Multipart, known: Capabilities, checks: PictureChecks)
 
 
 async def _generate_form(
-    form: Multipart, fields: Mapping[str, str], known: Capabilities, checks: PictureChecks
+    form: Multipart,
+    fields: dict[str, str],
+    known: Capabilities,
+    checks: PictureChecks,
+    fetch: FetchState,
 ) -> Work:
+    source, files = fields.pop("job", None), form.files.get("state", ())
+    variant = VARIANT.validate_python(fields.pop("variant", "1"))
     views = {"views": views_of_text(fields["views"])} if "views" in fields else {}
     settings = GenerateSettings.model_validate({**fields, **views})
-    image = form.file("image")
-    pictures = [image] if image is not None else form.files.get("images", ())
-    if len(form.files) != 1 or not pictures:
-        raise _missing("image")
+    pictures = form.pictures("state")
+    if files and source is not None:
+        raise _missing("state")
+    state = files[0] if files else None if source is None else await fetch(source, variant)
     check_counts(len(pictures), settings.views)
-    chosen = generate_settings(settings, known)
-    return Work("generate", chosen, await checked_pictures(pictures, checks))
+    chosen = await _settings_of_shape(settings, state, known)
+    inputs = Inputs(await checked_pictures(pictures, checks), state=state)
+    return Work("generate", chosen, pack_inputs(inputs))
+
+
+async def texture_form(form: Multipart, known: Capabilities, checks: PictureChecks) -> Work:
+    """The new textures that a form asks for."""
+    fields = {name: value for name, value in form.fields.items() if name not in OF_SUBMISSIONS}
+    try:
+        settings = TextureSettings.model_validate(fields)
+    except ValidationError as error:
+        raise invalid_request(error) from error
+    mesh = form.files.get("mesh", ())
+    if len(mesh) != 1:
+        raise _missing("mesh")
+    return await _texture_work(settings, form.pictures("mesh"), mesh[0], known, checks)
 
 
 def _missing(name: str) -> InvalidRequestError:
-    message = "send the file itself" if name == "image" else "send the file, or the id of a job, not both"
+    message = "send the file, or the id of a job, not both" if name == "state" else "send the file itself"
     return InvalidRequestError(f"{name}: {message}", errors=[FieldError(name, message)])
 
 
 async def submission_work(
-    submission: GenerateRequest | ExtractRequest | Multipart,
+    submission: Asked | Multipart,
     known: Capabilities,
     checks: PictureChecks,
     sources: PictureSources,
+    fetch: FetchState,
 ) -> Work:
     if isinstance(submission, Multipart):
-        return await form_work(submission, known, checks)
+        return await form_work(submission, known, checks, fetch)
     if isinstance(submission, ExtractRequest):
         return await extract_work(submission)
-    return await generate_work(submission, known, checks, sources)
+    if isinstance(submission, TextureRequest):
+        return await texture_work(submission, known, checks)
+    return await generate_work(submission, known, checks, sources, fetch)
 
 
-def callback_of(submission: GenerateRequest | ExtractRequest | Multipart) -> str | None:
+
+def callback_of(submission: Asked | Multipart) -> str | None:
     """The address that a submission wants to be told at."""
     if isinstance(submission, Multipart):
         return submission.fields.get("callback_url")

@@ -20,6 +20,7 @@ from ..translucency import parts_by_alpha
 from .gltf_mesh import TRANSFORM, Binary, Part, Written, draco_mesh, plain_mesh, quantised_mesh
 
 _LINEAR, _LINEAR_MIPMAP_LINEAR, _CLAMP = 9729, 9987, 33071
+SAMPLER = {"magFilter": _LINEAR, "minFilter": _LINEAR_MIPMAP_LINEAR, "wrapS": _CLAMP, "wrapT": _CLAMP}
 
 
 @dataclass(frozen=True)
@@ -62,9 +63,7 @@ def write_glb(
         "materials": [],
         "textures": [],
         "images": [],
-        "samplers": [
-            {"magFilter": _LINEAR, "minFilter": _LINEAR_MIPMAP_LINEAR, "wrapS": _CLAMP, "wrapT": _CLAMP}
-        ],
+        "samplers": [SAMPLER],
     }
     used: set[str] = set()
     for number, level in enumerate(levels):
@@ -93,7 +92,7 @@ def write_glb(
         "bufferViews": binary.views,
         "buffers": binary.buffers(),
     }
-    return _container(document, bytes(binary.data))
+    return glb_container(document, bytes(binary.data))
 
 
 def _mesh(binary: Binary, level: Level, compress: str, quantize: bool) -> Written:
@@ -119,12 +118,12 @@ def _add_mesh(
     first = len(document["textures"])
     places = {picture: first + k for k, picture in enumerate(pictures)}
     for picture, (kind, data) in pictures.items():
-        document["textures"].append(_texture(len(document["images"]), kind))
+        document["textures"].append(texture_entry(len(document["images"]), kind))
         document["images"].append(
             {"name": picture, "mimeType": MIME_TYPES[kind], "bufferView": binary.view(data)}
         )
     document["materials"] += [
-        _material(level.material, mode, places, mesh.uv_scale) for mode in mesh.alpha_modes
+        material_entry(level.material, mode, places, mesh.uv_scale) for mode in mesh.alpha_modes
     ]
 
 
@@ -147,13 +146,13 @@ def _add_hull(document: dict[str, Any], binary: Binary, vertices: np.ndarray, fa
     document["nodes"][0].setdefault("extensions", {})["OMI_physics_body"] = body
 
 
-def _texture(image: int, kind: str) -> dict[str, Any]:
+def texture_entry(image: int, kind: str) -> dict[str, Any]:
     if kind == "webp":
         return {"sampler": 0, "extensions": {"EXT_texture_webp": {"source": image}}}
     return {"sampler": 0, "source": image}
 
 
-def _material(
+def material_entry(
     material: Material, alpha_mode: str, textures: dict[str, int], uv_scale: float
 ) -> dict[str, Any]:
     transform = {} if uv_scale == 1 else {"extensions": {TRANSFORM: {"scale": [uv_scale, uv_scale]}}}
@@ -182,7 +181,7 @@ def _material(
     return entry
 
 
-def _container(document: dict[str, Any], binary: bytes) -> bytes:
+def glb_container(document: dict[str, Any], binary: bytes) -> bytes:
     text = json.dumps(document, separators=(",", ":"), allow_nan=False).encode()
     text += b" " * (-len(text) % 4)
     binary += b"\0" * (-len(binary) % 4)

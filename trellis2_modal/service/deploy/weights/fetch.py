@@ -24,6 +24,7 @@ from .manifest import (
     PIXEL_VIEWS,
     REMOVER_FOLDER,
     REQUIRED_MODELS,
+    TEXTURING_CONFIG,
     Manifest,
     StoredFile,
     WeightsError,
@@ -32,6 +33,7 @@ from .manifest import (
     offered_types,
     own_samplers,
     split_model_path,
+    texturing_encoder,
     weights_folder,
 )
 
@@ -93,6 +95,10 @@ def fetch(
             f"{settings.model} lists {', '.join(sorted(models)) or 'no models'}, "
             "which is not enough for any pipeline type; check TRELLIS2_MODEL"
         )
+    if any(file.path == TEXTURING_CONFIG for file in model.files):
+        config = Item(model.repo, model.commit, model.file(TEXTURING_CONFIG), TEXTURING_CONFIG)
+        stored.append(_fetch_one(config, folder, hub, saved))
+        models |= texturing_encoder(json.loads((folder / TEXTURING_CONFIG).read_text()))
     items = [*model_items(models.values(), model, hub), *part_items(settings, args, hub)]
     with ThreadPoolExecutor(PARALLEL, thread_name_prefix="fetch") as pool:
         stored += pool.map(lambda item: _fetch_one(item, folder, hub, saved), items)

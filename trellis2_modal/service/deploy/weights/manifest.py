@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ....protocol.requests import SAMPLER_FIELDS, SAMPLER_STAGES
+from ....protocol.requests import SAMPLER_FIELDS, SAMPLER_STAGES, TEXTURE_TYPES
 from ...config import (
     BUNDLED_MODEL,
     BUNDLED_WEIGHTS,
@@ -24,6 +24,7 @@ from ...config import (
 WEIGHTS_ROOT = "/weights"
 MARKER = "complete.json"
 PIPELINE_CONFIG = "pipeline.json"
+TEXTURING_CONFIG = "texturing_pipeline.json"
 DOWNLOAD_COMMAND = "modal run -m trellis2_modal.service.deploy.weights.download::download_weights"
 
 ENCODER_FOLDER = "image_encoder"
@@ -89,6 +90,13 @@ class Manifest:
         return offered_types(self.models, self.pipeline)
 
     @property
+    def texture_types(self) -> tuple[str, ...]:
+        """The resolutions at which meshes can be textured."""
+        if "shape_slat_encoder" not in self.models:
+            return ()
+        return tuple(name for name in TEXTURE_TYPES if f"tex_slat_flow_model_{name}" in self.models)
+
+    @property
     def views(self) -> tuple[int, int, bool]:
         """Fewest and most views that the weights were trained on, and whether they know cameras."""
         return PIXEL_VIEWS.get(self.pipeline, (1, 1, False))
@@ -130,6 +138,8 @@ def bundled_manifest(folder: Path = BUNDLED_WEIGHTS) -> Manifest:
         config = json.loads((folder / PIPELINE_CONFIG).read_text())
         args = config["args"]
         models = tuple(args["models"])
+        if (folder / TEXTURING_CONFIG).is_file():
+            models += tuple(texturing_encoder(json.loads((folder / TEXTURING_CONFIG).read_text())))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise WeightsError(
             f"{folder} has no readable {PIPELINE_CONFIG} ({error!r}); deploy from a clone of the repository: "
@@ -140,6 +150,11 @@ def bundled_manifest(folder: Path = BUNDLED_WEIGHTS) -> Manifest:
     )
     name = str(config["name"])
     return Manifest(BUNDLED_MODEL, "", encoder, remover, models, samplers=own_samplers(args), pipeline=name)
+
+
+def texturing_encoder(config: Mapping[str, Any]) -> dict[str, str]:
+    """The one model that texturing meshes needs beyond a generation's, by name, of a texturing config."""
+    return {name: value for name, value in config["args"]["models"].items() if name == "shape_slat_encoder"}
 
 
 def own_samplers(args: Mapping[str, Any]) -> dict[str, float]:

@@ -18,12 +18,16 @@ from ....protocol.requests import (
     GenerateSettings,
     MatteRequest,
     MatteSettings,
+    TextureEstimate,
+    TextureRequest,
+    TextureSettings,
 )
 from ....protocol.views import MAX_VIEWS
 
 EXAMPLE_IMAGE = "iVBORw0KGgo..."
 EXAMPLES: dict[str, dict[str, Any]] = {
     "generate": {"image": EXAMPLE_IMAGE, "seed": 42, "preview": "video"},
+    "texture": {"mesh": "Z2xURgIAAAA...", "image": EXAMPLE_IMAGE, "texture_size": 1024},
     "extract": {"job": "job_0123456789abcdef0123456789abcdef", "simplify": "web"},
 }
 
@@ -62,9 +66,13 @@ def form_schema(
 
 
 def submission_body() -> dict[str, Any]:
-    """The two kinds of `POST /jobs`, as JSON or as a form with a file."""
+    """The kinds of `POST /jobs`, as JSON or as a form with files."""
     kinds = []
-    for model, kind in ((GenerateRequest, "generate"), (ExtractRequest, "extract")):
+    for model, kind in (
+        (GenerateRequest, "generate"),
+        (TextureRequest, "texture"),
+        (ExtractRequest, "extract"),
+    ):
         document = schema(model)
         document["properties"]["kind"] = {"type": "string", "const": kind}
         document["required"] = [*document.get("required", []), "kind"]
@@ -72,6 +80,7 @@ def submission_body() -> dict[str, Any]:
     forms = [
         form_schema(GenerateSettings, "image", "generate"),
         form_schema(GenerateSettings, "images", "generate", FILES),
+        *texture_forms("texture"),
         form_schema(ExtractSettings, "state", "extract"),
     ]
     content = {
@@ -84,11 +93,31 @@ def submission_body() -> dict[str, Any]:
     return {"requestBody": {"required": True, "content": content}}
 
 
+def texture_forms(kind: str | None) -> list[dict[str, Any]]:
+    """A mesh with one picture, and with several."""
+    forms = []
+    for name, value in (("image", FILE), ("images", FILES)):
+        form = form_schema(TextureSettings, "mesh", kind)
+        form["properties"][name] = value
+        forms.append(form | {"required": ["mesh", name]})
+    return forms
+
+
+def texture_body() -> dict[str, Any]:
+    content = {
+        "application/json": {"schema": schema(TextureRequest), "example": EXAMPLES["texture"]},
+        "multipart/form-data": {"schema": {"anyOf": texture_forms(None)}},
+    }
+    return {"requestBody": {"required": True, "content": content}}
+
+
 def estimate_body() -> dict[str, Any]:
-    """The two kinds of `POST /estimate`."""
-    kinds = [schema(GenerateEstimate), schema(ExtractEstimate)]
+    """The kinds of `POST /estimate`."""
+    kinds = [schema(model) for model in (GenerateEstimate, TextureEstimate, ExtractEstimate)]
     examples = {
         "generate": {"value": {"kind": "generate", "texture": False}},
+        "variants": {"value": {"kind": "generate", "num_samples": 4}},
+        "texture": {"value": {"kind": "texture", "texture_size": 1024}},
         "extract": {"value": {"kind": "extract", "simplify": "web"}},
     }
     content = {"application/json": {"schema": {"oneOf": kinds}, "examples": examples}}

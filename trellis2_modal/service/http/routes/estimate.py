@@ -8,11 +8,17 @@ from fastapi import APIRouter, Depends, Request, Response
 
 from ....jobs.engine import Engine
 from ....protocol.replies import Estimate
-from ....protocol.requests import ExtractEstimate, ExtractSettings, GenerateSettings
+from ....protocol.requests import (
+    ExtractEstimate,
+    ExtractSettings,
+    GenerateSettings,
+    TextureEstimate,
+    TextureSettings,
+)
 from ...auth import ApiKey
 from ...config import Settings
 from ..authentication import caller
-from ..request_parsing import generate_settings, read_estimate
+from ..request_parsing import generate_settings, read_estimate, texture_settings
 from . import documents
 
 router = APIRouter(tags=["service"])
@@ -33,6 +39,8 @@ async def estimate(request: Request, key: Annotated[ApiKey, Depends(caller())]) 
     asked = await read_estimate(request)
     if isinstance(asked, ExtractEstimate):
         settings = asked.part(ExtractSettings).resolved().model_dump()
+    elif isinstance(asked, TextureEstimate):
+        settings = texture_settings(asked.part(TextureSettings), backend.capabilities())
     else:
         settings = generate_settings(asked.part(GenerateSettings), backend.capabilities())
     members: dict[str, object] = {

@@ -1,4 +1,5 @@
-"""The two calls of the plan, waited for, streamed or queued: a picture to a state, a state to a GLB."""
+"""The calls that make something, waited for, streamed or queued: a picture to a state, a mesh and a
+picture to a textured mesh, a state to a GLB."""
 
 from __future__ import annotations
 
@@ -27,18 +28,34 @@ from ....protocol.replies import (
     JobEvent,
     JobStatus,
     Reply,
+    TextureResponse,
+    VariantFiles,
+    artifact_of,
+    variant_seeds,
 )
-from ....protocol.requests import ExtractRequest, GenerateRequest
+from ....protocol.requests import ExtractRequest, GenerateRequest, TextureRequest
 from ...auth import ApiKey
 from ...config import Settings
 from ...streaming import event_stream, whole_file
 from ..authentication import WORK, Guard, caller, engine_of
 from ..context import context_of
 from ..encoding import encode_base64
-from ..request_parsing import Work, extract_work, generate_work, read_json
+from ..request_parsing import (
+    FetchState,
+    Work,
+    extract_work,
+    generate_work,
+    media_type,
+    read_json,
+    read_multipart,
+    texture_form,
+    texture_work,
+)
 from . import documents
 
 router = APIRouter(tags=["generation"])
+
+GLB = ASSET_MEDIA_TYPES["glb"]
 
 Answer = Literal["json", "stream", "file"]
 ACCEPTED = {"model": JobStatus, "description": "Queued; see Location (with Prefer: respond-async)"}
@@ -67,8 +84,9 @@ async def generate(request: Request, key: Annotated[ApiKey, Depends(caller("gene
     answer = negotiate(request, ())
     backend = engine_of(request, key)
     asked = await read_json(request, GenerateRequest)
-    state = request.app.state
-    work = await generate_work(asked, backend.capabilities(), state.picture_checks, state.picture_sources)
+    known, checks = backend.capabilities(), request.app.state.picture_checks
+    sources = request.app.state.picture_sources
+    work = await generate_work(asked, known, checks, sources, state_fetcher(backend, key))
     job = await submit(request, key, work)
     return await reply(request, key, job, answer)
 
@@ -95,6 +113,44 @@ async def extract_glb(request: Request, key: Annotated[ApiKey, Depends(caller("e
     answer = negotiate(request, tuple(ASSET_MEDIA_TYPES.values()))
     job = await submit(request, key, await extract_work(await read_json(request, ExtractRequest)))
     return await reply(request, key, job, answer)
+
+
+@router.post(
+    "/texture",
+    response_model=TextureResponse,
+    openapi_extra=documents.parameters(
+        documents.IDEMPOTENCY_KEY, documents.PREFER, body=documents.texture_body()
+    ),
+    responses=documents.errors(
+        *documents.COMMON,
+        *(406, 409, 422, 504, 507),
+        _200=documents.json_reply(TextureResponse, "The textured mesh", EVENT_STREAM, GLB),
+        _202=ACCEPTED,
+    ),
+)
+async def texture(request: Request, key: Annotated[ApiKey, Depends(caller("generate", WORK))]) -> Response:
+    """A mesh and a picture in, the same mesh with PBR textures out: its positions and UVs stay as they are.
+
+    JSON, or a form with the files themselves. With `Accept: model/gltf-binary` the bytes of the GLB.
+    """
+    answer = negotiate(request, (GLB,))
+    backend: Engine = request.app.state.backend
+    known, checks = backend.capabilities(), request.app.state.picture_checks
+    if media_type(request) == "multipart/form-data":
+        work = await texture_form(await read_multipart(request), known, checks)
+    else:
+        work = await texture_work(await read_json(request, TextureRequest), known, checks)
+    return await reply(request, key, await submit(request, key, work), answer)
+
+
+def state_fetcher(backend: Engine, key: ApiKey) -> FetchState:
+    """Reads the states of the key's own jobs."""
+
+    async def fetch(job_id: str, variant: int) -> bytes:
+        file = await backend.result(key.id, job_id, artifact_of("state", variant))
+        return await asyncio.to_thread(file.read)
+
+    return fetch
 
 
 def negotiate(request: Request, files: tuple[str, ...]) -> Answer:
@@ -243,14 +299,36 @@ async def result_reply(backend: Engine, owner: str, job: JobStatus, request_id: 
             warnings=warnings,
             stats=stats,
         )
+    seed, resolution = (found.seed if found else None) or 0, (found.resolution if found else None) or 0
+    if job.kind == "texture":
+        return TextureResponse(
+            glb=await encoded("glb") or "",
+            video=await encoded("video"),
+            preview=await encoded("preview"),
+            request_id=request_id,
+            job=job.id,
+            seed=seed,
+            resolution=resolution,
+            warnings=warnings,
+            stats=stats,
+        )
+    seeds = variant_seeds(stats) or [seed]
+    files = [
+        VariantFiles(
+            seed=seeds[number - 1],
+            state=await encoded(artifact_of("state", number)) or "",
+            video=await encoded(artifact_of("video", number)),
+            preview=await encoded(artifact_of("preview", number)),
+        )
+        for number in range(1, len(seeds) + 1)
+    ]
     return GenerateResponse(
-        state=await encoded("state") or "",
-        video=await encoded("video"),
-        preview=await encoded("preview"),
+        **files[0].model_dump(exclude={"seed"}),
+        variants=files if len(files) > 1 else [],
         request_id=request_id,
         job=job.id,
-        seed=(found.seed if found else None) or 0,
-        resolution=(found.resolution if found else None) or 0,
+        seed=seed,
+        resolution=resolution,
         warnings=warnings,
         stats=stats,
     )

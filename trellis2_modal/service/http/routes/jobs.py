@@ -12,6 +12,7 @@ from ....protocol.replies import (
     ASSET_MEDIA_TYPES,
     EVENT_STREAM,
     FINAL_STATES,
+    SCOPE_OF,
     STATE_MEDIA_TYPE,
     ArtifactName,
     JobList,
@@ -24,7 +25,7 @@ from ...streaming import artifact_response, event_stream, last_event_id
 from ..authentication import WORK, Guard, caller, engine_of
 from ..request_parsing import callback_of, kind_of, read_submission, submission_work
 from . import documents
-from .generate import accepted, submit
+from .generate import accepted, state_fetcher, submit
 
 router = APIRouter(prefix="/jobs", tags=["jobs"])
 
@@ -52,17 +53,16 @@ EXTENSIONS = {
     responses=documents.errors(*documents.COMMON, 404, 409, 410, 422),
 )
 async def submit_job(request: Request, key: Annotated[ApiKey, Depends(caller(None, WORK))]) -> Response:
-    """Queue a generation or an extraction, as JSON or as a form with the file itself."""
+    """Queue a generation, new textures or an extraction, as JSON or as a form with the file itself."""
     backend = engine_of(request, key)
     submission = await read_submission(request)
-    key.require(kind_of(submission))
+    key.require(SCOPE_OF[kind_of(submission)])
     if (callback := callback_of(submission)) is not None:
         key.require("webhook")
         await asyncio.to_thread(checked_place, callback, "callback_url", request.app.state.outbound.resolve)
-    state = request.app.state
-    work = await submission_work(
-        submission, backend.capabilities(), state.picture_checks, state.picture_sources
-    )
+    known, checks = backend.capabilities(), request.app.state.picture_checks
+    fetch, sources = state_fetcher(backend, key), request.app.state.picture_sources
+    work = await submission_work(submission, known, checks, sources, fetch)
     return accepted(request, await submit(request, key, dataclasses.replace(work, callback=callback)))
 
 
