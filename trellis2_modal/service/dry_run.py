@@ -18,7 +18,7 @@ from ..jobs.engine import Engine
 from ..jobs.job import Event, Job
 from ..jobs.memory import MemoryTable
 from ..jobs.ports import Artifact, Capabilities, Published, Run
-from ..protocol.replies import ASSET_MEDIA_TYPES, STATE_MEDIA_TYPE, JobResult, ProgressReport
+from ..protocol.replies import ASSET_MEDIA_TYPES, STATE_MEDIA_TYPE, JobResult, ProgressReport, artifact_of
 from .config import Settings
 
 FOLDER = Path(__file__).with_name("canned")
@@ -47,9 +47,17 @@ def files_of(job: Job) -> dict[str, tuple[str, str]]:
     if job.kind == "extract":
         kind = str(job.settings.get("format", "glb"))
         return {"glb": (kind, ASSET_MEDIA_TYPES[kind])}
-    wanted = {"none": ("state",), "video": ("state", "video")}
-    names = wanted.get(job.settings.get("preview", "video"), ("state", "video", "preview"))
-    return {name: (name, MEDIA_TYPES[name]) for name in names}
+    wanted = {"none": (), "video": ("video",)}
+    names: tuple[str, ...] = wanted.get(job.settings.get("preview", "video"), ("video", "preview"))
+    if job.kind == "texture":
+        return {"glb": ("glb", ASSET_MEDIA_TYPES["glb"])} | {
+            name: (name, MEDIA_TYPES[name]) for name in names
+        }
+    return {
+        artifact_of(name, number): (name, MEDIA_TYPES[name])
+        for number in range(1, job.settings.get("num_samples", 1) + 1)
+        for name in ("state", *names)
+    }
 
 
 class CannedArtifacts:
@@ -60,9 +68,11 @@ class CannedArtifacts:
     async def published(self, job: Job) -> Published | None:
         generated = job.kind != "extract"
         stats: dict[str, Any] = {"warnings": [NOTICE], "seconds": {}, "dry_run": True}
-        if not generated:
+        if job.kind != "generate":
             stats["report"] = facts()["reports"][job.settings.get("format", "glb")]
-        elif job.settings.get("preview") == "frames":
+        elif (count := job.settings.get("num_samples", 1)) > 1:
+            stats["variants"] = [{"seed": job.settings["seed"] + n} for n in range(count)]
+        if generated and job.settings.get("preview") == "frames":
             stats["preview"] = facts()["preview"]
         document = {
             "seed": job.settings.get("seed") if generated else None,

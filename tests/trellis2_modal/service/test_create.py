@@ -181,3 +181,13 @@ def test_a_kept_shape_is_used_from_a_state_or_a_job(
         maker.generate(picture(), shape=plain)
     with pytest.raises(errors.InvalidRequestError, match="seed"):
         maker.generate(picture(), seed=2**31 - 1, num_samples=2)
+
+
+def test_a_rehearsal_answers_each_of_these(server: Running) -> None:
+    key = server.new_key("rehearsal", scopes=("dry-run",))
+    with Client(server.url, key) as rehearsal:
+        assert rehearsal.texture(mesh_glb(), picture(), preview="frames").data[:4] == b"glTF"
+        made = rehearsal.generate(picture(), seed=4, num_samples=2)
+        assert [v.seed for v in made.variants] == [4, 5]
+        with pytest.raises(errors.InvalidMeshError):
+            rehearsal.texture(b"glTF" + bytes(100), picture())

@@ -448,7 +448,6 @@ async def submission_work(
     return await generate_work(submission, known, checks, sources, fetch)
 
 
-
 def callback_of(submission: Asked | Multipart) -> str | None:
     """The address that a submission wants to be told at."""
     if isinstance(submission, Multipart):

@@ -134,7 +134,7 @@ async def texture(request: Request, key: Annotated[ApiKey, Depends(caller("gener
     JSON, or a form with the files themselves. With `Accept: model/gltf-binary` the bytes of the GLB.
     """
     answer = negotiate(request, (GLB,))
-    backend: Engine = request.app.state.backend
+    backend = engine_of(request, key)
     known, checks = backend.capabilities(), request.app.state.picture_checks
     if media_type(request) == "multipart/form-data":
         work = await texture_form(await read_multipart(request), known, checks)
