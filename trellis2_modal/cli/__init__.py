@@ -30,6 +30,10 @@ COMMANDS: dict[str, str] = {
 }
 
 
+TOGETHER = {"health": ("status", "health"), "usage": ("status", "usage")}
+"""Commands that share a module: which, and the function there."""
+
+
 class LazyGroup(click.Group):
     """Imports a subcommand's module when it is asked for."""
 
@@ -39,7 +43,8 @@ class LazyGroup(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS:
             return None
-        command: click.Command = importlib.import_module(f".commands.{cmd_name}", __name__).command
+        module, function = TOGETHER.get(cmd_name, (cmd_name, "command"))
+        command: click.Command = getattr(importlib.import_module(f".commands.{module}", __name__), function)
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
