@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from tests.trellis2_modal.browser.app import CHROMIUM_FLAGS, ROOT, AppProcess, find_chromium
+from tests.trellis2_modal.browser.memory_app import MemoryApp, memory_app
 
 BUNDLED_WEIGHTS = ROOT / "assets" / "weights" / "trellis2-mini"
 SHOTS = ROOT / "artifacts" / "browser"
@@ -42,6 +43,16 @@ def app(tmp_path_factory: pytest.TempPathFactory, weights: Path, browser: Any) -
     app.start()
     yield app
     app.stop()
+
+
+@pytest.fixture
+def quick(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, browser: Any) -> Iterator[MemoryApp]:
+    """The app over the service in memory, with an empty history."""
+    for name in ("TRELLIS2_URL", "TRELLIS2_API_KEY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path / "gradio"))
+    with memory_app(tmp_path / "home") as app:
+        yield app
 
 
 @pytest.fixture(scope="package")

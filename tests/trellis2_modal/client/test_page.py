@@ -18,6 +18,7 @@ from tests.trellis2_modal.client.conftest import QUICK
 from tests.trellis2_modal.client.service import KEY, URL, Service, answers, passes, photo, problem, until
 from trellis2_modal.client.app import forms, html, result
 from trellis2_modal.client.app.file_routes import Mattes
+from trellis2_modal.client.app.intake import NOTHING, Chosen, single
 from trellis2_modal.client.app.task_queue import ServiceState, TaskQueue
 from trellis2_modal.client.options import ProxyToken
 from trellis2_modal.client.settings import ClientSettings
@@ -74,7 +75,9 @@ def generate(
     **moved: float,
 ) -> list[Any]:
     shown = dict(zip(GENERATION, values(GenerateSettings, GENERATION), strict=True)) | (auto or {}) | moved
-    found: list[Any] = actions.generate(auto, str(picture), "automatic", seed, new_seed, *shown.values())
+    found: list[Any] = actions.generate(
+        auto, single(str(picture)), "automatic", seed, new_seed, *shown.values()
+    )
     return found
 
 
@@ -277,7 +280,7 @@ def test_before_the_weights_are_known_all_is_at_auto(
 
 
 def test_nothing_happens_without_a_picture(actions: Any, task_queue: TaskQueue) -> None:
-    assert all(skipped(update) for update in actions.generate(None, None, "automatic", 1, True))
+    assert all(skipped(update) for update in actions.generate(None, NOTHING, "automatic", 1, True))
     assert not task_queue.tasks()
 
 
@@ -298,8 +301,8 @@ def test_extract_view_and_reuse(actions: Any, task_queue: TaskQueue, picture: Pa
     *_, seen = actions.look(light, seen)
     assert "light.glb" in seen["model"]
     _, _, tabs, _, copy, pipeline, seed, new_seed, *_ = actions.act(shown, 60, None, press("reuse", shown))
-    assert Path(copy).name == "red disc.png"
-    assert Path(copy).read_bytes() == photo()
+    assert Path(copy.front).name == "red disc.png"
+    assert Path(copy.front).read_bytes() == photo()
     assert (pipeline, seed, new_seed) == ("1024", 11, False)
     assert tabs["selected"] == "create"
 
@@ -310,16 +313,17 @@ def test_other_sides_go_along_and_come_back(
     back = tmp_path / "back.png"
     back.write_bytes(photo("WEBP"))
     settings = values(GenerateSettings, GENERATION)
-    _, shown = actions.generate({}, str(picture), "automatic", 7, False, *settings, None, str(back), None)
+    chosen = Chosen.of({"front": str(picture), "back": str(back)})
+    _, shown = actions.generate({}, chosen, "automatic", 7, False, *settings)
     idle(task_queue)
     body = service.calls("POST", "/jobs")[0].content
     assert [body.count(part) for part in (b'; name="images"', photo(), photo("WEBP"))] == [2, 1, 1]
     entry = task_queue.history.get(shown)
     assert entry is not None
     assert entry.settings["views"] == ["front", "back"]
-    *_, left, behind, right, _, _, _, _ = actions.act(shown, 60, {}, press("reuse", shown))
-    assert (left, right) == (None, None)
-    assert Path(behind).read_bytes() == photo("WEBP")
+    again = actions.act(shown, 60, {}, press("reuse", shown))[4]
+    assert sorted(again.sides) == ["back", "front"]
+    assert Path(again.sides["back"]).read_bytes() == photo("WEBP")
 
 
 def test_an_empty_number_is_not_zero() -> None:
@@ -330,14 +334,14 @@ def test_an_empty_number_is_not_zero() -> None:
 def test_a_crop_is_what_is_sent_kept_and_shown(actions: Any, task_queue: TaskQueue, picture: Path) -> None:
     settings = values(GenerateSettings, GENERATION)
     half = (0, 0, 50, 100)
-    _, shown = actions.generate({}, str(picture), "automatic", 7, False, *settings, None, None, None, *half)
+    _, shown = actions.generate({}, single(str(picture)), "automatic", 7, False, *settings, *half)
     kept = task_queue.history.file(shown, "picture")
     assert kept is not None
     with Image.open(kept) as cut, Image.open(picture) as whole:
         assert cut.size == (whole.width // 2, whole.height)
     *_, left, top, right, bottom = actions.act(shown, 60, {}, press("reuse", shown))
     assert (left, top, right, bottom) == (0, 0, 100, 100), "the kept picture is cropped already"
-    assert "percent in order" in list(actions.show_matte(str(picture), "auto", 60, 0, 50, 100))[-1]
+    assert "percent in order" in list(actions.show_matte(single(str(picture)), "auto", 60, 0, 50, 100))[-1]
 
 
 @pytest.mark.parametrize(
@@ -390,7 +394,9 @@ def test_an_example_is_taken_by_name(task_queue: TaskQueue, actions: Any, pictur
 
     actions.examples = [picture]
     assert "/example/red%20disc.png" in views.examples([picture.name])
-    assert actions.act("", 60, None, press("example", "red disc.png"))[4] == str(picture)
+    _, _, _, _, chosen, _, seed, new_seed, *_ = actions.act("", 60, None, press("example", "red disc.png"))
+    assert Path(chosen.front).read_bytes() == picture.read_bytes()
+    assert (seed, new_seed) == (42, False)
     assert skipped(actions.act("", 60, None, press("example", "../settings.json"))[4])
 
 
@@ -411,14 +417,16 @@ def test_the_matte_is_shown_with_a_hint_and_failures_in_words(
     actions: Any, service: Service, task_queue: TaskQueue, picture: Path
 ) -> None:
     until(lambda: task_queue.service.ready, "the service")
-    assert "Cutting out" in next(actions.show_matte(str(picture)))["value"]
-    assert "/matte/" in list(actions.show_matte(str(picture)))[-1]
-    assert "2 objects stand out; largest kept." in list(actions.show_matte(str(picture), "largest"))[-1]
+    assert "Cutting out" in next(actions.show_matte(single(str(picture))))["value"]
+    assert "/matte/" in list(actions.show_matte(single(str(picture))))[-1]
+    assert (
+        "2 objects stand out; largest kept." in list(actions.show_matte(single(str(picture)), "largest"))[-1]
+    )
     service.faults += [passes, *answers(problem("invalid-image"))]
-    assert "cannot be used" in list(actions.show_matte(str(picture)))[-1]
+    assert "cannot be used" in list(actions.show_matte(single(str(picture))))[-1]
     service.app.state.matter = None
-    assert "no preview of the cut-out" in list(actions.show_matte(str(picture)))[-1]
-    assert list(actions.show_matte(None))[-1]["visible"] is False
+    assert "no preview of the cut-out" in list(actions.show_matte(single(str(picture))))[-1]
+    assert list(actions.show_matte(NOTHING))[-1]["visible"] is False
 
 
 def test_settings_are_saved_only_when_they_work(

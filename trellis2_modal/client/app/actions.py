@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import random
-import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,14 +13,16 @@ import gradio as gr
 from ...protocol.errors import ServiceError
 from ...protocol.requests import MAX_SEED, SAMPLER_FIELDS, GenerateSettings
 from ..history import PICTURE, Entry, asset_name
-from ..inputs.pictures import WHOLE, Crop, crop_picture, picture_format
+from ..inputs.pictures import WHOLE, Crop, crop_picture
 from ..options import ProxyToken
 from ..settings import ClientSettings, Target
 from . import forms, result
 from . import html as views
 from .error_messages import explain
 from .file_routes import Mattes
+from .intake import NOTHING, Chosen, Intake, single
 from .matte import judge
+from .received import FOLDER, PictureTray
 from .task_queue import TaskQueue
 
 AUTOMATIC = "automatic"
@@ -30,15 +31,14 @@ BUSY_TICK, IDLE_TICK = 0.7, 2.5
 HISTORY_PAGE = 60
 """Entries that History shows at first, and more at each press of its button."""
 
+EXAMPLE_SEED = 42
+"""The small model's assets of the examples, as `assets/contact_sheet.webp` shows them, were made with it."""
+
 PANES = (
     "header", "progress", "strip", "model", "video", "stills", "facts", "export", "files", "history",
     "pipeline", "view_note", "model_note",
 )  # fmt: skip
 """The parts of the page that follow the task queue, by the names of their components."""
-
-
-SIDES = ("left", "back", "right")
-"""The directions of further views: the picture itself shows the front."""
 
 
 def pipeline_choices(offered: Sequence[str]) -> list[tuple[str, str]]:
@@ -51,6 +51,7 @@ class Actions:
 
     def __init__(self, task_queue: TaskQueue, mattes: Mattes, examples: Sequence[Path]) -> None:
         self.task_queue, self.mattes, self.examples = task_queue, mattes, list(examples)
+        self.intake = Intake(PictureTray(task_queue.root / FOLDER))
         self.generation: list[str] = []
         self.extraction: list[str] = []
 
@@ -117,13 +118,22 @@ class Actions:
 
     # --- before a generation -----------------------------------------------------------------------------
 
-    def show_matte(self, picture: str | None, subjects: str = "auto", *crop: float) -> Iterator[Any]:
-        """The matte of a picture, with what a person should know of it, or a hint."""
-        if not picture:
+    def take(self, chosen: Chosen, event: gr.EventData) -> list[Any]:
+        """What is chosen after a press, a drop or a paste; the accordion of views; the tab of the form."""
+        data = event._data or {}
+        action = str(data.get("action", ""))
+        chosen = self.intake.take(chosen, action, str(data.get("target", "")))
+        views_open = gr.update(open=True) if action == "as-views" else gr.skip()
+        tabs = gr.update(selected="create") if action == "received" else gr.skip()
+        return [chosen, views_open, tabs]
+
+    def show_matte(self, chosen: Chosen, subjects: str = "auto", *crop: float) -> Iterator[Any]:
+        """The matte of the front's picture, with what a person should know of it, or a hint."""
+        if chosen.queue or not chosen.front:
             yield gr.update(value="", visible=False)
             return
         yield gr.update(value=views.matte("", "Cutting out the subject ...", warn=False), visible=True)
-        yield self._matte(Path(picture), subjects, crop_of(crop))
+        yield self._matte(Path(chosen.front), subjects, crop_of(crop))
 
     def _matte(self, picture: Path, subjects: str, crop: Crop) -> str:
         try:
@@ -143,7 +153,7 @@ class Actions:
     def generate(
         self,
         auto: dict[str, float] | None,
-        picture: str | None,
+        chosen: Chosen,
         pipeline: str,
         seed: float | None,
         new_seed: bool,
@@ -152,29 +162,31 @@ class Actions:
         """Queue a generation. The tab follows it, unless it waits behind another one.
 
         A sampler field is sent unless it is at Auto; before the weights are known all are.
-        `values`: of the settings, then pictures of the other sides, then how the picture is cropped.
+        `values`: of the settings, then how the picture is cropped. Of a queue of pictures each is a job.
         """
-        if not picture:
+        if not chosen.front:
             gr.Info("Drop a picture first, or pick an example.", duration=5, title="No picture yet")
             return [gr.skip(), gr.skip()]
-        chosen = random.randrange(MAX_SEED) if new_seed or seed is None else int(seed)
+        drawn = random.randrange(MAX_SEED) if new_seed or seed is None else int(seed)
         count = len(self.generation)
-        others, crop = values[count : count + len(SIDES)], crop_of(values[count + len(SIDES) :])
-        sides = {name: Path(side) for name, side in zip(SIDES, others, strict=False) if side}
+        crop = crop_of(values[count:])
         settings = forms.values_of(GenerateSettings, self.generation, values[:count])
         settings = {
             name: value
             for name, value in settings.items()
             if name not in SAMPLER_FIELDS or (auto is not None and value != auto.get(name))
-        } | {"seed": chosen}
+        } | {"seed": drawn}
         if pipeline != AUTOMATIC:
             settings["pipeline_type"] = pipeline
         with errors_shown():
             busy = any(task.kind == "generate" for task in self.task_queue.tasks())
-            entry = self.task_queue.generate(
-                crop_picture(Path(picture), crop), Path(picture).name, settings, sides
-            )
-        return [chosen, gr.skip() if busy else entry.id]
+            made = [
+                self.task_queue.generate(
+                    crop_picture(Path(path), crop), Path(path).name, settings, chosen.others
+                )
+                for path in chosen.queue or (chosen.front,)
+            ]
+        return [drawn, gr.skip() if busy else made[0].id]
 
     # --- exporting ---------------------------------------------------------------------------------------
 
@@ -207,10 +219,10 @@ class Actions:
     # --- buttons inside HTML panes -----------------------------------------------------------------------
 
     def act(self, shown: str, count: int, auto: dict[str, float] | None, event: gr.EventData) -> list[Any]:
-        """Do what a button says; returns what is shown, the tabs, picture and recipe."""
+        """Do what a button says; returns what is shown, the tabs, the pictures and recipe."""
         data = event._data or {}
         action, target = str(data.get("action", "")), str(data.get("target", ""))
-        tabs = results = picture = gr.skip()
+        tabs = results = chosen = gr.skip()
         recipe = self._untouched()
         with errors_shown():
             if action == "cancel":
@@ -232,15 +244,16 @@ class Actions:
             elif action == "settings":
                 tabs = gr.update(selected="settings")
             elif action == "picture":
-                picture = None
+                chosen = NOTHING
             elif action == "example":
-                picture = next((str(path) for path in self.examples if path.name == target), gr.skip())
+                for path in [path for path in self.examples if path.name == target]:
+                    chosen, recipe[1:3] = self._received(path), [EXAMPLE_SEED, False]
             elif action == "older":
                 count += HISTORY_PAGE
             elif action == "reuse":
-                picture, recipe = self._reuse(target, auto or {})
+                chosen, recipe = self._reuse(target, auto or {})
                 tabs = gr.update(selected="create")
-        return [shown, count, tabs, results, picture, *recipe]
+        return [shown, count, tabs, results, chosen, *recipe]
 
     def _reuse(self, entry_id: str, auto: dict[str, float]) -> tuple[Any, list[Any]]:
         """The picture and the settings of an entry, put back into the form. Raises OSError."""
@@ -248,33 +261,26 @@ class Actions:
         kept = self.task_queue.history.file(entry_id, PICTURE)
         if entry is None or kept is None:
             return gr.skip(), self._untouched()
-        stem, settings = Path(entry.title).stem[:60], entry.settings
-        copy = self._copied(entry_id, kept, stem)
+        stem, settings = Path(entry.title).stem, entry.settings
         named = zip(entry.views, entry.pictures, strict=False)
-        shown = {view: name for view, name in named if isinstance(view, str)}
-        sides = [
-            self._copied(entry_id, file, f"{stem}-{side}")
-            if side in shown and (file := self.task_queue.history.file(entry_id, shown[side]))
-            else None
-            for side in SIDES
-        ]
+        names = {view: name for view, name in named if isinstance(view, str)} or {"front": PICTURE}
+        files = {side: self.task_queue.history.file(entry_id, name) for side, name in names.items()}
+        chosen = Chosen.of({side: self._copied(file, stem) for side, file in files.items() if file})
         values = [settings.get(name, auto.get(name, gr.skip())) for name in self.generation]
         seed = entry.seed if entry.seed is not None else settings.get("seed", 42)
         pipeline = settings.get("pipeline_type") or AUTOMATIC
         known = pipeline in (AUTOMATIC, *self.task_queue.pipeline_types())
-        return copy, [pipeline if known else AUTOMATIC, seed, False, *values, *sides, *WHOLE]
+        return chosen, [pipeline if known else AUTOMATIC, seed, False, *values, *WHOLE]
 
     def _untouched(self) -> list[Any]:
-        return [gr.skip()] * (3 + len(self.generation) + len(SIDES) + len(WHOLE))
+        return [gr.skip()] * (3 + len(self.generation) + len(WHOLE))
 
-    def _copied(self, entry_id: str, kept: Path, stem: str) -> str:
-        """A copy of a kept picture under a name that tells what it is. Raises OSError."""
-        with kept.open("rb") as file:
-            ending = {"JPEG": ".jpg", "WEBP": ".webp"}.get(picture_format(file.read(16)) or "", ".png")
-        copy = self.task_queue.root / "cache" / "reuse" / entry_id / (stem + ending)
-        copy.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(kept, copy)
-        return str(copy)
+    def _received(self, picture: Path) -> Chosen:
+        return single(self._copied(picture, picture.stem))
+
+    def _copied(self, picture: Path, stem: str) -> str:
+        """A copy of a picture, received anew under a name. Raises OSError or `InvalidImageError`."""
+        return str(self.intake.tray.receive(picture.read_bytes(), stem + ".png").path)
 
     # --- settings ----------------------------------------------------------------------------------------
 

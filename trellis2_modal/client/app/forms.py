@@ -86,7 +86,8 @@ def component(control: Control, **options: Any) -> Any:
     assert control.minimum is not None, f"{control.name} has no lower bound"
     assert control.maximum is not None, f"{control.name} has no upper bound"
     if control.default is None:  # a slider always has a value
-        return gr.Number(None, minimum=control.minimum, maximum=control.maximum, **shared)
+        # without a minimum: Gradio would refuse the 0 that it sends for an empty field once that is seen
+        return gr.Number(None, maximum=control.maximum, **shared)
     return gr.Slider(
         control.minimum,
         control.maximum,

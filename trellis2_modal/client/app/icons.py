@@ -25,6 +25,12 @@ STEPS = (
 )
 
 
+PICTURE_SIGN = (
+    '<svg viewBox="0 0 24 24" width="40" height="40" fill="none" stroke="currentColor" stroke-width="1.5" '
+    f'stroke-linecap="round" stroke-linejoin="round" aria-hidden="true"><path d="{PICTURE}"/></svg>'
+)
+
+
 def _step(title: str, words: str, path: str) -> str:
     return (
         '<li><svg viewBox="0 0 24 24" width="34" height="34" fill="none" stroke="currentColor" '

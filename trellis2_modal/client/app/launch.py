@@ -23,14 +23,17 @@ from ...sockets import address_of, listen
 from ..errors import AppRunsError
 from ..options import ProxyToken
 from ..settings import home
+from . import received
 from .file_routes import Mattes, make_routes
 from .gate import PASSWORD_VARIABLE, Gate, is_loopback
 from .task_queue import TaskQueue
 
 logger = logging.getLogger(__name__)
 
-MAX_UPLOAD = "32mb"
-LOCK, ADDRESS, CACHE = "app.lock", "app.url", "cache"
+MAX_UPLOAD = "1mb"
+"""Of Gradio's own uploads, which no part of the page uses."""
+
+LOCK, ADDRESS = "app.lock", "app.url"
 
 
 def run(
@@ -66,7 +69,7 @@ def run(
             lock.acquire()
         except TimeoutError:
             raise AppRunsError(f"the app is already open at {_other_address(root)}") from None
-        shutil.rmtree(root / CACHE, ignore_errors=True)  # uploads and copies of earlier sessions
+        shutil.rmtree(root / received.CACHE, ignore_errors=True)  # uploads and copies of earlier sessions
         task_queue = TaskQueue(
             root, url=url, key=key, weights=weights, device=device, proxy_token=proxy_token
         )
@@ -109,7 +112,7 @@ def _other_address(root: Path) -> str:
 def make_app(task_queue: TaskQueue, host: str = "127.0.0.1", password: str = "") -> Any:
     """The ASGI app: the page, and the files that it shows; a `password` is asked for unless empty."""
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
-    os.environ.setdefault("GRADIO_TEMP_DIR", str(task_queue.root / CACHE))
+    os.environ.setdefault("GRADIO_TEMP_DIR", str(task_queue.root / received.CACHE))
     import gradio as gr
     from fastapi import FastAPI
 
@@ -120,6 +123,7 @@ def make_app(task_queue: TaskQueue, host: str = "127.0.0.1", password: str = "")
     mattes = Mattes()
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
     app.router.routes += make_routes(task_queue.history, mattes, example_pictures())
+    app.router.routes += received.make_routes(received.PictureTray(task_queue.root / received.FOLDER))
     files = [Path(os.environ["GRADIO_TEMP_DIR"]), EXAMPLES]
     app.add_middleware(Gate, host=host, files=files, password=password)
     return gr.mount_gradio_app(

@@ -19,9 +19,10 @@ from ...protocol.requests import (
 from ..inputs.pictures import WHOLE, example_pictures
 from . import forms
 from . import html as views
-from .actions import AUTOMATIC, BUSY_TICK, HISTORY_PAGE, MODEL_TAB, PANES, SIDES, Actions, pipeline_choices
+from .actions import AUTOMATIC, BUSY_TICK, HISTORY_PAGE, MODEL_TAB, PANES, Actions, pipeline_choices
 from .file_routes import Mattes
 from .icons import EMPTY
+from .intake import NOTHING, RECEIVES, picture_pane, sides_pane
 from .task_queue import TaskQueue
 from .theme import DELEGATE
 
@@ -53,6 +54,9 @@ class Page:
     def __init__(self, task_queue: TaskQueue, mattes: Mattes) -> None:
         self.task_queue = task_queue
         self.actions = Actions(task_queue, mattes, example_pictures())
+        self.chosen = gr.State(NOTHING)
+        """The pictures of this tab's next generation."""
+
         self.shown = gr.State("")
         """What this tab shows: "" follows the work, else the id of an entry, or id/file for the 3D view."""
 
@@ -82,17 +86,7 @@ class Page:
     # --- layout ------------------------------------------------------------------------------------------
 
     def _inputs(self) -> None:
-        self.picture = gr.Image(
-            label="Picture of one object",
-            type="filepath",
-            image_mode=None,
-            format="png",
-            sources=["upload", "clipboard", "webcam"],
-            height=250,
-            elem_id="picture",
-            buttons=[],
-            placeholder="Drop or paste a picture of one object\nor click to choose a file",
-        )
+        self.picture = gr.HTML(picture_pane(NOTHING), js_on_load=DELEGATE + RECEIVES, elem_id="picture")
         self.matte = gr.HTML("", js_on_load=None, visible=False, elem_id="matte")
         pictures = example_pictures()
         self.examples = gr.HTML(
@@ -144,22 +138,8 @@ class Page:
                         gr.Slider(0, 100, value=value, step=1, label=name, buttons=[], min_width=100)
                         for name, value in zip(("Left", "Top", "Right", "Bottom"), WHOLE, strict=True)
                     ]
-            with gr.Accordion("More views of the object", open=False, elem_id="views"):
-                with gr.Row(elem_id="sides"):
-                    self.sides = [
-                        gr.Image(
-                            label=f"Its {direction}",
-                            type="filepath",
-                            image_mode=None,
-                            format="png",
-                            sources=["upload", "clipboard"],
-                            height=130,
-                            min_width=90,
-                            elem_id=f"side-{direction}",
-                            buttons=[],
-                        )
-                        for direction in SIDES
-                    ]
+            with gr.Accordion("More views of the object", open=False, elem_id="views") as self.views_pane:
+                self.sides = gr.HTML(sides_pane(NOTHING), js_on_load=DELEGATE + RECEIVES, elem_id="sides")
                 self.view_note = gr.HTML("", js_on_load=None, elem_id="view-note")
                 self.generation |= forms.components(GenerateSettings, [VIEWS])
             with gr.Accordion("Advanced", open=False, elem_id="samplers"):
@@ -273,20 +253,28 @@ class Page:
         }
         self.timer.tick(**look)
         subjects = self.generation["subjects"]
+        for place in (self.picture, self.sides):
+            place.click(actions.take, [self.chosen], [self.chosen, self.views_pane, self.tabs], **PRESSED)
+        self.chosen.change(
+            lambda chosen: (picture_pane(chosen), sides_pane(chosen)),
+            [self.chosen],
+            [self.picture, self.sides],
+            **QUICK,
+        )
         gr.on(
-            [self.picture.change, subjects.change, *(edge.release for edge in self.crop)],
+            [self.chosen.change, subjects.change, *(edge.release for edge in self.crop)],
             actions.show_matte,
-            [self.picture, subjects, *self.crop],
+            [self.chosen, subjects, *self.crop],
             [self.matte],
             trigger_mode="always_last",
             **QUICK,
         )
-        recipe = [self.pipeline, self.seed, self.new_seed, *self.generation.values(), *self.sides, *self.crop]
+        recipe = [self.pipeline, self.seed, self.new_seed, *self.generation.values(), *self.crop]
         self.use_auto.click(actions.use_auto, [self.auto], samplers, **QUICK)
         actions.generation = list(self.generation)
         actions.extraction = list(self.extraction)
         self.generate.click(
-            actions.generate, [self.auto, self.picture, *recipe], [self.seed, self.shown], **PRESSED
+            actions.generate, [self.auto, self.chosen, *recipe], [self.seed, self.shown], **PRESSED
         ).then(**look)
         self.budget.input(
             actions.take_budget,
@@ -302,7 +290,7 @@ class Page:
         self.extract.click(
             actions.extract, [self.shown, self.budget, *self.extraction.values()], None, **PRESSED
         ).then(**look)
-        changed = [self.shown, self.count, self.tabs, self.result_tabs, self.picture, *recipe]
+        changed = [self.shown, self.count, self.tabs, self.result_tabs, self.chosen, *recipe]
         results = (self.model, self.video, self.stills, self.facts, self.files)
         for pane in (self.examples, self.progress, self.strip, *results, self.history):
             pane.click(actions.act, [self.shown, self.count, self.auto], changed, **PRESSED).then(**look)

@@ -58,13 +58,14 @@ def make_theme() -> Any:
     )  # fmt: skip
 
 
-CSS = STATIC / "app.css"
+SCRIPTS = ("app.js", "pictures.js")
+CSS = sorted(STATIC.glob("*.css"))
 
 
 def head() -> str:
     """The scripts of the page."""
-    script = (STATIC / "app.js").read_text("utf-8")
-    return f'<script>\n{script}</script><script type="module" src="/static/app/viewer.js"></script>'
+    scripts = "".join(f"<script>\n{(STATIC / name).read_text('utf-8')}</script>" for name in SCRIPTS)
+    return scripts + '<script type="module" src="/static/app/viewer.js"></script>'
 
 
 DELEGATE = """

@@ -1,4 +1,4 @@
-// Turning the stills, light and dark, pasting a picture anywhere, and where the page looks; the rest is Gradio's.
+// Turning the stills, light and dark, and where the page looks; the rest is Gradio's.
 (() => {
   const near = (event, selector) => event.target.closest && event.target.closest(selector);
 
@@ -60,19 +60,6 @@
       shade();
     }
     if (near(e, '#generate, [data-action=open], [data-action=view]')) showResults();
-  });
-
-  // --- a picture pasted anywhere, but into a text field ---
-  addEventListener('paste', (e) => {
-    if (near(e, 'input, textarea') || !e.clipboardData) return;
-    const file = [...e.clipboardData.files].find((f) => f.type.startsWith('image/'));
-    const input = document.querySelector('#picture input[type=file]');
-    if (!file || !input) return;
-    const transfer = new DataTransfer();
-    transfer.items.add(file);
-    input.files = transfer.files;
-    input.dispatchEvent(new Event('change', { bubbles: true }));
-    e.preventDefault();
   });
 
   // --- the progress in the tab's title ---
