@@ -6,6 +6,7 @@ import copy
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 
 from ..protocol.events import Cancelled, Queued, Restarted, Started, payload_of
 from ..protocol.replies import JobEvent, JobResult, Problem, ProgressReport
@@ -52,6 +53,11 @@ class JobProgress:
         twin = copy.copy(self)
         twin.seconds = dict(self.seconds)
         return twin
+
+    def began_at(self, time_of_day: datetime) -> None:
+        """The job is older than this object: time spent counts from then on."""
+        age = (datetime.now(UTC) - time_of_day).total_seconds()
+        self.began = min(self.began, self.clock() - max(0.0, age))
 
     def feed(self, event: JobEvent) -> None:
         """Take an event in."""

@@ -40,7 +40,7 @@ class AppProcess:
     """`trellis2-modal app` with a data folder of its own; it starts the local server itself."""
 
     def __init__(self, home: Path, *arguments: str) -> None:
-        self._home, self._arguments = home, arguments
+        self.home, self._arguments = home, arguments
         self._process: subprocess.Popen[str] | None = None
         self.lines: list[str] = []
         self.address = ""
@@ -49,7 +49,7 @@ class AppProcess:
     def start(self, timeout: float = 60.0) -> str:
         command = [sys.executable, "-m", "trellis2_modal", "app", "--no-browser", "--port", "0"]
         env = {k: v for k, v in os.environ.items() if k not in ("TRELLIS2_URL", "TRELLIS2_API_KEY")}
-        env |= {"TRELLIS2_HOME": str(self._home), "PYTHONUNBUFFERED": "1"}
+        env |= {"TRELLIS2_HOME": str(self.home), "PYTHONUNBUFFERED": "1"}
         env["PYTHONPATH"] = os.pathsep.join(p for p in sys.path if p)
         self.began = time.monotonic()
         self._process = subprocess.Popen(

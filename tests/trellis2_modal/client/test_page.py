@@ -76,7 +76,7 @@ def generate(
 ) -> list[Any]:
     shown = dict(zip(GENERATION, values(GenerateSettings, GENERATION), strict=True)) | (auto or {}) | moved
     found: list[Any] = actions.generate(
-        auto, single(str(picture)), "automatic", seed, new_seed, *shown.values()
+        "", auto, single(str(picture)), "automatic", seed, new_seed, *shown.values()
     )
     return found
 
@@ -195,7 +195,7 @@ def test_an_asset_shows_what_it_cost_where_a_rate_is_set(
     (entry,) = task_queue.history.entries()
     assert "GPU time" not in result.facts(entry)
     service.charges(gpu_price_per_hour=3.6e6, currency="EUR")
-    generate(actions, picture)
+    generate(actions, picture, seed=8)
     idle(task_queue)
     newest = max(task_queue.history.entries(), key=lambda found: found.created)
     assert re.search(r"about [\d.]+ EUR for 0 s of GPU time", result.facts(newest))
@@ -220,18 +220,57 @@ def test_two_tabs_see_the_same(actions: Any, task_queue: TaskQueue, service: Ser
     assert "From a photo to a 3D asset" in one["video"], "what the other tab deleted is gone here too"
 
 
-def test_a_second_picture_waits_and_does_not_take_the_view(
-    actions: Any, task_queue: TaskQueue, service: Service, picture: Path
+def test_each_tab_follows_its_own_job(
+    actions: Any, task_queue: TaskQueue, service: Service, picture: Path, tmp_path: Path
 ) -> None:
+    """Not another tab's, and a job that is removed before its turn hides nothing."""
     service.plans.append("hang")
-    _, shown = generate(actions, picture)
-    _, second = generate(actions, picture)
-    assert skipped(second)
-    *_, seen = actions.look(shown, {})
+    _, first = generate(actions, picture)
+    until(lambda: task_queue.tasks()[0].tracker.stage, "the first step")
+    _, second = generate(actions, picture, seed=8)  # in another tab: there nothing is at work yet
+    *_, seen = actions.look(second, {})
+    assert "Waiting: 1 job ahead in this app" in seen["progress"]
+    assert re.search(r"red disc.png: \d+ %.*Cancel", seen["progress"]), "the other tab's job is a row"
+    *_, seen = actions.look(first, {})
     assert "Remove" in seen["progress"]
+    assert skipped(
+        actions.generate(
+            first, {}, single(str(picture)), "automatic", 9, False, *values(GenerateSettings, GENERATION)
+        )[1]
+    ), "a tab stays with its job while that is at work"
+    *_, fresh = actions.look("", {})
+    assert "From a photo to a 3D asset" in fresh["video"], "a tab without a job shows nobody else's"
+    third = task_queue.tasks()[-1]
+    assert actions.act(first, 60, None, press("cancel", third.id))[0] == first
+    waiting = task_queue.tasks()[-1]
+    assert waiting.entry.id == second
+    assert actions.act(second, 60, None, press("cancel", waiting.id))[0] == ""
+    service.release()
+    idle(task_queue)
+    *_, seen = actions.look("", {})
+    assert f"/kept/{first}/turntable.mp4" in seen["video"], "the finished one, not the removed ones"
 
 
-def test_a_new_seed_each_time_or_the_same(actions: Any, picture: Path) -> None:
+def test_a_press_is_one_job(
+    actions: Any, task_queue: TaskQueue, service: Service, picture: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entries = {generate(actions, picture, new_seed=new)[1] for new in (True, True, False, False)}
+    assert len(entries) == 2, "with a new seed each time, and with this one"
+    _, other = generate(actions, picture, seed=8)
+    idle(task_queue)
+    for _ in range(2):
+        actions.extract(other, "web", *values(ExtractSettings, EXTRACTION))
+    idle(task_queue)
+    assert len(service.jobs("generate")) == 3
+    assert len([job for job in service.jobs("extract") if job.settings["simplify"] == "web"]) == 1
+    monkeypatch.setattr("trellis2_modal.client.app.presses.SAME_PRESS", 0.0)
+    assert generate(actions, picture)[1] not in entries, "later it is a wish of its own"
+
+
+def test_a_new_seed_each_time_or_the_same(
+    actions: Any, picture: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("trellis2_modal.client.app.presses.SAME_PRESS", 0.0)
     seeds = {generate(actions, picture, new_seed=True)[0] for _ in range(4)}
     assert len(seeds) == 4
     assert generate(actions, picture, seed=11)[0] == 11
@@ -280,7 +319,7 @@ def test_before_the_weights_are_known_all_is_at_auto(
 
 
 def test_nothing_happens_without_a_picture(actions: Any, task_queue: TaskQueue) -> None:
-    assert all(skipped(update) for update in actions.generate(None, NOTHING, "automatic", 1, True))
+    assert all(skipped(update) for update in actions.generate("", None, NOTHING, "automatic", 1, True))
     assert not task_queue.tasks()
 
 
@@ -314,7 +353,7 @@ def test_other_sides_go_along_and_come_back(
     back.write_bytes(photo("WEBP"))
     settings = values(GenerateSettings, GENERATION)
     chosen = Chosen.of({"front": str(picture), "back": str(back)})
-    _, shown = actions.generate({}, chosen, "automatic", 7, False, *settings)
+    _, shown = actions.generate("", {}, chosen, "automatic", 7, False, *settings)
     idle(task_queue)
     body = service.calls("POST", "/jobs")[0].content
     assert [body.count(part) for part in (b'; name="images"', photo(), photo("WEBP"))] == [2, 1, 1]
@@ -334,7 +373,7 @@ def test_an_empty_number_is_not_zero() -> None:
 def test_a_crop_is_what_is_sent_kept_and_shown(actions: Any, task_queue: TaskQueue, picture: Path) -> None:
     settings = values(GenerateSettings, GENERATION)
     half = (0, 0, 50, 100)
-    _, shown = actions.generate({}, single(str(picture)), "automatic", 7, False, *settings, *half)
+    _, shown = actions.generate("", {}, single(str(picture)), "automatic", 7, False, *settings, *half)
     kept = task_queue.history.file(shown, "picture")
     assert kept is not None
     with Image.open(kept) as cut, Image.open(picture) as whole:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from tests.trellis2_modal.client.service import (
     until,
 )
 from trellis2_modal.client import history as history_module
+from trellis2_modal.client.app import html
 from trellis2_modal.client.app import task_queue as task_queue_module
 from trellis2_modal.client.app.error_messages import explain
 from trellis2_modal.client.app.task_queue import GB, LIGHT_SETTINGS, TaskQueue
@@ -431,8 +433,18 @@ def test_a_local_server_that_dies_is_started_again(
 
     service.breaks.append(100)
     service.faults += [passes, passes, dead, *answers(httpx.ConnectError("dead"))]
-    before = MemoryServer.starts
-    entry = ended(task_queue, task_queue.generate(photo(), "disc.png", {}))
+    service.plans.append("hang")
+    before, began = MemoryServer.starts, time.monotonic()
+    made = task_queue.generate(photo(), "disc.png", {})
+    until(
+        lambda: task_queue.tasks()[0].note and task_queue.tasks()[0].tracker.stage, "the job on its way again"
+    )
+    assert task_queue.tasks()[0].tracker.began < began + 1.0, "its time goes on, too"
+    shown = html.progress(task_queue, made)
+    assert "The local engine restarted; your job goes on" in shown
+    assert "network" not in shown
+    service.release()
+    entry = ended(task_queue, made)
     assert dies.is_set()
     assert entry.status == "finished"
     assert MemoryServer.starts > before

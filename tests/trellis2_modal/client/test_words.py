@@ -50,7 +50,10 @@ def test_faults_and_disks() -> None:
     found = explain(OSError(errno.EACCES, "Permission denied", "/data/x"))
     assert "/data/x" in found.detail
     assert "ZeroDivisionError" in explain(ZeroDivisionError("x")).detail
-    assert explain(LocalServerError("no weights", "log")).action == "settings"
+    assert explain(LocalServerError("no weights", "log"), local=True).action == "settings"
+    silent = explain(UnreachableError("no connection to 127.0.0.1:9; check the address"), local=True)
+    assert "local engine" in silent.title
+    assert "network" not in silent.detail
     assert explain(UnreachableError("no connection to a.test")).action == "retry"
 
 

@@ -13,7 +13,7 @@ import gradio as gr
 from ...protocol.errors import ServiceError
 from ...protocol.requests import MAX_SEED, SAMPLER_FIELDS, GenerateSettings
 from ..history import PICTURE, Entry, asset_name
-from ..inputs.pictures import WHOLE, Crop, crop_picture
+from ..inputs.pictures import WHOLE, Crop, crop_picture, read_picture
 from ..options import ProxyToken
 from ..settings import ClientSettings, Target
 from . import forms, result
@@ -22,6 +22,7 @@ from .error_messages import explain
 from .file_routes import Mattes
 from .intake import NOTHING, Chosen, Intake, single
 from .matte import judge
+from .presses import Presses, digest
 from .received import FOLDER, PictureTray
 from .task_queue import TaskQueue
 
@@ -54,19 +55,17 @@ class Actions:
         self.intake = Intake(PictureTray(task_queue.root / FOLDER))
         self.generation: list[str] = []
         self.extraction: list[str] = []
+        self._generated: Presses[Entry] = Presses()
+        self._extracted: Presses[None] = Presses()
 
     # --- looking -----------------------------------------------------------------------------------------
 
     def entry(self, shown: str) -> Entry | None:
-        """What a tab shows: what was opened, else what is in work, else the newest."""
+        """What a tab shows: its own work or what was opened in it, else the newest asset that is finished."""
         entry = self.task_queue.history.get(shown.partition("/")[0]) if shown else None
         if entry is not None:
             return entry
-        tasks = self.task_queue.tasks()
-        if tasks:
-            return tasks[0].entry
-        entries = self.task_queue.history.entries()
-        return entries[0] if entries else None
+        return next((e for e in self.task_queue.history.entries() if e.status == "finished"), None)
 
     def look(
         self,
@@ -87,7 +86,7 @@ class Actions:
         history = seen.get("history") if seen.get("version") == version else views.history(task_queue, count)
         current: dict[str, Any] = {
             "header": views.header(task_queue.service),
-            "progress": views.progress(task_queue),
+            "progress": views.progress(task_queue, entry),
             "strip": views.strip(task_queue, entry),
             "model": result.model(task_queue, entry, viewed),
             "video": result.turntable(task_queue, entry),
@@ -139,7 +138,7 @@ class Actions:
         try:
             found = self.task_queue.matte(crop_picture(picture, crop), subjects)
         except ServiceError as error:
-            why = explain(error)
+            why = explain(error, local=self.task_queue.service.local)
             return views.matte("", f"{why.title}. {why.detail}", warn=True)
         if found is None:
             return views.matte("", "This service shows no preview of the cut-out.", warn=False)
@@ -152,6 +151,7 @@ class Actions:
 
     def generate(
         self,
+        shown: str,
         auto: dict[str, float] | None,
         chosen: Chosen,
         pipeline: str,
@@ -159,7 +159,7 @@ class Actions:
         new_seed: bool,
         *values: Any,
     ) -> list[Any]:
-        """Queue a generation. The tab follows it, unless it waits behind another one.
+        """Queue a generation. The tab follows it, unless it shows one that is still at work.
 
         A sampler field is sent unless it is at Auto; before the weights are known all are.
         `values`: of the settings, then how the picture is cropped. Of a queue of pictures each is a job.
@@ -167,7 +167,6 @@ class Actions:
         if not chosen.front:
             gr.Info("Drop a picture first, or pick an example.", duration=5, title="No picture yet")
             return [gr.skip(), gr.skip()]
-        drawn = random.randrange(MAX_SEED) if new_seed or seed is None else int(seed)
         count = len(self.generation)
         crop = crop_of(values[count:])
         settings = forms.values_of(GenerateSettings, self.generation, values[:count])
@@ -175,18 +174,26 @@ class Actions:
             name: value
             for name, value in settings.items()
             if name not in SAMPLER_FIELDS or (auto is not None and value != auto.get(name))
-        } | {"seed": drawn}
+        }
         if pipeline != AUTOMATIC:
             settings["pipeline_type"] = pipeline
+        if not new_seed and seed is not None:
+            settings["seed"] = int(seed)
         with errors_shown():
-            busy = any(task.kind == "generate" for task in self.task_queue.tasks())
             made = [
-                self.task_queue.generate(
-                    crop_picture(Path(path), crop), Path(path).name, settings, chosen.others
-                )
+                self._queue(Path(path), crop, chosen.others, settings)
                 for path in chosen.queue or (chosen.front,)
             ]
-        return [drawn, gr.skip() if busy else made[0].id]
+        followed = self.task_queue.history.get(shown.partition("/")[0])
+        stays = followed is not None and not followed.over
+        return [made[0].settings["seed"], gr.skip() if stays else made[0].id]
+
+    def _queue(self, picture: Path, crop: Crop, others: dict[str, Path], settings: dict[str, Any]) -> Entry:
+        """Queue one picture; a repeated press gets the job that is there. Without a seed one is drawn."""
+        data, sides = crop_picture(picture, crop), {side: read_picture(path) for side, path in others.items()}
+        asked = digest([data, *sides.values()], settings | {"sides": list(sides)})
+        drawn = {"seed": random.randrange(MAX_SEED)} | settings
+        return self._generated.once(asked, lambda: self.task_queue.generate(data, picture.name, drawn, sides))
 
     # --- exporting ---------------------------------------------------------------------------------------
 
@@ -214,7 +221,11 @@ class Actions:
         label = {name: title for title, name in forms.budget_choices()}[budget]
         settings = forms.export_settings(budget, self.extraction, values)
         with errors_shown():
-            self.task_queue.extract(entry.id, settings | {"name": asset_name(entry.title)}, label)
+            named = settings | {"name": asset_name(entry.title)}
+            self._extracted.once(
+                digest([], {"entry": entry.id, "label": label} | named),
+                lambda: self.task_queue.extract(entry.id, named, label),
+            )
 
     # --- buttons inside HTML panes -----------------------------------------------------------------------
 
@@ -226,7 +237,8 @@ class Actions:
         recipe = self._untouched()
         with errors_shown():
             if action == "cancel":
-                self.task_queue.cancel(target)
+                waited = self.task_queue.cancel(target)
+                shown = "" if waited and target.startswith(f"{shown}.") else shown
             elif action == "retry":
                 self.task_queue.retry(target)
                 shown = target

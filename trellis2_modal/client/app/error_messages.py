@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from ...protocol import errors
 from ...protocol.errors import ServiceError
-from ..errors import LocalServerError, NoAnswerError, ProxyTokenError, UnreachableError
+from ..errors import LocalServerError, NoAnswerError, NoReplyError, ProxyTokenError, UnreachableError
 from ..stages import duration
 
 Action = Literal["retry", "settings", "picture", "none"]
@@ -42,10 +42,17 @@ NOTHING_FOUND = Explanation(
 )
 
 
-def explain(error: BaseException, made: bool = False) -> Explanation:
+LOCAL_SILENT = Explanation(
+    "The local engine stopped",
+    "Nothing is lost. It starts again with the next try.",
+)
+
+
+def explain(error: BaseException, made: bool = False, local: bool = False) -> Explanation:
     """What to tell a person about an error of the client, the service or the disk.
 
-    `made`: the service has made what could not be kept here.
+    `made`: the service has made what could not be kept here; `local`: it runs on this machine, so that
+    neither an address nor a network is at fault.
     """
     if isinstance(error, OSError):
         return _disk(error, made)
@@ -53,6 +60,8 @@ def explain(error: BaseException, made: bool = False) -> Explanation:
         return Explanation("Something went wrong in the app", f"{type(error).__name__}: {error}")
     if isinstance(error, errors.InvalidImageError) and NO_SUBJECT in error.detail:
         return NOTHING_FOUND
+    if local and isinstance(error, (UnreachableError, NoReplyError)):
+        return LOCAL_SILENT
     title, detail = error.title, ""
     action: Action = "retry"
     for kind, found_title, found_detail, found_action in _TABLE:

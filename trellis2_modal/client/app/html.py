@@ -69,26 +69,31 @@ def service_words(service: ServiceState) -> tuple[str, str]:
 # --- progress -----------------------------------------------------------------------------------------------
 
 
-def progress(task_queue: TaskQueue, now: float | None = None) -> str:
-    """The running task with its Cancel button, and those that wait; empty when nothing is to be done."""
+def progress(task_queue: TaskQueue, entry: Entry | None) -> str:
+    """The work for the entry that the tab shows, else what runs; then the rest of the queue, as rows.
+
+    Empty when nothing is to be done.
+    """
     tasks = [task for task in task_queue.tasks() if task.kind != "light"]
     if not tasks:
         return ""
-    running, waiting = tasks[0], tasks[1:]
-    rows = "".join(_waiting_row(task) for task in waiting)
-    queue = f'<ul class="queue" aria-label="Waiting">{rows}</ul>' if rows else ""
-    return f'<div class="card progress">{_running(running, task_queue.service)}{queue}</div>'
+    own = next((task for task in tasks if entry is not None and task.entry.id == entry.id), tasks[0])
+    ahead = tasks.index(own)
+    rows = "".join(_row(task, task is tasks[0]) for task in tasks if task is not own)
+    queue = f'<ul class="queue" aria-label="Other jobs">{rows}</ul>' if rows else ""
+    return f'<div class="card progress">{_running(own, task_queue.service, ahead)}{queue}</div>'
 
 
-def _running(task: Task, service: ServiceState) -> str:
+def _running(task: Task, service: ServiceState, ahead: int) -> str:
     tracker = task.tracker
     left = tracker.left()
     numbers = duration(tracker.elapsed) + (f", about {duration(left)} left" if left is not None else "")
-    label = "Cancelling" if task.cancelled.is_set() else "Cancel"
+    label = "Cancelling" if task.cancelled.is_set() else "Remove" if ahead else "Cancel"
+    words = f"Waiting: {ahead} job{'s' if ahead > 1 else ''} ahead in this app" if ahead else headline(task)
     phases = "".join(f'<li class="{state}">{text(name)}</li>' for name, state in phases_of(tracker))
     strip = f'<ol class="phases" aria-hidden="true">{phases}</ol>' if phases else ""
     return (
-        f'<div class="top"><h3>{text(headline(task))}</h3><span class="muted numbers">{numbers}</span></div>'
+        f'<div class="top"><h3>{text(words)}</h3><span class="muted numbers">{numbers}</span></div>'
         f"{progress_bar(task, task.entry.title)}{strip}"
         f'<div class="row"><span class="muted" style="flex:1">{text(detail(task, service))}</span>'
         f"{button(label, 'cancel', task.id)}</div>"
@@ -135,14 +140,17 @@ def detail(task: Task, service: ServiceState) -> str:
         parts.append("the service wakes a GPU; the first start after a pause can take a few minutes")
     if tracker.message and not tracker.stage:
         parts.append(tracker.message)
+    if task.note:
+        parts.append(task.note)
     return " · ".join(parts)
 
 
-def _waiting_row(task: Task) -> str:
+def _row(task: Task, runs: bool) -> str:
     picture = kept(task.entry.id, THUMBNAIL)
     words = task.entry.title if task.kind == "generate" else f"{task.entry.title}, {task.label}"
-    remove = button("Remove", "cancel", task.id)
-    return f'<li><img src="{picture}" alt=""><span>{text(words)}</span>{remove}</li>'
+    words += f": {100 * task.tracker.overall():.0f} %" if runs else ""
+    end = button("Cancel" if runs else "Remove", "cancel", task.id)
+    return f'<li><img src="{picture}" alt=""><span>{text(words)}</span>{end}</li>'
 
 
 # --- beside the picture, and above the result -------------------------------------------------------------

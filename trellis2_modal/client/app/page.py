@@ -274,7 +274,10 @@ class Page:
         actions.generation = list(self.generation)
         actions.extraction = list(self.extraction)
         self.generate.click(
-            actions.generate, [self.auto, self.chosen, *recipe], [self.seed, self.shown], **PRESSED
+            actions.generate,
+            [self.shown, self.auto, self.chosen, *recipe],
+            [self.seed, self.shown],
+            **PRESSED,
         ).then(**look)
         self.budget.input(
             actions.take_budget,

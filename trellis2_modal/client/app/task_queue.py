@@ -28,7 +28,7 @@ from ...protocol.events import is_result
 from ...protocol.replies import FINAL_STATES, Health
 from ...protocol.requests import PIPELINE_TYPES
 from ..api import Client, Job
-from ..errors import NoAnswerError
+from ..errors import NoAnswerError, NoReplyError, UnreachableError
 from ..history import STATE, Entry, Export, History
 from ..inputs.pictures import read_picture
 from ..local import LocalServer
@@ -59,6 +59,9 @@ WORK_RETRY = Retry(attempts=9)
 """Half a minute without a network ends no work: sending and fetching are tried for that long too."""
 
 LOST = "The connection is lost; the job goes on. Reconnecting"
+LOCAL_LOST = "The local engine does not answer; it is looked after"
+LOCAL_STOPPED = "The local engine stopped and is started again"
+LOCAL_RESTARTED = "The local engine restarted; your job goes on"
 TRIAL_RETRY = Retry(attempts=2, startup=0.0)
 """For the connection test, where a person waits for the answer."""
 
@@ -74,7 +77,8 @@ TaskKind = Literal["generate", "extract", "light"]
 class Task:
     """A piece of work for one entry, which is shown as it was when the work was asked for.
 
-    `status_text` is what the client last said about waiting. The desk alone changes a task, under its lock.
+    `status_text` is what the client last said about waiting, `note` what stays true to the end. The queue
+    alone changes a task, under its lock.
     """
 
     kind: TaskKind
@@ -84,6 +88,7 @@ class Task:
     cancelled: threading.Event = field(default_factory=threading.Event)
     tracker: JobProgress = field(default_factory=JobProgress)
     status_text: str = ""
+    note: str = ""
     job: Job | None = None
     number: int = field(default_factory=itertools.count().__next__)
 
@@ -157,7 +162,7 @@ class TaskQueue:
         self._service = self._first_state()
         self._resume()
         self._threads = [
-            threading.Thread(target=self._work, name="desk", daemon=True),
+            threading.Thread(target=self._work, name="task queue", daemon=True),
             threading.Thread(target=self._watch, name="service watch", daemon=True),
         ]
         for thread in self._threads:
@@ -263,12 +268,15 @@ class TaskQueue:
         if found is not None:
             self.extract(entry_id, found.settings, found.label)
 
-    def cancel(self, task_id: str) -> None:
-        """Stop a task: one that waits at once, a running one at its next step, on the service too."""
+    def cancel(self, task_id: str) -> bool:
+        """Stop a task: one that waits at once, a running one at its next step, on the service too.
+
+        Whether it was one that waited.
+        """
         with self._changed:
             task = next((task for task in self._tasks if task.id == task_id), None)
             if task is None:
-                return
+                return False
             task.cancelled.set()
             running = self._tasks[0] is task
             if not running:
@@ -277,6 +285,7 @@ class TaskQueue:
             self._end_cancelled(task)
         elif task.job is not None:
             threading.Thread(target=self._cancel_job, args=(task,), daemon=True).start()
+        return not running
 
     def retry(self, entry_id: str) -> None:
         """Take a failed or cancelled entry up again: its job if that still exists, else a new one."""
@@ -352,7 +361,8 @@ class TaskQueue:
     def _teller(self, task: Task) -> Callable[[Waiting], None]:
         def tell(waiting: Waiting) -> None:
             lost = waiting.reason == "connecting"
-            self._note(task, status_text=LOST if lost and task.job is not None else waiting.message)
+            gone = LOST if self.target().url else LOCAL_LOST
+            self._note(task, status_text=gone if lost and task.job is not None else waiting.message)
             if lost:
                 self._poke.set()  # so that the header tells it too
 
@@ -377,7 +387,9 @@ class TaskQueue:
                     health = client.health()
                 state = replace(before, url=client.url, health=health, problem="")
             except ServiceError as error:
-                state = replace(before, health=None, problem=error.detail)
+                stopped = before.local and isinstance(error, (UnreachableError, NoReplyError))
+                words = LOCAL_STOPPED.lower() if stopped else error.detail
+                state = replace(before, health=None, problem=words)
             except Exception as error:
                 logger.exception("service watch")
                 state = replace(before, health=None, problem=str(error))
@@ -446,6 +458,7 @@ class TaskQueue:
                     if connection.place or self._server.lives(client.url) or self._closing.is_set():
                         raise
             logger.warning("the server on this machine ended; it is started again")
+            self._note(task, status_text=LOCAL_STOPPED, note=LOCAL_RESTARTED)
         connection = self._connect(task)
         with connection.client:
             return self._finish(task, connection)
@@ -477,6 +490,8 @@ class TaskQueue:
             try:
                 job = client.job(entry.job)
                 if job.status.status in ("queued", "running", "finished"):
+                    with self._changed:
+                        task.tracker.began_at(job.status.created)
                     return job
             except (NotFoundError, ExpiredError):
                 logger.info("job %s is gone; the picture is submitted again", entry.job)
@@ -530,7 +545,8 @@ class TaskQueue:
             return
         if not isinstance(error, (ServiceError, OSError)):
             logger.exception("task failed", exc_info=error)
-        reason = explain(error, made=task.job is not None).to_dict()
+        local = not self.target().url
+        reason = explain(error, made=task.job is not None, local=local).to_dict()
         self._poke.set()
         entry, smaller = task.entry, suggested_settings(error)
         if task.kind == "extract":
