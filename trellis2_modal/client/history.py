@@ -24,6 +24,7 @@ from pydantic import Field, TypeAdapter
 from ..durable import write_atomically
 from ..protocol.errors import NotFoundError, in_one_line
 from ..protocol.views import MAX_VIEWS
+from .inputs.pictures import picture_format
 from .results import EXTENSIONS, ExtractResult, GenerateResult, first_still
 
 logger = logging.getLogger(__name__)
@@ -72,6 +73,7 @@ class Entry:
     stats: dict[str, Any] = field(default_factory=dict)
     problem: dict[str, str] = field(default_factory=dict)
     exports: tuple[Export, ...] = ()
+    favourite: bool = False
 
     @property
     def pictures(self) -> list[str]:
@@ -119,14 +121,25 @@ class History:
         self.damaged: list[str] = []
         """Folders whose entry cannot be read; they are left alone."""
 
-        self._load()
+        self._seen = 0
+        self.refresh()
 
-    def _load(self) -> None:
-        if not self.root.is_dir():
-            return
+    def refresh(self) -> None:
+        """Take up entries that another process has added (see `join`); cheap while there are none."""
+        with self._lock:
+            if not self.root.is_dir() or (changed := self.root.stat().st_mtime_ns) == self._seen:
+                return
+            first, self._seen = self._seen == 0, changed
+            known = len(self._entries)
+            self._load(first)
+            self.version += len(self._entries) > known
+
+    def _load(self, first: bool) -> None:
         for folder in sorted(self.root.iterdir()):
-            if not ENTRY_ID.fullmatch(folder.name):
+            if not ENTRY_ID.fullmatch(folder.name) or folder.name in (*self._entries, *self.damaged):
                 continue
+            if not first and not (folder / ENTRY).exists():
+                continue  # this process is about to write it
             try:
                 self._entries[folder.name] = Entry.load(folder)
             except (OSError, ValueError) as error:
@@ -152,9 +165,15 @@ class History:
         linked = path.is_symlink() or path.parent.is_symlink()
         return path if path.is_file() and not linked else None
 
-    def size(self) -> int:
-        """Bytes on disk."""
-        return sum(size for _, size in self._sizes())
+    def sizes(self) -> dict[str, int]:
+        """Bytes on disk by entry."""
+        return dict(self._sizes())
+
+    def shareable(self, entry: Entry) -> dict[str, str]:
+        """Names to give away and the entry's files beside its exports: never the state."""
+        with (self.root / entry.id / PICTURE).open("rb") as file:
+            ending = {"JPEG": ".jpg", "WEBP": ".webp"}.get(picture_format(file.read(16)) or "", ".png")
+        return {f"picture{ending}": PICTURE, VIDEO: VIDEO, STILLS: STILLS, "low-detail.glb": LIGHT}
 
     def _sizes(self) -> Iterator[tuple[str, int]]:
         for entry in self.entries():
@@ -167,7 +186,7 @@ class History:
         self, picture: bytes, title: str, settings: Mapping[str, Any], others: Sequence[bytes] = ()
     ) -> Entry:
         """Keep a picture that waits for its turn, and other views of its object. Raises OSError."""
-        entry_id = time.strftime("%Y%m%d-%H%M%S") + "-" + secrets.token_hex(4)
+        entry_id = new_entry_id()
         entry = Entry(entry_id, title[:80], time.time(), settings=dict(settings), key=secrets.token_hex(16))
         folder = self.root / entry_id
         try:
@@ -182,6 +201,30 @@ class History:
         with self._lock:
             self._entries[entry.id] = entry
             self.version += 1
+        return entry
+
+    def join(
+        self,
+        picture: bytes,
+        title: str,
+        result: GenerateResult,
+        exports: Sequence[tuple[ExtractResult, str]] = (),
+    ) -> Entry:
+        """Keep an asset that was made elsewhere, such as by the command, with its files and their labels.
+
+        It appears at once and whole, so that an app which has this history open can take it up. Raises
+        OSError.
+        """
+        inside = History(self.root / f".joining-{secrets.token_hex(8)}")
+        try:
+            entry = inside.add(picture, title, result.settings)
+            inside.keep_result(entry.id, replace(result, job=""))
+            for made, label in exports:
+                entry = inside.keep_export(entry.id, made, label)
+            (inside.root / entry.id).rename(self.root / entry.id)
+        finally:
+            shutil.rmtree(inside.root, ignore_errors=True)
+        self.refresh()
         return entry
 
     def _write(self, entry: Entry) -> None:
@@ -259,13 +302,15 @@ class History:
                 shutil.rmtree(self.root / entry_id, ignore_errors=True)
 
     def prune(self, limit: int, keep: frozenset[str] = frozenset()) -> list[str]:
-        """Remove the oldest finished entries until all fit into `limit` bytes; `keep` and unfinished stay."""
+        """Remove the oldest finished entries until all fit into `limit` bytes; `keep`, favourites and
+        unfinished ones stay.
+        """
         sizes = dict(self._sizes())
         total, removed = sum(sizes.values()), []
         for entry in reversed(self.entries()):
             if total <= limit:
                 break
-            if entry.over and entry.id not in keep:
+            if entry.over and entry.id not in keep and not entry.favourite:
                 self.delete(entry.id)
                 total -= sizes[entry.id]
                 removed.append(entry.id)
@@ -275,6 +320,10 @@ class History:
 def asset_name(title: str) -> str:
     """What a picture's asset is called, in files and inside them: the picture's name without its ending."""
     return Path(title).stem.strip()[:80] or "asset"
+
+
+def new_entry_id() -> str:
+    return time.strftime("%Y%m%d-%H%M%S") + "-" + secrets.token_hex(4)
 
 
 def picture_names(count: int) -> list[str]:

@@ -18,7 +18,8 @@ from tests.trellis2_modal.client.conftest import QUICK
 from tests.trellis2_modal.client.service import KEY, URL, Service, answers, passes, photo, problem, until
 from trellis2_modal.client.app import forms, html, result
 from trellis2_modal.client.app.file_routes import Mattes
-from trellis2_modal.client.app.intake import NOTHING, Chosen, single
+from trellis2_modal.client.app.history_view import HistoryView
+from trellis2_modal.client.app.inputs.intake import NOTHING, Chosen, single
 from trellis2_modal.client.app.task_queue import ServiceState, TaskQueue
 from trellis2_modal.client.options import ProxyToken
 from trellis2_modal.client.settings import ClientSettings
@@ -50,7 +51,7 @@ def actions(task_queue: TaskQueue) -> Any:
         """Looks as a tab whose sliders nobody has touched, unless a test says otherwise."""
 
         def look(self, *arguments: Any) -> list[Any]:
-            untouched = ("", {}, 60, None, *values(GenerateSettings, list(SAMPLER_FIELDS)))
+            untouched = ("", {}, HistoryView(), None, *values(GenerateSettings, list(SAMPLER_FIELDS)))
             return super().look(*arguments, *untouched[len(arguments) :])
 
     actions = Tab(task_queue, Mattes(), [])
@@ -83,7 +84,7 @@ def generate(
 
 def looked(actions: Any, auto: dict[str, float] | None, sliders: list[Any]) -> list[Any]:
     """What a look does to the values at Auto and to the sliders of the samplers."""
-    found: list[Any] = actions.look("", {}, 60, auto, *sliders)
+    found: list[Any] = actions.look("", {}, HistoryView(), auto, *sliders)
     return found[-3 - len(SAMPLER_FIELDS) : -2]
 
 
@@ -160,7 +161,7 @@ def test_generate_follows_the_job_and_sends_only_changes(
     assert f'src="/kept/{shown}/light.glb"' in seen["model"]
     again = actions.look(shown, seen)
     assert all(skipped(update) for update in again)
-    picked = actions.act("", 60, None, press("view", f"{shown}/light.glb"))[0]
+    picked = actions.act("", HistoryView(), None, press("view", f"{shown}/light.glb"))[0]
     *updates, seen = actions.look(picked, seen)
     panes = updates[: -2 - len(SAMPLER_FIELDS)]
     assert all(skipped(update) for update in panes), "it shows that already"
@@ -179,8 +180,8 @@ def test_the_light_mesh_is_made_with_progress_and_again_when_it_failed(
     idle(task_queue)
     *_, seen = actions.look(shown)
     assert f'data-action="light" data-target="{shown}"' in seen["model"]
-    actions.act(shown, 60, None, press("light", shown))
-    actions.act(shown, 60, None, press("light", shown))
+    actions.act(shown, HistoryView(), None, press("light", shown))
+    actions.act(shown, HistoryView(), None, press("light", shown))
     assert len(task_queue.tasks()) <= 1, "two presses are one mesh"
     idle(task_queue)
     *_, seen = actions.look(shown)
@@ -211,11 +212,11 @@ def test_two_tabs_see_the_same(actions: Any, task_queue: TaskQueue, service: Ser
     assert "Generating the shape" in two["progress"]
     task = re.search(r'data-action="cancel" data-target="([^"]+)"', two["progress"])
     assert task is not None
-    actions.act("", 60, None, press("cancel", task[1]))
+    actions.act("", HistoryView(), None, press("cancel", task[1]))
     idle(task_queue)
     *_, one = actions.look(shown, one)
     assert "Cancelled" in one["video"]
-    actions.act("", 60, None, press("delete", shown))
+    actions.act("", HistoryView(), None, press("delete", shown))
     *_, one = actions.look(shown, one)
     assert "From a photo to a 3D asset" in one["video"], "what the other tab deleted is gone here too"
 
@@ -241,10 +242,10 @@ def test_each_tab_follows_its_own_job(
     *_, fresh = actions.look("", {})
     assert "From a photo to a 3D asset" in fresh["video"], "a tab without a job shows nobody else's"
     third = task_queue.tasks()[-1]
-    assert actions.act(first, 60, None, press("cancel", third.id))[0] == first
+    assert actions.act(first, HistoryView(), None, press("cancel", third.id))[0] == first
     waiting = task_queue.tasks()[-1]
     assert waiting.entry.id == second
-    assert actions.act(second, 60, None, press("cancel", waiting.id))[0] == ""
+    assert actions.act(second, HistoryView(), None, press("cancel", waiting.id))[0] == ""
     service.release()
     idle(task_queue)
     *_, seen = actions.look("", {})
@@ -263,14 +264,14 @@ def test_a_press_is_one_job(
     idle(task_queue)
     assert len(service.jobs("generate")) == 3
     assert len([job for job in service.jobs("extract") if job.settings["simplify"] == "web"]) == 1
-    monkeypatch.setattr("trellis2_modal.client.app.presses.SAME_PRESS", 0.0)
+    monkeypatch.setattr("trellis2_modal.client.app.inputs.presses.SAME_PRESS", 0.0)
     assert generate(actions, picture)[1] not in entries, "later it is a wish of its own"
 
 
 def test_a_new_seed_each_time_or_the_same(
     actions: Any, picture: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("trellis2_modal.client.app.presses.SAME_PRESS", 0.0)
+    monkeypatch.setattr("trellis2_modal.client.app.inputs.presses.SAME_PRESS", 0.0)
     seeds = {generate(actions, picture, new_seed=True)[0] for _ in range(4)}
     assert len(seeds) == 4
     assert generate(actions, picture, seed=11)[0] == 11
@@ -336,10 +337,12 @@ def test_extract_view_and_reuse(actions: Any, task_queue: TaskQueue, picture: Pa
     *_, seen = actions.look(shown, {})
     assert "red-disc-web.glb" in seen["model"]
     assert " faces" in seen["files"]
-    light = actions.act(shown, 60, None, press("view", f"{shown}/light.glb"))[0]
+    light = actions.act(shown, HistoryView(), None, press("view", f"{shown}/light.glb"))[0]
     *_, seen = actions.look(light, seen)
     assert "light.glb" in seen["model"]
-    _, _, tabs, _, copy, pipeline, seed, new_seed, *_ = actions.act(shown, 60, None, press("reuse", shown))
+    _, _, tabs, _, copy, pipeline, seed, new_seed, *_ = actions.act(
+        shown, HistoryView(), None, press("reuse", shown)
+    )
     assert Path(copy.front).name == "red disc.png"
     assert Path(copy.front).read_bytes() == photo()
     assert (pipeline, seed, new_seed) == ("1024", 11, False)
@@ -360,7 +363,7 @@ def test_other_sides_go_along_and_come_back(
     entry = task_queue.history.get(shown)
     assert entry is not None
     assert entry.settings["views"] == ["front", "back"]
-    again = actions.act(shown, 60, {}, press("reuse", shown))[4]
+    again = actions.act(shown, HistoryView(), {}, press("reuse", shown))[4]
     assert sorted(again.sides) == ["back", "front"]
     assert Path(again.sides["back"]).read_bytes() == photo("WEBP")
 
@@ -378,7 +381,7 @@ def test_a_crop_is_what_is_sent_kept_and_shown(actions: Any, task_queue: TaskQue
     assert kept is not None
     with Image.open(kept) as cut, Image.open(picture) as whole:
         assert cut.size == (whole.width // 2, whole.height)
-    *_, left, top, right, bottom = actions.act(shown, 60, {}, press("reuse", shown))
+    *_, left, top, right, bottom = actions.act(shown, HistoryView(), {}, press("reuse", shown))
     assert (left, top, right, bottom) == (0, 0, 100, 100), "the kept picture is cropped already"
     assert "percent in order" in list(actions.show_matte(single(str(picture)), "auto", 60, 0, 50, 100))[-1]
 
@@ -402,12 +405,12 @@ def test_a_long_history_is_sent_in_pages(actions: Any, task_queue: TaskQueue) ->
         entry = task_queue.history.add(photo(), f"{number}.png", {})
         task_queue.history.change(entry.id, status="cancelled")
     *_, seen = actions.look("", {})
-    assert seen["history"].count('class="item"') == 60
-    assert "Show older ones (10)" in seen["history"]
+    assert seen["history"].count('class="item') == 60
+    assert "Show more (10)" in seen["history"]
     assert len(seen["history"]) < 100_000
-    count = actions.act("", 60, None, press("older"))[1]
+    count = actions.act("", HistoryView(), None, press("older"))[1]
     *_, seen = actions.look("", seen, count)
-    assert seen["history"].count('class="item"') == 70
+    assert seen["history"].count('class="item') == 70
 
 
 def test_a_wrong_key_leads_to_the_settings_and_back(
@@ -420,8 +423,8 @@ def test_a_wrong_key_leads_to_the_settings_and_back(
     *_, seen = actions.look(entry.id, {})
     assert 'class="main" data-action="settings"' in seen["video"]
     assert f'class="plain" data-action="retry" data-target="{entry.id}"' in seen["video"]
-    assert actions.act(entry.id, 60, None, press("settings"))[2]["selected"] == "settings"
-    actions.act(entry.id, 60, None, press("retry", entry.id))
+    assert actions.act(entry.id, HistoryView(), None, press("settings"))[2]["selected"] == "settings"
+    actions.act(entry.id, HistoryView(), None, press("retry", entry.id))
     idle(task_queue)
     found = task_queue.history.get(entry.id)
     assert found is not None
@@ -433,10 +436,12 @@ def test_an_example_is_taken_by_name(task_queue: TaskQueue, actions: Any, pictur
 
     actions.examples = [picture]
     assert "/example/red%20disc.png" in views.examples([picture.name])
-    _, _, _, _, chosen, _, seed, new_seed, *_ = actions.act("", 60, None, press("example", "red disc.png"))
+    _, _, _, _, chosen, _, seed, new_seed, *_ = actions.act(
+        "", HistoryView(), None, press("example", "red disc.png")
+    )
     assert Path(chosen.front).read_bytes() == picture.read_bytes()
     assert (seed, new_seed) == (42, False)
-    assert skipped(actions.act("", 60, None, press("example", "../settings.json"))[4])
+    assert skipped(actions.act("", HistoryView(), None, press("example", "../settings.json"))[4])
 
 
 def test_budgets_fill_the_fields(actions: Any) -> None:

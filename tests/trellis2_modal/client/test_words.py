@@ -18,7 +18,7 @@ from trellis2_modal.client.app.error_messages import (
     explain,
     suggested_settings,
 )
-from trellis2_modal.client.app.matte import judge
+from trellis2_modal.client.app.inputs.matte import judge
 from trellis2_modal.client.errors import LocalServerError, UnreachableError
 from trellis2_modal.client.report import describe_report, judge_file
 from trellis2_modal.client.stages import JobProgress, duration, phases_of, size_text

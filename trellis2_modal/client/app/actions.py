@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import random
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,28 +17,26 @@ from ..history import PICTURE, Entry, asset_name
 from ..inputs.pictures import WHOLE, Crop, crop_picture, read_picture
 from ..options import ProxyToken
 from ..settings import ClientSettings, Target
-from . import forms, result
+from . import forms, history_view, result
 from . import html as views
 from .error_messages import explain
 from .file_routes import Mattes
-from .intake import NOTHING, Chosen, Intake, single
-from .matte import judge
-from .presses import Presses, digest
-from .received import FOLDER, PictureTray
+from .history_view import HistoryView
+from .inputs.intake import NOTHING, Chosen, Intake, single
+from .inputs.matte import judge
+from .inputs.presses import Presses, digest
+from .inputs.received import FOLDER, PictureTray
 from .task_queue import TaskQueue
 
 AUTOMATIC = "automatic"
 MODEL_TAB = "model"
 BUSY_TICK, IDLE_TICK = 0.7, 2.5
-HISTORY_PAGE = 60
-"""Entries that History shows at first, and more at each press of its button."""
-
 EXAMPLE_SEED = 42
 """The small model's assets of the examples, as `assets/contact_sheet.webp` shows them, were made with it."""
 
 PANES = (
     "header", "progress", "strip", "model", "video", "stills", "facts", "export", "files", "history",
-    "pipeline", "view_note", "model_note",
+    "comparison", "address", "pipeline", "view_note", "model_note",
 )  # fmt: skip
 """The parts of the page that follow the task queue, by the names of their components."""
 
@@ -71,7 +70,7 @@ class Actions:
         self,
         shown: str,
         seen: dict[str, Any],
-        count: int,
+        view: HistoryView,
         auto: dict[str, float] | None,
         *samplers: Any,
     ) -> list[Any]:
@@ -80,10 +79,11 @@ class Actions:
         When the weights are known, or are others, sliders at Auto (`auto`) show their settings.
         """
         task_queue = self.task_queue
+        task_queue.history.refresh()
         entry = self.entry(shown)
         viewed = result.viewed_file(task_queue, entry, shown.partition("/")[2])
-        version = (task_queue.history.version, task_queue.settings.history_limit_gb, count)
-        history = seen.get("history") if seen.get("version") == version else views.history(task_queue, count)
+        version = (task_queue.history.version, task_queue.settings.history_limit_gb, view)
+        known = seen.get("version") == version
         current: dict[str, Any] = {
             "header": views.header(task_queue.service),
             "progress": views.progress(task_queue, entry),
@@ -94,7 +94,9 @@ class Actions:
             "facts": result.facts(entry),
             "export": entry is not None and entry.status == "finished",
             "files": result.files(task_queue, entry, viewed),
-            "history": history,
+            "history": seen["history"] if known else history_view.history(task_queue, view),
+            "comparison": seen["comparison"] if known else history_view.comparison(task_queue, view),
+            "address": views.address(history_view.address_of(shown, view)),
             "pipeline": task_queue.pipeline_types(),
             "view_note": views.view_note(task_queue.service),
             "model_note": views.model_note(task_queue.service),
@@ -229,7 +231,9 @@ class Actions:
 
     # --- buttons inside HTML panes -----------------------------------------------------------------------
 
-    def act(self, shown: str, count: int, auto: dict[str, float] | None, event: gr.EventData) -> list[Any]:
+    def act(
+        self, shown: str, view: HistoryView, auto: dict[str, float] | None, event: gr.EventData
+    ) -> list[Any]:
         """Do what a button says; returns what is shown, the tabs, the pictures and recipe."""
         data = event._data or {}
         action, target = str(data.get("action", "")), str(data.get("target", ""))
@@ -247,10 +251,23 @@ class Actions:
             elif action == "light":
                 self.task_queue.make_light(target)
             elif action == "delete":
-                self.task_queue.delete(target)
-                shown = "" if shown.partition("/")[0] == target else shown
+                for name in target.split():
+                    self.task_queue.delete(name)
+                    shown = "" if shown.partition("/")[0] == name else shown
+            elif action == "favourite":
+                kept = self.task_queue.history.get(target)
+                self.task_queue.history.change(target, favourite=not (kept and kept.favourite))
+            elif action == "rename":
+                name, _, title = target.partition(" ")
+                if title.strip():
+                    self.task_queue.history.change(name, title=title.strip()[:80])
+            elif action == "compare":
+                view = replace(view, compared=tuple(target.split()))
+            elif action == "address":
+                shown, view, tabs = self.go_to(target, shown, view)
             elif action == "open":
                 shown, tabs = target, gr.update(selected="create")
+                view = replace(view, compared=())
             elif action == "view":
                 shown, results = target, gr.update(selected=MODEL_TAB)
             elif action == "settings":
@@ -261,11 +278,29 @@ class Actions:
                 for path in [path for path in self.examples if path.name == target]:
                     chosen, recipe[1:3] = self._received(path), [EXAMPLE_SEED, False]
             elif action == "older":
-                count += HISTORY_PAGE
+                view = replace(view, count=view.count + history_view.PAGE)
             elif action == "reuse":
                 chosen, recipe = self._reuse(target, auto or {})
                 tabs = gr.update(selected="create")
-        return [shown, count, tabs, results, chosen, *recipe]
+        return [shown, view, tabs, results, chosen, *recipe]
+
+    def go_to(self, query: str, shown: str, view: HistoryView) -> tuple[str, HistoryView, Any]:
+        """What the page's address names: shown, compared, and the tab; says so where that is not here."""
+        asset, compared, tab = history_view.read_address(query)
+        for name in filter(None, (asset, *compared)):
+            if self.task_queue.history.get(name) is None:
+                gr.Warning("It may have been deleted, or is on another computer.", title="No such asset here")
+                asset, compared = "", ()
+        shown = asset if asset or tab == "create" else shown
+        return shown, replace(view, compared=compared), gr.update(selected=tab)
+
+    def arrive(self, view: HistoryView, request: gr.Request) -> list[Any]:
+        """What a page shows that was opened at an address."""
+        return list(self.go_to(str(request.query_params), "", view))
+
+    def set_view(self, view: HistoryView, search: str, order: str, favourites: bool) -> HistoryView:
+        """Which entries History shows, in which order."""
+        return HistoryView(search, order, favourites, compared=view.compared)
 
     def _reuse(self, entry_id: str, auto: dict[str, float]) -> tuple[Any, list[Any]]:
         """The picture and the settings of an entry, put back into the form. Raises OSError."""
@@ -344,7 +379,7 @@ def _update(name: str, value: Any) -> Any:
         return gr.update(visible=value)
     if name == "pipeline":
         return gr.update(choices=pipeline_choices(value), visible=len(value) > 1)
-    if name in ("progress", "strip", "facts", "files", "model_note"):
+    if name in ("progress", "strip", "facts", "files", "model_note", "comparison"):
         return gr.update(value=value, visible=bool(value))
     return gr.update(value=value)
 

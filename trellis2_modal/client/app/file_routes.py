@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import secrets
 import threading
+import zipfile
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from ..history import ENTRY, STATE, History
+from .history_view import archived
 
 MEDIA_TYPES = {
     ".mp4": "video/mp4",
@@ -45,10 +47,39 @@ class Mattes:
             return self._kept.get(name)
 
 
+class _Parts:
+    """What was written since the last look, for an archive that is sent while it is made."""
+
+    def __init__(self) -> None:
+        self._parts: list[bytes] = []
+
+    def write(self, data: bytes) -> int:
+        self._parts.append(bytes(data))
+        return len(data)
+
+    def flush(self) -> None: ...
+
+    def taken(self) -> bytes:
+        parts, self._parts = self._parts, []
+        return b"".join(parts)
+
+
+def zipped(files: Iterable[tuple[str, Path]]) -> Iterator[bytes]:
+    """An archive of files under names of their own, piece by piece; nothing is compressed twice."""
+    parts = _Parts()
+    with zipfile.ZipFile(parts, "w", zipfile.ZIP_STORED) as archive:  # type: ignore[call-overload]
+        for name, path in files:
+            with path.open("rb") as source, archive.open(name, "w", force_zip64=True) as target:
+                while chunk := source.read(1 << 20):
+                    target.write(chunk)
+                    yield parts.taken()
+    yield parts.taken()
+
+
 def make_routes(history: History, mattes: Mattes, examples: Sequence[Path] = ()) -> list[Any]:
     """Routes for Starlette. States never leave the disk this way."""
     from starlette.requests import Request
-    from starlette.responses import FileResponse, Response
+    from starlette.responses import FileResponse, Response, StreamingResponse
     from starlette.routing import Route
 
     def kept(request: Request) -> Response:
@@ -64,6 +95,14 @@ def make_routes(history: History, mattes: Mattes, examples: Sequence[Path] = ())
         png = mattes.get(request.path_params["name"])
         return Response("not found", 404) if png is None else Response(png, media_type="image/png")
 
+    def archive(request: Request) -> Response:
+        ids = request.query_params.get("ids", "").split()
+        files = archived(history, ids)
+        if not files:
+            return Response("there is nothing to download", 404)
+        headers = {"Content-Disposition": 'attachment; filename="trellis2-assets.zip"'}
+        return StreamingResponse(zipped(files), media_type="application/zip", headers=headers)
+
     pictures = {path.name: path for path in examples}
     scripts = {path.name: path for path in STATIC.iterdir() if path.suffix in (".js", ".svg")}
 
@@ -77,6 +116,7 @@ def make_routes(history: History, mattes: Mattes, examples: Sequence[Path] = ())
 
     return [
         Route("/kept/{entry}/{name}", kept),
+        Route("/history.zip", archive),
         Route("/matte/{name}", matte),
         Route("/example/{name}", example),
         Route("/static/app/{name}", static),

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import html
-import time
 from collections.abc import Sequence
 from urllib.parse import quote
 
 from ...protocol.replies import DEMO_MODEL
 from ...protocol.stages import EXPORT_STAGES, stage_title
-from ..history import COVER, THUMBNAIL, Entry, History
-from ..stages import JobProgress, duration, phases_of, size_text
+from ..history import COVER, THUMBNAIL, Entry
+from ..stages import JobProgress, duration, phases_of
 from .icons import LIGHT_OR_DARK, LOGO
 from .task_queue import ServiceState, Task, TaskQueue
 
@@ -220,52 +219,7 @@ def sentence(words: str) -> str:
     return f"{words[:1].upper()}{words[1:]}."
 
 
-# --- history and matte --------------------------------------------------------------------------------------
-
-
-def history(task_queue: TaskQueue, count: int) -> str:
-    """The newest `count` entries as cards, and a button for older ones."""
-    entries = task_queue.history.entries()
-    if not entries:
-        nothing = '<div class="empty"><strong>Nothing here yet</strong>What you generate is kept here.</div>'
-        return _damaged(task_queue.history) + nothing
-    used = size_text(task_queue.history.size())
-    limit = f"{task_queue.settings.history_limit_gb:g} GB"
-    cards = "".join(_card(task_queue, entry) for entry in entries[:count])
-    older = len(entries) - count
-    more = f'<div class="row">{button(f"Show older ones ({older})", "older")}</div>' if older > 0 else ""
-    number = f"{len(entries)} asset{'' if len(entries) == 1 else 's'}"
-    return (
-        f'<p class="muted">{number}, {used} of {limit} on this computer. '
-        f"The oldest go first when it is full.</p>{_damaged(task_queue.history)}"
-        f'<div class="grid">{cards}</div>{more}'
-    )
-
-
-def _damaged(history: History) -> str:
-    count = len(history.damaged)
-    if not count:
-        return ""
-    words = "1 asset is damaged and not shown" if count == 1 else f"{count} assets are damaged and not shown"
-    return f'<p class="hint warn" role="status">{words}. Their files are still in {text(history.root)}.</p>'
-
-
-def _card(task_queue: TaskQueue, entry: Entry) -> str:
-    picture, own = cover(task_queue, entry), kept(entry.id, THUMBNAIL)
-    inset = "" if picture == own else f'<img class="inset" src="{own}" alt="" loading="lazy">'
-    when = time.strftime("%d %b, %H:%M", time.localtime(entry.created))
-    delete = button("Delete", "delete", entry.id, confirm=f"Delete {entry.title} and its files?")
-    state = "" if entry.status == "finished" else f'<span class="tag {entry.status}">{entry.status}</span>'
-    kind = str(entry.settings.get("pipeline_type") or "automatic").replace("_", " ")
-    seed = entry.seed if entry.seed is not None else entry.settings.get("seed", "")
-    return (
-        f'<div class="item"><button type="button" class="cover" data-action="open" data-target="{entry.id}" '
-        f'aria-label="Open {text(entry.title)}"><img src="{picture}" alt="" loading="lazy">{inset}'
-        f'</button><div class="body">'
-        f'<strong title="{text(entry.title)}">{text(entry.title)}</strong>'
-        f'<span class="muted">{when} · {text(kind)} · seed {text(seed)}</span>{state}'
-        f'<div class="row">{button("Open", "open", entry.id)}{delete}</div></div></div>'
-    )
+# --- the matte, and settings -----------------------------------------------------------------------------
 
 
 def matte(address: str, hint: str, warn: bool) -> str:
@@ -279,6 +233,11 @@ def matte(address: str, hint: str, warn: bool) -> str:
         f'aria-expanded="false"><img src="{address}" alt="The subject as the model will see it"></button>'
         f"{words}</div>"
     )
+
+
+def address(query: str) -> str:
+    """For the page's script: the query of the address of what is shown."""
+    return f'<i hidden data-address="{text(query)}"></i>'
 
 
 def verdict(title: str, words: str, good: bool) -> str:

@@ -23,9 +23,9 @@ from ...sockets import address_of, listen
 from ..errors import AppRunsError
 from ..options import ProxyToken
 from ..settings import home
-from . import received
 from .file_routes import Mattes, make_routes
 from .gate import PASSWORD_VARIABLE, Gate, is_loopback
+from .inputs import received
 from .task_queue import TaskQueue
 
 logger = logging.getLogger(__name__)

@@ -19,12 +19,13 @@ from ...protocol.requests import (
 from ..inputs.pictures import WHOLE, example_pictures
 from . import forms
 from . import html as views
-from .actions import AUTOMATIC, BUSY_TICK, HISTORY_PAGE, MODEL_TAB, PANES, Actions, pipeline_choices
+from .actions import AUTOMATIC, BUSY_TICK, MODEL_TAB, PANES, Actions, pipeline_choices
 from .file_routes import Mattes
+from .history_view import ORDERS, HistoryView
 from .icons import EMPTY
-from .intake import NOTHING, RECEIVES, picture_pane, sides_pane
+from .inputs.intake import NOTHING, RECEIVES, picture_pane, sides_pane
 from .task_queue import TaskQueue
-from .theme import DELEGATE
+from .theme import DELEGATE, GOES_BACK
 
 TITLE = "TRELLIS.2"
 AUTO = '<p class="muted">Values left at Auto use the model\'s own settings, which are shown.</p>'
@@ -44,15 +45,15 @@ def build(task_queue: TaskQueue, mattes: Mattes) -> gr.Blocks:
     """The page over a task queue."""
     page: gr.Blocks
     with gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(3600, 86_400)) as page:
-        Page(task_queue, mattes)
+        Page(page, task_queue, mattes)
     return page
 
 
 class Page:
     """Lays out the page and wires it. What a tab shows is in its `gr.State`, never in here."""
 
-    def __init__(self, task_queue: TaskQueue, mattes: Mattes) -> None:
-        self.task_queue = task_queue
+    def __init__(self, root: gr.Blocks, task_queue: TaskQueue, mattes: Mattes) -> None:
+        self.root, self.task_queue = root, task_queue
         self.actions = Actions(task_queue, mattes, example_pictures())
         self.chosen = gr.State(NOTHING)
         """The pictures of this tab's next generation."""
@@ -60,8 +61,8 @@ class Page:
         self.shown = gr.State("")
         """What this tab shows: "" follows the work, else the id of an entry, or id/file for the 3D view."""
 
-        self.count = gr.State(HISTORY_PAGE)
-        """How many entries History shows."""
+        self.view = gr.State(HistoryView())
+        """Which entries History shows."""
 
         self.seen = gr.State({})
         """What this tab was last sent, so that only changes are sent."""
@@ -77,9 +78,25 @@ class Page:
                 with gr.Column(scale=7, min_width=320, elem_id="results"):
                     self._results()
             with gr.Tab("History", id="history"):
+                with gr.Row(elem_id="history-tools"):
+                    self.search = gr.Textbox(
+                        label="Search", placeholder="Name, seed, date or format", elem_id="search", scale=3
+                    )
+                    self.order = gr.Dropdown(
+                        [(title, name) for name, title in ORDERS.items()],
+                        value="newest",
+                        label="Order",
+                        elem_id="order",
+                        min_width=140,
+                    )
+                    self.favourites = gr.Checkbox(
+                        False, label="Only favourites", elem_id="favourites", min_width=120
+                    )
+                self.comparison = gr.HTML("", js_on_load=DELEGATE, visible=False, elem_id="comparison")
                 self.history = gr.HTML(js_on_load=DELEGATE, elem_id="history")
             with gr.Tab("Settings", id="settings"):
                 self._settings()
+        self.address = gr.HTML("", js_on_load=DELEGATE + GOES_BACK, elem_id="address")
         self.timer = gr.Timer(BUSY_TICK)
         self._wire()
 
@@ -247,11 +264,21 @@ class Page:
         samplers = [self.generation[name] for name in SAMPLER_FIELDS]
         look: dict[str, Any] = {
             "fn": actions.look,
-            "inputs": [self.shown, self.seen, self.count, self.auto, *samplers],
+            "inputs": [self.shown, self.seen, self.view, self.auto, *samplers],
             "outputs": [*panes, self.auto, *samplers, self.timer, self.seen],
             **POLL,
         }
         self.timer.tick(**look)
+        self.root.load(actions.arrive, [self.view], [self.shown, self.view, self.tabs], **QUICK).then(**look)
+        tools = [self.search, self.order, self.favourites]
+        gr.on(
+            [tool.input for tool in tools],
+            actions.set_view,
+            [self.view, *tools],
+            [self.view],
+            trigger_mode="always_last",
+            **QUICK,
+        ).then(**look)
         subjects = self.generation["subjects"]
         for place in (self.picture, self.sides):
             place.click(actions.take, [self.chosen], [self.chosen, self.views_pane, self.tabs], **PRESSED)
@@ -293,10 +320,18 @@ class Page:
         self.extract.click(
             actions.extract, [self.shown, self.budget, *self.extraction.values()], None, **PRESSED
         ).then(**look)
-        changed = [self.shown, self.count, self.tabs, self.result_tabs, self.chosen, *recipe]
+        changed = [self.shown, self.view, self.tabs, self.result_tabs, self.chosen, *recipe]
         results = (self.model, self.video, self.stills, self.facts, self.files)
-        for pane in (self.examples, self.progress, self.strip, *results, self.history):
-            pane.click(actions.act, [self.shown, self.count, self.auto], changed, **PRESSED).then(**look)
+        for pane in (
+            self.examples,
+            self.progress,
+            self.strip,
+            *results,
+            self.history,
+            self.comparison,
+            self.address,
+        ):
+            pane.click(actions.act, [self.shown, self.view, self.auto], changed, **PRESSED).then(**look)
         self.save.click(
             actions.save,
             [self.url, self.key, self.limit, self.proxy_key, self.proxy_secret],

@@ -58,7 +58,7 @@ def make_theme() -> Any:
     )  # fmt: skip
 
 
-SCRIPTS = ("app.js", "pictures.js")
+SCRIPTS = ("app.js", "pictures.js", "history.js")
 CSS = sorted(STATIC.glob("*.css"))
 
 
@@ -77,3 +77,8 @@ element.addEventListener('click', (event) => {
 });
 """
 """For HTML components: a button with data-action makes the component's click event, which carries it."""
+
+GOES_BACK = """
+addEventListener('popstate', () => trigger('click', { action: 'address', target: location.search }));
+"""
+"""For the HTML component that carries the address: Back and Forward are told to the app."""

@@ -12,8 +12,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from . import html as views
-from .icons import PICTURE_SIGN
+from .. import html as views
+from ..icons import PICTURE_SIGN
 from .received import PictureTray, address
 
 SIDES = ("left", "back", "right")

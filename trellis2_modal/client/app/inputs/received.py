@@ -16,10 +16,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ...durable import write_atomically
-from ...protocol.errors import InvalidImageError
-from ...protocol.limits import MAX_IMAGE_BYTES, MIB, MIN_IMAGE_SIDE
-from ..inputs.pictures import picture_format
+from ....durable import write_atomically
+from ....protocol.errors import InvalidImageError
+from ....protocol.limits import MAX_IMAGE_BYTES, MIB, MIN_IMAGE_SIDE
+from ...inputs.pictures import picture_format
 
 CACHE = "cache"
 FOLDER = f"{CACHE}/received"
