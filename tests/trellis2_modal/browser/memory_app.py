@@ -18,8 +18,8 @@ from trellis2_modal.client.app.launch import make_app
 from trellis2_modal.client.app.task_queue import TaskQueue
 from trellis2_modal.sockets import listen
 
-GRADIO_WARNS = pytest.mark.filterwarnings("ignore:.*(no_silent_downcasting|copy keyword is deprecated)")
-"""What Gradio's use of pandas says now and then; in this process it would be an error."""
+GRADIO_WARNS = pytest.mark.filterwarnings("ignore::Warning")
+"""What Gradio and its packages warn of, in this process, would be errors."""
 
 
 @dataclass

@@ -6,13 +6,15 @@ import sys
 import warnings
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from tests.trellis2_modal.attacks.histories import DAMAGES, make_history
-from trellis2_modal.client.app import html
+from trellis2_modal.client.app import history_view, result
 from trellis2_modal.client.app.file_routes import Mattes
+from trellis2_modal.client.app.history_view import HistoryView
 from trellis2_modal.client.app.task_queue import TaskQueue
 from trellis2_modal.client.history import PICTURE, STILLS, Entry, Export, History
 from trellis2_modal.client.report import describe_report
@@ -31,13 +33,13 @@ def test_the_app_starts_and_shows_the_rest(data_home: Path, caplog: pytest.LogCa
         assert [entry.id for entry in task_queue.history.entries()] == whole[::-1]
         assert len(task_queue.history.damaged) == damaged
         assert caplog.text.count("it is left alone") == damaged
-        page = html.history(task_queue, 100)
+        page = history_view.history(task_queue, HistoryView(count=100))
         assert page.count('class="item"') == len(whole)
         assert f"{damaged} assets are damaged and not shown" in page
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             from trellis2_modal.client.app.actions import PANES, Actions
-        shown = Actions(task_queue, Mattes(), []).look("", "turntable", {}, 60, None, *SAMPLER_FIELDS)
+        shown = Actions(task_queue, Mattes(), []).look("", {}, HistoryView(), None, *SAMPLER_FIELDS)
         assert len(shown) == len(PANES) + len(SAMPLER_FIELDS) + 3
         assert "chair" in str(shown)
         for name in task_queue.history.damaged:
@@ -74,8 +76,8 @@ def test_numbers_of_any_kind_are_shown_or_left_out(tmp_path: Path, odd: Any) -> 
         stats = {"seconds": odd, "voxels": odd, "warnings": odd, "preview": preview}
         stats |= {"gpu_seconds": odd, "price": odd, "currency": odd}
         entry = replace(entry, stats=stats)
-        assert "chair" in html.facts(entry)
-        assert "<div" in html.stills(history, entry)
+        assert "chair" in result.facts(entry)
+        assert "<div" in result.stills(SimpleNamespace(history=history), entry)
         first_still(GenerateResult("job", 1, 16, b"", preview=None, stats=entry.stats), "a")
     names = ("faces", "vertices", "components", "source_faces", "watertight", "boundary_edges", "size",
              "non_manifold_edges", "bounding_box", "textures", "alpha_mode", "notes")  # fmt: skip
@@ -83,4 +85,4 @@ def test_numbers_of_any_kind_are_shown_or_left_out(tmp_path: Path, odd: Any) -> 
         report = dict.fromkeys(names, wrapped)
         lines = describe_report(report)
         assert all(isinstance(line, str) for line in lines)
-        assert "a.glb" in html._file(entry, Export("a.glb", "Web", 9, report=report), "")
+        assert "a.glb" in result._file(entry, Export("a.glb", "Web", 9, report=report), "")

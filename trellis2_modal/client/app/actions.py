@@ -263,8 +263,10 @@ class Actions:
                     self.task_queue.history.change(name, title=title.strip()[:80])
             elif action == "compare":
                 view = replace(view, compared=tuple(target.split()))
-            elif action == "address":
+            elif action in ("address", "arrive"):
                 shown, view, tabs = self.go_to(target, shown, view)
+                if action == "arrive" and "tab=" not in target:
+                    tabs = gr.skip()  # a person may have opened another one meanwhile
             elif action == "open":
                 shown, tabs = target, gr.update(selected="create")
                 view = replace(view, compared=())
@@ -293,10 +295,6 @@ class Actions:
                 asset, compared = "", ()
         shown = asset if asset or tab == "create" else shown
         return shown, replace(view, compared=compared), gr.update(selected=tab)
-
-    def arrive(self, view: HistoryView, request: gr.Request) -> list[Any]:
-        """What a page shows that was opened at an address."""
-        return list(self.go_to(str(request.query_params), "", view))
 
     def set_view(self, view: HistoryView, search: str, order: str, favourites: bool) -> HistoryView:
         """Which entries History shows, in which order."""

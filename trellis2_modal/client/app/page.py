@@ -45,15 +45,15 @@ def build(task_queue: TaskQueue, mattes: Mattes) -> gr.Blocks:
     """The page over a task queue."""
     page: gr.Blocks
     with gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(3600, 86_400)) as page:
-        Page(page, task_queue, mattes)
+        Page(task_queue, mattes)
     return page
 
 
 class Page:
     """Lays out the page and wires it. What a tab shows is in its `gr.State`, never in here."""
 
-    def __init__(self, root: gr.Blocks, task_queue: TaskQueue, mattes: Mattes) -> None:
-        self.root, self.task_queue = root, task_queue
+    def __init__(self, task_queue: TaskQueue, mattes: Mattes) -> None:
+        self.task_queue = task_queue
         self.actions = Actions(task_queue, mattes, example_pictures())
         self.chosen = gr.State(NOTHING)
         """The pictures of this tab's next generation."""
@@ -269,10 +269,9 @@ class Page:
             **POLL,
         }
         self.timer.tick(**look)
-        self.root.load(actions.arrive, [self.view], [self.shown, self.view, self.tabs], **QUICK).then(**look)
         tools = [self.search, self.order, self.favourites]
         gr.on(
-            [tool.input for tool in tools],
+            [self.search.change, self.order.input, self.favourites.input],
             actions.set_view,
             [self.view, *tools],
             [self.view],

@@ -79,6 +79,7 @@ element.addEventListener('click', (event) => {
 """For HTML components: a button with data-action makes the component's click event, which carries it."""
 
 GOES_BACK = """
+if (location.search) trigger('click', { action: 'arrive', target: location.search });
 addEventListener('popstate', () => trigger('click', { action: 'address', target: location.search }));
 """
-"""For the HTML component that carries the address: Back and Forward are told to the app."""
+"""For the HTML component with the address: the app is told where the page was opened, and of Back."""

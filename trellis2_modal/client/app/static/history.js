@@ -5,6 +5,7 @@
   const selected = new Set();
 
   // --- selection: kept here, for the cards are sent anew with every change ---
+  const write = (el, words) => { if (el.textContent !== words) el.textContent = words; };  // else it never ends
   const paint = () => {
     const cards = [...pane().querySelectorAll('[data-entry]')];
     const here = new Set(cards.map((card) => card.dataset.entry));
@@ -20,15 +21,14 @@
     const all = bar.querySelector('[data-all]'), count = bar.querySelector('[data-count]');
     all.checked = selected.size > 0 && selected.size === cards.length;
     all.indeterminate = selected.size > 0 && !all.checked;
-    const words = selected.size ? `${selected.size} selected` : '';
-    if (count.textContent !== words) count.textContent = words;
+    write(count, selected.size ? `${selected.size} selected` : '');
     for (const button of bar.querySelectorAll('[data-selected]')) {
       button.dataset.target = ids;
       const needed = +button.dataset.selected;
       button.disabled = needed === 2 ? selected.size !== 2 : selected.size < 1;
     }
     const link = bar.querySelector('[data-download]');
-    link.textContent = selected.size ? 'Download' : 'Download all';
+    write(link, selected.size ? 'Download' : 'Download all');
     link.href = selected.size ? `/history.zip?ids=${encodeURIComponent(ids)}` : '/history.zip';
   };
   addEventListener('change', (e) => {
