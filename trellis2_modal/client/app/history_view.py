@@ -149,13 +149,13 @@ def comparison(task_queue: TaskQueue, view: HistoryView) -> str:
 
 
 def _sight(task_queue: TaskQueue, entry: Entry) -> str:
-    viewed = result.viewed_file(task_queue, entry, "")
-    opener = button("Open", "open", entry.id)
-    if viewed:
-        address, name = kept(entry.id, viewed), text(entry.title)
-        return f'<asset-viewer src="{address}" name="{name}"></asset-viewer>{opener}'
+    """The turntable: two of them turn alike and need no graphics card. Else the 3D view, else a picture."""
+    opener, name = button("Open", "open", entry.id), text(entry.title)
     if task_queue.history.file(entry.id, VIDEO) is not None:
-        return f'<video src="{kept(entry.id, VIDEO)}" loop autoplay muted playsinline></video>{opener}'
+        address = kept(entry.id, VIDEO)
+        return f'<video src="{address}" loop autoplay muted playsinline aria-label="{name}"></video>{opener}'
+    if viewed := result.viewed_file(task_queue, entry, ""):
+        return f'<asset-viewer src="{kept(entry.id, viewed)}" name="{name}"></asset-viewer>{opener}'
     return f'<img src="{cover(task_queue, entry)}" alt="">{opener}'
 
 

@@ -79,7 +79,13 @@ element.addEventListener('click', (event) => {
 """For HTML components: a button with data-action makes the component's click event, which carries it."""
 
 GOES_BACK = """
-if (location.search) trigger('click', { action: 'arrive', target: location.search });
+const arrival = location.search;
+const told = new MutationObserver(() => {  // what came says that the app listens
+  if (!element.querySelector('[data-address]')) return;
+  told.disconnect();
+  trigger('click', { action: 'arrive', target: arrival });
+});
+if (arrival) told.observe(element, { childList: true, subtree: true });
 addEventListener('popstate', () => trigger('click', { action: 'address', target: location.search }));
 """
 """For the HTML component with the address: the app is told where the page was opened, and of Back."""
