@@ -86,11 +86,9 @@
     told = found.dataset.address;
     if (!first || told) go(told);
   };
-  addEventListener('popstate', () => {
-    const query = new URLSearchParams(location.search);
-    query.delete('tab');
-    query.delete('__theme');
-    told = query.toString();
+  addEventListener('click', (e) => {
+    const opener = near(e, '[data-action=open]');
+    if (opener) go(`asset=${opener.dataset.target}`);
   });
   addEventListener('click', (e) => {
     const tab = near(e, '#main-tabs > .tab-wrapper [role=tab], #main-tabs [role=tablist] [role=tab]');
