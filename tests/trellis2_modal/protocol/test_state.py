@@ -17,6 +17,8 @@ from trellis2_modal.protocol.state import (
     MeshState,
     ShapeLatents,
     bits,
+    blocks,
+    codec,
     compress_state,
     decompress_state,
     pack_state,
@@ -110,6 +112,26 @@ def test_round_trip_of_turned_and_missing_faces(state: MeshState, lossless: bool
     for faces in (turned, state.faces[:-1], state.faces[:0]):
         mesh = replace(state, faces=np.ascontiguousarray(faces))
         assert_same(unpack_state(pack_state(mesh, lossless)), mesh, lossless)
+
+
+@pytest.mark.parametrize("lossless", [False, True])
+def test_blocks_leave_no_trace(state: MeshState, lossless: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    shuffle = np.random.default_rng(0).permutation(len(state.coords))
+    place = np.argsort(shuffle).astype(np.int32)
+    mixed = replace(
+        state,
+        vertices=state.vertices[shuffle],
+        coords=state.coords[shuffle],
+        attrs=state.attrs[shuffle] * 3 - 1,
+        faces=place[state.faces],
+    )
+    for mesh in (with_hole_fills(state), mixed):
+        whole = pack_state(mesh, lossless)
+        for module in (blocks, codec):
+            monkeypatch.setattr(module, "BLOCK", 104)
+        assert pack_state(mesh, lossless) == whole
+        assert_same(unpack_state(whole), replace(mesh, attrs=unpack_state(whole).attrs), lossless)
+        monkeypatch.undo()
 
 
 def test_attributes_outside_the_unit_range_keep_their_accuracy(state: MeshState) -> None:

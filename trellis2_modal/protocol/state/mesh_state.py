@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from ..errors import FieldError, InvalidStateError
 from ..limits import MAX_CHANNELS, MAX_FACES, MAX_GRID, MAX_TOKENS, MAX_VERTICES, MAX_VOXELS
+from .blocks import each_block, extremes
 
 CHANNELS = 6
 LAYOUT: dict[str, tuple[int, int]] = {
@@ -86,15 +87,15 @@ class MeshState:
             raise bad_state("attrs", f"has {len(self.attrs)} rows for {len(self.coords)} voxels")
         if not len(self.coords):
             raise bad_state("coords", "is empty")
-        if not np.isfinite(self.vertices).all():
+        if not _finite(self.vertices):
             raise bad_state("vertices", "holds NaN or infinity")
-        if not np.isfinite(self.attrs).all():
+        if not _finite(self.attrs):
             raise bad_state("attrs", "holds NaN or infinity")
-        low, high = int(self.coords.min()), int(self.coords.max())
+        low, high = map(int, extremes(self.coords))
         if low < 0 or high >= MAX_GRID:
             raise bad_state("coords", f"spans {low}..{high}, allowed is 0..{MAX_GRID - 1}")
         if len(self.faces):
-            low, high = int(self.faces.min()), int(self.faces.max())
+            low, high = map(int, extremes(self.faces))
             if low < 0 or high >= len(self.vertices):
                 raise bad_state("faces", f"names vertices {low}..{high} of {len(self.vertices)}")
         numbers = np.array([*self.origin, self.voxel_size], dtype=np.float64)
@@ -104,6 +105,10 @@ class MeshState:
             raise bad_state("voxel_size", f"is {self.voxel_size:g}, allowed is 1e-6 to 1e3")
         if self.latents is not None:
             self.latents.validate()
+
+
+def _finite(array: np.ndarray) -> bool:
+    return all(each_block(lambda rows: bool(np.isfinite(array[rows]).all()), len(array)))
 
 
 def _array(name: str, array: np.ndarray, dtype: type, columns: int, ceiling: int) -> None:
