@@ -35,6 +35,11 @@ def canned(name: str) -> bytes:
     return (FOLDER / f"asset.{name}").read_bytes()
 
 
+def canned_picture(prompt: str, seed: int) -> bytes:
+    """What stands in for the picture of a prompt (see `http.pictures.sources.Draw`)."""
+    return canned("preview")
+
+
 @lru_cache
 def facts() -> dict[str, Any]:
     """Resolution, layout of the stills, and mesh report by format."""

@@ -162,6 +162,7 @@ def test_the_command_prints_one_table(service: Service, data_home: Path, tmp_pat
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 @pytest.mark.parametrize("count", [200])
 def test_killed_three_times_it_makes_all_once(tmp_path: Path, data_home: Path, count: int) -> None:
     """A real server, and the command killed as `kill -9` does, wherever it is."""

@@ -99,6 +99,19 @@ def test_synchronous_calls_answer_with_it_too(live: Running, client: Client) -> 
     assert made.job != job
 
 
+def draw_for_money(prompt: str, seed: int) -> bytes:
+    raise AssertionError("a rehearsal asked the image generator")
+
+
+def test_a_prompt_asks_no_image_generator(tmp_path: Path) -> None:
+    name = f"{__name__}:draw_for_money"
+    with running(tmp_path, text_to_image=name) as live:
+        key = live.new_key("tests", scopes=("dry-run",))
+        with live.client(key) as http:
+            answer = http.post("/jobs", json={"kind": "generate", "prompt": "a chair"})
+            assert answer.status_code == 202, answer.text
+
+
 @pytest.mark.parametrize("other", ["generate", "extract"])
 def test_dry_run_stands_alone(live: Running, other: str) -> None:
     with pytest.raises(ValueError, match="leave them out"):

@@ -20,7 +20,7 @@ from ...jobs.callbacks import Callbacks
 from ...jobs.engine import Engine
 from ..auth import KeyRing, KeyStorage
 from ..config import Settings
-from ..dry_run import dry_engine
+from ..dry_run import canned_picture, dry_engine
 from ..outbound.callbacks import CallbackSender
 from ..outbound.requests import Outbound
 from . import problems, request_parsing, routes
@@ -113,9 +113,9 @@ def create_app(
     app.state.matter = matter
     app.state.delivery = delivery
     app.state.picture_checks = picture_checks
-    app.state.picture_sources = PictureSources(
-        settings.image_urls, image_generator(settings.text_to_image), outbound
-    )
+    draw = image_generator(settings.text_to_image)
+    app.state.picture_sources = PictureSources(settings.image_urls, draw, outbound)
+    app.state.dry_sources = PictureSources(settings.image_urls, draw and canned_picture, outbound)
     app.state.large_bodies = asyncio.Semaphore(1)
     app.state.metrics = metrics
     app.state.body_memory = BodyMemory(settings.body_memory)

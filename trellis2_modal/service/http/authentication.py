@@ -14,6 +14,7 @@ from ...jobs.engine import Engine
 from ...protocol.errors import RateLimitedError, UnauthenticatedError, UnavailableError
 from ..auth import ApiKey, KeyRing
 from .context import context_of
+from .pictures.sources import PictureSources
 from .rate_limits import RateLimiter
 
 HEADER = APIKeyHeader(name="X-API-Key", scheme_name="ApiKey", auto_error=False)
@@ -103,6 +104,13 @@ def engine_of(request: Request, key: ApiKey) -> Engine:
     state = request.app.state
     engine: Engine = state.dry_run if key.dry_run else state.backend
     return engine
+
+
+def sources_of(request: Request, key: ApiKey) -> PictureSources:
+    """What gets the pictures that the key's requests name: a rehearsal asks no image generator."""
+    state = request.app.state
+    sources: PictureSources = state.dry_sources if key.dry_run else state.picture_sources
+    return sources
 
 
 def caller(scope: str | None = None, policy: str | None = READS) -> Callable[..., Awaitable[ApiKey]]:

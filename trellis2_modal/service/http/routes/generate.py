@@ -37,7 +37,7 @@ from ....protocol.requests import ExtractRequest, GenerateRequest, TextureReques
 from ...auth import ApiKey
 from ...config import Settings
 from ...streaming import event_stream, whole_file
-from ..authentication import WORK, Guard, caller, engine_of
+from ..authentication import WORK, Guard, caller, engine_of, sources_of
 from ..context import context_of
 from ..encoding import encode_base64
 from ..request_parsing import (
@@ -85,7 +85,7 @@ async def generate(request: Request, key: Annotated[ApiKey, Depends(caller("gene
     backend = engine_of(request, key)
     asked = await read_json(request, GenerateRequest)
     known, checks = backend.capabilities(), request.app.state.picture_checks
-    sources = request.app.state.picture_sources
+    sources = sources_of(request, key)
     work = await generate_work(asked, known, checks, sources, state_fetcher(backend, key))
     job = await submit(request, key, work)
     return await reply(request, key, job, answer)

@@ -22,7 +22,7 @@ from ...auth import ApiKey
 from ...config import Settings
 from ...outbound.addresses import checked_place
 from ...streaming import artifact_response, event_stream, last_event_id
-from ..authentication import WORK, Guard, caller, engine_of
+from ..authentication import WORK, Guard, caller, engine_of, sources_of
 from ..request_parsing import callback_of, kind_of, read_submission, submission_work
 from . import documents
 from .generate import accepted, state_fetcher, submit
@@ -61,7 +61,7 @@ async def submit_job(request: Request, key: Annotated[ApiKey, Depends(caller(Non
         key.require("webhook")
         await asyncio.to_thread(checked_place, callback, "callback_url", request.app.state.outbound.resolve)
     known, checks = backend.capabilities(), request.app.state.picture_checks
-    fetch, sources = state_fetcher(backend, key), request.app.state.picture_sources
+    fetch, sources = state_fetcher(backend, key), sources_of(request, key)
     work = await submission_work(submission, known, checks, sources, fetch)
     return accepted(request, await submit(request, key, dataclasses.replace(work, callback=callback)))
 
