@@ -43,8 +43,8 @@ def test_payloads_come_back_and_equal_requests_are_equal_bytes() -> None:
 @pytest.mark.parametrize(
     ("body", "says"),
     [
-        ({}, "give image, or images"),
-        ({"image": "x", "images": ["x"]}, "give image, or images"),
+        ({}, "give one of image, images"),
+        ({"image": "x", "images": ["x"]}, "give one of image, images"),
         ({"images": ["x"] * (MAX_VIEWS + 1)}, "at most 8"),
         ({"images": ["x"], "views": ["top"]}, "'top' is none of front, left, back, right"),
         ({"images": ["x"], "views": [STRETCHED]}, "is no rotation"),
