@@ -21,6 +21,11 @@ def main(picture: str) -> None:
         ended = sorted(bpy.ops.trellis2.generate(filepath=picture, seed=7, budget="web"))
     except RuntimeError as error:  # what Blender makes of an operator's error
         ended, problem = ["ERROR"], str(error)
+    if len(sys.argv) > 2 and ended == ["FINISHED"]:  # what has just come in is selected: paint it
+        try:
+            ended = sorted(bpy.ops.trellis2.texture(filepath=picture))
+        except RuntimeError as error:
+            ended, problem = ["ERROR"], str(error)
     meshes = [thing for thing in bpy.data.objects if thing.type == "MESH"]
     found = {
         "ended": ended,

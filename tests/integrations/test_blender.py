@@ -61,6 +61,18 @@ def test_a_picture_becomes_a_file(live: Running, photo: Path) -> None:
     assert jobs[0]["settings"]["decimation_target"] == 50_000
 
 
+def test_a_mesh_gets_the_textures_of_a_picture(live: Running, photo: Path, tmp_path: Path) -> None:
+    mesh = tmp_path / "mesh.glb"
+    mesh.write_bytes(canned("glb"))
+    service = addon.Service(live.url, live.key, poll=0.01)
+    assert service.texture(mesh, photo, {"seed": 3})[:4] == b"glTF"
+    with live.client() as client:
+        job = client.get("/jobs").json()["jobs"][0]
+    assert (job["kind"], job["settings"]["seed"]) == ("texture", 3)
+    with pytest.raises(addon.ServiceProblemError, match="mesh"):
+        service.texture(photo, photo, {})
+
+
 def test_what_goes_wrong_is_said_in_words(live: Running, photo: Path, tmp_path: Path) -> None:
     broken = tmp_path / "broken.png"
     broken.write_bytes(b"no picture")
@@ -124,10 +136,10 @@ def in_blender(live: Running, photo: Path) -> Any:
     if not BPY_PYTHON:
         pytest.skip("BPY_PYTHON names no Python that has bpy")
 
-    def run(**env: str) -> dict[str, Any]:
+    def run(*more: str, **env: str) -> dict[str, Any]:
         script = str(Path(__file__).with_name("in_blender.py"))
         done = subprocess.run(
-            [BPY_PYTHON, script, str(photo)],
+            [BPY_PYTHON, script, str(photo), *more],
             env={k: v for k, v in os.environ.items() if k != "PYTHONPATH"} | {"TRELLIS2_URL": live.url} | env,
             capture_output=True,
             text=True,
@@ -148,6 +160,17 @@ def test_an_object_of_a_picture_is_in_the_scene(live: Running, in_blender: Any, 
     assert found["faces"] > 500
     assert found["images"] >= 1
     assert len(canned("glb")) < 100_000
+
+
+def test_a_selected_mesh_is_painted(live: Running, in_blender: Any) -> None:
+    key = live.new_key("blender", scopes=("dry-run",))
+    found = in_blender("paint", TRELLIS2_API_KEY=key)
+    assert found["ended"] == ["FINISHED"], found
+    assert len(found["names"]) == 2
+    assert sum(name.endswith(" painted") for name in found["names"]) == 1
+    with live.client(key) as client:
+        kinds = [job["kind"] for job in client.get("/jobs").json()["jobs"]]
+    assert kinds == ["texture", "extract", "generate"]
 
 
 def test_a_refusal_is_told_by_the_operator(in_blender: Any) -> None:

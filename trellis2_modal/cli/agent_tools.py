@@ -21,7 +21,7 @@ from ..client.results import EXTENSIONS, ExtractResult, GenerateResult
 from ..protocol.errors import ServiceError
 from ..protocol.events import payload_of
 from ..protocol.replies import ArtifactName, JobEvent, JobStatus, ProgressReport
-from ..protocol.requests import ExtractSettings, GenerateSettings
+from ..protocol.requests import ExtractSettings, GenerateSettings, TextureSettings
 from ..protocol.stages import stage_title
 
 T = TypeVar("T")
@@ -82,6 +82,25 @@ def agent_server(client: Client, folder: Path) -> MCPServer[Any]:
         asked.setdefault("format", formats[target.suffix.lower()])
         kept = None if state is None else inside(state)
         running = await _call(lambda: client.submit_extract(kept, job=job, **asked))
+        made = await _finished(running, context)
+        assert isinstance(made, ExtractResult)
+        await _call(lambda: made.save(target))
+        return {"job": made.job, "files": _names([target], root), "report": made.report}
+
+    @server.tool()
+    async def texture(
+        context: Context[Any, Any],
+        mesh: Annotated[str, Field(description="A GLB, OBJ, PLY or STL file in the folder.")],
+        picture: Annotated[str, Field(description="A picture in the folder of what it shall look like.")],
+        output: Annotated[str, Field(description="GLB file to write in the folder.")],
+        settings: TextureSettings | None = None,
+    ) -> dict[str, Any]:
+        """Give a mesh new textures on its own UVs, by a picture; its vertices stay where they are."""
+        target, paths = inside(output), (inside(mesh), inside(picture))
+        if target.suffix.lower() != ".glb":
+            raise ToolError("end output with .glb")
+        asked = {} if settings is None else settings.model_dump(exclude_unset=True)
+        running = await _call(lambda: client.submit_texture(*paths, **asked))
         made = await _finished(running, context)
         assert isinstance(made, ExtractResult)
         await _call(lambda: made.save(target))

@@ -189,6 +189,7 @@ def _item(
     own = [
         {k: v for k, v in cells.items() if k in m.model_fields} for m in (GenerateSettings, ExtractSettings)
     ]
+    own[0].pop("num_samples", None)  # one file a picture
     for column in cells.keys() - own[0].keys() - own[1].keys():
         raise refused(column, "is not a known column")
     remote = picture.startswith("https://")

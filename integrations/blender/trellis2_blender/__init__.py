@@ -1,6 +1,6 @@
 """Blender add-on: a picture becomes a textured object, by a TRELLIS.2 service of your choice.
 
-The sidebar's tab TRELLIS.2 has one button. The service does the work: Blender stays usable, Esc stops it.
+The sidebar's tab TRELLIS.2 has two buttons. The service does the work: Blender stays usable, Esc stops it.
 """
 
 from __future__ import annotations
@@ -9,12 +9,13 @@ import os
 import queue
 import tempfile
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import bpy
 
-from .service import CancelledError, Service, ServiceProblemError
+from .service import CancelledError, Report, Service, ServiceProblemError
 
 bl_info = {
     "name": "TRELLIS.2",
@@ -25,6 +26,10 @@ bl_info = {
     "description": "A picture becomes a textured object",
     "category": "Import-Export",
 }
+
+PICTURES = "*.png;*.jpg;*.jpeg;*.webp"
+Make = Callable[[Service, Report, Callable[[], bool]], bytes]
+"""The GLB that a service makes; told of progress, and whether to stop."""
 
 BUDGETS = [
     ("web", "Web", "50 000 faces, textures of 1024 pixels"),
@@ -75,25 +80,18 @@ def import_asset(data: bytes, name: str) -> list[Any]:
     return found
 
 
-class Trellis2Generate(bpy.types.Operator):  # type: ignore[misc,name-defined,unused-ignore]
-    """Make a textured object of a picture"""
+class ServiceOperator:
+    """What both operators share: the work in a thread, its progress, Esc, and the import at the end."""
 
-    bl_idname = "trellis2.generate"
-    bl_label = "Object from a picture"
-    bl_options = {"REGISTER", "UNDO"}  # noqa: RUF012  (Blender reads it as it is)
-
-    filepath: bpy.props.StringProperty(subtype="FILE_PATH")  # type: ignore[valid-type,unused-ignore]
-    filter_glob: bpy.props.StringProperty(default="*.png;*.jpg;*.jpeg;*.webp", options={"HIDDEN"})  # type: ignore[valid-type,unused-ignore]
-    seed: bpy.props.IntProperty(name="Seed", default=42, min=0, max=2**31 - 1)  # type: ignore[valid-type,unused-ignore]
-    budget: bpy.props.EnumProperty(name="Budget", items=BUDGETS, default="game")  # type: ignore[valid-type,unused-ignore]
-    texture: bpy.props.BoolProperty(name="Texture", default=True)  # type: ignore[valid-type,unused-ignore]
+    filepath: str
 
     def invoke(self, context: Any, event: Any) -> set[str]:
         context.window_manager.fileselect_add(self)
         return {"RUNNING_MODAL"}
 
-    def execute(self, context: Any) -> set[str]:
+    def run(self, context: Any, name: str, make: Make) -> set[str]:
         """With a window the work goes on beside it; without one (scripts) this waits for it."""
+        self._name = name
         self._messages: queue.SimpleQueue[tuple[str, Any]] = queue.SimpleQueue()
         self._stop = threading.Event()
         try:
@@ -101,12 +99,10 @@ class Trellis2Generate(bpy.types.Operator):  # type: ignore[misc,name-defined,un
         except ServiceProblemError as error:
             self.report({"ERROR"}, str(error))
             return {"CANCELLED"}
-        picture = Path(bpy.path.abspath(self.filepath))
-        settings = {"seed": self.seed, "texture": self.texture}, {"simplify": self.budget}
         if bpy.app.background:
-            self._work(service, picture, *settings)
+            self._work(service, make)
             return self._heard(context, wait=True) or {"CANCELLED"}
-        threading.Thread(target=self._work, args=(service, picture, *settings), daemon=True).start()
+        threading.Thread(target=self._work, args=(service, make), daemon=True).start()
         self._timer = context.window_manager.event_timer_add(0.3, window=context.window)
         context.window_manager.modal_handler_add(self)
         context.window_manager.progress_begin(0, 100)
@@ -125,11 +121,14 @@ class Trellis2Generate(bpy.types.Operator):  # type: ignore[misc,name-defined,un
         context.workspace.status_text_set(None)
         return ended
 
-    def _work(self, service: Service, picture: Path, *settings: dict[str, object]) -> None:
+    def _work(self, service: Service, make: Make) -> None:
         """In a thread, which must not touch Blender's data."""
+
+        def told(words: str, done: float) -> None:
+            self._messages.put(("progress", (words, done)))
+
         try:
-            report = lambda words, done: self._messages.put(("progress", (words, done)))  # noqa: E731
-            self._messages.put(("made", service.make(picture, *settings, report, self._stop.is_set)))
+            self._messages.put(("made", make(service, told, self._stop.is_set)))
         except CancelledError:
             self._messages.put(("cancelled", None))
         except Exception as error:
@@ -144,7 +143,7 @@ class Trellis2Generate(bpy.types.Operator):  # type: ignore[misc,name-defined,un
                 context.window_manager.progress_update(round(100 * value[1]))
             elif kind == "made":
                 try:
-                    import_asset(value, Path(self.filepath).stem)
+                    import_asset(value, self._name)
                 except (ServiceProblemError, RuntimeError) as error:
                     self.report({"ERROR"}, str(error))
                     return {"CANCELLED"}
@@ -154,6 +153,57 @@ class Trellis2Generate(bpy.types.Operator):  # type: ignore[misc,name-defined,un
                 self.report({"ERROR" if value else "WARNING"}, value or "Stopped")
                 return {"CANCELLED"}
         return None
+
+
+class Trellis2Generate(ServiceOperator, bpy.types.Operator):  # type: ignore[misc,name-defined,unused-ignore]
+    """Make a textured object of a picture"""
+
+    bl_idname = "trellis2.generate"
+    bl_label = "Object from a picture"
+    bl_options = {"REGISTER", "UNDO"}  # noqa: RUF012  (Blender reads it as it is)
+
+    filepath: bpy.props.StringProperty(subtype="FILE_PATH")  # type: ignore[valid-type,unused-ignore]
+    filter_glob: bpy.props.StringProperty(default=PICTURES, options={"HIDDEN"})  # type: ignore[valid-type,unused-ignore]
+    seed: bpy.props.IntProperty(name="Seed", default=42, min=0, max=2**31 - 1)  # type: ignore[valid-type,unused-ignore]
+    budget: bpy.props.EnumProperty(name="Budget", items=BUDGETS, default="game")  # type: ignore[valid-type,unused-ignore]
+    texture: bpy.props.BoolProperty(name="Texture", default=True)  # type: ignore[valid-type,unused-ignore]
+
+    def execute(self, context: Any) -> set[str]:
+        picture = Path(bpy.path.abspath(self.filepath))
+        settings = {"seed": self.seed, "texture": self.texture}, {"simplify": self.budget}
+        return self.run(context, picture.stem, lambda service, *told: service.make(picture, *settings, *told))
+
+
+class Trellis2Texture(ServiceOperator, bpy.types.Operator):  # type: ignore[misc,name-defined,unused-ignore]
+    """Give the selected meshes new textures, on their own UVs, by a picture"""
+
+    bl_idname = "trellis2.texture"
+    bl_label = "Textures from a picture"
+    bl_options = {"REGISTER", "UNDO"}  # noqa: RUF012
+
+    filepath: bpy.props.StringProperty(subtype="FILE_PATH")  # type: ignore[valid-type,unused-ignore]
+    filter_glob: bpy.props.StringProperty(default=PICTURES, options={"HIDDEN"})  # type: ignore[valid-type,unused-ignore]
+    seed: bpy.props.IntProperty(name="Seed", default=42, min=0, max=2**31 - 1)  # type: ignore[valid-type,unused-ignore]
+    new_uvs: bpy.props.BoolProperty(name="New UVs", default=False)  # type: ignore[valid-type,unused-ignore]
+
+    @classmethod
+    def poll(cls, context: Any) -> bool:
+        return any(thing.type == "MESH" for thing in context.selected_objects)
+
+    def execute(self, context: Any) -> set[str]:
+        """The painted copy comes beside the original, which stays as it is."""
+        picture = Path(bpy.path.abspath(self.filepath))
+        name = next(thing.name for thing in context.selected_objects if thing.type == "MESH")
+        folder = tempfile.TemporaryDirectory(prefix="trellis2-")
+        mesh = Path(folder.name) / "mesh.glb"
+        bpy.ops.export_scene.gltf(filepath=str(mesh), use_selection=True, export_animations=False)
+        settings: dict[str, object] = {"seed": self.seed, "new_uvs": self.new_uvs}
+
+        def make(service: Service, report: Report, cancelled: Callable[[], bool]) -> bytes:
+            with folder:
+                return service.texture(mesh, picture, settings, report, cancelled)
+
+        return self.run(context, f"{name} painted", make)
 
 
 class Trellis2Panel(bpy.types.Panel):  # type: ignore[misc,name-defined,unused-ignore]
@@ -168,9 +218,10 @@ class Trellis2Panel(bpy.types.Panel):  # type: ignore[misc,name-defined,unused-i
     def draw(self, context: Any) -> None:
         self.layout.operator_context = "INVOKE_DEFAULT"
         self.layout.operator(Trellis2Generate.bl_idname, icon="IMAGE_DATA")
+        self.layout.operator(Trellis2Texture.bl_idname, icon="TEXTURE")
 
 
-CLASSES = (Trellis2Preferences, Trellis2Generate, Trellis2Panel)
+CLASSES = (Trellis2Preferences, Trellis2Generate, Trellis2Texture, Trellis2Panel)
 
 
 def register() -> None:

@@ -60,17 +60,27 @@ class Service:
         cancelled: Callable[[], bool] = lambda: False,
     ) -> bytes:
         """The GLB of a picture. Raises `ServiceProblemError`, or `CancelledError` after stopping the job."""
-        try:
-            data = picture.read_bytes()
-        except OSError as error:
-            raise ServiceProblemError(f"{picture}: {error.strerror or error}") from error
         fields = {"kind": "generate", "preview": "none", **generate}
-        job = self._submit(*_form(fields, "image", picture.name, data))
+        job = self._submit(*_form(fields, {"image": _read(picture)}))
         self._wait(job, "Generating", report, cancelled)
         body = json.dumps({"kind": "extract", "job": job, "format": "glb", **extract}).encode()
         file = self._submit(body, "application/json")
         self._wait(file, "Making the file", report, cancelled)
         return self._call("GET", f"/jobs/{file}/glb")
+
+    def texture(
+        self,
+        mesh: Path,
+        picture: Path,
+        settings: dict[str, object],
+        report: Report = _quiet,
+        cancelled: Callable[[], bool] = lambda: False,
+    ) -> bytes:
+        """The GLB of a mesh file with the textures that a picture shows. Raises as `make` does."""
+        fields = {"kind": "texture", "preview": "none", **settings}
+        job = self._submit(*_form(fields, {"mesh": _read(mesh), "image": _read(picture)}))
+        self._wait(job, "Painting", report, cancelled)
+        return self._call("GET", f"/jobs/{job}/glb")
 
     def _submit(self, body: bytes, media_type: str) -> str:
         headers = {"Content-Type": media_type, "Idempotency-Key": str(uuid.uuid4())}
@@ -124,17 +134,24 @@ def _problem(body: bytes) -> str:
         return ""
 
 
-def _form(fields: dict[str, object], name: str, filename: str, data: bytes) -> tuple[bytes, str]:
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise ServiceProblemError(f"{path}: {error.strerror or error}") from error
+
+
+def _form(fields: dict[str, object], files: dict[str, bytes]) -> tuple[bytes, str]:
     """A multipart body and its media type."""
     boundary = uuid.uuid4().hex
     parts = [
         f'--{boundary}\r\nContent-Disposition: form-data; name="{key}"\r\n\r\n{_text(value)}\r\n'.encode()
         for key, value in fields.items()
     ]
-    safe = "".join(c if (c.isalnum() and c.isascii()) or c in "-_." else "_" for c in filename)
-    head = f'--{boundary}\r\nContent-Disposition: form-data; name="{name}"; filename="{safe}"\r\n'
-    parts += [head.encode(), b"Content-Type: application/octet-stream\r\n\r\n", data]
-    parts.append(f"\r\n--{boundary}--\r\n".encode())
+    for name, data in files.items():
+        head = f'--{boundary}\r\nContent-Disposition: form-data; name="{name}"; filename="{name}"\r\n'
+        parts += [head.encode(), b"Content-Type: application/octet-stream\r\n\r\n", data, b"\r\n"]
+    parts.append(f"--{boundary}--\r\n".encode())
     return b"".join(parts), f"multipart/form-data; boundary={boundary}"
 
 

@@ -13,7 +13,10 @@ from typing import Any
 import pytest
 
 from tests.trellis2_modal.client.service import KEY, URL, Service, asset, listening, photo, state, until
+from tests.trellis2_modal.server import running
 from trellis2_modal.client.api import Client
+from trellis2_modal.protocol.stages import stage_title
+from trellis2_modal.service.dry_run import canned
 
 mcp = pytest.importorskip("mcp", reason="needs trellis2-modal[mcp]")
 
@@ -62,7 +65,7 @@ async def refused(agent: Any, tool: str, **arguments: Any) -> str:
 def test_an_agent_makes_an_asset_and_a_file(use: Use, service: Service, folder: Path) -> None:
     async def session(agent: Any) -> None:
         tools = {tool.name: tool for tool in (await agent.list_tools()).tools}
-        assert set(tools) == {"generate", "extract", "status", "list", "cancel", "estimate"}
+        assert set(tools) == {*("generate", "extract", "texture"), *("status", "list", "cancel", "estimate")}
         assert "ss_guidance_strength" in str(tools["generate"].input_schema)
         made = await call(agent, "generate", picture="cat.png", settings={"seed": 7})
         assert made["seed"] == 7
@@ -85,6 +88,24 @@ def test_an_agent_makes_an_asset_and_a_file(use: Use, service: Service, folder: 
     assert service.jobs("extract")[1].settings["format"] == "stl"
 
 
+def test_a_mesh_gets_new_textures(folder: Path, tmp_path: Path) -> None:
+    from trellis2_modal.cli.agent_tools import agent_server
+
+    (folder / "mesh.glb").write_bytes(canned("glb"))
+
+    async def session(client: Client) -> None:
+        async with mcp.Client(agent_server(client, folder)) as agent:
+            made = await call(agent, "texture", mesh="mesh.glb", picture="cat.png", output="new.glb")
+            assert made["files"] == ["new.glb"]
+            words = await refused(agent, "texture", mesh="../mesh.glb", picture="cat.png", output="a.glb")
+            assert "outside" in words
+
+    with running(tmp_path / "data") as live, Client(live.url, live.key) as client:
+        asyncio.run(session(client))
+        assert [job.kind for job in client.jobs()] == ["texture"]
+    assert (folder / "new.glb").read_bytes()[:4] == b"glTF"
+
+
 def test_progress_is_told(use: Use) -> None:
     steps: list[tuple[float, str]] = []
 
@@ -95,7 +116,7 @@ def test_progress_is_told(use: Use) -> None:
         await agent.call_tool("generate", {"picture": "cat.png"}, progress_callback=told)
 
     use(session)
-    assert "Sculpting the shape" in {message for _, message in steps}
+    assert stage_title("shape") in {message for _, message in steps}
 
 
 def test_a_job_may_be_left_running_and_stopped(use: Use, service: Service) -> None:

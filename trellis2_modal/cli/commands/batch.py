@@ -30,7 +30,7 @@ WORDS = {"made": "made", "there": "already there", "failed": "FAILED", "unbegun"
 @click.option(
     "-n", "--at-once", type=click.IntRange(1, 64), default=4, show_default=True, help="Pictures on their way."
 )
-@settings_options(GenerateSettings, leave_out=("preview",))
+@settings_options(GenerateSettings, leave_out=("preview", "num_samples"))
 @settings_options(ExtractSettings)
 @url_options
 @local_options
