@@ -184,7 +184,8 @@ def budget_values(name: str) -> dict[str, Any]:
     if name == CUSTOM:
         return {}
     preset: Mapping[str, Any] = PRESETS[name].settings  # type: ignore[index]
-    values = ExtractSettings.model_validate(preset).model_dump(exclude={"simplify", "name", *SIZES})
+    shown = {control.name for control in controls(ExtractSettings)} - {"simplify", "name", *SIZES}
+    values = ExtractSettings.model_validate(preset).model_dump(include=shown)
     for control in controls(ExtractSettings):
         value = values.get(control.name)
         if control.kind == "bool" and control.default is None:
