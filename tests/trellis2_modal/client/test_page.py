@@ -19,6 +19,7 @@ from tests.trellis2_modal.client.service import KEY, URL, Service, answers, pass
 from trellis2_modal.client.app import forms, html, result
 from trellis2_modal.client.app.file_routes import Mattes
 from trellis2_modal.client.app.history_view import HistoryView
+from trellis2_modal.client.app.inputs import ready_made
 from trellis2_modal.client.app.inputs.intake import NOTHING, Chosen, single
 from trellis2_modal.client.app.task_queue import ServiceState, TaskQueue
 from trellis2_modal.client.options import ProxyToken
@@ -250,6 +251,20 @@ def test_each_tab_follows_its_own_job(
     idle(task_queue)
     *_, seen = actions.look("", {})
     assert f"/kept/{first}/turntable.mp4" in seen["video"], "the finished one, not the removed ones"
+
+
+def test_a_finished_example_opens_before_anything_is_made(actions: Any, task_queue: TaskQueue) -> None:
+    if not ready_made.is_there():
+        pytest.skip("a wheel comes without the example")
+    *_, seen = actions.look("", {})
+    assert 'data-action="ready-made"' in seen["video"]
+    shown = actions.act("", HistoryView(), None, press("ready-made"))[0]
+    *_, seen = actions.look(shown, {})
+    assert "turntable.mp4" in seen["video"]
+    assert "light.glb" in seen["model"]
+    assert "stills.webp" in seen["stills"]
+    assert seen["export"] is False, "there is no state to export from"
+    assert actions.act("", HistoryView(), None, press("ready-made"))[0] == shown, "it is kept once"
 
 
 def test_a_press_is_one_job(

@@ -13,7 +13,7 @@ import gradio as gr
 
 from ...protocol.errors import ServiceError
 from ...protocol.requests import MAX_SEED, SAMPLER_FIELDS, GenerateSettings
-from ..history import PICTURE, Entry, asset_name
+from ..history import PICTURE, STATE, Entry, asset_name
 from ..inputs.pictures import WHOLE, Crop, crop_picture, read_picture
 from ..options import ProxyToken
 from ..settings import ClientSettings, Target
@@ -22,6 +22,7 @@ from . import html as views
 from .error_messages import explain
 from .file_routes import Mattes
 from .history_view import HistoryView
+from .inputs import ready_made
 from .inputs.intake import NOTHING, Chosen, Intake, single
 from .inputs.matte import judge
 from .inputs.presses import Presses, digest
@@ -92,7 +93,7 @@ class Actions:
             "video": result.turntable(task_queue, entry),
             "stills": result.stills(task_queue, entry),
             "facts": result.facts(entry),
-            "export": entry is not None and entry.status == "finished",
+            "export": entry is not None and task_queue.history.file(entry.id, STATE) is not None,
             "files": result.files(task_queue, entry, viewed),
             "history": seen["history"] if known else history_view.history(task_queue, view),
             "comparison": seen["comparison"] if known else history_view.comparison(task_queue, view),
@@ -279,6 +280,8 @@ class Actions:
             elif action == "example":
                 for path in [path for path in self.examples if path.name == target]:
                     chosen, recipe[1:3] = self._received(path), [EXAMPLE_SEED, False]
+            elif action == "ready-made":
+                shown = ready_made.opened(self.task_queue.history).id
             elif action == "older":
                 view = replace(view, count=view.count + history_view.PAGE)
             elif action == "reuse":

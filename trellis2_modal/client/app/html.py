@@ -161,7 +161,7 @@ def model_note(service: ServiceState) -> str:
         return ""
     return (
         '<p class="muted"><strong>Small demo model:</strong> simple toy-like objects only. '
-        "For real photos connect a GPU service, under Settings.</p>"
+        "For real photos connect a GPU service.</p>" + button("Connect a GPU service", "settings")
     )
 
 
@@ -225,7 +225,8 @@ def sentence(words: str) -> str:
 def matte(address: str, hint: str, warn: bool) -> str:
     """The cut-out subject on black, as the model sees it, and a word about it."""
     kind = "hint warn" if warn else "hint muted"
-    words = f'<p class="{kind}" role="status">{text(hint)}</p>'
+    doubt = "<strong>Doubtful cut.</strong> " if warn and address else ""
+    words = f'<p class="{kind}" role="status">{doubt}{text(hint)}</p>'
     if not address:
         return words
     return (

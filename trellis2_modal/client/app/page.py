@@ -114,7 +114,7 @@ class Page:
         )
         self.generate = gr.Button("Generate", variant="primary", elem_id="generate")
         note = views.model_note(self.task_queue.service)
-        self.model_note = gr.HTML(note, js_on_load=None, visible=bool(note), elem_id="model-note")
+        self.model_note = gr.HTML(note, js_on_load=DELEGATE, visible=bool(note), elem_id="model-note")
         offered = self.task_queue.pipeline_types()
         self.pipeline = gr.Radio(
             pipeline_choices(offered),
@@ -323,6 +323,7 @@ class Page:
         results = (self.model, self.video, self.stills, self.facts, self.files)
         for pane in (
             self.examples,
+            self.model_note,
             self.progress,
             self.strip,
             *results,

@@ -13,6 +13,7 @@ from ..stats import AssetStats, Costs
 from .error_messages import ACTION_LABELS
 from .html import button, headline, kept, progress_bar, sentence, text
 from .icons import EMPTY
+from .inputs import ready_made
 from .task_queue import Task, TaskQueue
 
 MODE_TITLES = {
@@ -102,7 +103,8 @@ def stills(task_queue: TaskQueue, entry: Entry | None) -> str:
 def unfinished(entry: Entry | None) -> str:
     """What stands in place of an asset that is not there: a start, a picture at work, or what went wrong."""
     if entry is None:
-        return EMPTY
+        look = button("See a finished example", "ready-made") if ready_made.is_there() else ""
+        return EMPTY.replace("</ol>", f"</ol>{look}")
     if entry.status == "cancelled":
         return (
             f'<div class="card"><h3>Cancelled</h3>'
