@@ -201,7 +201,7 @@ class DeploySettings:
 
     image_encoder: str = GATED_ENCODER
     image_encoder_revision: str = "main"
-    background_remover: str = GATED_REMOVER
+    background_remover: str = OPEN_REMOVER
     background_remover_revision: str = "main"
     """A branch is resolved to its commit when the weights are downloaded, and that commit is kept."""
 
