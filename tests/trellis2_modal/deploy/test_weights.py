@@ -162,7 +162,7 @@ def test_a_choice_has_a_folder_of_its_own() -> None:
             base,
             DeploySettings(revision="main"),
             DeploySettings(image_encoder=OPEN_ENCODER),
-            DeploySettings(background_remover=OPEN_REMOVER),
+            DeploySettings(background_remover=GATED_REMOVER),
             DeploySettings(image_encoder_revision="abc"),
         )
     }
@@ -342,7 +342,7 @@ def test_a_missing_token_is_said_before_anything_is_asked(
     monkeypatch.delenv("HF_TOKEN", raising=False)
     with pytest.raises(WeightsError, match="modal secret create huggingface-secret HF_TOKEN=YOUR_TOKEN"):
         weights.run(DeploySettings(), tmp_path, hub)
-    only_remover = DeploySettings(image_encoder=OPEN_ENCODER)
+    only_remover = DeploySettings(image_encoder=OPEN_ENCODER, background_remover=GATED_REMOVER)
     assert only_remover.gated_sources == (GATED_REMOVER,)
     assert DeploySettings(image_encoder=OPEN_ENCODER, background_remover=OPEN_REMOVER).gated_sources == ()
 
