@@ -29,7 +29,7 @@ from trellis2_modal.jobs.execution import DeviceLostError, JobOutput, Monitor
 from trellis2_modal.jobs.modal.calls import PENDING, CallOutcome
 from trellis2_modal.jobs.ports import Capabilities
 from trellis2_modal.protocol.errors import UnavailableError
-from trellis2_modal.protocol.requests import ExtractSettings, GenerateSettings
+from trellis2_modal.protocol.requests import ExtractSettings, GenerateSettings, TextureSettings
 from trellis2_modal.service.config import DeploySettings
 from trellis2_modal.service.deploy.container import Container
 from trellis2_modal.service.deploy.modal_calls import capabilities_of
@@ -59,11 +59,14 @@ class HostedFake:
         self._ends = ends
         self.model, self.device, self.pipeline_types = fake.model, fake.device, fake.pipeline_types
         self.samplers, self.backends = fake.samplers, fake.backends
-        self.views = fake.views
+        self.views, self.texture_types = fake.views, fake.texture_types
         self._fake = fake
 
     def generate(self, picture: bytes, settings: GenerateSettings, monitor: Monitor) -> JobOutput:
         return self._fake.generate(picture, settings, self._mortal(monitor))
+
+    def texture(self, inputs: bytes, settings: TextureSettings, monitor: Monitor) -> JobOutput:
+        return self._fake.texture(inputs, settings, self._mortal(monitor))
 
     def extract_glb(self, state: bytes, settings: ExtractSettings, monitor: Monitor) -> JobOutput:
         return self._fake.extract_glb(state, settings, self._mortal(monitor))

@@ -62,7 +62,8 @@ def test_the_next_gateway_delivers_what_the_last_one_could_not(deploy: Deploy, n
         attempts = client.get(f"/jobs/{job}").json()["callback"]["attempts"]
     assert tried >= 1
     assert len(attempts) <= 3
-    assert len(net.received) == len(attempts)
+    # the first gateway may have stopped between a delivery and its note of it
+    assert len(attempts) <= len(net.received) <= len(attempts) + 1
 
 
 def test_a_dry_run_key_starts_no_call(deploy: Deploy) -> None:
