@@ -24,15 +24,19 @@ CancelCallback = Callable[[], bool]
 
 @dataclass(frozen=True)
 class Monitor:
-    """The caller's two callbacks, carried through a run."""
+    """The caller's two callbacks, carried through a run, be it a pipeline's or a whole job's."""
 
     progress: ProgressCallback | None = None
     cancel: CancelCallback | None = None
 
+    def check(self, where: str = "at the end") -> None:
+        """Raises `Cancelled` if the caller no longer wants the result."""
+        if self.cancel is not None and self.cancel():
+            raise Cancelled(f"cancelled {where}")
+
     def report(self, stage: str, step: int, steps: int, message: str = "") -> None:
         """Tell the caller, after checking that it still wants the result. Raises `Cancelled`."""
-        if self.cancel is not None and self.cancel():
-            raise Cancelled(f"cancelled in {stage} at step {step} of {steps}")
+        self.check(f"in {stage} at step {step} of {steps}")
         if self.progress is not None:
             self.progress(Progress(stage, step, steps, message))
 

@@ -41,8 +41,9 @@ from trellis2.pipelines import Trellis2ImageTo3DPipeline  # noqa: E402
 from trellis2.pipelines.image_to_3d import PIPELINE_TYPES  # noqa: E402
 from trellis2.pipelines.latents import Normalization, cascade_coords  # noqa: E402
 from trellis2.pipelines.stages import LatentStage  # noqa: E402
+from trellis2.progress import Monitor  # noqa: E402
 from trellis2.samplers import FlowEulerGuidanceIntervalSampler  # noqa: E402
-from trellis2_modal.jobs.execution import JobOutput, Monitor  # noqa: E402
+from trellis2_modal.jobs.execution import JobOutput  # noqa: E402
 from trellis2_modal.protocol.requests import ExtractSettings, GenerateSettings  # noqa: E402
 from trellis2_modal.service import exporter  # noqa: E402
 from trellis2_modal.service.deploy.start_budget import StartClock  # noqa: E402

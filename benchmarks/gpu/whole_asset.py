@@ -30,7 +30,7 @@ from benchmarks.gpu.first_request import (
     timed,
 )
 from benchmarks.record import Record
-from trellis2_modal.jobs.execution import Monitor
+from trellis2.progress import Monitor
 from trellis2_modal.protocol.requests import ExtractSettings, GenerateSettings
 from trellis2_modal.service.generator import TRELLIS2Generator
 

@@ -19,7 +19,8 @@ import numpy as np
 from PIL import Image
 
 from tests.trellis2_modal.shapes import dual_grid
-from trellis2_modal.jobs.execution import DeviceLostError, JobFile, JobOutput, Monitor
+from trellis2.progress import Monitor
+from trellis2_modal.jobs.execution import DeviceLostError, JobFile, JobOutput
 from trellis2_modal.protocol.errors import InvalidImageError, OutOfMemoryError
 from trellis2_modal.protocol.replies import ASSET_MEDIA_TYPES, STATE_MEDIA_TYPE, artifact_of
 from trellis2_modal.protocol.requests import ExtractSettings, GenerateSettings, TextureSettings
@@ -136,7 +137,7 @@ class FakeGenerator:
 
     def _steps(self, monitor: Monitor, stage: str) -> None:
         for step in range(self._count):
-            monitor.step(stage, step, self._count, self._message)
+            monitor.report(stage, step, self._count, self._message)
             while self._gate is not None and not self._gate.exists():
                 monitor.check()
                 time.sleep(0.01)
@@ -144,7 +145,7 @@ class FakeGenerator:
                 _burn(self._step_seconds)
             else:
                 time.sleep(self._step_seconds)
-        monitor.step(stage, self._count, self._count)
+        monitor.report(stage, self._count, self._count)
 
     def _write(self, line: str) -> None:
         if self._journal is not None:

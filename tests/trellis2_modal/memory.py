@@ -10,16 +10,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from tests.trellis2_modal.fake import KilledError
+from trellis2.errors import Cancelled
+from trellis2.progress import Monitor, Progress
 from trellis2_modal.jobs.engine import Engine
-from trellis2_modal.jobs.execution import (
-    DeviceLostError,
-    Generator,
-    JobCancelled,
-    JobOutput,
-    Monitor,
-    Thinning,
-    run_job,
-)
+from trellis2_modal.jobs.execution import DeviceLostError, Generator, JobOutput, Thinning, run_job
 from trellis2_modal.jobs.job import Event, Job
 from trellis2_modal.jobs.memory import MemoryTable
 from trellis2_modal.jobs.ports import Artifact, Capabilities, Published, Run
@@ -144,10 +138,10 @@ class ThreadRunner:
     def _work(self, task: Task) -> None:
         thinning = Thinning(self._settings.event_interval)
 
-        def report(stage: str, step: int, steps: int, message: str) -> None:
-            progress = ProgressReport(stage=stage, step=step, steps=steps, message=message)
+        def report(at: Progress) -> None:
+            progress = ProgressReport(stage=at.stage, step=at.step, steps=at.steps, message=at.message)
             task.run = dataclasses.replace(task.run, progress=progress)
-            if thinning.worth_keeping(stage, step, steps):
+            if thinning.worth_keeping(at.stage, at.step, at.steps):
                 task.events.append(Event.of(time.time(), progress))
                 self._wake()
 
@@ -157,7 +151,7 @@ class ThreadRunner:
             if not task.killed:
                 self._artifacts.outputs[task.job.id] = output, time.time() - (task.run.started or 0.0)
                 self._end(task, "finished")
-        except JobCancelled:
+        except Cancelled:
             self._end(task, "cancelled")
         except (DeviceLostError, KilledError):
             self.restarts += 1

@@ -3,42 +3,18 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
+
+from trellis2.progress import Monitor
 
 from ..protocol.requests import ExtractSettings, GenerateSettings, JobKind, TextureSettings
 
 GROWTH = 0.01
 
-Report = Callable[[str, int, int, str], None]
-"""Called with stage, step, steps, message."""
-
-
-class JobCancelled(Exception):  # noqa: N818  (a request, not a fault)
-    """The owner wants the job to stop."""
-
 
 class DeviceLostError(Exception):
     """The accelerator's context is unusable: the process that holds it has to end."""
-
-
-@dataclass(frozen=True)
-class Monitor:
-    """The caller's side of a running job: told of progress, asked whether to go on."""
-
-    report: Report = lambda stage, step, steps, message: None
-    cancelled: Callable[[], bool] = lambda: False
-
-    def check(self) -> None:
-        """Raises `JobCancelled`."""
-        if self.cancelled():
-            raise JobCancelled
-
-    def step(self, stage: str, step: int, steps: int, message: str = "") -> None:
-        """Report after checking that the result is still wanted."""
-        self.check()
-        self.report(stage, step, steps, message)
 
 
 class Thinning:
@@ -80,7 +56,7 @@ class JobOutput:
 
 
 class Generator(Protocol):
-    """The model as a worker sees it. Raises `ServiceError`, `JobCancelled` or `DeviceLostError`."""
+    """The model as a worker sees it. Raises `ServiceError`, `Cancelled` or `DeviceLostError`."""
 
     model: str
     device: str

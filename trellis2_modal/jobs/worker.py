@@ -7,6 +7,7 @@ to its result folder: that happens once, whoever is killed when.
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import json
 import logging
@@ -19,9 +20,12 @@ import time
 from pathlib import Path
 from typing import Any, TextIO
 
+from trellis2.errors import Cancelled
+from trellis2.progress import Monitor, Progress
+
 from ..durable import sync_folder, write_new
 from ..protocol.errors import InternalError, ServiceError, StorageFullError
-from .execution import DeviceLostError, Generator, JobCancelled, JobOutput, Monitor, run_job
+from .execution import DeviceLostError, Generator, JobOutput, run_job
 from .locks import FileLock
 
 logger = logging.getLogger(__name__)
@@ -139,8 +143,8 @@ def serve(generator: Generator, message: dict[str, Any], channel: Channel, inbox
     job, folder = message["job"], Path(message["folder"])
     start = time.perf_counter()
 
-    def report(stage: str, step: int, steps: int, text: str) -> None:
-        channel.send("progress", job=job, stage=stage, step=step, steps=steps, message=text)
+    def report(progress: Progress) -> None:
+        channel.send("progress", job=job, **dataclasses.asdict(progress))
 
     def ended(kind: str, **members: Any) -> None:
         channel.send(kind, job=job, seconds=time.perf_counter() - start, **members)
@@ -154,7 +158,7 @@ def serve(generator: Generator, message: dict[str, Any], channel: Channel, inbox
             monitor.check()
             publish(output, folder, time.perf_counter() - start)
         ended("done")
-    except JobCancelled:
+    except Cancelled:
         ended("cancelled")
     except DeviceLostError as error:
         logger.error("device lost: %s", error)

@@ -11,7 +11,9 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 
-from ..jobs.execution import JobFile, Monitor
+from trellis2.progress import Monitor
+
+from ..jobs.execution import JobFile
 from ..protocol.requests import ExtractSettings, TextureSettings
 
 VIDEO_FRAMES = 60
@@ -43,13 +45,13 @@ class RealStudio:
         """A turntable, 512 pixels square: H.264, or an animated WebP where there is no ffmpeg."""
         from trellis2.utils.render_utils import encode_video, render_video
 
-        monitor.step("preview", 0, VIDEO_FRAMES)
+        monitor.report("preview", 0, VIDEO_FRAMES)
         frames = render_video(
             self._as_exported(mesh),
             resolution=VIDEO_RESOLUTION,
             num_frames=VIDEO_FRAMES,
             keys=["shaded"],
-            progress=lambda done, total: monitor.step("preview", done, total),
+            progress=lambda done, total: monitor.report("preview", done, total),
         )
         return JobFile(*encode_video(frames["shaded"], fps=VIDEO_FPS))
 
@@ -61,7 +63,7 @@ class RealStudio:
 
         from trellis2.utils.render_utils import FRONT_OFFSET, render_snapshot
 
-        monitor.step("stills", 0, SHEET_VIEWS)
+        monitor.report("stills", 0, SHEET_VIEWS)
         views = render_snapshot(
             self._as_exported(mesh),
             resolution=SHEET_RESOLUTION,
@@ -70,7 +72,7 @@ class RealStudio:
             r=2.0,
             fov=36.0,
             keys=SHEET_MODES,
-            progress=lambda done, total: monitor.step("stills", done, total),
+            progress=lambda done, total: monitor.report("stills", done, total),
         )
         rows = [np.concatenate(views[mode], axis=1) for mode in SHEET_MODES]
         buffer = io.BytesIO()
@@ -91,7 +93,7 @@ class RealStudio:
             mesh.layout,
             aabb=BOX,
             voxel_size=mesh.voxel_size,
-            progress=lambda step, index, count: monitor.step(step, index, count),
+            progress=lambda step, index, count: monitor.report(step, index, count),
             **arguments(settings, to_glb),
         )
         monitor.check()
@@ -119,7 +121,7 @@ class RealStudio:
             texture_size=settings.texture_size,
             new_uvs=settings.new_uvs,
             alpha_mode=settings.alpha_mode,
-            progress=lambda step, index, count: monitor.step(step, index, count),
+            progress=lambda step, index, count: monitor.report(step, index, count),
         )
         monitor.check()
         data = asset.export(settings.texture_format)

@@ -14,7 +14,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
-from ..jobs.execution import DeviceLostError, JobCancelled, JobFile, JobOutput, Monitor
+from trellis2.errors import Cancelled
+from trellis2.progress import Monitor
+
+from ..jobs.execution import DeviceLostError, JobFile, JobOutput
 from ..protocol import errors
 from ..protocol.replies import ASSET_MEDIA_TYPES, STATE_MEDIA_TYPE, artifact_of
 from ..protocol.requests import (
@@ -167,7 +170,7 @@ class TRELLIS2Generator:
     def generate(self, picture: bytes, settings: GenerateSettings, monitor: Monitor) -> JobOutput:
         """State, preview and statistics of the asset in a picture, or in several (see `pack_inputs`).
 
-        Raises the `ServiceError` that says what to do, `JobCancelled`, or `DeviceLostError`.
+        Raises the `ServiceError` that says what to do, `Cancelled`, or `DeviceLostError`.
         """
         kind = settings.pipeline_type or default_pipeline_type(self.pipeline_types)
         if kind not in self.pipeline_types:
@@ -208,7 +211,7 @@ class TRELLIS2Generator:
             "resolution": round(1 / mesh.voxel_size),
             "model": self.model,
         }
-        clock.monitor.step("state", 0, 1)
+        clock.monitor.report("state", 0, 1)
         with clock.stage("state"):
             kept = variant.shape if settings.keep_latents else None
             packed = states.pack_state(mesh, info, self._lossless, kept)
@@ -263,7 +266,7 @@ class TRELLIS2Generator:
     def extract_glb(self, state: bytes, settings: ExtractSettings, monitor: Monitor) -> JobOutput:
         """The file (GLB or another format) of a compressed state, with the mesh report in `stats`."""
         clock = StageClock(monitor)
-        monitor.step("state", 0, 1)
+        monitor.report("state", 0, 1)
         settings = settings.resolved()
         with clock.stage("state"):
             mesh = states.unpack_state(states.decompress_state(state), self.device)
@@ -299,8 +302,8 @@ class TRELLIS2Generator:
             texture=settings.texture,
             quality=settings.quality,
             notice=lambda found: warnings.append(dataclasses.asdict(found)),
-            progress=lambda p: monitor.report(p.stage, p.step, p.steps, p.message),
-            cancel=monitor.cancelled,
+            progress=monitor.progress,
+            cancel=monitor.cancel,
             passes=passes,
             cameras=settings.views,
             fov="estimate" if settings.estimate_fov and settings.fov is None else settings.fov,
@@ -386,12 +389,11 @@ def translate(error: Exception) -> Exception:
 
     from trellis2 import errors as model
 
-    if isinstance(error, (errors.ServiceError, JobCancelled, DeviceLostError)):
+    if isinstance(error, (errors.ServiceError, Cancelled, DeviceLostError)):
         return error
     if is_device_lost(error):
         return DeviceLostError(str(error))
     table: Sequence[tuple[type[Exception], Callable[[], Exception]]] = (
-        (model.Cancelled, JobCancelled),
         (
             model.InvalidImageError,
             lambda: errors.InvalidImageError(str(error), errors=[errors.FieldError("image", str(error))]),

@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from ..jobs.execution import Monitor
+from trellis2.progress import Monitor, Progress
 
 
 class StageClock:
@@ -17,11 +17,12 @@ class StageClock:
         self._seconds: dict[str, float] = {}
         self._current: str | None = None
         self._since = time.perf_counter()
-        self.monitor = Monitor(self._report, outer.cancelled)
+        self.monitor = Monitor(self._report, outer.cancel)
 
-    def _report(self, stage: str, step: int, steps: int, message: str) -> None:
-        self._switch(stage)
-        self._outer.report(stage, step, steps, message)
+    def _report(self, progress: Progress) -> None:
+        self._switch(progress.stage)
+        if self._outer.progress is not None:
+            self._outer.progress(progress)
 
     def _switch(self, stage: str | None) -> None:
         now = time.perf_counter()

@@ -7,7 +7,9 @@ import logging
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
-from ..jobs.execution import JobFile, JobOutput, Monitor
+from trellis2.progress import Monitor
+
+from ..jobs.execution import JobFile, JobOutput
 from ..protocol import errors
 from ..protocol.limits import MAX_MESH_FACES
 from ..protocol.meshes import mesh_kind
@@ -71,7 +73,7 @@ def texture_mesh(
     warnings: list[dict[str, str]] = []
     passes: dict[str, Any] = {}
     data = given.mesh or b""
-    monitor.step("encode_shape", 0, 1)
+    monitor.report("encode_shape", 0, 1)
     with clock.stage("encode_shape"), mesh_errors(InvalidArgumentError):
         mesh = read_mesh(data, mesh_kind(data), MAX_MESH_FACES)
         place = UnitCube(mesh.vertices, mesh.faces)
@@ -132,6 +134,6 @@ def _paint(
         quality=settings.quality,
         passes=passes,
         notice=lambda found: warnings.append(dataclasses.asdict(found)),
-        progress=lambda p: monitor.report(p.stage, p.step, p.steps, p.message),
-        cancel=monitor.cancelled,
+        progress=monitor.progress,
+        cancel=monitor.cancel,
     )

@@ -21,7 +21,8 @@ from tests.trellis2_modal.memory import memory_engine
 from tests.trellis2_modal.server import picture, settings_for, wait_for
 from tests.trellis2_modal.shapes import dual_grid
 from tests.trellis2_modal.transport import AppTransport, submit
-from trellis2_modal.jobs.execution import JobOutput, Monitor
+from trellis2.progress import Monitor
+from trellis2_modal.jobs.execution import JobOutput
 from trellis2_modal.jobs.job import Job
 from trellis2_modal.jobs.ports import Query
 from trellis2_modal.protocol.errors import ERRORS, ServiceError

@@ -25,7 +25,8 @@ from modal import exception as modal_errors
 from modal._runtime.execution_context import _current_function_call_id
 
 from tests.trellis2_modal.fake import KilledError, create, die
-from trellis2_modal.jobs.execution import DeviceLostError, JobOutput, Monitor
+from trellis2.progress import Monitor
+from trellis2_modal.jobs.execution import DeviceLostError, JobOutput
 from trellis2_modal.jobs.modal.calls import PENDING, CallOutcome
 from trellis2_modal.jobs.ports import Capabilities
 from trellis2_modal.protocol.errors import UnavailableError
@@ -76,9 +77,9 @@ class HostedFake:
 
         def cancelled() -> bool:
             self._ends()
-            return monitor.cancelled()
+            return monitor.cancel is not None and monitor.cancel()
 
-        return Monitor(monitor.report, cancelled)
+        return Monitor(monitor.progress, cancelled)
 
     def free_memory(self) -> None:
         HostedFake.freed += 1

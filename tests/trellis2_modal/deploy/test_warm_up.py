@@ -10,7 +10,8 @@ import pytest
 
 from tests.trellis2.pipelines import tiny_checkpoint
 from tests.trellis2_modal import fake
-from trellis2_modal.jobs.execution import JobFile, JobOutput, Monitor
+from trellis2.progress import Monitor
+from trellis2_modal.jobs.execution import JobFile, JobOutput
 from trellis2_modal.protocol.errors import EmptyResultError, OutOfMemoryError
 from trellis2_modal.protocol.requests import GenerateSettings
 from trellis2_modal.service.deploy import warm_up as module
@@ -39,7 +40,7 @@ class Recorder:
 
     def _noting(self, name: str) -> Monitor:
         seen = self.stages.setdefault(name, set())
-        return Monitor(lambda stage, step, steps, message: seen.add(stage))
+        return Monitor(lambda progress: seen.add(progress.stage))
 
 
 class NotingStudio:

@@ -9,7 +9,7 @@ import json
 from pathlib import Path
 
 from tests.trellis2_modal.shapes import dual_grid
-from trellis2_modal.jobs.execution import Monitor
+from trellis2.progress import Monitor
 from trellis2_modal.protocol.replies import ASSET_MEDIA_TYPES
 from trellis2_modal.protocol.requests import ExtractSettings
 from trellis2_modal.protocol.state import compress_state, pack_state

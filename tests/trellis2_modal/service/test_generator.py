@@ -16,9 +16,10 @@ from trellis2.conditioning.matting.matte import Notice
 from trellis2.errors import Cancelled, EmptyStructureError, InvalidArgumentError
 from trellis2.pipelines.family import FAMILIES
 from trellis2.pipelines.image_to_3d import KeptShape, Variant
+from trellis2.progress import Monitor
 from trellis2.samplers.acceleration import Passes
 from trellis2.sparse import SparseTensor
-from trellis2_modal.jobs.execution import DeviceLostError, JobCancelled, JobFile, Monitor, run_job
+from trellis2_modal.jobs.execution import DeviceLostError, JobFile, run_job
 from trellis2_modal.protocol import errors
 from trellis2_modal.protocol.replies import JobResult
 from trellis2_modal.protocol.requests import SAMPLER_FIELDS, ExtractSettings, GenerateSettings
@@ -60,7 +61,7 @@ class SmallPipeline:
         options["notice"](Notice("several_subjects", "2 objects stand out"))
         if self.failures:
             raise self.failures.pop(0)
-        if cancel():
+        if cancel is not None and cancel():
             raise Cancelled("asked to")
         for seed in seeds:
             slat = SparseTensor(
@@ -71,7 +72,7 @@ class SmallPipeline:
 
 class SmallStudio:
     def video(self, mesh: Any, monitor: Monitor) -> JobFile:
-        monitor.step("preview", 0, 1)
+        monitor.report("preview", 0, 1)
         return JobFile(b"video", "video/mp4")
 
     def sheet(self, mesh: Any, monitor: Monitor) -> tuple[JobFile, dict[str, Any]]:
@@ -91,7 +92,7 @@ def make(*failures: Exception, **options: Any) -> tuple[TRELLIS2Generator, Small
 def test_a_picture_becomes_a_state_and_a_video() -> None:
     generator, pipeline = make()
     seen: list[str] = []
-    monitor = Monitor(lambda stage, *rest: seen.append(stage))
+    monitor = Monitor(lambda progress: seen.append(progress.stage))
     settings = GenerateSettings(seed=3, pipeline_type="512", preview="frames", ss_sampling_steps=5)
     output = run_job(generator, "generate", settings.given(), picture(50), monitor)
     assert set(output.files) == {"state", "video", "preview"}
@@ -201,7 +202,7 @@ def test_memory_is_freed_outside_the_exception() -> None:
         (EmptyStructureError("nothing"), errors.EmptyResultError),
         (InvalidArgumentError("steps"), errors.InvalidRequestError),
         (RuntimeError("CUDA error: an illegal memory access"), DeviceLostError),
-        (Cancelled("stop"), JobCancelled),
+        (Cancelled("stop"), Cancelled),
         (ZeroDivisionError("bug"), ZeroDivisionError),
     ],
 )
@@ -223,8 +224,8 @@ def test_pictures_types_and_states_that_cannot_be() -> None:
 
 def test_cancelling_between_stages() -> None:
     generator, _ = make()
-    with pytest.raises(JobCancelled):
-        generator.generate(picture(), GenerateSettings(), Monitor(cancelled=lambda: True))
+    with pytest.raises(Cancelled):
+        generator.generate(picture(), GenerateSettings(), Monitor(cancel=lambda: True))
 
 
 def test_the_state_round_trips_through_torch() -> None:

@@ -13,7 +13,8 @@ from o_voxel.postprocess import to_glb
 from PIL import Image
 
 from tests.trellis2_modal.shapes import dual_grid
-from trellis2_modal.jobs.execution import JobCancelled, Monitor
+from trellis2.errors import Cancelled
+from trellis2.progress import Monitor
 from trellis2_modal.protocol.requests import ExtractSettings
 from trellis2_modal.service import exporter as studio
 from trellis2_modal.service import state as states
@@ -34,7 +35,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_video_with_progress(mesh: object) -> None:
     seen: list[tuple[int, int]] = []
-    monitor = Monitor(lambda stage, step, steps, text: seen.append((step, steps)))
+    monitor = Monitor(lambda at: seen.append((at.step, at.steps)))
     video = studio.RealStudio().video(mesh, monitor)
     assert video.media_type in ("video/mp4", "image/webp")
     assert len(video.data) > 500
@@ -94,8 +95,8 @@ def test_a_preset_and_a_cancel(mesh: object) -> None:
     settings = ExtractSettings(simplify="web", decimation_target=2000, texture_size=256).resolved()
     data, _ = studio.RealStudio().asset(mesh, settings, Monitor())
     assert b"normalTexture" in data
-    with pytest.raises(JobCancelled):
-        studio.RealStudio().asset(mesh, settings, Monitor(cancelled=lambda: True))
+    with pytest.raises(Cancelled):
+        studio.RealStudio().asset(mesh, settings, Monitor(cancel=lambda: True))
 
 
 @pytest.mark.parametrize(

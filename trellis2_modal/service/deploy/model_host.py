@@ -16,7 +16,10 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from ...jobs.execution import DeviceLostError, JobCancelled, JobOutput, Monitor, run_job
+from trellis2.errors import Cancelled
+from trellis2.progress import Monitor, Progress
+
+from ...jobs.execution import DeviceLostError, JobOutput, run_job
 from ...jobs.modal.progress import Entry, EventLog, Table
 from ...protocol.errors import (
     ExpiredError,
@@ -157,12 +160,12 @@ class ModelHost:
         first = self.jobs == 0
         self.jobs += 1
 
-        def report(stage: str, step: int, steps: int, message: str) -> None:
+        def report(at: Progress) -> None:
             nonlocal first
-            if first and step > 0 and steps > 1:
+            if first and at.step > 0 and at.steps > 1:
                 first = False
                 self.clock.record("first_step", time.time() - log.started)
-            log.report(stage, step, steps, message)
+            log.report(at.stage, at.step, at.steps, at.message)
 
         monitor = Monitor(report, lambda: time.time() > deadline)
         ended = False
@@ -172,7 +175,7 @@ class ModelHost:
                 raise refusal
             outcome = finished(run_job(self.generator, kind, settings, payload(), monitor))
             ended = True
-        except JobCancelled:
+        except Cancelled:
             outcome, ended = failed(self._timeout()), True
         except ServiceError as error:
             outcome, ended = failed(error), True

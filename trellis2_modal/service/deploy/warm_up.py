@@ -6,7 +6,9 @@ import io
 import logging
 from typing import TYPE_CHECKING, Any
 
-from ...jobs.execution import Generator, Monitor
+from trellis2.progress import Monitor
+
+from ...jobs.execution import Generator
 from ...protocol.errors import ServiceError
 from ...protocol.requests import ExtractSettings, GenerateSettings
 from .start_budget import StartClock
