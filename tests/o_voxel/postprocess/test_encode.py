@@ -6,6 +6,7 @@ from io import BytesIO
 
 import numpy as np
 import pytest
+from o_voxel.postprocess.textures import encode
 from o_voxel.postprocess.textures.encode import (
     CHANNEL_ERROR,
     COLOUR_PSNR,
@@ -135,3 +136,19 @@ def test_noise_needs_more_than_a_byte_a_pixel() -> None:
     kind, data = encode_map("base_color", noise, "jpeg")
     assert kind == "jpeg"
     assert decoded(data).shape == noise.shape
+
+
+@pytest.mark.parametrize("name", list(encode.MAP_KINDS))
+def test_the_choice_for_a_large_picture_is_that_of_trying_all_of_it(name: str) -> None:
+    """Smooth but for one corner, which the evenly spread blocks miss."""
+    side = 17 * 64
+    image = np.empty((side, side, 3), np.float32)
+    image[..., 0] = np.linspace(100, 160, side)
+    image[..., 1] = image[..., 0].T
+    image[..., 2] = 200
+    image[70:120, 70:120] += np.random.default_rng(0).normal(0, 12, (50, 50, 3))
+    image = image.clip(0, 255).astype(np.uint8)
+    kind, choices = encode.MAP_KINDS[name], encode._JPEG_STEPS
+    step, data = encode._coarsest_within(kind, image, encode._jpeg, choices)
+    assert step == choices[encode._first_within(kind, image, encode._jpeg, choices)]
+    assert kind.error(image.astype(np.float32), encode.decoded(data)) <= kind.bound
