@@ -40,7 +40,9 @@
   // --- dropped, anywhere on the page ---
   const carries = (e) => [...((e.dataTransfer && e.dataTransfer.types) || [])].some((t) => t === 'Files' || t === 'text/uri-list');
   let over = 0;
-  const mark = () => document.body.classList.toggle('dropping', over > 0);
+  const mark = () => {
+    for (const slot of document.querySelectorAll('[data-slot]')) slot.classList.toggle('dropping', over > 0);
+  };
   addEventListener('dragenter', (e) => { if (carries(e)) { over += 1; mark(); } });
   addEventListener('dragleave', (e) => { if (carries(e)) { over = Math.max(0, over - 1); mark(); } });
   addEventListener('dragover', (e) => {
@@ -99,7 +101,8 @@
     }
     const video = dialog.querySelector('video');
     video.srcObject = stream;
-    document.body.append(dialog);
+    video.style.cssText = 'display: block; max-width: 100%; max-height: 70vh; margin: 0 auto 12px';
+    (document.querySelector('.gradio-container .contain') || document.body).append(dialog);
     dialog.addEventListener('close', () => { stream.getTracks().forEach((t) => t.stop()); dialog.remove(); });
     dialog.addEventListener('click', (e) => {
       const button = e.target.closest('button');
@@ -119,5 +122,4 @@
     const button = e.target.closest && e.target.closest('[data-camera]');
     if (button) photograph(slotOf(button));
   });
-  if (navigator.mediaDevices) document.documentElement.classList.add('has-camera');
 })();
