@@ -114,7 +114,7 @@ def _card(task_queue: TaskQueue, entry: Entry, size: int) -> str:
         f'<div class="item" data-entry="{entry.id}">'
         f'<label class="pick"><input type="checkbox" aria-label="Select {title}"></label>'
         f'<button type="button" class="star" data-action="favourite" data-target="{entry.id}" '
-        f'aria-pressed="{star}" aria-label="Favourite: {title}">★</button>'
+        f'aria-pressed="{star}" aria-label="Favourite: {title}">{"★" if entry.favourite else "☆"}</button>'
         f'<button type="button" class="cover" data-action="open" data-target="{entry.id}" '
         f'aria-label="Open {title}"><img src="{picture}" alt="" loading="lazy">{inset}</button>'
         f'<div class="body"><div class="title"><strong title="{title}">{title}</strong>'
