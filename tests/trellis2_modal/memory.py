@@ -93,7 +93,14 @@ class ThreadRunner:
         g = self.generator
         types, views = tuple(g.pipeline_types), ViewSupport.model_validate(g.views)
         return Capabilities(
-            g.model, g.device, types, self.state, g.samplers, backends=g.backends, views=views
+            g.model,
+            g.device,
+            types,
+            self.state,
+            g.samplers,
+            backends=g.backends,
+            views=views,
+            texture_types=tuple(g.texture_types),
         )
 
     def idle(self) -> bool:

@@ -11,6 +11,7 @@ import click
 import pytest
 
 from tests.trellis2_modal.client.service import KEY, Service, asset, photo, state
+from tests.trellis2_modal.meshes import mesh_glb
 from trellis2_modal.cli import main
 from trellis2_modal.cli.exits import MEANINGS, Exit
 from trellis2_modal.client import api
@@ -34,7 +35,9 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name in ("photo.png", "chair.png"):
         (tmp_path / name).write_bytes(photo())
     (tmp_path / "asset.glb").write_bytes(asset())
-    (tmp_path / "asset.lz4").write_bytes(state())
+    (tmp_path / "chair.glb").write_bytes(mesh_glb())
+    for name in ("asset.lz4", "shape.state.lz4"):
+        (tmp_path / name).write_bytes(state())
     for name in ("pictures", "work"):
         (tmp_path / name).mkdir()
     (tmp_path / "list.csv").write_text("picture\nphoto.png\n")
