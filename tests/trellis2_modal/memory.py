@@ -19,7 +19,7 @@ from trellis2_modal.jobs.memory import MemoryTable
 from trellis2_modal.jobs.ports import Artifact, Capabilities, Published, Run
 from trellis2_modal.jobs.settings import JobSettings
 from trellis2_modal.protocol.errors import InternalError, ServiceError
-from trellis2_modal.protocol.replies import JobResult, ProgressReport, ViewSupport
+from trellis2_modal.protocol.replies import JobResult, ProgressReport, ViewSupport, artifact_of
 
 
 class MemoryArtifacts:
@@ -117,7 +117,8 @@ class ThreadRunner:
     async def start(self, job: Job, source: Job | None) -> str:
         payload = self._artifacts.inputs.get(job.id) or b""
         if job.source is not None:
-            payload = self._artifacts.outputs[job.source][0].files["state"].data
+            name = artifact_of("state", job.settings.get("variant", 1))
+            payload = self._artifacts.outputs[job.source][0].files[name].data
         self._task = Task(job, payload, Run("running", job.attempt, time.time()))
         threading.Thread(target=self._work, args=(self._task,), daemon=True).start()
         return "thread"

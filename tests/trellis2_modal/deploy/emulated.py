@@ -41,7 +41,7 @@ from trellis2_modal.service.deploy.weights.manifest import COMMON_MODELS, REQUIR
 from trellis2_modal.service.service import run_call
 
 MOST_STARTS = 20
-MODELS = (*COMMON_MODELS, *REQUIRED_MODELS["512"])
+MODELS = (*COMMON_MODELS, *REQUIRED_MODELS["512"], "shape_slat_encoder")
 MANIFEST = Manifest("acme/mini", "0" * 40, "acme/eyes", "acme/scissors", MODELS)
 
 
@@ -325,7 +325,8 @@ class EmulatedModal:
                 raise PreemptedError
             if payload is not None:
                 return bytes(payload)
-            return state_of(pickle.loads(self.calls[source].result or b""))
+            made = pickle.loads(self.calls[source].result or b"")
+            return state_of(made, (settings or {}).get("variant", 1))
 
         _current_function_call_id.set(call.id)
         return run_call(container, call.kind, settings, load)  # type: ignore[arg-type]

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from tests.trellis2_modal import fake
+from tests.trellis2_modal.server import picture
 from trellis2_modal.jobs.admission import DAY
 from trellis2_modal.jobs.modal import progress
 from trellis2_modal.protocol.errors import (
@@ -30,6 +31,7 @@ from trellis2_modal.protocol.errors import (
 from trellis2_modal.protocol.events import Queued, Restarted, Started, payload_of
 from trellis2_modal.protocol.replies import FINAL_EVENTS, JobResult, ProgressReport
 from trellis2_modal.protocol.state import decompress_state, unpack_state
+from trellis2_modal.protocol.views import Inputs, pack_inputs
 
 from .conftest import NEW, Port, Rig, until
 
@@ -44,6 +46,27 @@ def keep(port: Port, promise: Promise, **settings: Any) -> None:
             await promise(rig)
 
     asyncio.run(scenario())
+
+
+def test_a_mesh_is_textured_and_a_variant_is_extracted(port: Port) -> None:
+    async def promise(rig: Rig) -> None:
+        rig.release()
+        payload = pack_inputs(Inputs([picture()], mesh=b"mesh"))
+        textured = await rig.ended(await rig.submit(kind="texture", payload=payload, settings={"seed": 2}))
+        assert (textured.kind, textured.status) == ("texture", "finished")
+        assert (await rig.engine.result("anna", textured.id, "glb")).read() == b"mesh"
+        made = await rig.ended(await rig.submit(settings={"seed": 5, "num_samples": 2, "preview": "none"}))
+        assert made.result is not None
+        assert set(made.result.artifacts) == {"state", "state-2"}
+        files = []
+        for variant in (1, 2):
+            settings = {"variant": variant}
+            job = await rig.submit(kind="extract", payload=None, source=made.id, settings=settings)
+            assert (await rig.ended(job)).status == "finished"
+            files.append((await rig.engine.result("anna", job, "glb")).read())
+        assert files[0] != files[1]
+
+    keep(port, promise)
 
 
 def test_a_job_runs_and_tells_of_it(port: Port) -> None:
