@@ -8,7 +8,7 @@ from torch import Tensor
 from ..errors import MeshError
 from ..mesh.arrays.edges import edge_table
 from ..mesh.quality import weld
-from ..mesh.rebuild.rebuild import rebuild, without_floaters
+from ..mesh.rebuild.rebuild import Rebuilt, closed_surface, without_floaters
 from ..mesh.rebuild.remesh import remesh_narrow_band
 from ..mesh.repair.cleanup import (
     keep_faces,
@@ -145,7 +145,7 @@ def is_frayed(mesh: Mesh) -> bool:
     return not is_orientable(mesh[1], len(mesh[0]))
 
 
-def rebuilt(source: Source) -> Mesh:
+def rebuilt(source: Source) -> Rebuilt:
     """The source's surface as one closed, outward one at the voxels' resolution, or what suits its size."""
     used = source.vertices[source.faces.reshape(-1).long()]
     extent = float((used.amax(dim=0) - used.amin(dim=0)).max())
@@ -155,7 +155,7 @@ def rebuilt(source: Source) -> Mesh:
         places = (centres - source.frame.origin) / source.frame.voxel_size
         see_through = sample_nearest(source.grid, source.attributes[:, 5:], places)[:, 0] < TRANSLUCENT
     step = max(source.voxel, extent / MOST_STEPS)
-    return rebuild(source.vertices, source.faces, step, see_through=see_through)
+    return closed_surface(source.vertices, source.faces, step, see_through=see_through)
 
 
 def _first_budget(mesh: Mesh, target: int) -> int:

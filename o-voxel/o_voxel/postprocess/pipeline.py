@@ -106,8 +106,9 @@ def to_glb(
         occlusion: bake how much of its surroundings each vertex sees past the asset into the red channel of
             the metallic-roughness map.
         outer_shell: with `remesh`, keep only the skin that the outside can reach. True, for printing, also
-            fills hollow bodies whose walls have holes, and ignores `remesh_project`. None: unless the asset
-            is translucent, when inner walls show.
+            fills hollow bodies whose walls have holes, and lays the skin on the surface whatever
+            `remesh_band` and `remesh_project` say. None: unless the asset is translucent, when inner walls
+            show.
         double_sided: None: only if `remesh` is False, as the reference; a closed surface needs one side.
         lods: levels of detail, 1 to 6. Each has a quarter of the faces and of the texels of the one before,
             and textures of its own.
@@ -137,14 +138,15 @@ def to_glb(
         reference_mesh = fill_holes(source.vertices, source.faces, HOLE_PERIMETER)
     with times.step("rebuild"):
         frayed = not outer_shell and (remesh == "always" or (remesh == "auto" and is_frayed(reference_mesh)))
+        notes: list[str] = []
         if frayed:
-            reference_mesh = rebuilt(source)
+            made = rebuilt(source)
+            reference_mesh, notes = (made.vertices, made.faces), made.findings()
     with times.step("search tree"):
         reference = TriangleBVH(*reference_mesh)
-    notes: list[str] = []
     with times.step("simplify"):
         if outer_shell:
-            mesh, notes = printable(source, reference, decimation_target, remesh_band, flat_base, wall)
+            mesh, notes = printable(source, decimation_target, flat_base, wall)
         elif frayed:
             mesh = simplified_closed(reference_mesh, decimation_target)
         elif remesh is True:
@@ -167,7 +169,7 @@ def to_glb(
         double_sided=remesh is False if double_sided is None else double_sided,
         texture_format=texture_format,
         # An offset surface keeps its distance: its nearest point is always the right one.
-        recheck=remesh is not True,
+        recheck=remesh is not True or bool(outer_shell),
     )
     asset = _textured(source, reference, mesh, finish, texture_size, times)
     asset.report.notes += notes

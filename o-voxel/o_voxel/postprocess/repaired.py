@@ -37,7 +37,8 @@ def repaired(
     mesh = fill_holes(source.vertices, source.faces, HOLE_PERIMETER)
     if not is_frayed(mesh):
         return *unify_orientations(*mesh, outward=True), attr_volume, coords
-    points, corners = rebuilt(source)
+    made = rebuilt(source)
+    points, corners = made.vertices, made.faces
     places = (points - source.frame.origin) / source.frame.voxel_size
     values = _spread(sample_trilinear(source.grid, attr_volume.float(), places), corners)
     limit = torch.tensor(source.grid.shape, device=places.device) - 1

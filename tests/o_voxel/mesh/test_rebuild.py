@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import itertools
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 from o_voxel.errors import ArgumentError
 from o_voxel.mesh.charts.unwrap import unwrap
 from o_voxel.mesh.quality import mesh_quality
-from o_voxel.mesh.rebuild.rebuild import rebuild
+from o_voxel.mesh.rebuild.rebuild import closed_surface, rebuild
 from o_voxel.mesh.rebuild.sky import DIRECTIONS, sky
 from o_voxel.mesh.repair.manifold import make_manifold
 
@@ -70,6 +71,17 @@ def test_inner_shells_and_floaters_go() -> None:
     assert abs(found.volume / _ball_volume(0.4) - 1) < 0.04
 
 
+def test_what_was_closed_and_dropped_is_told() -> None:
+    points, faces = sphere(48)
+    open_ball = faces[points[faces.long()].mean(dim=1)[:, 2] > -0.395]
+    made = closed_surface(points, open_ball, STEP)
+    assert 0.0005 < made.closed < 0.05  # the cap is 0.6 %
+    (closed,) = made.findings()
+    assert f"{made.closed:.1%}" in closed
+    (dropped,) = replace(made, closed=0.0, dropped=2).findings()
+    assert "2 loose parts were dropped" in dropped
+
+
 def test_what_is_seen_through_glass_stays() -> None:
     points, faces = sphere(32)
     nested = torch.cat([points, points * 0.4]), torch.cat([faces, faces + len(points)])
@@ -116,6 +128,17 @@ def test_an_opening_wider_than_the_gap_closes_where_hardly_any_sky_comes_in() ->
     found = mesh_quality(*rebuild(points, faces[~hole], STEP), look=False)
     assert found.solid
     assert abs(found.volume / _ball_volume(0.4) - 1) < 0.04
+
+
+@pytest.mark.parametrize("lowest", [-0.37, -0.3])
+def test_an_opening_that_shows_the_sky_stays_one(lowest: float) -> None:
+    points, faces = sphere(48)
+    keep = points[faces.long()].mean(dim=1)[:, 2] > lowest
+    made = closed_surface(points, faces[keep], STEP)
+    found = mesh_quality(made.vertices, made.faces, look=False)
+    assert found.solid
+    assert found.volume < 0.3 * _ball_volume(0.4)
+    assert made.closed < 0.01  # nothing stands in the room
 
 
 def test_a_double_wall_with_an_opening_as_wide_as_itself_is_full() -> None:

@@ -10,6 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from o_voxel.errors import ArgumentError, MeshError
+from o_voxel.mesh.quality import mesh_quality
 from o_voxel.postprocess import to_glb
 
 from benchmarks.glb import BOX, LAYOUT
@@ -94,6 +95,63 @@ def test_one_triangle_survives() -> None:
     assert not as_it_is.report.watertight
     plate = to_glb(**soup(triangle, torch.tensor([[0, 1, 2]])), **SMALL)
     assert plate.report.watertight
+
+
+def test_a_wire_is_no_surface() -> None:
+    """Triangles whose corners lie on one line have no area, and a thin wire around them is what is left."""
+    line = torch.tensor([[-0.4, 0.0, 0.0], [0.4, 0.0, 0.0], [0.0, 0.0, 0.0]])
+    asset = to_glb(**soup(line, torch.tensor([[0, 1, 2]])), **SMALL)
+    assert asset.report.watertight
+    assert (asset.report.components, asset.report.non_manifold_edges) == (1, 0)
+
+
+def test_two_hundred_pieces() -> None:
+    """Too many for the budget: what is left is sound, and within it."""
+    points, faces = sphere(0.02)
+    places = torch.cartesian_prod(*[torch.linspace(-0.4, 0.4, 6)] * 3)[:200]
+    pieces = (points + places[:, None]).reshape(-1, 3)
+    corners = (faces + len(points) * torch.arange(200)[:, None, None]).reshape(-1, 3)
+    asset = to_glb(**soup(pieces, corners), decimation_target=4000, texture_size=64)
+    assert asset.report.faces <= 4000
+    assert asset.report.components == 200
+    assert asset.report.watertight
+
+
+def klein_bottle(around: int = 48, along: int = 96) -> tuple[torch.Tensor, torch.Tensor]:
+    """The figure-eight immersion: one-sided, without borders, and it crosses itself."""
+    u = (torch.arange(along) * (2 * torch.pi / along))[:, None]
+    v = (torch.arange(around) * (2 * torch.pi / around))[None]
+    r = 0.25 + 0.1 * ((u / 2).cos() * v.sin() - (u / 2).sin() * (2 * v).sin())
+    z = 0.1 * ((u / 2).sin() * v.sin() + (u / 2).cos() * (2 * v).sin())
+    points = torch.stack([r * u.cos(), r * u.sin(), z.expand_as(r)], dim=2).reshape(-1, 3)
+    k, j = torch.meshgrid(torch.arange(along), torch.arange(around), indexing="ij")
+    last = k == along - 1  # u comes round with v turned over
+
+    def at(k: torch.Tensor, j: torch.Tensor, turn: torch.Tensor) -> torch.Tensor:
+        return (k % along) * around + torch.where(turn, -j, j) % around
+
+    never = torch.zeros_like(last)
+    a, b = at(k, j, never), at(k, j + 1, never)
+    c, d = at(k + 1, j, last), at(k + 1, j + 1, last)
+    faces = torch.cat([torch.stack([a, b, c], 2).reshape(-1, 3), torch.stack([b, d, c], 2).reshape(-1, 3)])
+    return points, faces.int()
+
+
+@pytest.mark.parametrize("shape", ["klein bottle", "crossing balls", "paper"])
+def test_one_sided_and_crossing_surfaces_come_back_closed_and_outward(shape: str) -> None:
+    if shape == "klein bottle":
+        mesh = klein_bottle()
+    elif shape == "paper":
+        points = torch.tensor([[-0.4, -0.3, 0.0], [0.4, -0.3, 0.0], [0.4, 0.3, 0.0], [-0.4, 0.3, 0.0]])
+        mesh = points, torch.tensor([[0, 1, 2], [0, 2, 3]], dtype=torch.int32)
+    else:
+        points, faces = sphere(0.25)
+        mesh = torch.cat([points, points + 0.15]), torch.cat([faces, faces.flip(1) + len(points)])
+    asset = to_glb(**decoded(mesh, 32), decimation_target=3000, texture_size=64)
+    found = mesh_quality(torch.from_numpy(asset.vertices), torch.from_numpy(asset.faces))
+    assert found.solid
+    assert found.faces <= 3000
+    assert found.back_pixels <= 0.005
 
 
 def test_attributes_outside_the_range_are_clipped(ball: dict[str, Any]) -> None:

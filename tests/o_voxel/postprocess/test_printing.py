@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import io
 import math
-from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 import trimesh
 from o_voxel.check import check_file
-from o_voxel.mesh.rebuild.solid import chamber_filling
-from o_voxel.postprocess import printing, to_glb
+from o_voxel.postprocess import to_glb
 
 from .objects import box, decoded, sphere
 
@@ -29,7 +27,7 @@ def test_a_ball_with_a_hole_prints_solid(hole: float, tmp_path: Path) -> None:
     assert (found.open_edges, found.crowded_edges) == (0, 0)
     assert max(found.size) == pytest.approx(100.0)
     assert found.volume > 0.9 * 4 / 3 * math.pi * 50**3
-    assert any("filled" in note for note in asset.report.notes)
+    assert found.volume < 1.01 * 4 / 3 * math.pi * 50**3
     solid = trimesh.load(tmp_path / "ball.stl")
     assert solid.is_volume
 
@@ -60,13 +58,6 @@ def test_a_flat_base(tmp_path: Path) -> None:
     assert 8 < abs(disc[:, :2]).max() < 16
 
 
-@pytest.fixture
-def coarse(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Hollows are looked for on a lattice that a test has time for."""
-    monkeypatch.setattr(printing, "chamber_filling", partial(chamber_filling, lattice=64))
-
-
-@pytest.mark.usefixtures("coarse")
 @pytest.mark.parametrize("wall", [0.0, 0.06])
 def test_thin_parts_get_the_wall_that_is_asked_for(wall: float) -> None:
     """A sheet of 0.008 by 0.8: two voxels' offset alone make it 0.03 thick."""
@@ -76,7 +67,7 @@ def test_thin_parts_get_the_wall_that_is_asked_for(wall: float) -> None:
     assert solid.is_volume
     assert max(solid.extents) == pytest.approx(100)
     printed = asset.report.solid["stl"]
-    assert printed["wall_mm"] == pytest.approx(solid.extents[2], rel=0.1)
+    assert printed["wall_mm"] == pytest.approx(solid.extents[2], rel=0.2)
     assert printed["volume_cm3"] == pytest.approx(solid.volume / 1000, rel=1e-3)
     if wall:
         assert 6.0 <= solid.extents[2] <= 8.0
@@ -105,7 +96,6 @@ def slit_and_pierced(kind: str) -> tuple[tuple[torch.Tensor, torch.Tensor], floa
     return (vertices, faces[~(slit | pins)]), solid
 
 
-@pytest.mark.usefixtures("coarse")
 @pytest.mark.parametrize("kind", ["ball", "box"])
 def test_slits_and_pin_holes_do_not_empty_a_body(kind: str, tmp_path: Path) -> None:
     mesh, filled = slit_and_pierced(kind)

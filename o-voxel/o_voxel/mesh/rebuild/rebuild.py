@@ -9,6 +9,7 @@ outside of the input and then moved onto it.
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -16,7 +17,7 @@ from torch import Tensor
 from ... import kernels
 from ...errors import ArgumentError, MeshError
 from ..arrays.groups import nonzero_1d
-from ..normals import vertex_normals
+from ..normals import face_areas, vertex_normals
 from ..repair.cleanup import keep_faces
 from ..repair.components import component_areas, face_components
 from ..spatial.band import Band as Cells
@@ -50,10 +51,42 @@ DEEPEST = 2.0
 SMALLEST_PART = 3e-4
 """Share of the whole area below which a part is a floater."""
 
+WORTH_TELLING = 1e-3
+"""Share of the area over closed openings from which a person is told."""
+
+
+@dataclass(frozen=True)
+class Rebuilt:
+    """A closed surface: vertices [V, 3], faces [F, 3]; `closed` is the share of its area that spans openings
+    of the input, `dropped` how many floaters were left out."""
+
+    vertices: Tensor
+    faces: Tensor
+    closed: float
+    dropped: int
+
+    def findings(self) -> list[str]:
+        """What a person should know of the repair."""
+        found = []
+        if self.closed >= WORTH_TELLING:
+            found.append(f"openings were closed: {self.closed:.1%} of the surface spans them")
+        if self.dropped:
+            parts = "1 loose part was" if self.dropped == 1 else f"{self.dropped:,} loose parts were"
+            found.append(f"{parts} dropped, each below {SMALLEST_PART:.2%} of the surface")
+        return found
+
 
 def rebuild(
     vertices: Tensor, faces: Tensor, step: float, gap: float | None = None, see_through: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
+    """Vertices and faces of `closed_surface`."""
+    made = closed_surface(vertices, faces, step, gap, see_through)
+    return made.vertices, made.faces
+
+
+def closed_surface(
+    vertices: Tensor, faces: Tensor, step: float, gap: float | None = None, see_through: Tensor | None = None
+) -> Rebuilt:
     """A closed surface around vertices [V, 3], faces [F, 3] of any state, on a lattice of spacing `step`.
 
     Openings up to `gap` wide (mesh units; None: GAP of the largest extent) into hollow bodies are closed, and
@@ -78,8 +111,14 @@ def rebuild(
     depth = solid_depth(band, label)
     cells = _manifold_cells(band, -depth.clamp(-DEEPEST, DEEPEST))
     surface = surface_nets(cells, max(lattice.shape) + 1)
-    points = _evenly_spread(_pulled_back(surface, band, depth), surface.faces)
-    return without_floaters(lattice.to_world(points), surface.faces)
+    pulled, over_gap = _pulled_back(surface, band, depth)
+    points = lattice.to_world(_evenly_spread(pulled, surface.faces))
+    areas = face_areas(points, surface.faces)
+    spans = areas[over_gap[surface.faces.long()].all(dim=1)].sum() / areas.sum()
+    parts = int(face_components(surface.faces, len(points)).max()) + 1
+    points, faces = without_floaters(points, surface.faces)
+    left = int(face_components(faces, len(points)).max()) + 1
+    return Rebuilt(points, faces, float(spans), parts - left)
 
 
 def solid_depth(band: Band, label: Tensor) -> Tensor:
@@ -146,8 +185,9 @@ def _manifold_cells(band: Band, values: Tensor) -> Cells:
     return Cells(band.keys, values, cells, corners.long(), [], nothing, nothing)
 
 
-def _pulled_back(surface: Isosurface, band: Band, depth: Tensor) -> Tensor:
-    """Vertices [V, 3] (in steps) moved onto the input; those of thin sheets stay LEAST_HALF away from it."""
+def _pulled_back(surface: Isosurface, band: Band, depth: Tensor) -> tuple[Tensor, Tensor]:
+    """Vertices [V, 3] (in steps) moved onto the input, and which of them lie over gaps instead [V]; those of
+    thin sheets stay LEAST_HALF away from it."""
     points = surface.vertices
     if not len(points):
         raise MeshError("nothing is left of the surface to rebuild")
@@ -160,7 +200,7 @@ def _pulled_back(surface: Isosurface, band: Band, depth: Tensor) -> Tensor:
     below = band.sample(depth.clamp(-DEEPEST, DEEPEST), nearest - normals, DEEPEST)
     apart = _least_offset(points, nearest, surface.faces, normals, below < OFFSET + 0.7)
     # Not all the way: neighbours with the same nearest point must stay apart.
-    return torch.lerp(nearest, points, SHORT) + normals * apart[:, None]
+    return torch.lerp(nearest, points, SHORT) + normals * apart[:, None], over_gap
 
 
 def _least_offset(points: Tensor, nearest: Tensor, faces: Tensor, normals: Tensor, thin: Tensor) -> Tensor:

@@ -28,9 +28,9 @@ def sky(empty: Tensor) -> Tensor:
     return count
 
 
-def seen(empty: Tensor, reach: int) -> Tensor:
-    """Points [X, Y, Z] bool of `empty` that see the sky, and what is empty within `reach` steps of them."""
-    found = sky(empty) > 0
+def in_reach(empty: Tensor, start: Tensor, reach: int) -> Tensor:
+    """Points [X, Y, Z] bool of `empty` from which a walk of `reach` steps through it comes to `start`."""
+    found = start & empty
     for _ in range(reach):
         before = found.clone()
         for axis in range(3):

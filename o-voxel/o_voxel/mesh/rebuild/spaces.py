@@ -18,7 +18,7 @@ from ... import kernels
 from ..arrays.graph import connected_labels
 from ..arrays.groups import nonzero_1d
 from ..spatial.lattice import Band, dilated
-from .sky import DIRECTIONS, seen, sky
+from .sky import DIRECTIONS, in_reach, sky
 
 OUTSIDE, INSIDE = 1, 2
 """Labels of empty space; 0 is on the surface, or not known."""
@@ -55,13 +55,14 @@ def spaces(band: Band, radius: float, least: float, see_through: Tensor | None =
     `see_through` [F] bool: faces through which light comes."""
     shape = band.lattice.shape
     roomy = _clear(band, radius)
-    hollow, visible = torch.zeros_like(roomy), None
+    hollow, clear, visible = torch.zeros_like(roomy), _clear(band, least).view(shape), None
     if see_through is None:
-        clear = _clear(band, least).view(shape)
-        rooms = hollow_rooms(clear, radius)
-        hollow = rooms.reshape(-1)
-        band = band.widened(_rim(rooms))
-        visible = seen(clear, math.ceil(radius)).view(-1)[band.keys.long()]
+        light = sky(clear)
+        hollow = hollow_rooms(clear, radius).reshape(-1)
+        hidden = roomy & ~hollow & (light == 0).view(-1)
+        if bool(hollow.any()) and bool(hidden.any()):
+            hollow |= _joined(hidden, hollow, shape)  # what the boxes leave at the walls
+        band = band.widened(_rim(hollow.view(shape)))
     space = connected_spaces(roomy & ~hollow, shape)
     sizes = torch.bincount(space[space >= 0])
     is_open = sizes < ROOM * (4 / 3 * math.pi * radius**3) / 8
@@ -73,6 +74,9 @@ def spaces(band: Band, radius: float, least: float, see_through: Tensor | None =
     label = torch.where(is_open[rim.clamp(min=0)], OUTSIDE, INSIDE).to(torch.uint8)
     label[rim < 0] = 0
     label[(roomy & hollow)[band.keys.long()]] = INSIDE
+    if see_through is None:
+        outdoors = (is_open[space.clamp(min=0)] & (space >= 0)).view(shape)
+        visible = in_reach(clear, (light > 0) | outdoors, math.ceil(radius)).view(-1)[band.keys.long()]
     narrow = band.distance <= radius
     widest = radius
     while widest > least:
@@ -117,30 +121,44 @@ def _beside(mask: Tensor, space: Tensor, shape: tuple[int, int, int]) -> Tensor:
     return numbers[numbers >= 0]
 
 
+def _joined(points: Tensor, mask: Tensor, shape: tuple[int, int, int]) -> Tensor:
+    """Those of `points` [X * Y * Z] bool, at least one, that a path through them joins to the `mask`."""
+    space = connected_spaces(points, shape)
+    numbers = _beside(mask, space, shape)
+    chosen = torch.zeros(int(space.max()) + 2, dtype=torch.bool, device=space.device)
+    chosen[numbers] = True
+    return chosen[space]  # -1 is the last, which is never chosen
+
+
 def hollow_rooms(clear: Tensor, radius: float) -> Tensor:
     """The part [X, Y, Z] bool of `clear` space [X, Y, Z] in rooms from which hardly any sky is seen, although
     a ball of `radius` steps comes in: a box that fits into them is wider than their openings.
 
-    Boxes of every size from WIDEST down are tried, on a lattice of COARSE steps.
+    Boxes of every size up to WIDEST are tried, on a lattice of COARSE steps. A room is judged as a whole, by
+    the smallest box that cannot leave it.
     """
     blocked = torch.nn.functional.max_pool3d((~clear)[None, None].float(), COARSE, ceil_mode=True)[0, 0] > 0
-    half = math.ceil(WIDEST * max(blocked.shape))
-    room = half + 1
+    widest = math.ceil(WIDEST * max(blocked.shape))
+    room = widest + 1
     blocked = torch.nn.functional.pad(blocked, (room,) * 6)
     light = sky(~blocked).view(-1).float() / len(DIRECTIONS)
     found = torch.zeros_like(blocked)
+    judged = torch.zeros_like(blocked).view(-1)
     nx, ny, nz = blocked.shape
-    while COARSE * half > radius:
+    half = int(radius / COARSE) + 1
+    while half <= widest:
         space = connected_spaces(~dilated(blocked.clone(), half).view(-1), (nx, ny, nz))
         core = nonzero_1d(space > 0)
         if len(core):
             number = space[core]
             count = torch.bincount(number)
-            dark = torch.bincount(number, light[core]) < HARDLY * count
-            centres = torch.zeros_like(space, dtype=torch.bool)
+            known = torch.bincount(number, judged[core].float()) > 0  # parts of rooms that were looked at
+            dark = (torch.bincount(number, light[core]) < HARDLY * count) & ~known
+            judged[core] = True
+            centres = torch.zeros_like(judged)
             centres[core[dark[number]]] = True
             found |= dilated(centres.view(blocked.shape), half)
-        half = min(half - 1, int(0.8 * half))
+        half = max(half + 1, int(1.25 * half))
     found = found[(slice(room, -room),) * 3]
     for axis, length in enumerate(clear.shape):
         found = found.repeat_interleave(COARSE, axis).narrow(axis, 0, length)
