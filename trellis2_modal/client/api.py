@@ -333,7 +333,7 @@ class Job:
         return self._client._run(calls.result(self._client._core, self.id))
 
     def download(self, artifact: str) -> bytes:
-        """One file: state, video, preview or glb."""
+        """One file: state, video, preview or asset."""
         return self._client._run(calls.artifact(self._client._core, self.id, artifact))
 
 

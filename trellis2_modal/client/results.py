@@ -17,7 +17,8 @@ EXTENSIONS = {"glb": ".glb", "usdz": ".usdz", "obj": ".zip", "stl": ".stl", "3mf
 
 @dataclass(frozen=True)
 class GenerateResult:
-    """An asset as the client keeps it: `state` is all that later extractions need."""
+    """An asset as the client keeps it: `state` is all that later extractions need, `asset` the file that
+    `export` asked for."""
 
     job: str
     seed: int
@@ -25,6 +26,7 @@ class GenerateResult:
     state: bytes = field(repr=False)
     video: bytes | None = field(default=None, repr=False)
     preview: bytes | None = field(default=None, repr=False)
+    asset: bytes | None = field(default=None, repr=False)
     settings: dict[str, Any] = field(default_factory=dict)
     stats: dict[str, Any] = field(default_factory=dict)
     warnings: list[Notice] = field(default_factory=list)
@@ -35,10 +37,12 @@ class GenerateResult:
     """Which of its job's variants it is."""
 
     def save(self, folder: str | os.PathLike[str], name: str = "asset") -> list[Path]:
-        """Write `name`.state.lz4, .mp4 and .webp (those that exist) into a folder."""
+        """Write `name`.state.lz4, .mp4, .webp and the exported file (those that exist) into a folder."""
         root = Path(folder)
         root.mkdir(parents=True, exist_ok=True)
         files = {".state.lz4": self.state, ".mp4": self.video, ".webp": self.preview}
+        if self.asset is not None:
+            files[EXTENSIONS[self.settings["export"]["format"]]] = self.asset
         return [write_atomically(root / (name + end), data) for end, data in files.items() if data]
 
 

@@ -30,7 +30,7 @@ from ..protocol.errors import (
     error_from_problem,
 )
 from ..protocol.events import Queued, payload_of
-from ..protocol.replies import FINAL_EVENTS, JobEvent, JobState, JobStatus, ProgressReport
+from ..protocol.replies import FINAL_EVENTS, JobEvent, JobState, JobStatus, ProgressReport, with_asset
 from ..protocol.requests import JobKind
 from . import job as steps
 from .admission import DAY, check_room, check_source
@@ -373,7 +373,7 @@ class Engine:
         if state == "expired":
             raise ExpiredError("files are kept for a limited time; generate again")
         try:
-            file = await self.artifacts.read(job, name)
+            file = await self.artifacts.read(job, "glb" if name == "asset" else name)
         except ExpiredError:
             await self._expire(job)
             raise
@@ -511,7 +511,7 @@ class Engine:
         ended, seconds = found.finished or time.time(), job.seconds + found.seconds
         keep = self.settings.retention
         stats: Any = found.result.get("stats") or {}
-        result = found.result | {"stats": stats | self._place() | self.settings.costs(seconds)}
+        result = with_asset(found.result) | {"stats": stats | self._place() | self.settings.costs(seconds)}
         done = await self._change(job.id, lambda j: steps.finished(j, ended, result, seconds, keep))
         self._measurements.add([done])
         return done

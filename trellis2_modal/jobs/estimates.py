@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..protocol.requests import GenerateSettings, JobKind
+from ..protocol.stages import EXPORT_STAGES
 from .job import Job
 
 REMEMBERED = 256
@@ -116,7 +117,7 @@ def _switched(settings: Mapping[str, Any]) -> dict[str, bool]:
         "decode_texture": texture,
         "preview": preview != "none",
         "stills": preview == "frames",
-    }
+    } | (dict.fromkeys(EXPORT_STAGES, settings.get("export") is not None) if "texture" in settings else {})
 
 
 def _steps(name: str, settings: Mapping[str, Any], samplers: Mapping[str, float]) -> float:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from trellis2.progress import Monitor
 
+from ..protocol.replies import artifact_of
 from ..protocol.requests import ExtractSettings, GenerateSettings, JobKind, TextureSettings
 
 GROWTH = 0.01
@@ -81,7 +82,24 @@ def run_job(
 ) -> JobOutput:
     """Run a job of any kind on its payload: what `pack_inputs` made, or the compressed state."""
     if kind == "generate":
-        return generator.generate(payload, GenerateSettings.model_validate(settings), monitor)
+        asked = GenerateSettings.model_validate(settings)
+        made = generator.generate(payload, asked, monitor)
+        return made if asked.export is None else _exported(generator, made, asked.export, monitor)
     if kind == "texture":
         return generator.texture(payload, TextureSettings.model_validate(settings), monitor)
     return generator.extract_glb(payload, ExtractSettings.model_validate(settings), monitor)
+
+
+def _exported(
+    generator: Generator, made: JobOutput, settings: ExtractSettings, monitor: Monitor
+) -> JobOutput:
+    """A generation with its file: the stats of both, those of the mesh report under `report`."""
+    state = made.files[artifact_of("state", settings.variant)].data
+    file = generator.extract_glb(state, settings, monitor)
+    stats = file.stats | made.stats
+    stats["seconds"] = made.stats.get("seconds", {}) | {
+        name: seconds + made.stats.get("seconds", {}).get(name, 0.0)
+        for name, seconds in file.stats.get("seconds", {}).items()
+    }
+    stats["warnings"] = [*made.stats.get("warnings", ()), *file.stats.get("warnings", ())]
+    return replace(made, files=made.files | file.files, stats=stats)

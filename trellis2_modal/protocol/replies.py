@@ -14,7 +14,7 @@ JobState = Literal["queued", "running", "finished", "failed", "cancelled", "expi
 FINAL_STATES: frozenset[str] = frozenset({"finished", "failed", "cancelled", "expired"})
 EventType = Literal["queued", "started", "progress", "restarted", "result", "failed", "cancelled"]
 FINAL_EVENTS: frozenset[str] = frozenset({"result", "failed", "cancelled"})
-ArtifactName = Annotated[str, StringConstraints(pattern=r"^(glb|(state|video|preview)(-[2-8])?)$")]
+ArtifactName = Annotated[str, StringConstraints(pattern=r"^(asset|glb|(state|video|preview)(-[2-8])?)$")]
 """Of a job with several variants `state` is the first one's, `state-2` the second one's."""
 
 Scope = Literal["generate", "extract", "webhook", "dry-run"]
@@ -137,6 +137,15 @@ class CallbackStatus(Reply):
     attempts: list[CallbackAttempt] = []
 
 
+def with_asset(result: dict[str, Any]) -> dict[str, Any]:
+    """The result with the file of an extraction by its name, `asset`, whatever its format, beside `glb`."""
+    links = result["artifacts"]
+    if "glb" not in links:
+        return result
+    named = {**links["glb"], "url": links["glb"]["url"].removesuffix("/glb") + "/asset"}
+    return {**result, "artifacts": {**links, "asset": named}}
+
+
 class JobStatus(Reply):
     """A job as its owner sees it. Times are UTC."""
 
@@ -195,6 +204,7 @@ class GenerateResponse(Reply):
     video: str | None = None
     preview: str | None = None
     variants: list[VariantFiles] = []
+    asset: str | None = Field(None, description="The file that `export` asked for.")
     request_id: str
     job: str
     seed: int
@@ -280,6 +290,18 @@ class ViewSupport(Reply):
     least: int = 1
     most: int = 1
     cameras: bool = False
+
+
+class Welcome(Reply):
+    """Reply of `GET /`."""
+
+    service: str = "trellis2-api"
+    version: str
+    what: str = (
+        "The HTTP API of TRELLIS.2: a photo goes in, a textured 3D asset comes out. All calls but /health "
+        "need a key."
+    )
+    links: dict[str, str] = Field({}, description="Relative to this address.")
 
 
 class Health(Reply):

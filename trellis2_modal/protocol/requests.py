@@ -228,6 +228,11 @@ class GenerateSettings(Strict):
         "or all in every step, which takes that much longer (average).",
         json_schema_extra={"group": VIEWS},
     )
+    export: ExtractSettings | None = Field(
+        None,
+        title="Export",
+        description="Make the file in the same job: an extraction's fields, such as {'simplify': 'web'}.",
+    )
     ss_sampling_steps: int = _steps(STRUCTURE, 12)
     ss_guidance_strength: float = _strength(STRUCTURE, 7.5)
     ss_guidance_rescale: float = _rescale(STRUCTURE, 0.7)
@@ -245,6 +250,8 @@ class GenerateSettings(Strict):
     def _seeds(self) -> Self:
         if self.seed + self.num_samples - 1 > MAX_SEED:
             raise ValueError(f"the last of {self.num_samples} seeds from {self.seed} on exceeds {MAX_SEED}")
+        if self.export is not None and self.export.variant > self.num_samples:
+            raise ValueError(f"export names variant {self.export.variant} of {self.num_samples}")
         return self
 
     @property
@@ -266,7 +273,8 @@ class GenerateSettings(Strict):
 
     def given(self) -> dict[str, Any]:
         """The settings as a job keeps them: sampler fields only where they were set, everything else."""
-        return self.model_dump(exclude=SAMPLER_FIELDS.keys() - self.model_fields_set)
+        given = self.model_dump(exclude=SAMPLER_FIELDS.keys() - self.model_fields_set)
+        return given | {"export": self.export and self.export.resolved().model_dump()}
 
 
 class GenerateRequest(GenerateSettings):

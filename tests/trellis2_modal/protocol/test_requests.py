@@ -93,7 +93,7 @@ def test_every_default_lies_within_its_own_bounds() -> None:
 
 def test_every_setting_but_what_inputs_bring_has_a_control() -> None:
     for model in (GenerateSettings, ExtractSettings, TextureSettings):
-        names = [name for name in model.model_fields if name not in ("views", "variant", "name")]
+        names = [name for name in model.model_fields if name not in ("views", "export", "variant", "name")]
         assert [c.name for c in controls(model)] == names
 
 

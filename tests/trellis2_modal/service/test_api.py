@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 import time
 import zlib
 from typing import Any
@@ -114,6 +115,107 @@ def test_an_extraction_as_a_job(client: httpx.Client, body: dict[str, Any]) -> N
     done = finished(client, client.post("/jobs", json=submission).json()["id"])
     assert done["settings"]["decimation_target"] == 5000
     assert done["result"]["artifacts"]["glb"]["media_type"] == "model/stl"
+
+
+def test_a_generation_makes_the_file_too(client: httpx.Client, body: dict[str, Any]) -> None:
+    asked = body | {"export": {"simplify": "mobile"}}
+    reply = client.post("/generate", json=asked).json()
+    assert base64.b64decode(reply["asset"])[:4] == b"glTF"
+    assert reply["state"]
+    assert reply["stats"]["report"]["faces"] > 0
+    job = client.get(f"/jobs/{reply['job']}").json()
+    assert set(job["result"]["artifacts"]) == {"state", "glb", "asset"}
+    assert job["settings"]["export"]["decimation_target"] == 15_000
+    for link in (job["result"]["artifacts"][name] for name in ("asset", "glb")):
+        assert client.get(link["url"]).content[:4] == b"glTF"
+    alone = client.post("/generate", json=asked, headers={"Accept": "model/gltf-binary"})
+    assert (alone.headers["content-type"], alone.content[:4]) == ("model/gltf-binary", b"glTF")
+    plain = client.post("/generate", json=body, headers={"Accept": "model/gltf-binary"})
+    problem(plain, 406, "not-acceptable")
+    form = {"image": picture()}, {"export": '{"format": "stl"}', "preview": "none"}
+    done = finished(client, client.post("/jobs", files=form[0], data=form[1]).json()["id"])
+    assert done["result"]["artifacts"]["asset"]["media_type"] == "model/stl"
+    broken = client.post("/jobs", files=form[0], data={"export": "web"})
+    assert "not JSON" in problem(broken, 400, "invalid-request").detail
+
+
+def test_a_file_needs_the_scope_of_extractions(server: Running, body: dict[str, Any]) -> None:
+    with server.client(server.new_key("maker", scopes=["generate"])) as maker:
+        asked = body | {"export": {"simplify": "web"}}
+        problem(maker.post("/generate", json=asked), 403, "forbidden")
+        problem(maker.post("/jobs", json=asked | {"kind": "generate"}), 403, "forbidden")
+        data = {"export": "{}"}
+        problem(maker.post("/jobs", files={"image": picture()}, data=data), 403, "forbidden")
+        assert maker.post("/generate", json=body).status_code == 200
+
+
+def test_the_key_as_a_bearer_token(server: Running) -> None:
+    with httpx.Client(base_url=server.url) as bare:
+        good = bare.get("/usage", headers={"Authorization": f"bearer {server.key}"})
+        assert good.status_code == 200
+        for wrong in ("Bearer sk_wrong", f"Basic {server.key}", "Bearer", server.key):
+            refused = bare.get("/usage", headers={"Authorization": wrong})
+            problem(refused, 401, "unauthenticated")
+            assert refused.headers["www-authenticate"].startswith("Bearer ")
+
+
+@pytest.mark.parametrize(
+    ("path", "fields", "hint"),
+    [
+        ("/generate", {"simplify": "web"}, "inside export"),
+        ("/extract_glb", {"job": "j", "ss_rescale_t": 2.0}, "/generate"),
+        ("/generate", {"pipelin_type": "512"}, "did you mean pipeline_type?"),
+        ("/generate", {"export": {"seed": 1}}, "/generate"),
+    ],
+)
+def test_a_field_in_the_wrong_place_says_where_it_belongs(
+    client: httpx.Client, body: dict[str, Any], path: str, fields: dict[str, Any], hint: str
+) -> None:
+    asked = fields if path == "/extract_glb" else body | fields
+    assert hint in problem(client.post(path, json=asked), 400, "invalid-request").detail
+
+
+def test_json_ends_with_a_line_break(client: httpx.Client, server: Running, body: dict[str, Any]) -> None:
+    job = submit(client, body)["id"]
+    for path in ("/", "/health", "/usage", "/jobs", f"/jobs/{job}", "/nowhere", "/openapi.json"):
+        assert client.get(path).text.endswith("}\n"), path
+    assert client.post("/generate", json=body).text.endswith("}\n")
+
+
+def test_the_api_describes_itself(server: Running, client: httpx.Client) -> None:
+    document = client.get("/openapi.json").json()
+    operations = [o for methods in document["paths"].values() for o in methods.values()]
+    ids = [operation["operationId"] for operation in operations]
+    assert len(set(ids)) == len(ids)
+    assert {"generate", "extract_glb", "submit_job", "list_jobs", "cancel_job", "download_file"} <= set(ids)
+    assert document["servers"][0]["url"] == "/"
+    text = json.dumps(document)
+    assert "HTTPValidationError" not in text
+    for name in re.findall(r'"\$ref": "([^"]*)"', text):
+        assert name.removeprefix("#/components/schemas/") in document["components"]["schemas"], name
+    for operation in operations:
+        for media, body in operation.get("requestBody", {}).get("content", {}).items():
+            assert "example" in body or "examples" in body, (operation["operationId"], media)
+
+
+def test_the_page_of_the_api_loads_nothing_from_elsewhere(client: httpx.Client) -> None:
+    page = client.get("/docs").text
+    assert "//" not in re.sub(r"https?://(127\.0\.0\.1|localhost|hooks?\.example|www\.rfc)[^<]*", "", page)
+    assert "<script" not in page
+    for path in client.get("/openapi.json").json()["paths"]:
+        assert path in page
+    assert "pipeline_type" in page
+
+
+def test_the_root_says_what_this_is(server: Running) -> None:
+    with httpx.Client(base_url=server.url) as bare:
+        found = bare.get("/").json()
+        assert found["service"] == "trellis2-api"
+        page = bare.get("/", headers={"Accept": "text/html"})
+        assert page.headers["content-type"].startswith("text/html")
+        for link in found["links"].values():
+            assert f'href="{link}"' in page.text
+            assert bare.get(f"/{link}").status_code == 200
 
 
 def test_a_form_with_the_file_itself(client: httpx.Client) -> None:

@@ -37,7 +37,7 @@ def run(monkeypatch: pytest.MonkeyPatch, name: str, *arguments: str) -> None:
 def test_every_example_is_listed() -> None:
     page = (EXAMPLES / "README.md").read_text(encoding="utf-8")
     names = {path.name for path in EXAMPLES.iterdir() if path.is_file()} - {"README.md"}
-    known = {"curl.sh", "plain_requests.py", "python_client.py", "folder.py", "notebook.ipynb"}
+    known = {"curl.sh", "one_call.py", "plain_requests.py", "python_client.py", "folder.py", "notebook.ipynb"}
     assert names == known | {"text_to_image.py"}
     assert [name for name in names if f"({name})" not in page] == []
 
@@ -51,12 +51,19 @@ def test_curl() -> None:
     assert Path("asset.glb").read_bytes()[:4] == b"glTF"
 
 
-@pytest.mark.parametrize("name", ["plain_requests.py", "python_client.py"])
+@pytest.mark.parametrize("name", ["plain_requests.py", "one_call.py", "python_client.py"])
 def test_one_picture(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    if name == "plain_requests.py":
+    if name != "python_client.py":
         pytest.importorskip("requests")
     run(monkeypatch, name, "photo.png", "asset.glb")
     assert Path("asset.glb").read_bytes()[:4] == b"glTF"
+
+
+def test_one_call_is_short() -> None:
+    """From a photo to a file in at most ten lines."""
+    lines = (EXAMPLES / "one_call.py").read_text(encoding="utf-8").splitlines()
+    code = [line for line in lines[1:] if line.strip() and not line.startswith(("import", "from"))]
+    assert len(code) <= 10
 
 
 def test_a_folder(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

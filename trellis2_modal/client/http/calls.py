@@ -237,7 +237,7 @@ def result(core: Core, job_id: str) -> Flow[Result]:
         kind = str(job.settings.get("format") or "glb")
         if kind not in ASSET_MEDIA_TYPES:
             raise NotTheServiceError(f"{core.url.host} made a file of an unknown format ({kind[:20]})")
-        data = yield from artifact(core, job_id, "glb")
+        data = yield from artifact(core, job_id, "asset")
         stats = dict(found.stats) if found else {}
         return ExtractResult(
             job_id,
@@ -286,4 +286,5 @@ def _generated(core: Core, job: JobStatus, found: JobResult) -> Flow[GenerateRes
                 variant=number,
             )
         )
-    return replace(variants[0], variants=tuple(variants) if len(variants) > 1 else ())
+    asset = (yield from artifact(core, job.id, "asset")) if "asset" in found.artifacts else None
+    return replace(variants[0], asset=asset, variants=tuple(variants) if len(variants) > 1 else ())

@@ -289,7 +289,7 @@ _BODY_HEADERS = {"content-length", "content-type", "transfer-encoding"}
 
 
 def _form_value(value: Any) -> str:
-    if isinstance(value, list):
+    if isinstance(value, (dict, list)):
         return json.dumps(value)
     return str(value).lower() if isinstance(value, bool) else str(value)
 

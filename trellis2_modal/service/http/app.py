@@ -35,7 +35,8 @@ from .transport import BodyMemory, Transport
 DESCRIPTION = """
 A photo goes in, a textured 3D asset comes out.
 
-Every call but `/health` needs a key in the `X-API-Key` header. Errors are RFC 9457 problem documents whose
+Every call but `/health` needs a key in the `X-API-Key` header, or as
+`Authorization: Bearer`. Errors are RFC 9457 problem documents whose
 `type` is a stable slug. POST calls take an `Idempotency-Key`: the same key and body is the same job.
 """
 
@@ -47,7 +48,7 @@ def no_delivery() -> None:
 
 
 REQUEST_HEADERS = [
-    *("X-API-Key", "X-Request-ID", "Content-Type", "Idempotency-Key", "Prefer"),
+    *("X-API-Key", "Authorization", "X-Request-ID", "Content-Type", "Idempotency-Key", "Prefer"),
     *("Last-Event-ID", "Range", "If-Range", "If-None-Match"),
 ]
 REPLY_HEADERS = [
@@ -100,8 +101,10 @@ def create_app(
         version=__version__,
         description=DESCRIPTION,
         lifespan=lifespan,
+        docs_url=None,
         redoc_url=None,
         generate_unique_id_function=lambda route: route.name,  # generated clients call their functions so
+        openapi_url=None,
         redirect_slashes=False,  # it would send callers to whatever their Host header says
     )
     metrics = Metrics()
@@ -140,6 +143,8 @@ def create_app(
             allow_headers=REQUEST_HEADERS,
             expose_headers=REPLY_HEADERS,
         )
+
+    routes.describe(app)
 
     def transport(inner: ASGIApp) -> ASGIApp:
         return Transport(

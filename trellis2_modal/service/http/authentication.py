@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Awaitable, Callable
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import Security
-from fastapi.security import APIKeyHeader
+from fastapi.security import APIKeyHeader, HTTPBearer
 from starlette.requests import Request
 
 from ...jobs.engine import Engine
@@ -18,6 +18,7 @@ from .pictures.sources import PictureSources
 from .rate_limits import RateLimiter
 
 HEADER = APIKeyHeader(name="X-API-Key", scheme_name="ApiKey", auto_error=False)
+BEARER = HTTPBearer(scheme_name="Bearer", description="The same key.", auto_error=False)
 
 WORK, READS, MATTES = "work", "reads", "mattes"
 
@@ -36,7 +37,7 @@ class Guard:
 
     async def authenticate(self, request: Request) -> ApiKey:
         """The key behind a request, as the key list has it now; raises 401 or 503."""
-        return await self.ring.authenticate(request.headers.get(HEADER.model.name))
+        return await self.ring.authenticate(secret_of(request))
 
     def watch(self, request: Request) -> Callable[[], Awaitable[bool]]:
         """Asks, as long as a stream lasts, whether its key is still good."""
@@ -113,11 +114,20 @@ def sources_of(request: Request, key: ApiKey) -> PictureSources:
     return sources
 
 
+def secret_of(request: Request) -> str | None:
+    """The key that a request carries: `X-API-Key: sk_...`, or `Authorization: Bearer sk_...`."""
+    scheme, _, token = request.headers.get("authorization", "").partition(" ")
+    bearer = token.strip() if scheme.lower() == "bearer" else None
+    return request.headers.get(HEADER.model.name) or bearer
+
+
 def caller(scope: str | None = None, policy: str | None = READS) -> Callable[..., Awaitable[ApiKey]]:
     """The dependency of a route: the key behind the request."""
 
-    async def admit(request: Request, secret: Annotated[str | None, Security(HEADER)]) -> ApiKey:
+    async def admit(
+        request: Request, header: Annotated[Any, Security(HEADER)], bearer: Annotated[Any, Security(BEARER)]
+    ) -> ApiKey:
         guard: Guard = request.app.state.guard
-        return await guard.admit(request, secret, scope, policy)
+        return await guard.admit(request, secret_of(request), scope, policy)
 
     return admit

@@ -1,4 +1,5 @@
-"""Base64 of pictures, states and results, in pieces: a state of 100 MB must not hold up the event loop.
+"""JSON replies, and base64 of pictures, states and results in pieces: a state of 100 MB must not hold up the
+event loop.
 
 Every call here keeps Python's global lock while it works, so a thread alone would not help; between two
 pieces the lock changes hands.
@@ -8,14 +9,21 @@ from __future__ import annotations
 
 import asyncio
 import base64
+from collections.abc import Mapping
 
-from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
+from starlette.responses import Response
 
 PIECE = 3 << 20
 """Bytes a piece, about 4 ms of work: a multiple of three bytes is a whole number of base64 characters."""
 
 PIECE_TEXT = PIECE // 3 * 4
 DECODER: TypeAdapter[bytes] = TypeAdapter(bytes, config=ConfigDict(val_json_bytes="base64"))
+
+
+def json_response(reply: BaseModel, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
+    """The JSON of a reply, ended by a line break: a shell's prompt comes on a line of its own."""
+    return Response(reply.model_dump_json() + "\n", status, headers, "application/json")
 
 
 async def decode_base64(text: str) -> bytes | None:

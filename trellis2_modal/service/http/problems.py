@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 import logging
 import math
@@ -22,6 +23,7 @@ from ...protocol.errors import (
     InvalidRequestError,
     ServiceError,
 )
+from ...protocol.requests import ExtractRequest, GenerateRequest
 from .context import context_of
 
 logger = logging.getLogger(__name__)
@@ -41,8 +43,8 @@ def problem_response(error: ServiceError, request_id: str) -> Response:
     if error.retry_after is not None:
         headers["Retry-After"] = str(max(1, math.ceil(error.retry_after)))
     if error.status == 401:
-        headers["WWW-Authenticate"] = 'ApiKey realm="trellis2", header="X-API-Key"'
-    body = json.dumps(error.problem(request_id)).encode()
+        headers["WWW-Authenticate"] = 'Bearer realm="trellis2", ApiKey realm="trellis2", header="X-API-Key"'
+    body = json.dumps(error.problem(request_id)).encode() + b"\n"
     return Response(body, error.status, headers, PROBLEM_MEDIA_TYPE)
 
 
@@ -57,9 +59,20 @@ def invalid_request(error: ValidationError | RequestValidationError) -> InvalidR
 
 
 def _message(item: Any) -> str:
-    return {"extra_forbidden": "is not a known field", "missing": "is missing"}.get(
-        str(item["type"]), str(item["msg"])
-    )
+    if item["type"] == "extra_forbidden":
+        return f"is not a known field{_hint(str(item['loc'][-1]))}"
+    return "is missing" if item["type"] == "missing" else str(item["msg"])
+
+
+def _hint(name: str) -> str:
+    """Where an unknown field belongs, or what it may be a slip of."""
+    generation, extraction = GenerateRequest.model_fields.keys(), ExtractRequest.model_fields.keys()
+    if name in extraction - generation:
+        return " here: it belongs to an extraction (/extract_glb), or inside export of a generation"
+    if name in generation - extraction:
+        return " here: it belongs to a generation (/generate)"
+    near = difflib.get_close_matches(name[:60], [*generation, *extraction], 1, 0.75)
+    return f"; did you mean {near[0]}?" if near else ""
 
 
 def _framework_error(error: HTTPException) -> ServiceError:

@@ -372,6 +372,13 @@ def kind_of(submission: Asked | Multipart) -> JobKind:
     return "extract" if isinstance(submission, ExtractRequest) else "generate"
 
 
+def exports(submission: Asked | Multipart) -> bool:
+    """Whether a generation makes a file, too, which needs the scope of an extraction."""
+    if isinstance(submission, Multipart):
+        return "export" in submission.fields
+    return isinstance(submission, GenerateRequest) and submission.export is not None
+
+
 async def form_work(form: Multipart, known: Capabilities, checks: PictureChecks, fetch: FetchState) -> Work:
     """The work that a form asks for."""
     fields = {name: value for name, value in form.fields.items() if name not in OF_SUBMISSIONS}
@@ -403,7 +410,8 @@ async def _generate_form(
     source, files = fields.pop("job", None), form.files.get("state", ())
     variant = VARIANT.validate_python(fields.pop("variant", "1"))
     views = {"views": views_of_text(fields["views"])} if "views" in fields else {}
-    settings = GenerateSettings.model_validate({**fields, **views})
+    export = {"export": _object(fields["export"], "export")} if "export" in fields else {}
+    settings = GenerateSettings.model_validate({**fields, **views, **export})
     pictures = form.pictures("state")
     if files and source is not None:
         raise _missing("state")
@@ -425,6 +433,15 @@ async def texture_form(form: Multipart, known: Capabilities, checks: PictureChec
     if len(mesh) != 1:
         raise _missing("mesh")
     return await _texture_work(settings, form.pictures("mesh"), mesh[0], known, checks)
+
+
+def _object(text: str, name: str) -> Any:
+    """The JSON of a form's field."""
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        message = 'is not JSON; send an object such as {"simplify": "web"}'
+        raise InvalidRequestError(f"{name}: {message}", errors=[FieldError(name, message)]) from error
 
 
 def _missing(name: str) -> InvalidRequestError:

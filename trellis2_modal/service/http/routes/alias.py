@@ -11,7 +11,7 @@ from ....protocol.requests import GenerateRequest
 from ...auth import ApiKey
 from ..authentication import WORK, caller
 from . import documents
-from .generate import ACCEPTED, generate
+from .generate import ACCEPTED, ASSETS, generate
 
 router = APIRouter(tags=["generation"])
 
@@ -27,7 +27,9 @@ router = APIRouter(tags=["generation"])
     responses=documents.errors(
         *documents.COMMON,
         *(406, 409, 422, 504, 507),
-        _200=documents.json_reply(GenerateResponse, "The asset's state and preview", EVENT_STREAM),
+        _200=documents.json_reply(
+            GenerateResponse, "The asset's state and preview, or its file", EVENT_STREAM, *ASSETS
+        ),
         _202=ACCEPTED,
     ),
 )

@@ -26,7 +26,7 @@ from ....protocol.views import MAX_VIEWS
 
 EXAMPLE_IMAGE = "iVBORw0KGgo..."
 EXAMPLES: dict[str, dict[str, Any]] = {
-    "generate": {"image": EXAMPLE_IMAGE, "seed": 42, "preview": "video"},
+    "generate": {"image": EXAMPLE_IMAGE, "seed": 42, "preview": "video", "export": {"simplify": "web"}},
     "texture": {"mesh": "Z2xURgIAAAA...", "image": EXAMPLE_IMAGE, "texture_size": 1024},
     "extract": {"job": "job_0123456789abcdef0123456789abcdef", "simplify": "web"},
 }
@@ -35,8 +35,18 @@ EXAMPLES: dict[str, dict[str, Any]] = {
 def schema(model: type[BaseModel]) -> dict[str, Any]:
     """A model's JSON schema with nothing left to reference."""
     document = model.model_json_schema()
-    document.pop("$defs", None)
-    return document
+    definitions = document.pop("$defs", {})
+
+    def inlined(part: Any) -> Any:
+        if isinstance(part, list):
+            return [inlined(item) for item in part]
+        if not isinstance(part, dict):
+            return part
+        named = definitions[part["$ref"].rpartition("/")[2]] if "$ref" in part else {}
+        return {name: inlined(value) for name, value in (named | part).items() if name != "$ref"}
+
+    found: dict[str, Any] = inlined(document)
+    return found
 
 
 def json_body(model: type[BaseModel], example: dict[str, Any]) -> dict[str, Any]:
@@ -59,6 +69,12 @@ def form_schema(
         properties["views"] = {
             "type": "string",
             "description": f"{properties['views']['description']} As {text}.",
+        }
+    if "export" in properties:
+        properties["export"] = {
+            "type": "string",
+            "contentMediaType": "application/json",
+            "description": f"{properties['export']['description']} As JSON.",
         }
     if kind is not None:
         properties["kind"] = {"type": "string", "const": kind}
@@ -88,7 +104,10 @@ def submission_body() -> dict[str, Any]:
             "schema": {"oneOf": kinds},
             "examples": {kind: {"value": {"kind": kind, **example}} for kind, example in EXAMPLES.items()},
         },
-        "multipart/form-data": {"schema": {"anyOf": forms}},
+        "multipart/form-data": {
+            "schema": {"anyOf": forms},
+            "example": {"image": "(the file)", "seed": 7, "export": '{"simplify": "web"}'},
+        },
     }
     return {"requestBody": {"required": True, "content": content}}
 
@@ -127,8 +146,8 @@ def estimate_body() -> dict[str, Any]:
 def matte_body() -> dict[str, Any]:
     form = form_schema(MatteSettings, "image", None)
     content = {
-        "application/json": {"schema": schema(MatteRequest)},
-        "multipart/form-data": {"schema": form},
+        "application/json": {"schema": schema(MatteRequest), "example": {"image": EXAMPLE_IMAGE}},
+        "multipart/form-data": {"schema": form, "example": {"image": "(the file)", "subjects": "largest"}},
     }
     return {"requestBody": {"required": True, "content": content}}
 

@@ -18,6 +18,7 @@ from ....protocol.requests import (
 from ...auth import ApiKey
 from ...config import Settings
 from ..authentication import caller
+from ..encoding import json_response
 from ..request_parsing import generate_settings, read_estimate, texture_settings
 from . import documents
 
@@ -58,4 +59,4 @@ async def estimate(request: Request, key: Annotated[ApiKey, Depends(caller())]) 
             "measured": found.jobs,
             "price": rates.price(found.seconds),
         }
-    return Response(Estimate.model_validate(members).model_dump_json(), media_type="application/json")
+    return json_response(Estimate.model_validate(members))

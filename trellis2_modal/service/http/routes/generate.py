@@ -39,7 +39,7 @@ from ...config import Settings
 from ...streaming import event_stream, whole_file
 from ..authentication import WORK, Guard, caller, engine_of, sources_of
 from ..context import context_of
-from ..encoding import encode_base64
+from ..encoding import encode_base64, json_response
 from ..request_parsing import (
     FetchState,
     Work,
@@ -58,6 +58,7 @@ router = APIRouter(tags=["generation"])
 GLB = ASSET_MEDIA_TYPES["glb"]
 
 Answer = Literal["json", "stream", "file"]
+ASSETS = tuple(sorted(set(ASSET_MEDIA_TYPES.values())))
 ACCEPTED = {"model": JobStatus, "description": "Queued; see Location (with Prefer: respond-async)"}
 
 
@@ -72,18 +73,25 @@ ACCEPTED = {"model": JobStatus, "description": "Queued; see Location (with Prefe
     responses=documents.errors(
         *documents.COMMON,
         *(406, 409, 422, 504, 507),
-        _200=documents.json_reply(GenerateResponse, "The asset's state and preview", EVENT_STREAM),
+        _200=documents.json_reply(
+            GenerateResponse, "The asset's state and preview, or its file", EVENT_STREAM, *ASSETS
+        ),
         _202=ACCEPTED,
     ),
 )
 async def generate(request: Request, key: Annotated[ApiKey, Depends(caller("generate", WORK))]) -> Response:
     """A picture in, the asset's state and preview out.
 
+    `export` makes a file in the same job; then `Accept: model/gltf-binary` gives its bytes alone.
     `Accept: text/event-stream` gives progress and then the result; `Prefer: respond-async` gives a job.
     """
-    answer = negotiate(request, ())
+    answer = negotiate(request, tuple(ASSET_MEDIA_TYPES.values()))
     backend = engine_of(request, key)
     asked = await read_json(request, GenerateRequest)
+    if asked.export is not None:
+        key.require("extract")
+    elif answer == "file":
+        raise NotAcceptableError("a generation answers with a file only where it has export")
     known, checks = backend.capabilities(), request.app.state.picture_checks
     sources = sources_of(request, key)
     work = await generate_work(asked, known, checks, sources, state_fetcher(backend, key))
@@ -102,9 +110,7 @@ async def generate(request: Request, key: Annotated[ApiKey, Depends(caller("gene
     responses=documents.errors(
         *documents.COMMON,
         *(404, 406, 409, 410, 422, 504, 507),
-        _200=documents.json_reply(
-            ExtractResponse, "The file", EVENT_STREAM, *sorted(set(ASSET_MEDIA_TYPES.values()))
-        ),
+        _200=documents.json_reply(ExtractResponse, "The file", EVENT_STREAM, *ASSETS),
         _202=ACCEPTED,
     ),
 )
@@ -238,7 +244,7 @@ def accepted(request: Request, job: JobStatus, preferred: bool = False) -> Respo
     headers = {"Location": job_location(request, job)}
     if preferred:
         headers["Preference-Applied"] = "respond-async"
-    return Response(job.model_dump_json(), 202, headers, "application/json")
+    return json_response(job, 202, headers)
 
 
 async def reply(request: Request, key: ApiKey, job: JobStatus, answer: Answer) -> Response:
@@ -264,7 +270,7 @@ async def reply(request: Request, key: ApiKey, job: JobStatus, answer: Answer) -
         file = await backend.result(key.id, job.id, "glb")
         return whole_file(file, {"Location": job_location(request, job)})
     result = await result_reply(backend, key.id, done, request_id)
-    return Response(result.model_dump_json(), media_type="application/json")
+    return json_response(result)
 
 
 async def events_with_result(
@@ -325,6 +331,7 @@ async def result_reply(backend: Engine, owner: str, job: JobStatus, request_id: 
     return GenerateResponse(
         **files[0].model_dump(exclude={"seed"}),
         variants=files if len(files) > 1 else [],
+        asset=await encoded("glb"),
         request_id=request_id,
         job=job.id,
         seed=seed,

@@ -7,19 +7,20 @@ from datetime import UTC, datetime
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Request, Response
+from fastapi.responses import HTMLResponse
 from pydantic import ValidationError
 
 from .... import __version__
 from ....jobs.admission import DAY
 from ....jobs.engine import Engine
 from ....protocol.errors import InvalidRequestError, UnavailableError
-from ....protocol.replies import Health, MatteResponse, Usage
+from ....protocol.replies import Health, MatteResponse, Usage, Welcome
 from ....protocol.requests import MatteRequest, MatteSettings, default_pipeline_type
 from ....protocol.webhooks import secret_of
 from ...auth import ApiKey
 from ...config import Settings
 from ..authentication import MATTES, Guard, caller
-from ..encoding import encode_base64
+from ..encoding import encode_base64, json_response
 from ..metrics import MEDIA_TYPE
 from ..pictures.checks import PictureChecks, picture_bytes
 from ..pictures.matte import Matter
@@ -28,7 +29,26 @@ from ..request_parsing import media_type, read_json, read_multipart
 from . import documents
 
 router = APIRouter(tags=["service"])
+WELCOME_PAGE = """<!doctype html>
+<html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">
+<title>TRELLIS.2</title>
+<h1>TRELLIS.2 {version}</h1>
+<p>{what} The app with buttons is <code>trellis2-modal app</code>.</p>
+<ul>{items}</ul></html>
+"""
+
 metrics_router = APIRouter(tags=["service"])
+
+
+@router.get("/", response_model=Welcome, responses=documents.errors(500))
+async def welcome(request: Request) -> Response:
+    """What this is, and where to go on from here. Needs no key."""
+    links = {"documentation": "docs", "openapi": "openapi.json", "health": "health"}
+    reply = Welcome(version=__version__, links=links)
+    if "text/html" not in request.headers.get("accept", ""):
+        return json_response(reply)
+    items = "".join(f'<li><a href="{link}">{name}</a></li>' for name, link in links.items())
+    return HTMLResponse(WELCOME_PAGE.format(version=reply.version, what=reply.what, items=items))
 
 
 @router.head("/health", include_in_schema=False)
@@ -53,7 +73,7 @@ async def health(request: Request) -> Response:
         queue_limit=stats.limit,
         matte=request.app.state.matter is not None,
     )
-    return Response(reply.model_dump_json(), media_type="application/json")
+    return json_response(reply)
 
 
 @router.get("/usage", response_model=Usage, responses=documents.errors(*documents.READS))
@@ -81,7 +101,7 @@ async def usage(request: Request, key: Annotated[ApiKey, Depends(caller())]) -> 
         currency=settings.currency,
         webhook_secret=secret_of(key.digest) if "webhook" in key.scopes else None,
     )
-    return Response(reply.model_dump_json(), media_type="application/json")
+    return json_response(reply)
 
 
 @router.post(
@@ -118,7 +138,7 @@ async def matte(request: Request, key: Annotated[ApiKey, Depends(caller("generat
     if "application/json" not in request.headers.get("accept", ""):
         return Response(found.png, media_type="image/png")
     reply = MatteResponse(matte=await encode_base64(found.png), warnings=found.warnings)
-    return Response(reply.model_dump_json(), media_type="application/json")
+    return json_response(reply)
 
 
 @metrics_router.get("/metrics", response_class=Response)

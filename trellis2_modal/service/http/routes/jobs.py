@@ -23,7 +23,8 @@ from ...config import Settings
 from ...outbound.addresses import checked_place
 from ...streaming import artifact_response, event_stream, last_event_id
 from ..authentication import WORK, Guard, caller, engine_of, sources_of
-from ..request_parsing import callback_of, kind_of, read_submission, submission_work
+from ..encoding import json_response
+from ..request_parsing import callback_of, exports, kind_of, read_submission, submission_work
 from . import documents
 from .generate import accepted, state_fetcher, submit
 
@@ -60,6 +61,8 @@ async def submit_job(request: Request, key: Annotated[ApiKey, Depends(caller(Non
     if (callback := callback_of(submission)) is not None:
         key.require("webhook")
         await asyncio.to_thread(checked_place, callback, "callback_url", request.app.state.outbound.resolve)
+    if exports(submission):
+        key.require("extract")
     known, checks = backend.capabilities(), request.app.state.picture_checks
     fetch, sources = state_fetcher(backend, key), sources_of(request, key)
     work = await submission_work(submission, known, checks, sources, fetch)
@@ -77,24 +80,24 @@ async def list_jobs(
     backend = engine_of(request, key)
     found = await backend.list_jobs(key.id, limit + 1, before)
     page = JobList(jobs=found[:limit], next=found[limit - 1].id if len(found) > limit else None)
-    return Response(page.model_dump_json(), media_type="application/json")
+    return json_response(page)
 
 
 @router.get("/{job_id}", response_model=JobStatus, responses=documents.errors(*documents.READS, 404))
-async def look(request: Request, key: Reader, job_id: JobId) -> Response:
+async def get_job(request: Request, key: Reader, job_id: JobId) -> Response:
     """One job, with progress while it runs and links to its files when it has finished."""
     backend = engine_of(request, key)
     job = await backend.status(key.id, job_id)
-    return Response(job.model_dump_json(), media_type="application/json")
+    return json_response(job)
 
 
 @router.delete("/{job_id}", response_model=JobStatus, responses=documents.errors(*documents.READS, 404))
-async def cancel(request: Request, key: Reader, job_id: JobId) -> Response:
+async def cancel_job(request: Request, key: Reader, job_id: JobId) -> Response:
     """Stop a job: a queued one at once, a running one at its next step; a finished one stays as it is."""
     backend = engine_of(request, key)
     job = await backend.cancel(key.id, job_id)
     status = 200 if job.status in FINAL_STATES else 202
-    return Response(job.model_dump_json(), status, media_type="application/json")
+    return json_response(job, status)
 
 
 @router.get(
@@ -111,7 +114,7 @@ async def cancel(request: Request, key: Reader, job_id: JobId) -> Response:
         _204={"description": "Nothing after Last-Event-ID will come"},
     ),
 )
-async def events(request: Request, key: Reader, job_id: JobId) -> Response:
+async def job_events(request: Request, key: Reader, job_id: JobId) -> Response:
     """Everything that happens to a job, from its start or from `Last-Event-ID`, ending with its end."""
     backend = engine_of(request, key)
     settings: Settings = request.app.state.settings
@@ -147,9 +150,10 @@ async def events(request: Request, key: Reader, job_id: JobId) -> Response:
         _304={"description": "The caller has it (If-None-Match)"},
     ),
 )
-async def download(request: Request, key: Reader, job_id: JobId, artifact: ArtifactName) -> Response:
+async def download_file(request: Request, key: Reader, job_id: JobId, artifact: ArtifactName) -> Response:
     """A file of a finished job; ranges and conditional requests are understood."""
     backend = engine_of(request, key)
     file = await backend.result(key.id, job_id, artifact)
     extension = EXTENSIONS.get(file.media_type, "bin")
-    return artifact_response(request, file, f"{artifact}-{job_id[-8:]}.{extension}")
+    name = "asset" if artifact == "glb" else artifact
+    return artifact_response(request, file, f"{name}-{job_id[-8:]}.{extension}")
