@@ -125,7 +125,10 @@ def texture_forms(kind: str | None) -> list[dict[str, Any]]:
 def texture_body() -> dict[str, Any]:
     content = {
         "application/json": {"schema": schema(TextureRequest), "example": EXAMPLES["texture"]},
-        "multipart/form-data": {"schema": {"anyOf": texture_forms(None)}},
+        "multipart/form-data": {
+            "schema": {"anyOf": texture_forms(None)},
+            "example": {"mesh": "(the file)", "image": "(the file)", "texture_size": 1024},
+        },
     }
     return {"requestBody": {"required": True, "content": content}}
 
