@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import shutil
 import sys
+from collections.abc import Callable, Mapping
 from typing import TextIO
 
 from ..client.stages import JobProgress, duration
-from ..protocol.events import Queued, Restarted, payload_of
+from ..protocol.events import Queued, Restarted, Started, payload_of
 from ..protocol.replies import JobEvent, ProgressReport
 from ..protocol.stages import EXPORT_STAGES, stage_title
 
@@ -15,12 +16,22 @@ WIDTH = 24
 
 
 class Bars:
-    """Called with each event of a job. Draws on `stream` (stderr), never on stdout."""
+    """Called with each event of a job. Draws on `stream` (stderr), never on stdout.
 
-    def __init__(self, stream: TextIO | None = None, quiet: bool = False) -> None:
+    `forecast` gives seconds by stage; it is asked once, when the job starts on a terminal, and then what is
+    left is said too.
+    """
+
+    def __init__(
+        self,
+        stream: TextIO | None = None,
+        quiet: bool = False,
+        forecast: Callable[[], Mapping[str, float]] | None = None,
+    ) -> None:
         self._stream = stream or sys.stderr
         self._live = self._stream.isatty()
         self._quiet = quiet
+        self._forecast = forecast
         self._tracker = JobProgress()
         self._drawn = ""
 
@@ -42,12 +53,16 @@ class Bars:
         match payload_of(event):
             case Queued(position=int(ahead)) if ahead:
                 self._line(f"Waiting: {ahead} ahead", final=not self._live)
+            case Started() if self._live and self._forecast is not None:
+                tracker.expected, self._forecast = self._forecast(), None
             case Restarted():
                 self._line("The worker ended and the job starts again", final=True)
             case ProgressReport(stage=stage, step=step, steps=steps) if self._live:
                 of = "" if stage in EXPORT_STAGES else f", step {step} of {steps}"
                 text = f"{self._bar(tracker.fraction)} {stage_title(stage)}{of}"
-                self._line(f"{text}, {duration(tracker.elapsed)}")
+                left = tracker.left()
+                after = f", about {duration(left)} left" if left else ""
+                self._line(f"{text}, {duration(tracker.elapsed)}{after}")
 
     def _bar(self, fraction: float) -> str:
         full = round(fraction * WIDTH)

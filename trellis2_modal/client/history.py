@@ -52,6 +52,8 @@ class Export:
     bytes: Annotated[int, Field(ge=0)]
     settings: dict[str, Any] = field(default_factory=dict)
     report: dict[str, Any] = field(default_factory=dict)
+    stats: dict[str, Any] = field(default_factory=dict)
+    """What it took: seconds by stage, costs."""
 
 
 @dataclass(frozen=True)
@@ -290,7 +292,8 @@ class History:
                 number += 1
             name = same[0].file if same else name
             write_atomically(folder / name, result.data)
-            export = Export(name, label, len(result.data), dict(result.settings), dict(result.report))
+            facts = {name: value for name, value in result.stats.items() if name != "report"}
+            export = Export(name, label, len(result.data), dict(result.settings), dict(result.report), facts)
             others = tuple(other for other in entry.exports if other.file != name)
             return self.change(entry_id, exports=(*others, export))
 

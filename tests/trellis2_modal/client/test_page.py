@@ -594,3 +594,25 @@ def test_the_demo_model_is_called_one(model: str, warned: bool) -> None:
     note = html.model_note(ServiceState(True, "", Health(status="ok", version="1", model=model)))
     assert ("simple toy-like objects only" in note) is warned
     assert html.model_note(ServiceState(True, "")) == ""
+
+
+def test_what_it_will_take_is_said_before_pressing(
+    actions: Any, task_queue: TaskQueue, service: Service, picture: Path
+) -> None:
+    """First by the table, for the service has measured nothing; then as the last one took."""
+    until(lambda: task_queue.service.ready, "the service")
+    *_, seen = actions.look("", {})
+    assert "Takes about 55 s." in seen["estimate"], "the table's seconds on a CPU"
+    assert seen["export_estimate"] == "about 18 s"
+    service.charges(gpu_price_per_hour=3.6e6, currency="EUR")
+    service.plans.append("hang")
+    _, shown = generate(actions, picture)
+    until(lambda: task_queue.tasks()[0].tracker.stage, "the first step")
+    *_, seen = actions.look("", seen)
+    assert re.search(r"about \d+ s left", seen["progress"]), "from the first run on"
+    service.release()
+    idle(task_queue)
+    actions.extract(shown, "web", *values(ExtractSettings, EXTRACTION))
+    idle(task_queue)
+    *_, seen = actions.look("", seen)
+    assert re.search(r"Takes about 3 s, [\d.]+ EUR\.", seen["estimate"]), "what the fake model says it took"

@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from ...client.estimates import forecast
 from ...client.report import describe_costs
 from ...client.stats import Costs
 from ...protocol.requests import ExtractSettings
@@ -48,7 +49,7 @@ def command(
     with reported(as_json):
         check_writable(output)
         with connected(url, key, weights, device) as client:
-            bars = Bars(quiet=as_json)
+            bars = Bars(quiet=as_json, forecast=lambda: forecast(client, "extract", export).stages)
             result = client.extract_glb(state, on_event=bars, **export)
             path = write(output, result.data)
     costs = Costs.of_all(result.stats)

@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from ...client.api import Client
+from ...client.estimates import forecast
 from ...client.inputs.cameras import read_cameras
 from ...client.inputs.pictures import crop_picture
 from ...client.report import describe_costs
@@ -145,7 +146,7 @@ def make(
     count = int(settings.get("num_samples", 1))
     places = [files.numbered(number) for number in range(1, count + 1)] if count > 1 else [files]
     check_writable(*(path for place in places for path in astuple(place)))
-    bars = Bars(quiet=as_json)
+    bars = Bars(quiet=as_json, forecast=lambda: forecast(client, "generate", settings).stages)
     made = client.generate(image, shape=shape, on_event=bars, **settings)
     assets = list(zip(made.variants or (made,), places, strict=False))
     # written before the extraction: what was paid for is kept even when that fails
@@ -170,7 +171,7 @@ def _extract(
     as_json: bool,
 ) -> dict[str, Any]:
     """The file of one asset, and its report."""
-    export_bars = Bars(quiet=as_json)
+    export_bars = Bars(quiet=as_json, forecast=lambda: forecast(client, "extract", export).stages)
     result = client.extract_glb(asset, on_event=export_bars, **export)
     files = {"asset": write(place.asset, result.data)} | written
     report = {

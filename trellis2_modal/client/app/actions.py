@@ -37,14 +37,17 @@ EXAMPLE_SEED = 42
 
 PANES = (
     "header", "progress", "strip", "model", "video", "stills", "facts", "export", "files", "history",
-    "comparison", "address", "pipeline", "view_note", "model_note",
+    "comparison", "address", "pipeline", "view_note", "model_note", "estimate", "export_estimate",
 )  # fmt: skip
 """The parts of the page that follow the task queue, by the names of their components."""
 
 
-def pipeline_choices(offered: Sequence[str]) -> list[tuple[str, str]]:
+def pipeline_choices(task_queue: TaskQueue) -> list[tuple[str, str]]:
     """Titles and values of the choice of quality."""
-    return [("Automatic", AUTOMATIC), *((name.replace("_", " "), name) for name in offered)]
+    return [
+        ("Automatic", AUTOMATIC),
+        *((name.replace("_", " "), name) for name in task_queue.pipeline_types()),
+    ]
 
 
 class Actions:
@@ -98,7 +101,9 @@ class Actions:
             "history": seen["history"] if known else history_view.history(task_queue, view),
             "comparison": seen["comparison"] if known else history_view.comparison(task_queue, view),
             "address": views.address(history_view.address_of(shown, view)),
-            "pipeline": task_queue.pipeline_types(),
+            "pipeline": pipeline_choices(task_queue),
+            "estimate": views.estimate_note(task_queue),
+            "export_estimate": views.short_estimate(task_queue.forecast("extract", {})),
             "view_note": views.view_note(task_queue.service),
             "model_note": views.model_note(task_queue.service),
         }
@@ -379,8 +384,10 @@ def _update(name: str, value: Any) -> Any:
     if name == "export":
         return gr.update(visible=value)
     if name == "pipeline":
-        return gr.update(choices=pipeline_choices(value), visible=len(value) > 1)
-    if name in ("progress", "strip", "facts", "files", "model_note", "comparison"):
+        return gr.update(choices=value, visible=len(value) > 2)
+    if name == "export_estimate":
+        return gr.update(value=f"Export ({value})" if value else "Export")
+    if name in ("progress", "strip", "facts", "files", "model_note", "comparison", "estimate"):
         return gr.update(value=value, visible=bool(value))
     return gr.update(value=value)
 

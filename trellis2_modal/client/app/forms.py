@@ -59,6 +59,7 @@ CHOICE_TITLES = {
 
 
 HINTS = {
+    "format": "GLB opens in most programs; STL and 3MF are for printing.",
     "size_m": "0: as generated, within 1 m.",
     "size_mm": "Of the print, in millimetres.",
     "fov": "Width of the view in degrees, for pixel-aligned weights. 0: the weights' own.",

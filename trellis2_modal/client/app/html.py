@@ -6,9 +6,10 @@ import html
 from collections.abc import Sequence
 from urllib.parse import quote
 
-from ...protocol.replies import DEMO_MODEL
+from ...protocol.replies import DEMO_MODEL, Estimate
 from ...protocol.stages import EXPORT_STAGES, stage_title
 from ..history import COVER, THUMBNAIL, Entry
+from ..report import money
 from ..stages import JobProgress, duration, phases_of
 from .icons import LIGHT_OR_DARK, LOGO
 from .task_queue import ServiceState, Task, TaskQueue
@@ -86,13 +87,13 @@ def progress(task_queue: TaskQueue, entry: Entry | None) -> str:
 def _running(task: Task, service: ServiceState, ahead: int) -> str:
     tracker = task.tracker
     left = tracker.left()
-    numbers = duration(tracker.elapsed) + (f", about {duration(left)} left" if left is not None else "")
+    numbers = duration(tracker.elapsed) + (f", about {duration(coarse(left))} left" if left else "")
     label = "Cancelling" if task.cancelled.is_set() else "Remove" if ahead else "Cancel"
     words = f"Waiting: {ahead} job{'s' if ahead > 1 else ''} ahead in this app" if ahead else headline(task)
     phases = "".join(f'<li class="{state}">{text(name)}</li>' for name, state in phases_of(tracker))
     strip = f'<ol class="phases" aria-hidden="true">{phases}</ol>' if phases else ""
     return (
-        f'<div class="top"><h3>{text(words)}</h3><span class="muted numbers">{numbers}</span></div>'
+        f'<div class="top"><h2>{text(words)}</h2><span class="muted numbers">{numbers}</span></div>'
         f"{progress_bar(task, task.entry.title)}{strip}"
         f'<div class="row"><span class="muted" style="flex:1">{text(detail(task, service))}</span>'
         f"{button(label, 'cancel', task.id)}</div>"
@@ -163,6 +164,28 @@ def model_note(service: ServiceState) -> str:
         '<p class="muted"><strong>Small demo model:</strong> simple toy-like objects only. '
         "For real photos connect a GPU service.</p>" + button("Connect a GPU service", "settings")
     )
+
+
+def estimate_note(task_queue: TaskQueue) -> str:
+    """What a generation will take, and cost where that is known."""
+    words = short_estimate(task_queue.forecast("generate", {}))
+    return f'<p class="muted">Takes {text(words)}.</p>' if words else ""
+
+
+def short_estimate(found: Estimate) -> str:
+    """About how long, and the price where there is one; empty where nothing is known."""
+    if found.seconds is None:
+        return ""
+    price = f", {money(found.price, found.currency)}" if found.price else ""
+    return f"about {duration(coarse(found.seconds))}{price}"
+
+
+def coarse(seconds: float) -> float:
+    """Seconds as exact as a forecast can be: two digits' worth."""
+    for least, step in ((600, 60), (120, 30), (60, 10), (20, 5)):
+        if seconds >= least:
+            return round(seconds / step) * step
+    return max(1, round(seconds))
 
 
 def view_note(service: ServiceState) -> str:
@@ -244,7 +267,7 @@ def address(query: str) -> str:
 def verdict(title: str, words: str, good: bool) -> str:
     """What came of saving the settings."""
     kind = "good" if good else "bad"
-    return f'<div class="card {kind}" role="status"><h3>{text(title)}</h3><p>{text(words)}</p></div>'
+    return f'<div class="card {kind}" role="status"><h2>{text(title)}</h2><p>{text(words)}</p></div>'
 
 
 def key_placeholder(saved: bool) -> str:

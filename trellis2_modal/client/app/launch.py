@@ -23,7 +23,7 @@ from ...sockets import address_of, listen
 from ..errors import AppRunsError
 from ..options import ProxyToken
 from ..settings import home
-from .file_routes import Mattes, make_routes
+from .file_routes import STATIC, Mattes, make_routes
 from .gate import PASSWORD_VARIABLE, Gate, is_loopback
 from .inputs import received
 from .task_queue import TaskQueue
@@ -133,6 +133,7 @@ def make_app(task_queue: TaskQueue, host: str = "127.0.0.1", password: str = "")
         theme=make_theme(),
         css_paths=CSS,
         head=head(),
+        favicon_path=str(STATIC / "favicon.svg"),
         allowed_paths=[str(task_queue.history.root), str(EXAMPLES)],
         max_file_size=MAX_UPLOAD,
         footer_links=[],

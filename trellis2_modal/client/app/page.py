@@ -115,11 +115,12 @@ class Page:
         self.generate = gr.Button("Generate", variant="primary", elem_id="generate")
         note = views.model_note(self.task_queue.service)
         self.model_note = gr.HTML(note, js_on_load=DELEGATE, visible=bool(note), elem_id="model-note")
-        offered = self.task_queue.pipeline_types()
+        self.estimate = gr.HTML("", js_on_load=None, visible=False, elem_id="estimate")
+        offered = pipeline_choices(self.task_queue)
         self.pipeline = gr.Radio(
-            pipeline_choices(offered),
+            offered,
             value=AUTOMATIC,
-            visible=len(offered) > 1,
+            visible=len(offered) > 2,
             label="Quality",
             info="Automatic is the service's own choice; larger numbers are finer and slower.",
             elem_id="pipeline",
@@ -211,7 +212,7 @@ class Page:
         target, settings = self.task_queue.target(), self.task_queue.settings
         with gr.Column(elem_id="settings"):
             gr.Markdown(
-                "### Where the model runs\nLeave the address empty to run it on this machine. "
+                "## Where the model runs\nLeave the address empty to run it on this machine. "
                 "For a service on Modal, enter its address and your key."
             )
             self.url = gr.Textbox(
@@ -260,6 +261,7 @@ class Page:
 
     def _wire(self) -> None:
         actions = self.actions
+        self.export_estimate = self.extract
         panes = [getattr(self, name) for name in PANES]
         samplers = [self.generation[name] for name in SAMPLER_FIELDS]
         look: dict[str, Any] = {

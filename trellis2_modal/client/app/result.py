@@ -107,7 +107,7 @@ def unfinished(entry: Entry | None) -> str:
         return EMPTY.replace("</ol>", f"</ol>{look}")
     if entry.status == "cancelled":
         return (
-            f'<div class="card"><h3>Cancelled</h3>'
+            f'<div class="card"><h2>Cancelled</h2>'
             f"<p>{text(entry.title)} was stopped. The picture is kept.</p>"
             f'<div class="row">{button("Generate again", "retry", entry.id, "main")}</div></div>'
         )
@@ -127,7 +127,7 @@ def problem(found: Mapping[str, str], retry: str, target: str) -> str:
     if action == "settings":
         step += button(ACTION_LABELS["retry"], retry, target)  # for when they are put right
     return (
-        f'<div class="card bad" role="alert"><h3>{text(found.get("title", ""))}</h3>'
+        f'<div class="card bad" role="alert"><h2>{text(found.get("title", ""))}</h2>'
         f'<p>{text(found.get("detail", ""))}</p><div class="row">{step}</div></div>'
     )
 
@@ -147,6 +147,7 @@ def facts(entry: Entry | None) -> str:
         text(describe_costs(Costs.of(entry.stats))),
     ]
     again = button("Use this picture again", "reuse", entry.id)
+    again += '<a class="plain only-phone" href="#inputs">New picture</a>'
     rows = "".join(f"<span>{fact}</span>" for fact in found if fact)
     said = "".join(f'<p class="hint warn" role="status">{text(warning)}</p>' for warning in warnings(entry))
     return f'<div class="facts muted">{rows}{again}</div>{said}'

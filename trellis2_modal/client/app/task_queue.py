@@ -25,10 +25,11 @@ from ...protocol.errors import (
     UnauthenticatedError,
 )
 from ...protocol.events import is_result
-from ...protocol.replies import FINAL_STATES, Health
-from ...protocol.requests import PIPELINE_TYPES
+from ...protocol.replies import FINAL_STATES, Estimate, Health
+from ...protocol.requests import PIPELINE_TYPES, JobKind
 from ..api import Client, Job
 from ..errors import NoAnswerError, NoReplyError, UnreachableError
+from ..estimates import estimate_of, forecast, typical
 from ..history import STATE, Entry, Export, History
 from ..inputs.pictures import read_picture
 from ..local import LocalServer
@@ -36,7 +37,7 @@ from ..options import ProxyToken, Retry, Waiting
 from ..results import ExtractResult, GenerateResult, Matte
 from ..settings import ClientSettings, Target, choose_target, home, load_settings, save_settings
 from ..stages import JobProgress
-from ..stats import AssetStats
+from ..stats import AssetStats, Costs
 from .error_messages import explain, suggested_settings
 
 logger = logging.getLogger(__name__)
@@ -160,6 +161,7 @@ class TaskQueue:
         self._closing = threading.Event()
         self._poke = threading.Event()
         self._service = self._first_state()
+        self._told: dict[JobKind, Estimate] = {}
         self._resume()
         self._threads = [
             threading.Thread(target=self._work, name="task queue", daemon=True),
@@ -316,7 +318,7 @@ class TaskQueue:
             save_settings(settings, self.root)
             self._settings = settings
             self._override, self._env = (None, None, None), {}
-            self._service = self._first_state()
+            self._service, self._told = self._first_state(), {}
         self._poke.set()
 
     def test_connection(self, url: str, key: str, proxy_token: ProxyToken | None = None) -> str:
@@ -377,6 +379,15 @@ class TaskQueue:
 
         return sleep
 
+    def _ask_for_estimates(self, client: Client) -> None:
+        """What jobs take on a service that has become ready."""
+        told: dict[JobKind, Estimate] = {
+            "generate": forecast(client, "generate", {"preview": "frames"}),
+            "extract": forecast(client, "extract", {"simplify": "web"}),
+        }
+        with self._changed:
+            self._told = told
+
     def _watch(self) -> None:
         """Keep the header's view of the service fresh; a remote service that is ready is left in peace."""
         while not self._closing.is_set():
@@ -385,6 +396,8 @@ class TaskQueue:
             try:
                 with self._connect().client as client:
                     health = client.health()
+                    if health.status == "ok" and not before.ready:
+                        self._ask_for_estimates(client)
                 state = replace(before, url=client.url, health=health, problem="")
             except ServiceError as error:
                 stopped = before.local and isinstance(error, (UnreachableError, NoReplyError))
@@ -515,16 +528,27 @@ class TaskQueue:
         return client.submit_extract(self.history.root / entry.id / STATE, **task.settings)
 
     def _expected(self, task: Task) -> dict[str, float]:
-        """Seconds by stage of the newest finished entry made the same way."""
-        if task.kind != "generate":
-            return {}
-        wanted = task.settings.get("pipeline_type")
+        """Seconds by stage of a task."""
+        kind: JobKind = "generate" if task.kind == "generate" else "extract"
+        return self.forecast(kind, task.settings).stages
+
+    def forecast(self, kind: JobKind, settings: Mapping[str, Any]) -> Estimate:
+        """What a job will take: as the newest of the history made the same way, else as the service says,
+        else as is typical for its device.
+        """
+        alike = "pipeline_type" if kind == "generate" else "simplify"
+        wanted = settings.get(alike)
         for entry in self.history.entries():
-            seconds = AssetStats.of(entry.stats).seconds
-            same = wanted is None or entry.settings.get("pipeline_type") == wanted
-            if entry.status == "finished" and seconds and same:
-                return seconds
-        return {}
+            made = [entry] if kind == "generate" and entry.status == "finished" else []
+            for found in made if kind == "generate" else reversed(entry.exports):
+                seconds = AssetStats.of(found.stats).seconds
+                if seconds and (wanted is None or found.settings.get(alike) == wanted):
+                    costs = Costs.of(found.stats)
+                    price = {"price": costs.price, "currency": costs.currency or "USD"}
+                    return estimate_of(kind, seconds, **price)
+        with self._changed:
+            service, told = self._service, self._told.get(kind)
+        return told if told is not None and told.stages else typical(kind, service.health)
 
     def _cancel_job(self, task: Task) -> None:
         job = task.job

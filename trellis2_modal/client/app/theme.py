@@ -29,9 +29,9 @@ def make_theme() -> Any:
     ).set(
         body_background_fill="*neutral_50",
         body_background_fill_dark="*neutral_950",
-        body_text_color_subdued="*neutral_500",
+        body_text_color_subdued="*neutral_600",
         body_text_color_subdued_dark="*neutral_400",
-        block_info_text_color="*neutral_500",
+        block_info_text_color="*neutral_600",
         block_info_text_color_dark="*neutral_400",
         block_background_fill="white",
         block_background_fill_dark="*neutral_900",
@@ -58,14 +58,15 @@ def make_theme() -> Any:
     )  # fmt: skip
 
 
-SCRIPTS = ("app.js", "pictures.js", "history.js")
+SCRIPTS, MODULES = ("app.js", "pictures.js", "history.js"), ("viewer.js", "accessibility.js")
 CSS = sorted(STATIC.glob("*.css"))
 
 
 def head() -> str:
     """The scripts of the page."""
     scripts = "".join(f"<script>\n{(STATIC / name).read_text('utf-8')}</script>" for name in SCRIPTS)
-    return scripts + '<script type="module" src="/static/app/viewer.js"></script>'
+    modules = "".join(f'<script type="module" src="/static/app/{name}"></script>' for name in MODULES)
+    return scripts + modules
 
 
 DELEGATE = """
