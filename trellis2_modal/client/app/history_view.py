@@ -142,7 +142,7 @@ def comparison(task_queue: TaskQueue, view: HistoryView) -> str:
     )
     cells = "".join(f"<td>{_sight(task_queue, entry)}</td>" for entry in entries)
     return (
-        f'<div class="card comparison"><div class="top"><h3>Side by side</h3>'
+        f'<div class="card comparison"><div class="top"><h2>Side by side</h2>'
         f"{button('Close', 'compare')}</div>"
         f'<table><tr class="sights"><th></th>{cells}</tr>{rows}</table></div>'
     )
