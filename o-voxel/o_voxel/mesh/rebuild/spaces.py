@@ -75,7 +75,7 @@ def spaces(band: Band, radius: float, least: float, see_through: Tensor | None =
     label[rim < 0] = 0
     label[(roomy & hollow)[band.keys.long()]] = INSIDE
     if see_through is None:
-        outdoors = (is_open[space.clamp(min=0)] & (space >= 0)).view(shape)
+        outdoors = (space == 0).view(shape)
         visible = in_reach(clear, (light > 0) | outdoors, math.ceil(radius)).view(-1)[band.keys.long()]
     narrow = band.distance <= radius
     widest = radius
