@@ -76,11 +76,13 @@ def test_a_download_is_complete_checked_and_done_once(hub: FolderHub, tmp_path: 
     folder = weights_folder(SETTINGS, tmp_path)
     assert check_folder(folder) == manifest
     assert manifest.pipeline_types == ("512", "1024", "1024_cascade", "1536_cascade")
-    assert set(manifest.models) == wanted_models()
+    assert set(manifest.models) == wanted_models() | {"shape_slat_encoder"}
+    assert manifest.texture_types == ("512", "1024")
     assert (folder / DECODER / "ckpts" / "sparse_structure_decoder.safetensors").is_file()
     assert (folder / "image_encoder" / "model.safetensors").is_file()
     assert not list(folder.rglob("*.part"))
-    assert not any("onnx" in name or "README" in name or "encoder." in name for name in hub.downloads)
+    unused = ("onnx", "README", "tex_slat_encoder.")
+    assert not any(word in name for name in hub.downloads for word in unused)
     assert len(commits) == len(hub.downloads) + 1
     hub.downloads.clear()
     before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
