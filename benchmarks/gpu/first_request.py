@@ -198,9 +198,9 @@ class ObjectPipeline(Trellis2ImageTo3DPipeline):
         self._objects = list(objects)[::-1]
         self.to(size.device)
 
-    def run(self, *args: Any, **options: Any) -> Any:
+    def variants(self, *args: Any, **options: Any) -> Any:
         self.object = self._objects.pop()
-        return super().run(*args, **options)
+        return super().variants(*args, **options)
 
     def sample_sparse_structure(self, *args: Any, **options: Any) -> torch.Tensor:
         super().sample_sparse_structure(*args, **options)
