@@ -29,7 +29,7 @@ from ..protocol.replies import Estimate, Health, JobEvent, JobStatus, Usage
 from ..protocol.requests import JobKind
 from .http import calls, deadlines
 from .http.calls import MeshSource, StateSource
-from .http.core import Body, Core, Flow, Pause, is_loopback
+from .http.core import INTERRUPTS, Body, Core, Flow, Pause, is_loopback
 from .http.environment import environment_errors
 from .http.events import Follower
 from .inputs.pictures import Picture
@@ -244,15 +244,15 @@ class Client:
         try:
             action = next(flow)
             while True:
-                if isinstance(action, Pause):
-                    self._pause(action)
-                    action = flow.send(None)
-                    continue
+                response: httpx.Response | None = None
                 try:
-                    response = deadlines.send(self._http, action.request)
-                    if not (action.stream and response.is_success):
-                        response = self._read(response, action.ceiling)
-                except httpx.TransportError as error:
+                    if isinstance(action, Pause):
+                        self._pause(action)
+                    else:
+                        response = deadlines.send(self._http, action.request)
+                        if not (action.stream and response.is_success):
+                            response = self._read(response, action.ceiling)
+                except (httpx.TransportError, *INTERRUPTS) as error:
                     action = flow.throw(error)
                 else:
                     action = flow.send(response)
@@ -495,15 +495,15 @@ class AsyncClient:
         try:
             action = next(flow)
             while True:
-                if isinstance(action, Pause):
-                    await self._pause(action)
-                    action = flow.send(None)
-                    continue
+                response: httpx.Response | None = None
                 try:
-                    response = await deadlines.send_async(self._http, action.request)
-                    if not (action.stream and response.is_success):
-                        response = await self._read(response, action.ceiling)
-                except httpx.TransportError as error:
+                    if isinstance(action, Pause):
+                        await self._pause(action)
+                    else:
+                        response = await deadlines.send_async(self._http, action.request)
+                        if not (action.stream and response.is_success):
+                            response = await self._read(response, action.ceiling)
+                except (httpx.TransportError, *INTERRUPTS) as error:
                     action = flow.throw(error)
                 else:
                     action = flow.send(response)

@@ -238,6 +238,54 @@ def test_a_cancelled_task_cancels_its_job(service: Service, picture: Path) -> No
     until(lambda: service.job().status == "cancelled", "the cancellation")
 
 
+class AnswersTooLate(httpx.BaseTransport, httpx.AsyncBaseTransport):
+    """The service has the job, and the interrupt comes before its answer does; once."""
+
+    def __init__(self, service: Service) -> None:
+        self._service, self._left = service, 1
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        response = self._service.transport.handle_request(request)
+        if self._left:
+            self._left = 0
+            raise KeyboardInterrupt
+        return response
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        response = await self._service.transport.handle_async_request(request)
+        if self._left:
+            self._left = 0
+            task = asyncio.current_task()
+            assert task is not None
+            task.cancel()
+            await asyncio.sleep(0)
+        return response
+
+
+def test_an_interrupt_before_the_answer_cancels_the_job(service: Service, picture: Path) -> None:
+    service.plans.append("hang")
+    with (
+        Client(URL, KEY, transport=AnswersTooLate(service)) as client,
+        pytest.raises(KeyboardInterrupt),
+    ):
+        client.generate(picture)
+    until(lambda: service.job().status == "cancelled", "the cancellation")
+    assert len(service.jobs()) == 1
+
+
+def test_a_task_cancelled_before_the_answer_cancels_its_job(service: Service, picture: Path) -> None:
+    service.plans.append("hang")
+
+    async def scenario() -> None:
+        async with AsyncClient(URL, KEY, transport=AnswersTooLate(service)) as client:
+            with pytest.raises(asyncio.CancelledError):
+                await asyncio.ensure_future(client.generate(picture))
+
+    asyncio.run(scenario())
+    until(lambda: service.job().status == "cancelled", "the cancellation")
+    assert len(service.jobs()) == 1
+
+
 def test_one_client_serves_many_threads(service: Service, picture: Path) -> None:
     found: list[str] = []
     with Client(URL, KEY, transport=service.transport) as client:

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeAlias, TypeVar
 
+import httpx
 from pydantic import BaseModel, ValidationError
 
 from ...protocol.errors import (
     FieldError,
     InvalidRequestError,
     InvalidStateError,
+    ServiceError,
     TooLargeError,
     error_from_problem,
 )
@@ -36,7 +39,7 @@ from ...protocol.views import check_counts
 from ..errors import NotTheServiceError
 from ..inputs.pictures import Picture, read_picture
 from ..results import ExtractResult, GenerateResult, Matte, Result, TextureResult
-from .core import MAX_ARTIFACT, Call, Core, Flow, job_path, new_idempotency_key, parse
+from .core import INTERRUPTS, MAX_ARTIFACT, Call, Core, Flow, Send, job_path, new_idempotency_key, parse
 
 S = TypeVar("S", bound=BaseModel)
 SETTINGS: Mapping[JobKind, type[BaseModel]] = {
@@ -66,6 +69,21 @@ def _given(settings: BaseModel) -> dict[str, Any]:
     return settings.model_dump(mode="json", exclude_unset=True, exclude_none=True)
 
 
+def _queued(core: Core, call: Call) -> Flow[JobStatus]:
+    """Queue a job. An interrupt may come when the service has the job and the answer is still on its way:
+    the same key never makes a second job, so asking once more tells its id, and it is cancelled.
+    """
+    try:
+        return (yield from core.reply(call, JobStatus))
+    except INTERRUPTS:
+        with contextlib.suppress(ServiceError, httpx.TransportError):
+            response: httpx.Response = yield Send(core.build(call))
+            if response.is_success:
+                job = parse(response, JobStatus)
+                yield Send(core.build(Call("DELETE", job_path(job.id))))
+        raise
+
+
 def submit(
     core: Core,
     picture: Picture,
@@ -81,7 +99,7 @@ def submit(
             raise InvalidRequestError("a shape that stays takes a picture itself, not its URL")
         fields = {"kind": "generate", "image_url": picture} | _given(asked)
         call = Call("POST", "/jobs", fields=fields, idempotency_key=key or new_idempotency_key())
-        return (yield from core.reply(call, JobStatus))
+        return (yield from _queued(core, call))
     files = _picture_files(picture, asked.views)
     if shape is not None:
         files.append(("state", read_state(shape)))
@@ -92,7 +110,7 @@ def submit(
         files=files,
         idempotency_key=key or new_idempotency_key(),
     )
-    return (yield from core.reply(call, JobStatus))
+    return (yield from _queued(core, call))
 
 
 def _picture_files(picture: Picture, views: Any = None) -> list[tuple[str, bytes]]:
@@ -115,7 +133,7 @@ def submit_texture(
         files=[("mesh", read_mesh(mesh)), *_picture_files(picture)],
         idempotency_key=key or new_idempotency_key(),
     )
-    return (yield from core.reply(call, JobStatus))
+    return (yield from _queued(core, call))
 
 
 def read_mesh(mesh: MeshSource) -> bytes:
@@ -150,7 +168,7 @@ def submit_extract(
     else:
         files = [("state", read_state(state))]
         call = Call("POST", "/jobs", fields=fields | {"kind": "extract"}, files=files, idempotency_key=key)
-    return (yield from core.reply(call, JobStatus))
+    return (yield from _queued(core, call))
 
 
 def read_state(state: StateSource) -> bytes:

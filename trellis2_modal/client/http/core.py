@@ -1,11 +1,12 @@
 """One core for both clients: calls as generators that say what to send and when to wait.
 
 A flow yields `Send` (answered with the `httpx.Response`, or an `httpx.TransportError` thrown in) and `Pause`;
-it returns the reply. `api` drives flows, blocking or with asyncio; nothing here does I/O.
+it returns the reply. An interrupt of either is thrown in too: a flow may clean up before it goes on. `api` drives flows, blocking or with asyncio; nothing here does I/O.
 """
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 import time
@@ -35,6 +36,9 @@ from ..options import ProxyToken, Retry, Timeouts, Waiting
 
 T = TypeVar("T")
 M = TypeVar("M", bound=BaseModel)
+
+INTERRUPTS = (KeyboardInterrupt, SystemExit, asyncio.CancelledError)
+"""What ends a flow from outside."""
 
 MAX_HOPS = 200
 """Result URLs that are followed: each blocks up to 150 s."""
