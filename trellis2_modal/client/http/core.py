@@ -1,7 +1,8 @@
 """One core for both clients: calls as generators that say what to send and when to wait.
 
 A flow yields `Send` (answered with the `httpx.Response`, or an `httpx.TransportError` thrown in) and `Pause`;
-it returns the reply. An interrupt of either is thrown in too: a flow may clean up before it goes on. `api` drives flows, blocking or with asyncio; nothing here does I/O.
+it returns the reply. An interrupt of either is thrown in too, so that a flow may clean up. `api` drives
+flows, blocking or with asyncio; nothing here does I/O.
 """
 
 from __future__ import annotations
