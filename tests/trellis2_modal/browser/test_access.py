@@ -32,6 +32,7 @@ def quick(tmp_path_factory: pytest.TempPathFactory, browser: Any, photo: Path) -
         with watched_page(browser, app.address, LAPTOP) as (page, _):
             page.wait_for_selector("#header .ok", timeout=60_000)
             page.set_input_files("#picture input[type=file]", photo)
+            page.wait_for_selector("#matte >> text=no preview of the cut-out", timeout=60_000)
             page.click("#generate")
             page.wait_for_selector("asset-viewer[data-ready]", timeout=60_000)
             told = page.evaluate("document.querySelector('#live').innerText")
@@ -108,7 +109,7 @@ def test_an_export_is_seen_named_and_judged(browser: Any, quick: AppProcess, sho
 
 def test_fingers_hit_and_the_result_comes_first(browser: Any, quick: AppProcess, shots: Path) -> None:
     with watched_page(browser, quick.address, PHONE) as (page, _):
-        page.wait_for_selector("asset-viewer[data-ready]", timeout=60_000)
+        page.wait_for_selector("asset-viewer", timeout=60_000)  # of a print that the fake wrote as a GLB
         assert page.locator("#results").bounding_box()["y"] < page.locator("#inputs").bounding_box()["y"]
         assert page.evaluate(SMALL_TARGETS) == []
         page.screenshot(path=shots / "access-phone.png", full_page=True)
