@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from tests.trellis2_modal.server import others_can_open, picture, wait_for
 from trellis2_modal.cli import COMMANDS, main
 from trellis2_modal.jobs.locks import FileLock
 from trellis2_modal.service.auth import keys_path
+from trellis2_modal.service.config import BUNDLED_WEIGHTS
 from trellis2_modal.service.http.server import ensure_first_key
 from trellis2_modal.sockets import listen
 
@@ -84,6 +86,25 @@ def test_doctor_tells_backends_and_service() -> None:
     assert "attention" in json.dumps(report["trellis2.backends"])
     assert report["o_voxel.backends"]
     assert report["service"]["data folder"]
+
+
+def test_doctor_ends_in_a_verdict(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRELLIS2_HOME", str(tmp_path))
+    monkeypatch.setenv("TRELLIS2_URL", "http://127.0.0.1:9")
+    verdict = json.loads(CliRunner().invoke(main, ["doctor", "--json"]).stdout)["verdict"]
+    assert verdict["weights whole"] == "yes"
+    assert verdict["small model"].startswith("yes, a generation takes about")
+    assert verdict["GPU model"].startswith(("yes", "no: "))
+    assert "cannot be used" in verdict["saved service"]
+
+    weights = tmp_path / "weights"
+    shutil.copytree(BUNDLED_WEIGHTS, weights)
+    cut = sorted(weights.rglob("*.safetensors"))[0]
+    cut.write_bytes(cut.read_bytes()[:-1])
+    monkeypatch.setenv("TRELLIS2_WEIGHTS", str(weights))
+    verdict = json.loads(CliRunner().invoke(main, ["doctor", "--json"]).stdout)["verdict"]
+    assert cut.name in verdict["weights whole"]
+    assert verdict["small model"].startswith("no: ")
 
 
 def test_doctor_names_a_wrong_setting(monkeypatch: pytest.MonkeyPatch) -> None:
