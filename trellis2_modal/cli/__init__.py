@@ -6,6 +6,7 @@ so that `--help` stays fast. Exit codes are in `exits`.
 
 from __future__ import annotations
 
+import difflib
 import importlib
 import os
 
@@ -46,6 +47,14 @@ class LazyGroup(click.Group):
         module, function = TOGETHER.get(cmd_name, (cmd_name, "command"))
         command: click.Command = getattr(importlib.import_module(f".commands.{module}", __name__), function)
         return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        close = difflib.get_close_matches(args[0], COMMANDS, n=2)
+        if close and args[0] not in COMMANDS and not ctx.resilient_parsing:
+            raise click.UsageError(f"No such command {args[0]!r}. Did you mean {' or '.join(close)}?", ctx)
+        return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import click
 
 from ..client.api import Client
+from ..client.errors import NoServiceError
 from ..client.local import LocalServer
 from ..client.options import ProxyToken, Waiting
 from ..client.settings import (
@@ -20,7 +21,6 @@ from ..client.settings import (
     Target,
     choose_target,
 )
-from ..protocol.errors import InvalidRequestError
 from .device import device_option
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -118,10 +118,10 @@ def connected(
 
 @contextmanager
 def remote(url: str | None, key: str | None) -> Iterator[Client]:
-    """A client of a service that already runs. Raises `InvalidRequestError` when none is set."""
+    """A client of a service that already runs. Raises `NoServiceError` when none is set."""
     target = choose_target(url, key, proxy_token=proxy_token_of(click.get_current_context()))
     if not target.url:
-        raise InvalidRequestError(
+        raise NoServiceError(
             f"no service is set; give --url and --key, or set {URL_VARIABLE} and {KEY_VARIABLE}"
         )
     with client_of(target) as client:

@@ -19,6 +19,7 @@ from ..client.errors import (
     EnvironmentVariableError,
     LocalServerError,
     NoAnswerError,
+    NoServiceError,
     ProxyTokenError,
 )
 from ..protocol import errors
@@ -49,7 +50,7 @@ MEANINGS: dict[Exit, str] = {
     Exit.DONE: "done",
     Exit.FAULT: "an unexpected error; please report it",
     Exit.USAGE: "wrong usage: an option or argument that does not exist or is out of range",
-    Exit.NO_ANSWER: "the service cannot be reached, or does not answer",
+    Exit.NO_ANSWER: "the service cannot be reached, or does not answer; or none is set",
     Exit.KEY: "the key is missing, unknown, or lacks the scope",
     Exit.INPUT: "the picture, state or setting is refused; the message says which and why",
     Exit.LIMIT: "a limit of the key: requests a minute, unfinished jobs, or GPU seconds today",
@@ -109,6 +110,8 @@ def next_step(error: ServiceError) -> str:
         return "see: trellis2-modal doctor"
     if isinstance(error, ProxyTokenError):
         return "give --modal-key and --modal-secret, or set TRELLIS2_MODAL_KEY and TRELLIS2_MODAL_SECRET"
+    if isinstance(error, NoServiceError):
+        return "start one on this machine: trellis2-modal serve, or: trellis2-modal app"
     if isinstance(error, NoAnswerError):
         return "check --url (or TRELLIS2_URL): trellis2-modal health"
     if isinstance(error, errors.UnauthenticatedError):

@@ -7,6 +7,7 @@ ServiceError                         catches everything
 │   ├── NoReplyError                 connected, but no reply in time, or it broke off
 │   ├── NotTheServiceError           something answered that is not this service
 │   ├── ProxyTokenError              Modal's edge lets nobody in without its proxy token
+│   ├── NoServiceError               none is set, and the command needs one
 │   └── LocalServerError             the server on this machine did not start; `log` has its last lines
 ├── EnvironmentVariableError         a proxy or certificate variable cannot be used
 └── AppRunsError                     the app is already open, or something has its port
@@ -37,6 +38,11 @@ class NotTheServiceError(NoAnswerError):
 
 class ProxyTokenError(NoAnswerError):
     slug, status, title = "proxy-token", 401, "This address asks for a proxy token"
+    retryable = False
+
+
+class NoServiceError(NoAnswerError):
+    slug, title = "no-service", "There is no service"
     retryable = False
 
 

@@ -36,6 +36,9 @@ STATE, VIDEO, STILLS, LIGHT = "state.lz4", "turntable.mp4", "stills.webp", "ligh
 COVER = "cover.webp"
 """A small view of the asset itself."""
 
+HISTORY = "history"
+"""Its folder under `settings.home()`."""
+
 THUMBNAIL_SIDE = 320
 
 
@@ -211,15 +214,17 @@ class History:
         title: str,
         result: GenerateResult,
         exports: Sequence[tuple[ExtractResult, str]] = (),
+        others: Sequence[bytes] = (),
     ) -> Entry:
-        """Keep an asset that was made elsewhere, such as by the command, with its files and their labels.
+        """Keep an asset that was made elsewhere, such as by the command, with its files and their labels;
+        `others` are further views of its object.
 
         It appears at once and whole, so that an app which has this history open can take it up. Raises
         OSError.
         """
         inside = History(self.root / f".joining-{secrets.token_hex(8)}")
         try:
-            entry = inside.add(picture, title, result.settings)
+            entry = inside.add(picture, title, result.settings, others)
             inside.keep_result(entry.id, replace(result, job=""))
             for made, label in exports:
                 entry = inside.keep_export(entry.id, made, label)

@@ -36,6 +36,7 @@ from trellis2_modal.cli.bars import Bars
 from trellis2_modal.cli.exits import KINDS, Exit, exit_code, reported
 from trellis2_modal.client import errors as client_errors
 from trellis2_modal.client.api import Client
+from trellis2_modal.client.history import HISTORY, STATE, History
 from trellis2_modal.client.local import LocalServer
 from trellis2_modal.client.options import Retry
 from trellis2_modal.client.report import describe_costs
@@ -302,7 +303,40 @@ def test_commands_that_need_a_service_say_so(
     run: Run, monkeypatch: pytest.MonkeyPatch, data_home: Path
 ) -> None:
     monkeypatch.delenv("TRELLIS2_URL")
-    assert "TRELLIS2_URL" in run("usage", code=Exit.INPUT).stderr
+    assert "TRELLIS2_URL" in run("usage", code=Exit.NO_ANSWER).stderr
+    for arguments in (["health"], ["jobs", "list"]):
+        assert "no service is set" in run(*arguments, code=Exit.NO_ANSWER).stderr
+
+
+def test_a_file_that_is_no_picture_starts_no_server(
+    run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.delenv("TRELLIS2_URL")
+    wrong = tmp_path / "paper.png"
+    wrong.write_bytes(b"%PDF-1.7 not a picture")
+    result = run("generate", wrong, "-o", tmp_path / "x.glb", code=Exit.INPUT)
+    assert "paper.png" in result.stderr
+    assert "starting one" not in result.stderr
+
+
+def test_a_mistyped_command_gets_a_suggestion() -> None:
+    result = CliRunner().invoke(main, ["genrate", "x.png"])
+    assert result.exit_code == Exit.USAGE
+    assert "Did you mean generate?" in result.stderr
+
+
+def test_what_the_command_makes_joins_the_history(
+    run: Run, service: Service, picture: Path, data_home: Path, tmp_path: Path
+) -> None:
+    run("generate", picture, "-o", tmp_path / "x.glb")
+    (entry,) = History(data_home / HISTORY).entries()
+    assert entry.title == picture.name
+    assert entry.status == "finished"
+    folder = data_home / HISTORY / entry.id
+    assert (folder / STATE).read_bytes()
+    assert (folder / entry.exports[0].file).read_bytes() == (tmp_path / "x.glb").read_bytes()
+    run("generate", picture, "-o", tmp_path / "y.glb", "--no-history")
+    assert len(History(data_home / HISTORY).entries()) == 1
 
 
 def test_every_error_has_a_code_and_each_code_a_meaning() -> None:

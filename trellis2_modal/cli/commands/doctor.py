@@ -37,7 +37,7 @@ PACKAGES = (
 )
 GIB = 1 << 30
 SMALL_MODEL_BYTES = 3 * GIB
-"""Memory that a generation with the small model peaks below."""
+"""Memory of the machine for the small model, whose generation peaks at 1.5 GiB."""
 
 GPU_MODEL_BYTES = 20 * GIB
 """GPU memory for a 1536 asset in low-VRAM mode (README)."""

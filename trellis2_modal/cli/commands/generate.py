@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import astuple, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +12,12 @@ import click
 
 from ...client.api import Client
 from ...client.estimates import forecast
+from ...client.history import HISTORY, History
 from ...client.inputs.cameras import read_cameras
-from ...client.inputs.pictures import crop_picture
+from ...client.inputs.pictures import crop_picture, read_picture
 from ...client.report import describe_costs
-from ...client.results import GenerateResult
+from ...client.results import ExtractResult, GenerateResult
+from ...client.settings import home
 from ...client.stats import Costs
 from ...protocol.requests import ExtractSettings, GenerateSettings
 from ...protocol.views import views_of_text
@@ -62,6 +66,12 @@ FILE = click.Path(dir_okay=False, allow_dash=True, path_type=Path)
     help="State with latents whose shape stays: it is textured anew, or refined by a cascade.",
 )
 @click.option("--state", type=FILE, default=None, help="Keep the state, for `extract` (.state.lz4).")
+@click.option(
+    "--history/--no-history",
+    "keep",
+    default=True,
+    help="Keep the asset and its state in the app's history too.  [default: on]",
+)
 @settings_options(GenerateSettings, leave_out=("preview",))
 @settings_options(ExtractSettings)
 @url_options
@@ -77,6 +87,7 @@ def command(
     stills: Path | None,
     shape: Path | None,
     state: Path | None,
+    keep: bool,
     url: str | None,
     key: str | None,
     weights: str | None,
@@ -107,9 +118,20 @@ def command(
         elif crop is not None:
             raise click.UsageError("--crop is for one picture")
         check_writable(output, video, stills, state)
+        pictures = [read_picture(image)] if crop else [read_picture(path) for path in images]
         with connected(url, key, weights, device) as client:
             files = Files(output, video, stills, state)
-            make(client, image, files, settings, export, as_json, shape)
+            joins = partial(_join_history, images[0].name, pictures) if keep else None
+            make(client, image, files, settings, export, as_json, shape, joins)
+
+
+def _join_history(title: str, pictures: list[bytes], asset: GenerateResult, result: ExtractResult) -> None:
+    """Keep it where the app shows it. What was asked for is written already: a full disk is a warning."""
+    try:
+        first, *others = pictures
+        History(home() / HISTORY).join(first, title, asset, [(result, result.format)], others)
+    except OSError as error:
+        click.echo(f"Warning: it could not join the history ({error}).", err=True)
 
 
 @dataclass(frozen=True)
@@ -141,6 +163,7 @@ def make(
     export: dict[str, Any],
     as_json: bool,
     shape: Path | None = None,
+    joins: Callable[[GenerateResult, ExtractResult], None] | None = None,
 ) -> list[dict[str, Any]]:
     """Generate, extract, write the files, print; returns the report of each variant that --json prints."""
     count = int(settings.get("num_samples", 1))
@@ -153,7 +176,10 @@ def make(
     kept = [_write_generation(asset, place) for asset, place in assets]
     reports = []
     for (asset, place), written in zip(assets, kept, strict=True):
-        reports.append(_extract(client, asset, place, written, export, bars, as_json))
+        report, result = _extract(client, asset, place, written, export, bars, as_json)
+        reports.append(report)
+        if joins is not None:
+            joins(asset, result)
     if as_json:
         print_document(reports[0] if len(reports) == 1 else {"variants": reports}, err=files.asset == STDOUT)
     for notice in [] if as_json else made.warnings:
@@ -169,8 +195,8 @@ def _extract(
     export: dict[str, Any],
     bars: Bars,
     as_json: bool,
-) -> dict[str, Any]:
-    """The file of one asset, and its report."""
+) -> tuple[dict[str, Any], ExtractResult]:
+    """The file of one asset, written, and its report."""
     export_bars = Bars(quiet=as_json, forecast=lambda: forecast(client, "extract", export).stages)
     result = client.extract_glb(asset, on_event=export_bars, **export)
     files = {"asset": write(place.asset, result.data)} | written
@@ -192,7 +218,7 @@ def _extract(
     if not as_json:
         facts = {"seed": asset.seed, "pipeline": f"{asset.settings.get('pipeline_type')}"}
         print_asset(files, result, facts | ({"costs": text} if (text := describe_costs(costs)) else {}))
-    return report
+    return report, result
 
 
 def _write_generation(asset: GenerateResult, place: Files) -> dict[str, Path]:

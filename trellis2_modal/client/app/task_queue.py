@@ -30,7 +30,7 @@ from ...protocol.requests import PIPELINE_TYPES, JobKind
 from ..api import Client, Job
 from ..errors import NoAnswerError, NoReplyError, UnreachableError
 from ..estimates import estimate_of, forecast, typical
-from ..history import STATE, Entry, Export, History
+from ..history import HISTORY, STATE, Entry, Export, History
 from ..inputs.pictures import read_picture
 from ..local import LocalServer
 from ..options import ProxyToken, Retry, Waiting
@@ -149,7 +149,7 @@ class TaskQueue:
         proxy_token: ProxyToken | None = None,
     ) -> None:
         self.root = root or home()
-        self.history = History(self.root / "history")
+        self.history = History(self.root / HISTORY)
         self._settings = load_settings(self.root)
         self._override = (url, key, proxy_token)
         self._env: Mapping[str, str] | None = None
