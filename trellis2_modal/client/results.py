@@ -26,7 +26,6 @@ class GenerateResult:
     state: bytes = field(repr=False)
     video: bytes | None = field(default=None, repr=False)
     preview: bytes | None = field(default=None, repr=False)
-    asset: bytes | None = field(default=None, repr=False)
     settings: dict[str, Any] = field(default_factory=dict)
     stats: dict[str, Any] = field(default_factory=dict)
     warnings: list[Notice] = field(default_factory=list)
@@ -35,6 +34,8 @@ class GenerateResult:
 
     variant: int = 1
     """Which of its job's variants it is."""
+
+    asset: bytes | None = field(default=None, repr=False)
 
     def save(self, folder: str | os.PathLike[str], name: str = "asset") -> list[Path]:
         """Write `name`.state.lz4, .mp4, .webp and the exported file (those that exist) into a folder."""
