@@ -183,7 +183,11 @@ def _coarsest_within(
 
 
 def _first_within(
-    kind: MapKind, image: np.ndarray, save: Callable[[np.ndarray, int], bytes], choices: range, apart: float
+    kind: MapKind,
+    image: np.ndarray,
+    save: Callable[[np.ndarray, int], bytes],
+    choices: range,
+    apart: float = 0.0,
 ) -> int:
     """Index of the first of `choices` that keeps the bound with `apart` to spare, by bisection; their number
     where none does."""
