@@ -11,6 +11,7 @@ waits for a result. It shows neither speed nor what the real kernels round to; f
 from __future__ import annotations
 
 import contextlib
+import sys
 from collections import Counter
 from collections.abc import Iterator
 from typing import Any
@@ -144,11 +145,12 @@ def _has_mask(index: Any) -> bool:
 
 def _caller() -> str:
     """The file of this project that asked for a copy."""
-    import inspect
-
-    for frame in inspect.stack()[2:]:
-        if "o_voxel/" in frame.filename or "trellis2/" in frame.filename:
-            return frame.filename.rsplit("/", 1)[1].removesuffix(".py") + "." + frame.function
+    frame = sys._getframe(2)  # `inspect.stack` reads sources, and searches all modules for each
+    while frame is not None:
+        code = frame.f_code
+        if "o_voxel/" in code.co_filename or "trellis2/" in code.co_filename:
+            return code.co_filename.rsplit("/", 1)[1].removesuffix(".py") + "." + code.co_name
+        frame = frame.f_back
     return "?"
 
 

@@ -16,6 +16,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -104,13 +105,16 @@ class Entry:
         path = folder / ENTRY
         if folder.is_symlink() or not path.is_file() or path.stat().st_size > MAX_ENTRY_BYTES:
             raise ValueError(f"{ENTRY} is no file of ours")
-        entry = STORED.validate_json(path.read_bytes())
+        entry = _stored().validate_json(path.read_bytes())
         if entry.id != folder.name:
             raise ValueError(f"{ENTRY} belongs to {entry.id}")
         return entry
 
 
-STORED: TypeAdapter[Entry] = TypeAdapter(Entry)
+@cache
+def _stored() -> TypeAdapter[Entry]:
+    """Built when the first entry is read: an import stays light."""
+    return TypeAdapter(Entry)
 
 
 class History:

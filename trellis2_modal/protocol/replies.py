@@ -63,7 +63,7 @@ class FieldProblem(Reply):
 class Problem(Reply):
     """RFC 9457 problem document; `type` is a stable slug (see `errors.ERRORS`)."""
 
-    model_config = ConfigDict(extra="allow")
+    model_config = ConfigDict(extra="allow", defer_build=True)
 
     type: str
     title: str

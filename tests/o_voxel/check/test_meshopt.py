@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from o_voxel.check.meshopt import decode
 from o_voxel.errors import FormatError
-from o_voxel.postprocess.meshopt import encode_attributes, encode_triangles
+from o_voxel.postprocess.writers.meshopt import encode_attributes, encode_triangles
 
 
 def view(mode: str, count: int, stride: int, **more: Any) -> dict[str, Any]:

@@ -176,6 +176,7 @@ def test_two_budgets_are_made_and_downloaded(tab: Any, tmp_path: Path, shots: Pa
         "orange-ball-mobile.glb",
         "orange-ball-web.glb",
     ]
+    tab.click("#files summary >> nth=0")
     assert "faces" in tab.inner_text("#files .report >> nth=0")
     tab.locator("#files [data-action=view]").first.click()
     tab.wait_for_selector("#model asset-viewer[data-ready]", timeout=60_000)

@@ -29,6 +29,8 @@ Request = tuple[str, str, dict[str, Any]]
 def bad_settings() -> Iterator[Request]:
     for (path, model, body), odd in itertools.product(CALLS, ODD):
         for name in model.model_fields:
+            if name == "export" and odd == {}:
+                continue  # an export with every setting left out
             yield "POST", path, {"json": body | {name: odd}}
 
 

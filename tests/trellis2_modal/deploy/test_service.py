@@ -75,12 +75,12 @@ def test_the_module_defines_what_the_settings_say() -> None:
         "/weights": ["trellis2-weights", True],
         "/kernels": ["trellis2-kernels", False],
     }
-    assert found["methods"] == ["generate", "extract_glb", "health"]
+    assert found["methods"] == ["generate", "texture", "extract_glb", "health"]
     assert found["web_gpus"] == []
     assert found["web_volumes"] == []
     assert found["unauthenticated"] is True
     assert found["concurrency"] == 200
-    assert found["modules"] == []
+    assert found["modules"] == ["trellis2"]  # its errors and progress, without torch
     assert found["seconds"] < 5.0
 
 
@@ -224,7 +224,8 @@ def container(monkeypatch: pytest.MonkeyPatch) -> Container:
 
 def test_half_downloaded_weights_end_the_container_with_what_to_run(container: Container) -> None:
     with pytest.raises(
-        WeightsError, match=r"run: modal run -m trellis2_modal\.service\.deploy\.weights::download_weights"
+        WeightsError,
+        match=r"run: modal run -m trellis2_modal\.service\.deploy\.weights\.download::download_weights",
     ):
         service.open_host()
 

@@ -250,7 +250,7 @@ def bomb() -> bytes:
         lambda: b"junk",
         lambda: compress_state(b"junk" * 9),
         lambda: compress_state(pack_state(dual_grid(16)))[:-9],
-        lambda: state_with(version=2),
+        lambda: state_with(version=3),
         lambda: state_with(version=0),
         lambda: state_with(voxels=10**12),
         lambda: state_with(faces=10**7),
