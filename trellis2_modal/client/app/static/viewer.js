@@ -17,6 +17,19 @@ const choice = (name, label, options) =>
     `<option value="${value}"${chosen[name] === value ? ' selected' : ''}>${title}</option>`).join('')}</select></label>`;
 
 class AssetViewer extends HTMLElement {
+  static observedAttributes = ['src'];
+
+  // Gradio keeps the element where only its attributes differ, and empties it: another file, another start.
+  attributeChangedCallback(name, before) {
+    if (before === null) return;
+    setTimeout(() => {
+      if (!this.isConnected) return;
+      this.disconnectedCallback();
+      delete this.dataset.ready;
+      this.connectedCallback();
+    });
+  }
+
   connectedCallback() {
     this.innerHTML =
       `<div class="stage"><canvas tabindex="0" role="img"></canvas>
@@ -37,7 +50,8 @@ class AssetViewer extends HTMLElement {
     this.seen = new IntersectionObserver((entries) => {
       if (!entries.some((entry) => entry.isIntersecting)) return;
       this.seen.disconnect();
-      this.open().catch((error) => this.fail(error));
+      const canvas = this.canvas;
+      this.open().catch((error) => { if (canvas === this.canvas && this.isConnected) this.fail(error); });
     });
     this.seen.observe(this);
   }
@@ -53,7 +67,8 @@ class AssetViewer extends HTMLElement {
 
   fail(error) {
     console.warn(error);
-    this.querySelector('.loading').innerHTML = '<span>This browser cannot show the 3D model here. ' +
+    const loading = this.querySelector('.loading');
+    if (loading) loading.innerHTML = '<span>This browser cannot show the 3D model here. ' +
       'The turntable shows it from all sides, and a downloaded file opens in other programs.</span>';
   }
 
@@ -75,7 +90,8 @@ class AssetViewer extends HTMLElement {
     this.control(T);
     this.resized = new ResizeObserver(() => this.size());
     this.resized.observe(this.canvas.parentElement);
-    this.show(await this.fetchModel(T));
+    const canvas = this.canvas, model = await this.fetchModel(T);
+    if (canvas === this.canvas) this.show(model);  // else another file was asked for meanwhile
   }
 
   control(T) {
@@ -136,7 +152,7 @@ class AssetViewer extends HTMLElement {
     });
     this.ball = new T.Box3().setFromObject(model).getBoundingSphere(new T.Sphere());
     this.scene.add(model);
-    this.querySelector('.loading').remove();
+    this.querySelector('.loading')?.remove();
     this.dataset.faces = Math.round(faces);
     this.look();
     this.size();
