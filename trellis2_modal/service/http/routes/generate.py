@@ -6,7 +6,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import AsyncIterator
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Request, Response
 
@@ -62,15 +62,14 @@ ASSETS = tuple(sorted(set(ASSET_MEDIA_TYPES.values())))
 ACCEPTED = {"model": JobStatus, "description": "Queued; see Location (with Prefer: respond-async)"}
 
 
-@router.post(
-    "/generate",
-    response_model=GenerateResponse,
-    openapi_extra=documents.parameters(
+GENERATION: dict[str, Any] = {
+    "response_model": GenerateResponse,
+    "openapi_extra": documents.parameters(
         documents.IDEMPOTENCY_KEY,
         documents.PREFER,
         body=documents.json_body(GenerateRequest, documents.EXAMPLES["generate"]),
     ),
-    responses=documents.errors(
+    "responses": documents.errors(
         *documents.COMMON,
         *(406, 409, 422, 504, 507),
         _200=documents.json_reply(
@@ -78,7 +77,11 @@ ACCEPTED = {"model": JobStatus, "description": "Queued; see Location (with Prefe
         ),
         _202=ACCEPTED,
     ),
-)
+}
+"""How a generation is described, under each of its addresses."""
+
+
+@router.post("/generate", **GENERATION)
 async def generate(request: Request, key: Annotated[ApiKey, Depends(caller("generate", WORK))]) -> Response:
     """A picture in, the asset's state and preview out.
 
