@@ -15,6 +15,7 @@ import pytest
 from PIL import Image
 
 from tests.trellis2_modal.browser.app import DESKTOP, PHONE, AppProcess, watched_page
+from tests.trellis2_modal.browser.conftest import BUNDLED_WEIGHTS
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
@@ -177,6 +178,30 @@ def test_two_budgets_are_made_and_downloaded(tab: Any, tmp_path: Path, shots: Pa
     ]
     tab.click("#files summary >> nth=0")
     assert "faces" in tab.inner_text("#files .report >> nth=0")
+    tab.locator("#files [data-action=view]").first.click()
+    tab.wait_for_selector("#model asset-viewer[data-ready]", timeout=60_000)
+    tab.wait_for_function("document.querySelector('#model').getBoundingClientRect().top >= 0")
+    shot(tab, shots / "model.png")
+    assert "orange ball.png" in tab.get_attribute("#model canvas", "aria-label")
+    if weights == BUNDLED_WEIGHTS:  # random ones leave specks that are too small to see
+        assert colours(tab.locator("#model canvas").screenshot()) >= LIT
+    seen = {}
+    for name, value in {"surface": "normals", "light": "sun", "background": "black"}.items():
+        tab.select_option(f"[data-look={name}]", value)
+        seen[name] = tab.locator("#model canvas").screenshot()
+    tab.click("[data-look=wireframe]")
+    assert tab.get_attribute("[data-look=wireframe]", "aria-pressed") == "true"
+    seen["wireframe"] = tab.locator("#model canvas").screenshot()
+    tab.focus("#model canvas")
+    tab.keyboard.press("ArrowLeft")
+    seen["turned"] = tab.locator("#model canvas").screenshot()
+    assert len(set(seen.values())) >= len(seen) - 1, "light does not change what normals look like"
+    tab.focus("[data-look=reset]")
+    top = tab.evaluate("scrollY")
+    tab.hover("#model canvas")
+    tab.mouse.wheel(0, 200)
+    tab.wait_for_function(f"scrollY > {top}")
+    assert tab.evaluate("document.querySelector('#model canvas').style.touchAction") == "pan-y"
 
 
 def test_after_a_reload_it_opens_from_history(

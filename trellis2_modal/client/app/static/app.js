@@ -43,7 +43,7 @@
   const narrow = () => innerWidth <= 700;
   const showResults = () => setTimeout(() => {
     const el = document.querySelector('#results');
-    if (el && narrow()) el.scrollIntoView({ behavior: 'smooth', block: 'start' });
+    if (el && (narrow() || el.getBoundingClientRect().top < 0)) el.scrollIntoView({ behavior: 'smooth', block: 'start' });
   }, 350);
   addEventListener('click', (e) => {
     const mode = near(e, '.modes button');

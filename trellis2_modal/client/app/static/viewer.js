@@ -19,6 +19,11 @@ const choice = (name, label, options) =>
 class AssetViewer extends HTMLElement {
   static observedAttributes = ['src'];
 
+  constructor() {
+    super();
+    this.addEventListener('change', (e) => this.look(e.target.dataset.look, e.target.value));
+  }
+
   // Gradio keeps the element where only its attributes differ, and empties it: another file, another start.
   attributeChangedCallback(name, before) {
     if (before === null) return;
@@ -41,7 +46,6 @@ class AssetViewer extends HTMLElement {
     this.canvas = this.querySelector('canvas');
     this.canvas.setAttribute('aria-label',
       `3D model of ${this.getAttribute('name')}. Arrow keys turn it, plus and minus zoom.`);
-    this.addEventListener('change', (e) => this.look(e.target.dataset.look, e.target.value));
     this.querySelector('[data-look=wireframe]').addEventListener('click', (e) => {
       e.currentTarget.setAttribute('aria-pressed', !chosen.wireframe);
       this.look('wireframe', !chosen.wireframe);
