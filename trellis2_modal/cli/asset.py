@@ -10,9 +10,9 @@ from typing import Any
 
 import click
 
-from ..client.report import describe_report, judge_file
+from ..client.report import describe_costs, describe_report, judge_file
 from ..client.results import EXTENSIONS, ExtractResult
-from ..client.stats import AssetStats
+from ..client.stats import AssetStats, Costs
 from ..durable import write_atomically
 from ..protocol.requests import AssetFormat
 from ..protocol.stages import stage_title
@@ -70,8 +70,13 @@ def print_document(document: dict[str, Any], err: bool = False) -> None:
     click.echo(json.dumps(document, indent=1, default=str), err=err)
 
 
-def print_asset(files: dict[str, Path], result: ExtractResult, facts: dict[str, Any]) -> None:
-    """Paths, facts and the mesh report for a person; on stderr when a file went to standard output."""
+def print_asset(
+    files: dict[str, Path], result: ExtractResult, facts: dict[str, Any], costs: Costs | None = None
+) -> None:
+    """Paths, facts, costs where there are any, and the mesh report for a person; on stderr when a file went
+    to standard output."""
+    if costs is not None and (words := describe_costs(costs)):
+        facts = facts | {"costs": words}
     err = STDOUT in files.values()
     for name, path in files.items():
         click.echo(f"{name:9} {'standard output' if path == STDOUT else path}", err=err)

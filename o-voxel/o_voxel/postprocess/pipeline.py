@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -295,10 +295,7 @@ def _asset(
     report = MeshReport(
         faces=len(faces),
         vertices=len(vertices),
-        components=shape.components,
-        boundary_edges=shape.boundary_edges,
-        non_manifold_edges=shape.non_manifold_edges,
-        watertight=shape.watertight,
+        **asdict(shape),
         charts=unwrapped.num_charts,
         atlas_use=unwrapped.utilisation,
         bounding_box=((low[0], low[1], low[2]), (high[0], high[1], high[2])),

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -182,10 +182,7 @@ def _report(
     return MeshReport(
         faces=len(faces),
         vertices=len(vertices),
-        components=shape.components,
-        boundary_edges=shape.boundary_edges,
-        non_manifold_edges=shape.non_manifold_edges,
-        watertight=shape.watertight,
+        **asdict(shape),
         charts=charts,
         atlas_use=use,
         bounding_box=((low[0], low[1], low[2]), (high[0], high[1], high[2])),

@@ -8,7 +8,6 @@ from typing import Any
 import click
 
 from ...client.estimates import forecast
-from ...client.report import describe_costs
 from ...client.stats import Costs
 from ...protocol.requests import ExtractSettings
 from ..asset import STDOUT, check_writable, format_of, print_asset, print_document, stage_seconds, write
@@ -59,4 +58,4 @@ def command(
         report |= {"seconds": {"extract": seconds}, "costs": costs.model_dump()}
         print_document(report, err=path == STDOUT)
     else:
-        print_asset({"asset": path}, result, {"costs": text} if (text := describe_costs(costs)) else {})
+        print_asset({"asset": path}, result, {}, costs)

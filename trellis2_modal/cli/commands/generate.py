@@ -15,7 +15,6 @@ from ...client.estimates import forecast
 from ...client.history import HISTORY, History
 from ...client.inputs.cameras import read_cameras
 from ...client.inputs.pictures import crop_picture, read_picture
-from ...client.report import describe_costs
 from ...client.results import ExtractResult, GenerateResult
 from ...client.settings import home
 from ...client.stats import Costs
@@ -217,7 +216,7 @@ def _extract(
     }
     if not as_json:
         facts = {"seed": asset.seed, "pipeline": f"{asset.settings.get('pipeline_type')}"}
-        print_asset(files, result, facts | ({"costs": text} if (text := describe_costs(costs)) else {}))
+        print_asset(files, result, facts, costs)
     return report, result
 
 

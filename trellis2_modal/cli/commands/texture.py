@@ -7,7 +7,6 @@ from typing import Any
 
 import click
 
-from ...client.report import describe_costs
 from ...client.stats import Costs
 from ...protocol.requests import TextureSettings
 from ..asset import STDOUT, check_writable, print_asset, print_document, stage_seconds, write
@@ -80,6 +79,6 @@ def command(
         }
         print_document(report, err=STDOUT in files.values())
         return
-    print_asset(files, result, {"seed": result.seed} | ({"costs": t} if (t := describe_costs(costs)) else {}))
+    print_asset(files, result, {"seed": result.seed}, costs)
     for notice in result.warnings:
         click.echo(f"Warning: {notice.message}.", err=True)
