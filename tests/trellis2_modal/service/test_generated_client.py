@@ -6,6 +6,7 @@ import base64
 import compileall
 import importlib
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -29,6 +30,8 @@ def generated(server: Running, tmp_path_factory: pytest.TempPathFactory) -> Iter
     done = subprocess.run(
         [sys.executable, "-m", "openapi_python_client", *command, "--fail-on-warning"],
         cwd=folder,
+        # the generator formats what it wrote with the ruff beside this Python, which `make test` has not on its PATH
+        env={**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"},
         capture_output=True,
         text=True,
         timeout=300,
