@@ -1,7 +1,7 @@
 """How sound the exports of generated states are: one row a state, `python -m benchmarks.meshes [STATES_DIR]`.
 
 The folder holds `*.state.lz4` files, as `trellis2-modal generate` writes them. Without one, synthetic bodies
-are made, and of each a copy for which 1 to 5 % of the faces are missing.
+are made, and of each a copy for which 1 to 5 % of the faces are missing. A line a preset sums the rows up.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -128,11 +129,20 @@ def normals_against(made: GlbAsset) -> int:
     return int(((cosine < -1e-6).any(axis=1) & (size > 0)).sum())
 
 
-def damaged(case: Case, share: float) -> Case:
-    """A copy of which a share of the faces is missing."""
-    name, (vertices, faces, *rest), voxel = case
-    stays = torch.rand(len(faces), generator=torch.Generator().manual_seed(1)) >= share
-    return f"{name}-{share:.0%}", (vertices, faces[stays.numpy()], *rest), voxel
+def damaged(case: Case, share: float, voxels: bool) -> Case:
+    """A copy of which a share of the faces is missing, or of the voxels with every face at them."""
+    name, (vertices, faces, attributes, coords, *rest), voxel = case
+    faces = torch.as_tensor(faces)
+    random = torch.Generator().manual_seed(1)
+    if voxels:
+        if len(vertices) != len(coords):
+            raise ValueError(f"{name}: {len(vertices)} vertices of {len(coords)} voxels")
+        there = torch.rand(len(coords), generator=random) >= share
+        faces = faces[there[faces.long()].all(dim=1)]
+        attributes, coords = torch.as_tensor(attributes)[there], torch.as_tensor(coords)[there]
+    else:
+        faces = faces[torch.rand(len(faces), generator=random) >= share]
+    return f"{name}-{share:.0%}", (vertices, faces, attributes, coords, *rest), voxel
 
 
 COLUMNS = (
@@ -141,8 +151,36 @@ COLUMNS = (
 )
 
 
-def measure(case: Case, preset: str) -> tuple[str, set[str]]:
-    """A row, and the bounds that it misses."""
+@dataclass(frozen=True)
+class Row:
+    """What one export measured, the bounds that it misses, and its line of the table."""
+
+    preset: str
+    sound: bool  # closed, and no edge of more than two faces
+    back: float
+    charts: int
+    atlas: float
+    away: float
+    cpu: float
+    missed: set[str]
+    line: str
+
+
+def summary(preset: str, rows: list[Row]) -> str:
+    """The rows of a preset in a line."""
+    middle = sorted(row.cpu for row in rows)[len(rows) // 2]
+    return (
+        f"{preset}: {len(rows)} rows; closed and manifold {sum(row.sound for row in rows) / len(rows):.1%}; "
+        f"back faces {sum(row.back for row in rows) / len(rows):.2%} (most "
+        f"{max(row.back for row in rows):.2%}); charts at most {max(row.charts for row in rows)}; atlas use "
+        f"at least {min(row.atlas for row in rows):.2f}; away in the median "
+        f"{sorted(row.away for row in rows)[len(rows) // 2]:.2f} (most {max(row.away for row in rows):.2f}); "
+        f"CPU s {middle:.1f} (most {max(row.cpu for row in rows):.1f})"
+    )
+
+
+def measure(case: Case, preset: str) -> Row:
+    """Export a case under a preset's budget, and measure the result."""
     name, asset_of, voxel = case
     settings = PRESETS[preset]
     wall, cpu = time.perf_counter(), time.process_time()
@@ -168,12 +206,14 @@ def measure(case: Case, preset: str) -> tuple[str, set[str]]:
     }
     missed = {bound for bound, held in bounds.items() if not held}
     names = ",".join(sorted(missed)) or "-"
-    row = (
+    line = (
         f"{name} {preset} {q.faces} {q.open_edges} {q.crowded_edges} {q.bow_tie_vertices} "
         f"{q.back_pixels:.4f} {against} {off:.3f} {over_gaps:.3f} {decibels:.1f} {made.report.charts} "
         f"{made.report.atlas_use:.2f} {wall:.1f} {cpu:.1f} {peak_memory_gb():.2f} {names}"
     )
-    return row, missed
+    sound = q.open_edges == 0 and q.crowded_edges == 0
+    use = made.report.atlas_use
+    return Row(preset, sound, q.back_pixels, made.report.charts, use, off, cpu, missed, line)
 
 
 def main() -> None:
@@ -182,16 +222,19 @@ def main() -> None:
     parser.add_argument("folder", type=Path, nargs="?")
     parser.add_argument("--presets", default=",".join(PRESETS))
     parser.add_argument("--missing", type=float, default=0.0, help="share of the states' faces that go")
+    parser.add_argument("--voxels", action="store_true", help="--missing means voxels, with their faces")
     options = parser.parse_args()
     print(COLUMNS)
-    rows: list[set[str]] = []
+    rows: list[Row] = []
     for case in saved(options.folder) if options.folder else synthetic():
-        changed = damaged(case, options.missing) if options.missing else case
+        changed = damaged(case, options.missing, options.voxels) if options.missing else case
         for preset in options.presets.split(","):
-            row, missed = measure(changed, preset)
-            rows.append(missed)
-            print(row, flush=True)
-    missed_bounds = {bound: sum(bound in row for row in rows) for bound in sorted(set().union(*rows))}
+            rows.append(measure(changed, preset))
+            print(rows[-1].line, flush=True)
+    for preset in options.presets.split(","):
+        print(summary(preset, [row for row in rows if row.preset == preset]))
+    bounds = sorted(set().union(*(row.missed for row in rows)))
+    missed_bounds = {bound: sum(bound in row.missed for row in rows) for bound in bounds}
     print(f"{len(rows)} rows; missed: {missed_bounds or 'nothing'}")
 
 

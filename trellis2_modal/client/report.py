@@ -79,7 +79,9 @@ def _printable(report: ExportReport, meant: bool) -> Verdict:
 def describe_report(report: Mapping[str, Any], size: int | None = None, kind: str = "glb") -> list[str]:
     """Short sentences about a file of a format; members that a service leaves out are left out here."""
     found = ExportReport.of(report)
-    lines = [line for line in (_counts(found), _skin(found), _size(found), _solid(found)) if line]
+    lines = [
+        line for line in (_counts(found), _skin(found), _sides(found), _size(found), _solid(found)) if line
+    ]
     if found.textures and kind in TEXTURED:
         side = max(max(pair) for pair in found.textures.values())
         names = ", ".join(TEXTURE_NAMES.get(name, name.replace("_", " ")) for name in found.textures)
@@ -140,6 +142,14 @@ def _skin(report: ExportReport) -> str:
     if report.non_manifold_edges:
         text += f" {report.non_manifold_edges:,} edges are shared by more than two faces."
     return text.strip()
+
+
+def _sides(report: ExportReport) -> str:
+    if report.inside_out is None:
+        return ""
+    if report.inside_out < 0.0005:
+        return "Every face that can be seen points outward."
+    return f"{report.inside_out:.1%} of the visible surface is inside out: game engines show holes there."
 
 
 def _size(report: ExportReport) -> str:

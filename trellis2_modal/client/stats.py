@@ -22,6 +22,7 @@ from pydantic import (
 Count = Annotated[int, Field(strict=True, ge=0)]
 Length = Annotated[float, Field(allow_inf_nan=False)]
 Point = tuple[Length, Length, Length]
+Share = Annotated[float, Field(ge=0, le=1)]
 Amount = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
@@ -92,6 +93,7 @@ class ExportReport(_Lenient):
     watertight: bool | None = None
     boundary_edges: Count = 0
     non_manifold_edges: Count = 0
+    inside_out: Share | None = None
     size: dict[str, tuple[list[Length], str]] = {}
     bounding_box: tuple[Point, Point] | None = None
     solid: dict[str, dict[str, Length]] = {}

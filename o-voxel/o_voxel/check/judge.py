@@ -81,6 +81,7 @@ class FileCheck:
         ]
         if q.solid:
             lines.append(f"  a closed solid of {q.volume:.4g}{f' {unit}³' if unit else ''}")
+        lines.append(f"  inside out: {q.inside_out:.1%} of the visible surface")
         if self.charts is not None and self.atlas_use is not None:
             lines.append(f"  {self.charts:,} charts on {self.atlas_use:.0%} of the atlas")
         for name, (width, height, kind) in self.scene.textures.items():

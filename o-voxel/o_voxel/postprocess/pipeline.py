@@ -31,7 +31,7 @@ from .geometry import (
 from .material import ALPHA_MODES, Material, check_texture_format, choose_alpha_mode
 from .placement import to_y_up
 from .printing import printable
-from .report import MeshReport, Progress, StepTimes, topology
+from .report import MeshReport, Progress, StepTimes, inside_out, topology
 from .source import Source, check_budget, check_source
 from .textures.bake import Layout, Textures, bake, fill_gutters
 from .textures.tangents import vertex_tangents
@@ -173,6 +173,7 @@ def to_glb(
     )
     asset = _textured(source, reference, mesh, finish, texture_size, times)
     asset.report.notes += notes
+    asset.report.inside_out = inside_out(*mesh)
     if outer_shell:
         thickness = wall_thickness(*mesh)
         asset.report.thinnest = float(thickness[thickness.isfinite()].quantile(0.01))

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ..mesh.arrays.edges import edge_table
 from ..mesh.arrays.graph import connected_labels
-from ..mesh.quality import weld
+from ..mesh.quality import visible_backs, weld
 
 Progress = Callable[[str, int, int], None]
 
@@ -54,6 +54,7 @@ class MeshReport:
     lods: list[int] = field(default_factory=list)  # faces of each coarser level
     size: dict[str, tuple[list[float], str]] = field(default_factory=dict)  # of each file, with its unit
     volume: float | None = None  # of a closed mesh
+    inside_out: float | None = None  # share of the visible area whose faces are seen from behind
     thinnest: float | None = None  # of a print: all but a hundredth of its walls are thicker
     solid: dict[str, dict[str, float]] = field(default_factory=dict)  # of each file for printing, cm3 and mm
 
@@ -88,6 +89,8 @@ class MeshReport:
         )
         if self.non_manifold_edges:
             skin += f", {self.non_manifold_edges} edges shared by more than two faces"
+        if self.inside_out is not None:
+            skin += f", {self.inside_out:.1%} of the visible surface inside out"
         size = " x ".join(f"{b - a:.3g}" for a, b in zip(*self.bounding_box, strict=True))
         pictures = ", ".join(f"{name} {w} x {h}" for name, (w, h) in self.textures.items())
         lines = [
@@ -123,6 +126,11 @@ def topology(vertices: Tensor | np.ndarray, faces: Tensor | np.ndarray) -> Topol
     components = len(torch.unique(connected_labels(len(points), table.edges)[welded[:, 0]]))
     boundary, crowded = int((table.counts == 1).sum()), int((table.counts > 2).sum())
     return Topology(components, boundary, crowded, boundary == 0 and crowded == 0)
+
+
+def inside_out(vertices: Tensor, faces: Tensor) -> float:
+    """Share of the area that can be seen whose faces are seen from behind, in few and small pictures."""
+    return visible_backs(vertices, faces, views=12, picture=256)[1]
 
 
 class StepTimes:

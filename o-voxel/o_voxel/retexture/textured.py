@@ -17,7 +17,7 @@ from ..check.scene import Part
 from ..errors import MeshError
 from ..mesh.quality import signed_volume
 from ..postprocess.material import Material, choose_alpha_mode
-from ..postprocess.report import MeshReport, Progress, StepTimes, topology
+from ..postprocess.report import MeshReport, Progress, StepTimes, inside_out, topology
 from ..postprocess.textures.bake import TEXELS_PER_CHUNK, quantise
 from ..postprocess.textures.encode import MIME_TYPES
 from ..postprocess.textures.gutters import fill, nearest_covered
@@ -198,6 +198,7 @@ def _report(
         seconds=times.seconds,
         notes=notes,
         volume=signed_volume(vertices, faces) if shape.watertight else None,
+        inside_out=inside_out(vertices, faces),
     )
 
 

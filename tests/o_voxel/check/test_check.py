@@ -63,6 +63,7 @@ def test_inside_out(tmp_path: Path) -> None:
     found = check_file(saved(mesh, tmp_path / "inverted.glb"))
     assert found.quality.inside_out == 1.0
     assert any(fault.startswith("inside out: 100%") for fault in found.faults)
+    assert "  inside out: 100.0% of the visible surface" in found.lines()
 
 
 def test_transforms_and_instances(tmp_path: Path) -> None:

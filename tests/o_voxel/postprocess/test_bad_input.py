@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -105,13 +106,16 @@ def test_a_wire_is_no_surface() -> None:
     assert (asset.report.components, asset.report.non_manifold_edges) == (1, 0)
 
 
-def test_two_hundred_pieces() -> None:
-    """Too many for the budget: what is left is sound, and within it."""
-    points, faces = sphere(0.02)
+def two_hundred_balls() -> tuple[torch.Tensor, torch.Tensor]:
+    points, faces = sphere(0.02, 12)
     places = torch.cartesian_prod(*[torch.linspace(-0.4, 0.4, 6)] * 3)[:200]
     pieces = (points + places[:, None]).reshape(-1, 3)
-    corners = (faces + len(points) * torch.arange(200)[:, None, None]).reshape(-1, 3)
-    asset = to_glb(**soup(pieces, corners), decimation_target=4000, texture_size=64)
+    return pieces, (faces + len(points) * torch.arange(200)[:, None, None]).reshape(-1, 3)
+
+
+def test_two_hundred_pieces() -> None:
+    """Too many for the budget: what is left is sound, and within it."""
+    asset = to_glb(**soup(*two_hundred_balls()), decimation_target=4000, texture_size=64)
     assert asset.report.faces <= 4000
     assert asset.report.components == 200
     assert asset.report.watertight
@@ -152,6 +156,29 @@ def test_one_sided_and_crossing_surfaces_come_back_closed_and_outward(shape: str
     assert found.solid
     assert found.faces <= 3000
     assert found.back_pixels <= 0.005
+
+
+PAPER = torch.tensor([[-0.4, -0.3, 0.0], [0.4, -0.3, 0.0], [0.4, 0.3, 0.0], [-0.4, 0.3, 0.0]])
+ODD: dict[str, Callable[[], dict[str, Any]]] = {
+    "triangle": lambda: soup(PAPER[:3], torch.tensor([[0, 1, 2]])),
+    "wire": lambda: soup(torch.tensor([[-0.4, 0, 0], [0.4, 0, 0], [0.0, 0, 0]]), torch.tensor([[0, 1, 2]])),
+    "paper": lambda: decoded((PAPER, torch.tensor([[0, 1, 2], [0, 2, 3]], dtype=torch.int32)), 32),
+    "klein bottle": lambda: decoded(klein_bottle(), 32),
+    "pieces": lambda: decoded(two_hundred_balls(), 64),
+    "ghost": lambda: decoded(sphere(), 32, lambda points: attributes(points, alpha=0.0)),
+}
+
+
+@pytest.mark.parametrize("shape", ODD)
+@pytest.mark.parametrize("extra", [{}, {"wall": 0.03, "flat_base": True}])
+def test_prints_of_odd_surfaces_are_solid(shape: str, extra: dict[str, Any]) -> None:
+    asset = to_glb(**ODD[shape](), decimation_target=4000, texture_size=64, outer_shell=True, **extra)
+    found = mesh_quality(torch.from_numpy(asset.vertices), torch.from_numpy(asset.faces), look=False)
+    assert found.solid
+    assert found.faces <= 4000
+    assert asset.report.volume == pytest.approx(found.volume, rel=1e-3)
+    assert asset.report.thinnest is not None
+    assert len(asset.export(file_type="stl")) == 84 + 50 * found.faces
 
 
 def test_attributes_outside_the_range_are_clipped(ball: dict[str, Any]) -> None:

@@ -105,6 +105,16 @@ def test_positions_and_uvs_stay_bit_for_bit(source: str) -> None:
     assert asset.report.textures
 
 
+@pytest.mark.parametrize("turned", [False, True])
+def test_the_report_says_how_much_is_inside_out(turned: bool) -> None:
+    """Faces stay as they are, so a mesh that came inside out is still so."""
+    ball = textured_sphere()
+    if turned:
+        ball.invert()
+    asset = painted(read_mesh(ball.export(file_type="obj").encode(), "obj"))
+    assert asset.report.inside_out == float(turned)
+
+
 def test_what_goes_and_what_stays_in_a_glb() -> None:
     """Old pictures, vertex colours and extensions of materials go; the rest of the document stays."""
     data = mesh_glb(

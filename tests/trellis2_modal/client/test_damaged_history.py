@@ -79,10 +79,10 @@ def test_numbers_of_any_kind_are_shown_or_left_out(tmp_path: Path, odd: Any) -> 
         assert "chair" in result.facts(entry)
         assert "<div" in result.stills(SimpleNamespace(history=history), entry)
         first_still(GenerateResult("job", 1, 16, b"", preview=None, stats=entry.stats), "a")
-    names = ("faces", "vertices", "components", "source_faces", "watertight", "boundary_edges", "size",
-             "non_manifold_edges", "bounding_box", "textures", "alpha_mode", "notes")  # fmt: skip
+    counts = ("faces", "vertices", "components", "source_faces", "boundary_edges", "non_manifold_edges")
+    others = ("watertight", "inside_out", "size", "bounding_box", "textures", "alpha_mode", "notes")
     for wrapped in (odd, {"a": odd}, [odd, odd], {"a": [odd, odd]}):
-        report = dict.fromkeys(names, wrapped)
+        report = dict.fromkeys(counts + others, wrapped)
         lines = describe_report(report)
         assert all(isinstance(line, str) for line in lines)
         assert "a.glb" in result._file(entry, Export("a.glb", "Web", 9, report=report), "")
