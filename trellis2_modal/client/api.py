@@ -1,4 +1,4 @@
-"""The Python client: `Client` for scripts, `AsyncClient` for asyncio, one core behind both.
+"""The Python client: `Client` for scripts, `AsyncClient` for asyncio, one body of calls behind both.
 
     from trellis2_modal.client.api import Client
 
@@ -15,26 +15,27 @@ that is starting is waited for; `on_wait` hears why before each wait.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
+from functools import partial
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar, Unpack
 
 import httpx
 
-from ..protocol.errors import ExpiredError, NotFoundError, ServiceError
-from ..protocol.events import is_result
+from ..protocol.fields import ExtractFields, GenerateFields, MatteFields, TextureFields
 from ..protocol.replies import Estimate, Health, JobEvent, JobStatus, Usage
 from ..protocol.requests import JobKind
 from .http import calls, deadlines
 from .http.calls import MeshSource, StateSource
-from .http.core import INTERRUPTS, Body, Core, Flow, Pause, is_loopback
+from .http.core import Call, Core, Flow, is_loopback
+from .http.drivers import AsyncDriver, Awaited, Blocking, Driver, flow_method
 from .http.environment import environment_errors
 from .http.events import Follower
 from .inputs.pictures import Picture
 from .options import OnWait, ProxyToken, Retry, Timeouts, Waiting
 from .results import ExtractResult, GenerateResult, Matte, Result, TextureResult
+from .stages import status_text
 
 __all__ = [
     "AsyncClient",
@@ -51,7 +52,8 @@ __all__ = [
     "Waiting",
 ]
 
-T = TypeVar("T")
+J = TypeVar("J", bound="JobCalls")
+R = TypeVar("R", bound=Result)
 OnEvent = Callable[[JobEvent], None]
 
 
@@ -59,7 +61,229 @@ def _quiet(_: object) -> None:
     """Nobody listens."""
 
 
-class Client:
+class ServiceCalls(Generic[J]):
+    """What both clients can be asked for."""
+
+    _core: Core
+    _job: Callable[[JobStatus], J]
+
+    def __repr__(self) -> str:
+        place = str(self._core.url.copy_with(userinfo=b"")).rstrip("/")
+        return f"<{type(self).__name__} of {place}, {'with a' if self._core.has_key else 'without a'} key>"
+
+    @property
+    def url(self) -> str:
+        """Where the service is."""
+        return str(self._core.url).rstrip("/")
+
+    # --- the whole way -----------------------------------------------------------------------------------
+
+    @flow_method
+    def generate(
+        self,
+        image: Picture,
+        *,
+        shape: StateSource | None = None,
+        on_event: OnEvent = _quiet,
+        **settings: Unpack[GenerateFields],
+    ) -> Flow[GenerateResult]:
+        """The asset in a picture; `settings` are the fields of `GenerateSettings`. Of several (`num_samples`)
+        the first, with all of them in `variants`.
+
+        `shape` is a result or state whose latents were kept (`keep_latents`): its shape stays and is textured
+        anew, and with a cascade as `pipeline_type` a shape of 512 is refined.
+
+        An interrupt (Ctrl-C; with asyncio a cancelled task) cancels the job. Raises `ServiceError`.
+        """
+        call = calls.generation(image, settings, None, shape)
+        return self._finished([call], GenerateResult, on_event)
+
+    @flow_method
+    def extract_glb(
+        self,
+        state: StateSource | None = None,
+        *,
+        job: str | None = None,
+        on_event: OnEvent = _quiet,
+        **settings: Unpack[ExtractFields],
+    ) -> Flow[ExtractResult]:
+        """A file from a state (bytes, path or `GenerateResult`) or a job's id; `settings` are the fields of
+        `ExtractSettings`. A result whose job the service still has is not uploaded again."""
+        return self._finished(calls.extraction(state, job, settings, None), ExtractResult, on_event)
+
+    @flow_method
+    def texture(
+        self,
+        mesh: MeshSource,
+        image: Picture,
+        *,
+        on_event: OnEvent = _quiet,
+        **settings: Unpack[TextureFields],
+    ) -> Flow[TextureResult]:
+        """A mesh (GLB, OBJ, PLY or STL; bytes or path) with the textures that a picture shows; `settings`
+        are the fields of `TextureSettings`. Positions and UVs stay as they are.
+        """
+        call = calls.texturing(mesh, image, settings, None)
+        return self._finished([call], TextureResult, on_event)
+
+    def _finished(self, ways: Iterable[Call], kind: type[R], on_event: OnEvent) -> Flow[R]:
+        """The result of a job that one of these calls queues."""
+        found = yield from self._core.queued(ways, lambda job: calls.follow(self._core, job.id, on_event))
+        assert isinstance(found, kind)
+        return found
+
+    # --- jobs --------------------------------------------------------------------------------------------
+
+    @flow_method
+    def submit(
+        self,
+        image: Picture,
+        *,
+        shape: StateSource | None = None,
+        idempotency_key: str | None = None,
+        **settings: Unpack[GenerateFields],
+    ) -> Flow[J]:
+        """Queue a generation. The same idempotency key and request never make a second job."""
+        return self._queued([calls.generation(image, settings, idempotency_key, shape)])
+
+    @flow_method
+    def submit_texture(
+        self,
+        mesh: MeshSource,
+        image: Picture,
+        *,
+        idempotency_key: str | None = None,
+        **settings: Unpack[TextureFields],
+    ) -> Flow[J]:
+        """Queue new textures for a mesh."""
+        return self._queued([calls.texturing(mesh, image, settings, idempotency_key)])
+
+    @flow_method
+    def submit_extract(
+        self,
+        state: StateSource | None = None,
+        *,
+        job: str | None = None,
+        idempotency_key: str | None = None,
+        **settings: Unpack[ExtractFields],
+    ) -> Flow[J]:
+        """Queue an extraction."""
+        return self._queued(calls.extraction(state, job, settings, idempotency_key))
+
+    def _queued(self, ways: Iterable[Call]) -> Flow[J]:
+        return self._core.queued(ways, self._known)
+
+    def _known(self, status: JobStatus) -> Flow[J]:
+        return self._job(status)
+        yield
+
+    @flow_method
+    def job(self, job_id: str) -> Flow[J]:
+        """A job by its id."""
+        return self._job((yield from calls.status(self._core, job_id)))
+
+    @flow_method
+    def jobs(self, limit: int = 20, before: str | None = None) -> Flow[list[JobStatus]]:
+        """Your jobs, newest first, older than the job `before`."""
+        return (yield from calls.jobs(self._core, limit, before)).jobs
+
+    # --- the service -------------------------------------------------------------------------------------
+
+    @flow_method
+    def health(self) -> Flow[Health]:
+        """Whether the service runs and what it offers; needs no key."""
+        return calls.health(self._core)
+
+    @flow_method
+    def usage(self) -> Flow[Usage]:
+        """Your own limits and what is left of them."""
+        return calls.usage(self._core)
+
+    @flow_method
+    def estimate(self, /, kind: JobKind = "generate", **settings: Any) -> Flow[Estimate]:
+        """What a job with these settings takes and costs, by measured jobs like it; makes none."""
+        return calls.estimate(self._core, kind, settings)
+
+    @flow_method
+    def matte(self, image: Picture, **settings: Unpack[MatteFields]) -> Flow[Matte]:
+        """The subject as the model will see it, PNG with transparency, and what a person should know of the
+        picture; `settings` are the fields of `MatteSettings`. Costs no GPU time.
+        """
+        return calls.matte(self._core, image, settings)
+
+
+class JobCalls:
+    """What a job can be asked for. `status` is as of the last look."""
+
+    def __init__(self, core: Core, driver: Any, status: JobStatus) -> None:
+        self._core, self._driver = core, driver
+        self.status = status
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.id}: {self.status.kind}, {status_text(self.status)}>"
+
+    @property
+    def id(self) -> str:
+        return self.status.id
+
+    @flow_method
+    def refresh(self) -> Flow[JobStatus]:
+        """Look again."""
+        self.status = yield from calls.status(self._core, self.id)
+        return self.status
+
+    @flow_method
+    def cancel(self) -> Flow[JobStatus]:
+        """Stop it: a queued job at once, a running one at its next step; a finished one stays as it is."""
+        self.status = yield from calls.cancel(self._core, self.id)
+        return self.status
+
+    @flow_method
+    def wait(self, on_event: OnEvent = _quiet) -> Flow[Result]:
+        """Follow the job to its end and fetch its files; raises its failure, or `JobCancelledError`."""
+        return calls.follow(self._core, self.id, on_event)
+
+    @flow_method
+    def result(self) -> Flow[Result]:
+        """The files of a finished job; raises `NotReadyError`, `ExpiredError` or the job's failure."""
+        return calls.result(self._core, self.id)
+
+    @flow_method
+    def download(self, artifact: str) -> Flow[bytes]:
+        """One file: state, video, preview or asset."""
+        return calls.artifact(self._core, self.id, artifact)
+
+
+class Job(JobCalls, Blocking):
+    """A job of this key. `status` is as of the last look."""
+
+    def events(self, after: int = 0) -> Iterator[JobEvent]:
+        """Everything that happens to the job, from its start or after an event's id, to its end.
+
+        A broken connection is resumed where it broke; the job is not harmed by it.
+        """
+        follower = Follower(self._core, self.id, after)
+        try:
+            while (event := self._driver.run(follower.next())) is not None:
+                yield event
+        finally:
+            self._driver.run(follower.close())
+
+
+class AsyncJob(JobCalls, Awaited):
+    """`Job` for asyncio."""
+
+    async def events(self, after: int = 0) -> AsyncIterator[JobEvent]:
+        """See `Job.events`."""
+        follower = Follower(self._core, self.id, after)
+        try:
+            while (event := await self._driver.run(follower.next())) is not None:
+                yield event
+        finally:
+            await self._driver.run(follower.close())
+
+
+class Client(ServiceCalls[Job], Blocking):
     """Blocking client of one service. Close it, or use it in a `with`. Safe to share between threads.
 
     Without a key only `health` works. A private deployment also asks for a `proxy_token`. `transport`
@@ -79,13 +303,13 @@ class Client:
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self._core = Core(url, key, timeouts, retry, proxy_token=proxy_token)
-        self._on_wait = on_wait
-        self._sleep = sleep
         with environment_errors():
-            self._http = httpx.Client(
+            http = httpx.Client(
                 transport=transport, trust_env=not is_loopback(self._core.url), follow_redirects=False
             )
-        deadlines.limit_reads(self._http)
+        deadlines.limit_reads(http)
+        self._driver = Driver(http, on_wait, sleep)
+        self._job = partial(Job, self._core, self._driver)
 
     def __enter__(self) -> Client:
         return self
@@ -100,244 +324,10 @@ class Client:
 
     def close(self) -> None:
         """Close the connections."""
-        self._http.close()
-
-    @property
-    def url(self) -> str:
-        """Where the service is."""
-        return str(self._core.url).rstrip("/")
-
-    # --- the whole way -----------------------------------------------------------------------------------
-
-    def generate(
-        self,
-        image: Picture,
-        *,
-        shape: StateSource | None = None,
-        on_event: OnEvent = _quiet,
-        **settings: Any,
-    ) -> GenerateResult:
-        """The asset in a picture; `settings` are the fields of `GenerateSettings`. Of several (`num_samples`)
-        the first, with all of them in `variants`.
-
-        `shape` is a result or state whose latents were kept (`keep_latents`): its shape stays and is textured
-        anew, and with a cascade as `pipeline_type` a shape of 512 is refined.
-
-        An interrupt (Ctrl-C) cancels the job. Raises `ServiceError`.
-        """
-        found = self._finish(self.submit(image, shape=shape, **settings), on_event)
-        assert isinstance(found, GenerateResult)
-        return found
-
-    def extract_glb(
-        self,
-        state: StateSource | None = None,
-        *,
-        job: str | None = None,
-        on_event: OnEvent = _quiet,
-        **settings: Any,
-    ) -> ExtractResult:
-        """A file from a state (bytes, path or `GenerateResult`) or a job's id; `settings` are the fields of
-        `ExtractSettings`. A result whose job the service still has is not uploaded again."""
-        found = self._finish(self.submit_extract(state, job=job, **settings), on_event)
-        assert isinstance(found, ExtractResult)
-        return found
-
-    def texture(
-        self, mesh: MeshSource, image: Picture, *, on_event: OnEvent = _quiet, **settings: Any
-    ) -> TextureResult:
-        """A mesh (GLB, OBJ, PLY or STL; bytes or path) with the textures that a picture shows; `settings`
-        are the fields of `TextureSettings`. Positions and UVs stay as they are.
-        """
-        found = self._finish(self.submit_texture(mesh, image, **settings), on_event)
-        assert isinstance(found, TextureResult)
-        return found
-
-    def _finish(self, job: Job, on_event: OnEvent) -> Result:
-        try:
-            return job.wait(on_event)
-        except ServiceError:
-            raise
-        except BaseException:  # an interrupt, or what the code that it came upon made of it
-            with contextlib.suppress(Exception):
-                job.cancel()
-            raise
-
-    # --- jobs --------------------------------------------------------------------------------------------
-
-    def submit(
-        self,
-        image: Picture,
-        *,
-        shape: StateSource | None = None,
-        idempotency_key: str | None = None,
-        **settings: Any,
-    ) -> Job:
-        """Queue a generation. The same idempotency key and request never make a second job."""
-        status = self._run(calls.submit(self._core, image, settings, idempotency_key, shape))
-        return Job(self, status)
-
-    def submit_texture(
-        self, mesh: MeshSource, image: Picture, *, idempotency_key: str | None = None, **settings: Any
-    ) -> Job:
-        """Queue new textures for a mesh."""
-        flow = calls.submit_texture(self._core, mesh, image, settings, idempotency_key)
-        return Job(self, self._run(flow))
-
-    def submit_extract(
-        self,
-        state: StateSource | None = None,
-        *,
-        job: str | None = None,
-        idempotency_key: str | None = None,
-        **settings: Any,
-    ) -> Job:
-        """Queue an extraction."""
-        if isinstance(state, GenerateResult) and job is None:
-            try:
-                which: dict[str, Any] = {"variant": state.variant} if state.variant > 1 else {}
-                return self.submit_extract(
-                    job=state.job, idempotency_key=idempotency_key, **which, **settings
-                )
-            except (NotFoundError, ExpiredError):
-                idempotency_key = None  # the state itself makes another request
-        flow = calls.submit_extract(self._core, state, job, settings, idempotency_key)
-        return Job(self, self._run(flow))
-
-    def job(self, job_id: str) -> Job:
-        """A job by its id."""
-        return Job(self, self._run(calls.status(self._core, job_id)))
-
-    def jobs(self, limit: int = 20, before: str | None = None) -> list[JobStatus]:
-        """Your jobs, newest first, older than the job `before`."""
-        return self._run(calls.jobs(self._core, limit, before)).jobs
-
-    # --- the service -------------------------------------------------------------------------------------
-
-    def health(self) -> Health:
-        """Whether the service runs and what it offers; needs no key."""
-        return self._run(calls.health(self._core))
-
-    def usage(self) -> Usage:
-        """Your own limits and what is left of them."""
-        return self._run(calls.usage(self._core))
-
-    def estimate(self, kind: JobKind = "generate", **settings: Any) -> Estimate:
-        """What a job with these settings takes and costs, by measured jobs like it; makes none."""
-        return self._run(calls.estimate(self._core, kind, settings))
-
-    def matte(self, image: Picture, **settings: Any) -> Matte:
-        """The subject as the model will see it, PNG with transparency, and what a person should know of the
-        picture; `settings` are the fields of `MatteSettings`. Costs no GPU time.
-        """
-        return self._run(calls.matte(self._core, image, settings))
-
-    # --- driving -----------------------------------------------------------------------------------------
-
-    def _pause(self, pause: Pause) -> None:
-        self._on_wait(pause.waiting)
-        if pause.waiting.seconds > 0:
-            self._sleep(pause.waiting.seconds)
-
-    def _run(self, flow: Flow[T]) -> T:
-        """Do what a flow asks for until it returns."""
-        try:
-            action = next(flow)
-            while True:
-                response: httpx.Response | None = None
-                try:
-                    if isinstance(action, Pause):
-                        self._pause(action)
-                    else:
-                        response = deadlines.send(self._http, action.request)
-                        if not (action.stream and response.is_success):
-                            response = self._read(response, action.ceiling)
-                except (httpx.TransportError, *INTERRUPTS) as error:
-                    action = flow.throw(error)
-                else:
-                    action = flow.send(response)
-        except StopIteration as end:
-            value: T = end.value
-            return value
-
-    def _read(self, response: httpx.Response, ceiling: int) -> httpx.Response:
-        """The reply, read to its end within the ceiling and at a pace."""
-        body = Body(response, ceiling, self._core.clock)
-        try:
-            for chunk in [response.content] if response.is_stream_consumed else deadlines.chunks(response):
-                body.feed(chunk)
-        finally:
-            response.close()
-        return body.whole()
-
-    def _events(self, job_id: str, after: int) -> Iterator[JobEvent]:
-        follower = Follower(self._core, job_id, after)
-        while not follower.over:
-            response = self._run(follower.open())
-            broken: httpx.TransportError | None = None
-            if response is not None:
-                try:
-                    for chunk in deadlines.chunks(response):
-                        yield from follower.feed(chunk)
-                except httpx.TransportError as error:
-                    broken = error
-                finally:
-                    response.close()
-            if follower.over:
-                return
-            if broken is None:
-                yield from follower.events_of(self._run(calls.status(self._core, job_id)))
-                if follower.over:
-                    return
-            self._pause(follower.lost(broken))
+        self._driver.http.close()
 
 
-class Job:
-    """A job of this key. `status` is as of the last look."""
-
-    def __init__(self, client: Client, status: JobStatus) -> None:
-        self._client = client
-        self.status = status
-
-    @property
-    def id(self) -> str:
-        return self.status.id
-
-    def refresh(self) -> JobStatus:
-        """Look again."""
-        self.status = self._client._run(calls.status(self._client._core, self.id))
-        return self.status
-
-    def events(self, after: int = 0) -> Iterator[JobEvent]:
-        """Everything that happens to the job, from its start or after an event's id, to its end.
-
-        A broken connection is resumed where it broke; the job is not harmed by it.
-        """
-        return self._client._events(self.id, after)
-
-    def cancel(self) -> JobStatus:
-        """Stop it: a queued job at once, a running one at its next step; a finished one stays as it is."""
-        self.status = self._client._run(calls.cancel(self._client._core, self.id))
-        return self.status
-
-    def wait(self, on_event: OnEvent = _quiet) -> Result:
-        """Follow the job to its end and fetch its files; raises its failure, or `JobCancelledError`."""
-        for event in self.events():
-            on_event(event)
-            if is_result(event):
-                break
-        return self.result()
-
-    def result(self) -> Result:
-        """The files of a finished job; raises `NotReadyError`, `ExpiredError` or the job's failure."""
-        return self._client._run(calls.result(self._client._core, self.id))
-
-    def download(self, artifact: str) -> bytes:
-        """One file: state, video, preview or asset."""
-        return self._client._run(calls.artifact(self._client._core, self.id, artifact))
-
-
-class AsyncClient:
+class AsyncClient(ServiceCalls[AsyncJob], Awaited):
     """`Client` for asyncio: the same calls, awaited; a cancelled task cancels its job."""
 
     def __init__(
@@ -353,12 +343,12 @@ class AsyncClient:
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self._core = Core(url, key, timeouts, retry, proxy_token=proxy_token)
-        self._on_wait = on_wait
-        self._sleep = sleep
         with environment_errors():
-            self._http = httpx.AsyncClient(
+            http = httpx.AsyncClient(
                 transport=transport, trust_env=not is_loopback(self._core.url), follow_redirects=False
             )
+        self._driver = AsyncDriver(http, on_wait, sleep)
+        self._job = partial(AsyncJob, self._core, self._driver)
 
     async def __aenter__(self) -> AsyncClient:
         return self
@@ -373,218 +363,4 @@ class AsyncClient:
 
     async def close(self) -> None:
         """Close the connections."""
-        await self._http.aclose()
-
-    @property
-    def url(self) -> str:
-        """Where the service is."""
-        return str(self._core.url).rstrip("/")
-
-    async def generate(
-        self,
-        image: Picture,
-        *,
-        shape: StateSource | None = None,
-        on_event: OnEvent = _quiet,
-        **settings: Any,
-    ) -> GenerateResult:
-        """See `Client.generate`."""
-        found = await self._finish(await self.submit(image, shape=shape, **settings), on_event)
-        assert isinstance(found, GenerateResult)
-        return found
-
-    async def extract_glb(
-        self,
-        state: StateSource | None = None,
-        *,
-        job: str | None = None,
-        on_event: OnEvent = _quiet,
-        **settings: Any,
-    ) -> ExtractResult:
-        """See `Client.extract_glb`."""
-        found = await self._finish(await self.submit_extract(state, job=job, **settings), on_event)
-        assert isinstance(found, ExtractResult)
-        return found
-
-    async def texture(
-        self, mesh: MeshSource, image: Picture, *, on_event: OnEvent = _quiet, **settings: Any
-    ) -> TextureResult:
-        """See `Client.texture`."""
-        found = await self._finish(await self.submit_texture(mesh, image, **settings), on_event)
-        assert isinstance(found, TextureResult)
-        return found
-
-    async def _finish(self, job: AsyncJob, on_event: OnEvent) -> Result:
-        try:
-            return await job.wait(on_event)
-        except asyncio.CancelledError:
-            with contextlib.suppress(Exception):
-                await asyncio.shield(job.cancel())
-            raise
-
-    async def submit(
-        self,
-        image: Picture,
-        *,
-        shape: StateSource | None = None,
-        idempotency_key: str | None = None,
-        **settings: Any,
-    ) -> AsyncJob:
-        """See `Client.submit`."""
-        status = await self._run(calls.submit(self._core, image, settings, idempotency_key, shape))
-        return AsyncJob(self, status)
-
-    async def submit_texture(
-        self, mesh: MeshSource, image: Picture, *, idempotency_key: str | None = None, **settings: Any
-    ) -> AsyncJob:
-        """See `Client.submit_texture`."""
-        flow = calls.submit_texture(self._core, mesh, image, settings, idempotency_key)
-        return AsyncJob(self, await self._run(flow))
-
-    async def submit_extract(
-        self,
-        state: StateSource | None = None,
-        *,
-        job: str | None = None,
-        idempotency_key: str | None = None,
-        **settings: Any,
-    ) -> AsyncJob:
-        """See `Client.submit_extract`."""
-        if isinstance(state, GenerateResult) and job is None:
-            try:
-                which: dict[str, Any] = {"variant": state.variant} if state.variant > 1 else {}
-                return await self.submit_extract(
-                    job=state.job, idempotency_key=idempotency_key, **which, **settings
-                )
-            except (NotFoundError, ExpiredError):
-                idempotency_key = None
-        flow = calls.submit_extract(self._core, state, job, settings, idempotency_key)
-        return AsyncJob(self, await self._run(flow))
-
-    async def job(self, job_id: str) -> AsyncJob:
-        """A job by its id."""
-        return AsyncJob(self, await self._run(calls.status(self._core, job_id)))
-
-    async def jobs(self, limit: int = 20, before: str | None = None) -> list[JobStatus]:
-        """See `Client.jobs`."""
-        return (await self._run(calls.jobs(self._core, limit, before))).jobs
-
-    async def health(self) -> Health:
-        """See `Client.health`."""
-        return await self._run(calls.health(self._core))
-
-    async def usage(self) -> Usage:
-        """See `Client.usage`."""
-        return await self._run(calls.usage(self._core))
-
-    async def estimate(self, kind: JobKind = "generate", **settings: Any) -> Estimate:
-        """See `Client.estimate`."""
-        return await self._run(calls.estimate(self._core, kind, settings))
-
-    async def matte(self, image: Picture, **settings: Any) -> Matte:
-        """See `Client.matte`."""
-        return await self._run(calls.matte(self._core, image, settings))
-
-    async def _pause(self, pause: Pause) -> None:
-        self._on_wait(pause.waiting)
-        if pause.waiting.seconds > 0:
-            await self._sleep(pause.waiting.seconds)
-
-    async def _run(self, flow: Flow[T]) -> T:
-        """Do what a flow asks for until it returns."""
-        try:
-            action = next(flow)
-            while True:
-                response: httpx.Response | None = None
-                try:
-                    if isinstance(action, Pause):
-                        await self._pause(action)
-                    else:
-                        response = await deadlines.send_async(self._http, action.request)
-                        if not (action.stream and response.is_success):
-                            response = await self._read(response, action.ceiling)
-                except (httpx.TransportError, *INTERRUPTS) as error:
-                    action = flow.throw(error)
-                else:
-                    action = flow.send(response)
-        except StopIteration as end:
-            value: T = end.value
-            return value
-
-    async def _read(self, response: httpx.Response, ceiling: int) -> httpx.Response:
-        """See `Client._read`."""
-        body = Body(response, ceiling, self._core.clock)
-        try:
-            if response.is_stream_consumed:
-                body.feed(response.content)
-            else:
-                async for chunk in deadlines.chunks_async(response):
-                    body.feed(chunk)
-        finally:
-            await response.aclose()
-        return body.whole()
-
-    async def _events(self, job_id: str, after: int) -> AsyncIterator[JobEvent]:
-        follower = Follower(self._core, job_id, after)
-        while not follower.over:
-            response = await self._run(follower.open())
-            broken: httpx.TransportError | None = None
-            if response is not None:
-                try:
-                    async for chunk in deadlines.chunks_async(response):
-                        for event in follower.feed(chunk):
-                            yield event
-                except httpx.TransportError as error:
-                    broken = error
-                finally:
-                    await response.aclose()
-            if follower.over:
-                return
-            if broken is None:
-                for event in follower.events_of(await self._run(calls.status(self._core, job_id))):
-                    yield event
-                if follower.over:
-                    return
-            await self._pause(follower.lost(broken))
-
-
-class AsyncJob:
-    """`Job` for asyncio."""
-
-    def __init__(self, client: AsyncClient, status: JobStatus) -> None:
-        self._client = client
-        self.status = status
-
-    @property
-    def id(self) -> str:
-        return self.status.id
-
-    async def refresh(self) -> JobStatus:
-        """Look again."""
-        self.status = await self._client._run(calls.status(self._client._core, self.id))
-        return self.status
-
-    def events(self, after: int = 0) -> AsyncIterator[JobEvent]:
-        """See `Job.events`."""
-        return self._client._events(self.id, after)
-
-    async def cancel(self) -> JobStatus:
-        """See `Job.cancel`."""
-        self.status = await self._client._run(calls.cancel(self._client._core, self.id))
-        return self.status
-
-    async def wait(self, on_event: OnEvent = _quiet) -> Result:
-        """See `Job.wait`."""
-        async for event in self.events():
-            on_event(event)
-            if is_result(event):
-                break
-        return await self.result()
-
-    async def result(self) -> Result:
-        """See `Job.result`."""
-        return await self._client._run(calls.result(self._client._core, self.id))
-
-    async def download(self, artifact: str) -> bytes:
-        """See `Job.download`."""
-        return await self._client._run(calls.artifact(self._client._core, self.id, artifact))
+        await self._driver.http.aclose()

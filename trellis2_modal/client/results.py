@@ -9,13 +9,20 @@ from typing import Any, TypeAlias
 
 from ..durable import write_atomically
 from ..protocol.replies import ASSET_MEDIA_TYPES, Notice
-from .stats import AssetStats
+from .stages import size_text
+from .stats import AssetStats, ExportReport
 
 EXTENSIONS = {"glb": ".glb", "usdz": ".usdz", "obj": ".zip", "stl": ".stl", "3mf": ".3mf", "ply": ".ply"}
 """File name ending by format; an obj comes as a zip with its textures."""
 
 
-@dataclass(frozen=True)
+def _text(result: GenerateResult | ExtractResult, facts: str, **files: bytes | None) -> str:
+    """What a session shows of a result: its numbers, and how large its files are."""
+    sizes = ", ".join(f"{name} {size_text(len(data))}" for name, data in files.items() if data is not None)
+    return f"<{type(result).__name__} of {result.job}: {facts}; {sizes}>"
+
+
+@dataclass(frozen=True, repr=False)
 class GenerateResult:
     """An asset as the client keeps it: `state` is all that later extractions need, `asset` the file that
     `export` asked for."""
@@ -23,19 +30,25 @@ class GenerateResult:
     job: str
     seed: int
     resolution: int
-    state: bytes = field(repr=False)
-    video: bytes | None = field(default=None, repr=False)
-    preview: bytes | None = field(default=None, repr=False)
+    state: bytes
+    video: bytes | None = None
+    preview: bytes | None = None
     settings: dict[str, Any] = field(default_factory=dict)
     stats: dict[str, Any] = field(default_factory=dict)
     warnings: list[Notice] = field(default_factory=list)
-    variants: tuple[GenerateResult, ...] = field(default=(), repr=False)
+    variants: tuple[GenerateResult, ...] = ()
     """All of them where several were asked for, this one first."""
 
     variant: int = 1
     """Which of its job's variants it is."""
 
-    asset: bytes | None = field(default=None, repr=False)
+    asset: bytes | None = None
+
+    def __repr__(self) -> str:
+        facts = f"seed {self.seed}, resolution {self.resolution}"
+        if self.variants:
+            facts += f", the first of {len(self.variants)} variants"
+        return _text(self, facts, state=self.state, video=self.video, preview=self.preview, asset=self.asset)
 
     def save(self, folder: str | os.PathLike[str], name: str = "asset") -> list[Path]:
         """Write `name`.state.lz4, .mp4, .webp and the exported file (those that exist) into a folder."""
@@ -71,16 +84,20 @@ def first_still(asset: GenerateResult | TextureResult, mode: str) -> bytes | Non
     return buffer.getvalue()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class ExtractResult:
     """A file in the format that was asked for, with the mesh report."""
 
     job: str
-    data: bytes = field(repr=False)
+    data: bytes
     format: str = "glb"
     settings: dict[str, Any] = field(default_factory=dict)
     stats: dict[str, Any] = field(default_factory=dict)
     warnings: list[Notice] = field(default_factory=list)
+
+    def __repr__(self) -> str:
+        faces = ExportReport.of(self.report).faces
+        return _text(self, self.format + (f", {faces:,} faces" if faces else ""), data=self.data)
 
     @property
     def media_type(self) -> str:
@@ -97,13 +114,13 @@ class ExtractResult:
         return write_atomically(path, self.data)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class TextureResult(ExtractResult):
     """A mesh with new textures, as a GLB, and its preview."""
 
     seed: int = 0
-    video: bytes | None = field(default=None, repr=False)
-    preview: bytes | None = field(default=None, repr=False)
+    video: bytes | None = None
+    preview: bytes | None = None
 
 
 Result: TypeAlias = GenerateResult | ExtractResult

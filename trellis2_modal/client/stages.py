@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from ..protocol.events import Cancelled, Queued, Restarted, Started, payload_of
-from ..protocol.replies import JobEvent, JobResult, Problem, ProgressReport
-from ..protocol.stages import EXPORT_PHASES, EXPORT_STAGES, PHASES, STAGES
+from ..protocol.replies import JobEvent, JobResult, JobStatus, Problem, ProgressReport
+from ..protocol.stages import EXPORT_PHASES, EXPORT_STAGES, PHASES, STAGES, stage_title
 
 
 def phases_of(tracker: JobProgress) -> list[tuple[str, str]]:
@@ -127,6 +127,15 @@ class JobProgress:
         if not known:
             return 0.0
         return min(0.99, (order.index(known[-1]) + self.fraction) / len(order))
+
+
+def status_text(job: JobStatus) -> str:
+    """Where a job is: running, Generating the shape 3/12."""
+    if job.status == "queued" and job.position is not None:
+        return f"queued, {job.position} ahead"
+    if job.status == "running" and job.progress:
+        return f"running, {stage_title(job.progress.stage)} {job.progress.step}/{job.progress.steps}"
+    return job.status
 
 
 def duration(seconds: float) -> str:

@@ -25,7 +25,7 @@ class Awaited:
         value = getattr(self.inner, name)
         if name == "events":
             return lambda *args: self._loop.run_until_complete(_collect(value(*args)))
-        if not asyncio.iscoroutinefunction(value):
+        if not callable(value):
             return value
 
         def call(*args: Any, **options: Any) -> Any:

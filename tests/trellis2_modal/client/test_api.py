@@ -2,9 +2,11 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import httpx
@@ -16,6 +18,7 @@ from tests.trellis2_modal.client.service import KEY, URL, Service, asset, photo,
 from tests.trellis2_modal.transport import AppTransport
 from trellis2_modal.client.api import AsyncClient, Client, ExtractResult, GenerateResult
 from trellis2_modal.client.errors import NotTheServiceError
+from trellis2_modal.client.http import core, drivers, events
 from trellis2_modal.protocol.errors import (
     InvalidImageError,
     InvalidRequestError,
@@ -238,52 +241,100 @@ def test_a_cancelled_task_cancels_its_job(service: Service, picture: Path) -> No
     until(lambda: service.job().status == "cancelled", "the cancellation")
 
 
-class AnswersTooLate(httpx.BaseTransport, httpx.AsyncBaseTransport):
-    """The service has the job, and the interrupt comes before its answer does; once."""
+class Answers(httpx.BaseTransport, httpx.AsyncBaseTransport):
+    """Calls `answered` when the service has the job, and its answer is on the way."""
 
-    def __init__(self, service: Service) -> None:
-        self._service, self._left = service, 1
+    def __init__(self, service: Service, answered: Callable[[], Any]) -> None:
+        self._service, self._answered = service, answered
+        self.answers = 0
+
+    def _note(self) -> None:
+        self.answers += 1
+        if self.answers == 1:
+            self._answered()
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
         response = self._service.transport.handle_request(request)
-        if self._left:
-            self._left = 0
-            raise KeyboardInterrupt
+        self._note()
         return response
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         response = await self._service.transport.handle_async_request(request)
-        if self._left:
-            self._left = 0
-            task = asyncio.current_task()
-            assert task is not None
-            task.cancel()
-            await asyncio.sleep(0)
+        self._note()
+        await asyncio.sleep(0)
         return response
 
 
+def cancels(service: Service, picture: Path, generate: Callable[[], Any]) -> None:
+    """The call is interrupted, and then the newest job is cancelled, asked once."""
+    service.plans.append("hang")
+    with pytest.raises((KeyboardInterrupt, asyncio.CancelledError)):
+        generate()
+    until(lambda: service.job().status == "cancelled", "the cancellation")
+    assert len(service.calls("DELETE", f"/jobs/{service.job().id}")) == 1
+
+
 def test_an_interrupt_before_the_answer_cancels_the_job(service: Service, picture: Path) -> None:
-    service.plans.append("hang")
-    with (
-        Client(URL, KEY, transport=AnswersTooLate(service)) as client,
-        pytest.raises(KeyboardInterrupt),
-    ):
-        client.generate(picture)
-    until(lambda: service.job().status == "cancelled", "the cancellation")
-    assert len(service.jobs()) == 1
+    def interrupt() -> None:
+        raise KeyboardInterrupt
+
+    for ask in ("generate", "submit"):
+        with Client(URL, KEY, transport=Answers(service, interrupt)) as client:
+            cancels(service, picture, lambda: getattr(client, ask)(picture))  # noqa: B023
+    assert len(service.jobs()) == 2
 
 
-def test_a_task_cancelled_before_the_answer_cancels_its_job(service: Service, picture: Path) -> None:
-    service.plans.append("hang")
-
+def test_a_task_cancelled_at_the_answer_cancels_its_job(service: Service, picture: Path) -> None:
     async def scenario() -> None:
-        async with AsyncClient(URL, KEY, transport=AnswersTooLate(service)) as client:
-            with pytest.raises(asyncio.CancelledError):
-                await asyncio.ensure_future(client.generate(picture))
+        def cancel() -> None:
+            task = asyncio.current_task()
+            assert task is not None
+            task.cancel()
 
-    asyncio.run(scenario())
-    until(lambda: service.job().status == "cancelled", "the cancellation")
+        async with AsyncClient(URL, KEY, transport=Answers(service, cancel)) as client:
+            await client.generate(picture)
+
+    cancels(service, picture, lambda: asyncio.run(scenario()))
     assert len(service.jobs()) == 1
+
+
+def test_an_interrupt_at_any_line_after_the_answer_cancels_the_job(service: Service, picture: Path) -> None:
+    """A signal comes between any two steps of the client, from the answer to the open stream of events."""
+    own = {drivers.__file__, core.__file__, events.__file__}
+    struck: set[tuple[str, int]] = set()
+    counting = following = False
+
+    def strike(frame: FrameType, event: str, argument: object) -> Any:
+        if frame.f_code.co_filename not in own:
+            return None
+        line = (frame.f_code.co_filename, frame.f_lineno)
+        if event == "line" and counting and line not in struck:
+            struck.add(line)
+            raise KeyboardInterrupt
+        return strike
+
+    def answered() -> None:
+        nonlocal counting
+        counting = True
+
+    class Transport(Answers):
+        def handle_request(self, request: httpx.Request) -> httpx.Response:
+            nonlocal following
+            if request.url.path.endswith("/events"):
+                following = True
+                raise KeyboardInterrupt
+            return super().handle_request(request)
+
+    while not following:
+        counting = False
+        with Client(URL, KEY, transport=Transport(service, answered)) as client:
+            before = sys.gettrace()
+            sys.settrace(strike)
+            try:
+                cancels(service, picture, lambda: client.generate(picture))
+            finally:
+                sys.settrace(before)
+    assert len(struck) > 20, len(struck)
 
 
 def test_one_client_serves_many_threads(service: Service, picture: Path) -> None:

@@ -6,7 +6,6 @@ import base64
 import json
 import math
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any, get_args
 
 import httpx
@@ -112,16 +111,14 @@ def test_health_says_what_the_weights_were_trained_for(server: Running) -> None:
 
 
 def test_the_clients_views_reach_the_request() -> None:
-    core: Any = SimpleNamespace(reply=lambda call, model: iter([call]))
-    call: Any = next(calls.submit(core, PAIR, {"views": ["front", "back"], "fov": 25.0, "seed": 3}, None))
+    call = calls.generation(PAIR, {"views": ["front", "back"], "fov": 25.0, "seed": 3}, None)
     assert call.files == [("images", PAIR[0]), ("images", PAIR[1])]
     assert call.fields == {"kind": "generate", "views": ["front", "back"], "fov": 25.0, "seed": 3}
-    plain: Any = next(calls.submit(core, PAIR[0], {}, None))
-    assert plain.files == [("image", PAIR[0])]
+    assert calls.generation(PAIR[0], {}, None).files == [("image", PAIR[0])]
     with pytest.raises(InvalidRequestError, match="2 pictures, 1 views"):
-        next(calls.submit(core, PAIR, {"views": ["front"]}, None))
+        calls.generation(PAIR, {"views": ["front"]}, None)
     with pytest.raises(InvalidRequestError, match="9 pictures"):
-        next(calls.submit(core, [PAIR[0]] * 9, {}, None))
+        calls.generation([PAIR[0]] * 9, {}, None)
 
 
 def test_camera_files(tmp_path: Path) -> None:

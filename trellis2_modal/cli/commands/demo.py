@@ -63,13 +63,14 @@ def run(client: Client, picture: Path, output: Path, budget: str, began: float) 
     files = {"input": write_atomically(output / "input.png", as_png(picture))}
     model = client.health().model
     bars, export_bars = Bars(), Bars()
+    export: dict[str, Any] = {"simplify": budget}
     asset = client.generate(picture, on_event=bars, preview="frames")
     if asset.video:
         files["video"] = write_atomically(output / "preview.mp4", asset.video)
     still = first_still(asset, "shaded")
     if still:
         files["preview"] = write_atomically(output / "preview.png", still)
-    result = client.extract_glb(asset, on_event=export_bars, simplify=budget)
+    result = client.extract_glb(asset, on_event=export_bars, **export)
     files["asset"] = result.save(output / "asset.glb")
     seconds = {
         **stage_seconds(asset.stats, bars.seconds),

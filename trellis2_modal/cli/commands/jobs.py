@@ -7,8 +7,8 @@ from pathlib import Path
 import click
 
 from ...client.results import EXTENSIONS, GenerateResult
+from ...client.stages import status_text
 from ...protocol.replies import FINAL_STATES, JobStatus
-from ...protocol.stages import stage_title
 from ..asset import print_document
 from ..bars import Bars
 from ..connection import json_option, remote, url_options
@@ -112,9 +112,4 @@ def download(job_id: str, output: Path, url: str | None, key: str | None, as_jso
 
 def _line(job: JobStatus) -> str:
     when = job.created.astimezone().strftime("%Y-%m-%d %H:%M")
-    text = f"{job.id}  {when}  {job.kind:8}  {job.status}"
-    if job.status == "queued" and job.position is not None:
-        text += f", {job.position} ahead"
-    if job.status == "running" and job.progress:
-        text += f", {stage_title(job.progress.stage)} {job.progress.step}/{job.progress.steps}"
-    return text
+    return f"{job.id}  {when}  {job.kind:8}  {status_text(job)}"

@@ -307,10 +307,9 @@ class TaskQueue:
 
     def matte(self, picture: bytes | Path, subjects: str = "auto") -> Matte | None:
         """The matte; None when the service makes none. Raises `ServiceError`."""
+        asked: dict[str, Any] = {"subjects": subjects}
         with self._connect().client as client:
-            if not client.health().matte:
-                return None
-            return client.matte(picture, subjects=subjects)
+            return client.matte(picture, **asked) if client.health().matte else None
 
     def change_settings(self, settings: ClientSettings) -> None:
         """Save settings and use them from the next task on. Raises OSError or `InvalidRequestError`."""

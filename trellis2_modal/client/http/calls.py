@@ -1,31 +1,30 @@
-"""Each call of the API as a flow: what is asked, checked here before it is sent, and what comes back."""
+"""Each call of the API: what is asked, checked here before it is sent, and what comes back, as a flow."""
 
 from __future__ import annotations
 
 import base64
-import contextlib
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeAlias, TypeVar
 
-import httpx
 from pydantic import BaseModel, ValidationError
 
 from ...protocol.errors import (
     FieldError,
     InvalidRequestError,
     InvalidStateError,
-    ServiceError,
     TooLargeError,
     error_from_problem,
 )
+from ...protocol.events import is_result
 from ...protocol.limits import MAX_STATE_BYTES, MIB
 from ...protocol.meshes import bad_mesh, check_mesh
 from ...protocol.replies import (
     ASSET_MEDIA_TYPES,
     Estimate,
     Health,
+    JobEvent,
     JobList,
     JobResult,
     JobStatus,
@@ -39,7 +38,8 @@ from ...protocol.views import check_counts
 from ..errors import NotTheServiceError
 from ..inputs.pictures import Picture, read_picture
 from ..results import ExtractResult, GenerateResult, Matte, Result, TextureResult
-from .core import INTERRUPTS, MAX_ARTIFACT, Call, Core, Flow, Send, job_path, new_idempotency_key, parse
+from .core import MAX_ARTIFACT, Call, Core, Flow, job_path, new_idempotency_key, parse
+from .events import Follower
 
 S = TypeVar("S", bound=BaseModel)
 SETTINGS: Mapping[JobKind, type[BaseModel]] = {
@@ -69,48 +69,23 @@ def _given(settings: BaseModel) -> dict[str, Any]:
     return settings.model_dump(mode="json", exclude_unset=True, exclude_none=True)
 
 
-def _queued(core: Core, call: Call) -> Flow[JobStatus]:
-    """Queue a job. An interrupt may come when the service has the job and the answer is still on its way:
-    the same key never makes a second job, so asking once more tells its id, and it is cancelled.
-    """
-    try:
-        return (yield from core.reply(call, JobStatus))
-    except INTERRUPTS:
-        with contextlib.suppress(ServiceError, httpx.TransportError):
-            response: httpx.Response = yield Send(core.build(call))
-            if response.is_success:
-                job = parse(response, JobStatus)
-                yield Send(core.build(Call("DELETE", job_path(job.id))))
-        raise
-
-
-def submit(
-    core: Core,
-    picture: Picture,
-    settings: Mapping[str, Any],
-    key: str | None,
-    shape: StateSource | None = None,
-) -> Flow[JobStatus]:
-    """Queue a generation from a picture, a list of views of one object, or a picture's https URL; see
+def generation(
+    picture: Picture, settings: Mapping[str, Any], key: str | None, shape: StateSource | None = None
+) -> Call:
+    """A generation from a picture, a list of views of one object, or a picture's https URL; see
     `Client.generate`."""
     asked = checked(GenerateSettings, settings)
+    fields = {"kind": "generate"} | _given(asked)
     if isinstance(picture, str) and picture.startswith("https://"):
         if shape is not None:
             raise InvalidRequestError("a shape that stays takes a picture itself, not its URL")
-        fields = {"kind": "generate", "image_url": picture} | _given(asked)
-        call = Call("POST", "/jobs", fields=fields, idempotency_key=key or new_idempotency_key())
-        return (yield from _queued(core, call))
+        return _job(fields | {"image_url": picture}, (), key)
     files = _picture_files(picture, asked.views)
-    if shape is not None:
-        files.append(("state", read_state(shape)))
-    call = Call(
-        "POST",
-        "/jobs",
-        fields={"kind": "generate"} | _given(asked),
-        files=files,
-        idempotency_key=key or new_idempotency_key(),
-    )
-    return (yield from _queued(core, call))
+    return _job(fields, files if shape is None else [*files, ("state", read_state(shape))], key)
+
+
+def _job(fields: Mapping[str, Any], files: Sequence[tuple[str, bytes]], key: str | None) -> Call:
+    return Call("POST", "/jobs", fields=fields, files=files, idempotency_key=key or new_idempotency_key())
 
 
 def _picture_files(picture: Picture, views: Any = None) -> list[tuple[str, bytes]]:
@@ -121,19 +96,10 @@ def _picture_files(picture: Picture, views: Any = None) -> list[tuple[str, bytes
     return [(name, read_picture(p)) for p in pictures]
 
 
-def submit_texture(
-    core: Core, mesh: MeshSource, picture: Picture, settings: Mapping[str, Any], key: str | None
-) -> Flow[JobStatus]:
-    """Queue new textures for a mesh from a picture, or from a list of views."""
-    asked = checked(TextureSettings, settings)
-    call = Call(
-        "POST",
-        "/jobs",
-        fields={"kind": "texture"} | _given(asked),
-        files=[("mesh", read_mesh(mesh)), *_picture_files(picture)],
-        idempotency_key=key or new_idempotency_key(),
-    )
-    return (yield from _queued(core, call))
+def texturing(mesh: MeshSource, picture: Picture, settings: Mapping[str, Any], key: str | None) -> Call:
+    """New textures for a mesh from a picture, or from a list of views."""
+    fields = {"kind": "texture"} | _given(checked(TextureSettings, settings))
+    return _job(fields, [("mesh", read_mesh(mesh)), *_picture_files(picture)], key)
 
 
 def read_mesh(mesh: MeshSource) -> bytes:
@@ -149,26 +115,23 @@ def read_mesh(mesh: MeshSource) -> bytes:
     return data
 
 
-def submit_extract(
-    core: Core,
-    state: StateSource | None,
-    job: str | None,
-    settings: Mapping[str, Any],
-    key: str | None,
-) -> Flow[JobStatus]:
-    """Queue an extraction from a state, or from a generation that the service still has."""
-    if (state is None) == (job is None):
+def extraction(
+    state: StateSource | None, job: str | None, settings: Mapping[str, Any], key: str | None
+) -> Iterator[Call]:
+    """An extraction from a generation that the service still has, or from a state; of a result by its job,
+    then by its state."""
+    if isinstance(state, GenerateResult) and job is None:
+        variant = {"variant": state.variant} if state.variant > 1 else {}
+        yield from extraction(None, state.job, variant | dict(settings), key)
+        key = None  # the state itself makes another request
+    elif (state is None) == (job is None):
         raise InvalidRequestError("give exactly one of state and job")
     fields = _given(checked(ExtractSettings, settings))
-    key = key or new_idempotency_key()
-    if state is None:
-        headers = {"Prefer": "respond-async"}
-        fields |= {"job": job}
-        call = Call("POST", "/extract_glb", headers=headers, fields=fields, idempotency_key=key)
+    if state is not None:
+        yield _job(fields | {"kind": "extract"}, [("state", read_state(state))], key)
     else:
-        files = [("state", read_state(state))]
-        call = Call("POST", "/jobs", fields=fields | {"kind": "extract"}, files=files, idempotency_key=key)
-    return (yield from _queued(core, call))
+        asked = _job(fields | {"job": job}, (), key)
+        yield replace(asked, path="/extract_glb", headers={"Prefer": "respond-async"})
 
 
 def read_state(state: StateSource) -> bytes:
@@ -189,6 +152,19 @@ def read_state(state: StateSource) -> bytes:
 
 def status(core: Core, job_id: str) -> Flow[JobStatus]:
     return (yield from core.reply(Call("GET", job_path(job_id)), JobStatus))
+
+
+def follow(core: Core, job_id: str, on_event: Callable[[JobEvent], None]) -> Flow[Result]:
+    """A job to its end, and its files; raises its failure, or `JobCancelledError`."""
+    follower = Follower(core, job_id)
+    try:
+        while (event := (yield from follower.next())) is not None:
+            on_event(event)
+            if is_result(event):
+                break
+    finally:
+        yield from follower.close()
+    return (yield from result(core, job_id))
 
 
 def cancel(core: Core, job_id: str) -> Flow[JobStatus]:

@@ -1,18 +1,17 @@
-"""One core for both clients: calls as generators that say what to send and when to wait.
+"""One core for both clients: calls as generators that say what to send, to read and to wait for.
 
-A flow yields `Send` (answered with the `httpx.Response`, or an `httpx.TransportError` thrown in) and `Pause`;
-it returns the reply. An interrupt of either is thrown in too, so that a flow may clean up. `api` drives
-flows, blocking or with asyncio; nothing here does I/O.
+A flow yields actions and returns the reply. What an action raises is thrown in, interrupts as well, so that a
+flow may clean up. `drivers` does what flows ask for, blocking or with asyncio; nothing here does I/O.
 """
 
 from __future__ import annotations
 
-import asyncio
 import json
+import logging
 import re
 import time
 import uuid
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC
 from typing import Any, TypeAlias, TypeVar
@@ -23,7 +22,9 @@ from pydantic import BaseModel, ValidationError
 
 from ... import __version__
 from ...protocol.errors import (
+    ExpiredError,
     InvalidRequestError,
+    NotFoundError,
     QuotaExceededError,
     ServiceError,
     TooManyJobsError,
@@ -31,15 +32,14 @@ from ...protocol.errors import (
     error_from_problem,
 )
 from ...protocol.limits import MIB
-from ...protocol.replies import Health
+from ...protocol.replies import Health, JobStatus
 from ..errors import NoAnswerError, NoReplyError, NotTheServiceError, ProxyTokenError, UnreachableError
 from ..options import ProxyToken, Retry, Timeouts, Waiting
 
+logger = logging.getLogger(__name__)
+
 T = TypeVar("T")
 M = TypeVar("M", bound=BaseModel)
-
-INTERRUPTS = (KeyboardInterrupt, SystemExit, asyncio.CancelledError)
-"""What ends a flow from outside."""
 
 MAX_HOPS = 200
 """Result URLs that are followed: each blocks up to 150 s."""
@@ -59,14 +59,29 @@ TOKEN_COMMAND = "modal workspace proxy-tokens create"
 NOT_WORTH_WAITING = (QuotaExceededError, TooManyJobsError)
 """Refusals that end with a day or with another job, not with a second."""
 
+CANCEL_SECONDS = 10.0
+"""For each step of a request that an interrupt still makes."""
+
 
 @dataclass(frozen=True)
 class Send:
-    """Send a request; `stream` leaves a successful body unread."""
+    """Send a request: answered with the `httpx.Response`, its body unread."""
 
     request: httpx.Request
-    stream: bool = False
-    ceiling: int = MAX_REPLY
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Read on: answered with the next piece of a body, b"" at its end."""
+
+    response: httpx.Response
+
+
+@dataclass(frozen=True)
+class Close:
+    """Give up what is left of a body, if anything."""
+
+    response: httpx.Response
 
 
 @dataclass(frozen=True)
@@ -76,7 +91,15 @@ class Pause:
     waiting: Waiting
 
 
-Flow: TypeAlias = Generator["Send | Pause", Any, T]
+@dataclass(frozen=True)
+class Shield:
+    """Run a flow to its end, even if this one is cancelled."""
+
+    flow: Flow[None]
+
+
+Action: TypeAlias = Send | Chunk | Close | Pause | Shield
+Flow: TypeAlias = Generator[Action, Any, T]
 
 
 @dataclass(frozen=True)
@@ -141,6 +164,7 @@ class Core:
         self.timeouts = timeouts or Timeouts()
         self.retry = retry or Retry()
         self.clock = clock
+        self.has_key = bool(key)
         self._headers = {"User-Agent": f"trellis2-modal/{__version__}", "Accept-Encoding": "identity"}
         self._headers |= (proxy_token or ProxyToken()).headers()
         if key:
@@ -193,6 +217,25 @@ class Core:
 
     # --- flows -------------------------------------------------------------------------------------------
 
+    def exchange(
+        self, request: httpx.Request, stream: bool = False, ceiling: int = MAX_REPLY
+    ) -> Flow[httpx.Response]:
+        """The reply to a request, read to its end within the ceiling and at a pace; of a `stream` that
+        succeeds the head alone. Raises `httpx.TransportError` and `NoReplyError`."""
+        response: httpx.Response = yield Send(request)
+        if stream and response.is_success:
+            return response
+        body = Body(response, ceiling, self.clock)
+        try:
+            if response.is_stream_consumed:  # some transports read it themselves
+                body.feed(response.content)
+            else:
+                while piece := (yield Chunk(response)):
+                    body.feed(piece)
+        finally:
+            yield Close(response)
+        return body.whole()
+
     def request(self, call: Call, patient: bool = True) -> Flow[httpx.Response]:
         """A successful response to a call, after following result URLs and the retries that are safe.
 
@@ -203,7 +246,7 @@ class Core:
         started = self.clock()
         while True:
             try:
-                response: httpx.Response = yield Send(request, call.stream, call.ceiling)
+                response = yield from self.exchange(request, call.stream, call.ceiling)
             except httpx.TransportError as error:
                 attempt += 1
                 if attempt >= self.retry.attempts or call.stream:  # who follows a stream tries again itself
@@ -247,7 +290,7 @@ class Core:
     def _starting(self) -> Flow[bool]:
         """Whether a service that is unavailable says that it is on its way up."""
         try:
-            response: httpx.Response = yield Send(self.build(Call("GET", "/health")))
+            response = yield from self.exchange(self.build(Call("GET", "/health")))
             return response.is_success and parse(response, Health).status == "starting"
         except (httpx.TransportError, NotTheServiceError):
             return False
@@ -256,6 +299,53 @@ class Core:
         """The reply to a call, read leniently."""
         response = yield from self.request(call)
         return parse(response, model)
+
+    def queued(self, ways: Iterable[Call], then: Callable[[JobStatus], Flow[T]]) -> Flow[T]:
+        """Queue a job by the first of `ways` whose source the service still has, and go on with it.
+
+        An interrupt, whenever it comes, cancels the job, and so does a fault in what the caller hears
+        progress with.
+        """
+        call: Call | None = None
+        job: JobStatus | None = None
+        gone: ServiceError = NotFoundError()
+        try:
+            for call in ways:
+                try:
+                    job = yield from self.reply(call, JobStatus)
+                    break
+                except (NotFoundError, ExpiredError) as error:
+                    gone = error
+            else:
+                raise gone
+            return (yield from then(job))
+        except (ServiceError, GeneratorExit):
+            raise
+        except BaseException:
+            if call is not None:
+                yield Shield(self._withdraw(call, job))
+            raise
+
+    def _withdraw(self, call: Call, job: JobStatus | None) -> Flow[None]:
+        """Cancel the job of an interrupted call: no retries, no waits.
+
+        The service may have the job while the answer is still on its way: the same key never makes a second
+        one, so asking once more tells its id.
+        """
+        try:
+            if job is None:
+                job = parse((yield from self._once(call)), JobStatus)
+            yield from self._once(Call("DELETE", job_path(job.id)))
+        except (ServiceError, httpx.TransportError) as error:
+            logger.warning("the service could not be told to cancel: %s", error)
+
+    def _once(self, call: Call) -> Flow[httpx.Response]:
+        request = self.build(call)
+        request.extensions["timeout"] = httpx.Timeout(CANCEL_SECONDS).as_dict()
+        response = yield from self.exchange(request)
+        if not response.is_success:
+            raise failure_of(response)
+        return response
 
 
 class Body:

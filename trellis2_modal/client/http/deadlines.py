@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
@@ -70,32 +70,31 @@ async def send_async(client: httpx.AsyncClient, request: httpx.Request) -> httpx
         raise httpx.ReadTimeout(LATE, request=request) from error
 
 
-def chunks(response: httpx.Response) -> Iterator[bytes]:
-    """The pieces of a body as they come. Raises `httpx.TransportError`."""
-    pieces = response.iter_raw()
-    while True:
-        _awaited.set(_Awaited.by(response.request))
-        try:
-            piece = next(pieces)
-        except StopIteration:
-            return
-        finally:
-            _awaited.set(None)  # the caller may take its time
-        yield piece
+def chunk(response: httpx.Response) -> bytes:
+    """The next piece of a body as it comes, b"" at its end. Raises `httpx.TransportError`."""
+    pieces: Iterator[bytes] = _pieces(response, response.iter_raw)
+    _awaited.set(_Awaited.by(response.request))
+    try:
+        return next(pieces, b"")
+    finally:
+        _awaited.set(None)  # the caller may take its time
 
 
-async def chunks_async(response: httpx.Response) -> AsyncIterator[bytes]:
-    """See `chunks`."""
-    pieces = response.aiter_raw()
-    while True:
-        try:
-            async with asyncio.timeout(_seconds(response.request)):
-                piece = await anext(pieces)
-        except StopAsyncIteration:
-            return
-        except TimeoutError as error:
-            raise httpx.ReadTimeout(LATE, request=response.request) from error
-        yield piece
+async def chunk_async(response: httpx.Response) -> bytes:
+    """See `chunk`."""
+    pieces: AsyncIterator[bytes] = _pieces(response, response.aiter_raw)
+    try:
+        async with asyncio.timeout(_seconds(response.request)):
+            return await anext(pieces, b"")
+    except TimeoutError as error:
+        raise httpx.ReadTimeout(LATE, request=response.request) from error
+
+
+def _pieces(response: httpx.Response, begin: Callable[[], Any]) -> Any:
+    """The one iterator over a body, kept with its reply."""
+    if "pieces" not in response.extensions:
+        response.extensions["pieces"] = begin()
+    return response.extensions["pieces"]
 
 
 def _seconds(request: httpx.Request) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -14,7 +15,7 @@ from ...protocol.events import Queued, event_of, final_payload, payload_of
 from ...protocol.replies import EVENT_STREAM, FINAL_EVENTS, FINAL_STATES, JobEvent, JobStatus
 from ..errors import NoReplyError, UnreachableError
 from ..options import Waiting
-from .core import Call, Core, Flow, Pause, job_path, transport_failure
+from .core import Call, Chunk, Close, Core, Flow, Pause, job_path, transport_failure
 
 SILENT_STREAMS = 2
 """Event streams in a row without a byte, after which the status is polled."""
@@ -74,7 +75,7 @@ class Decoder:
 
 
 class Follower:
-    """Follows one job from an event on: what to send, what came, and whether to try again."""
+    """Follows one job from an event on, over broken connections; close it when no more are asked for."""
 
     def __init__(self, core: Core, job_id: str, after: int = 0) -> None:
         self.job_id = job_id
@@ -85,6 +86,42 @@ class Follower:
         self._failures = 0
         self._silences = 0
         self._lost_since: float | None = None
+        self._stream: httpx.Response | None = None
+        self._come: deque[JobEvent] = deque()
+        self._due: Pause | None = None
+
+    def next(self) -> Flow[JobEvent | None]:
+        """The next event; None after the job's end."""
+        while not self._come and not self.over:
+            yield from self._receive()
+        return self._come.popleft() if self._come else None
+
+    def close(self) -> Flow[None]:
+        stream, self._stream = self._stream, None
+        if stream is not None:
+            yield Close(stream)
+
+    def _receive(self) -> Flow[None]:
+        """What comes next: a piece of the stream, else the job's status."""
+        if self._due is not None:
+            due, self._due = self._due, None
+            yield due
+        broken: httpx.TransportError | None = None
+        if self._stream is None:
+            self._stream = yield from self.open()
+        if self._stream is not None:
+            try:
+                if piece := (yield Chunk(self._stream)):
+                    self._come.extend(self.feed(piece))
+                    return
+            except httpx.TransportError as error:
+                broken = error
+            yield from self.close()
+        if broken is None:
+            status = yield from self._core.reply(Call("GET", job_path(self.job_id)), JobStatus)
+            self._come.extend(self.events_of(status))
+        if not self.over:
+            self._due = self.lost(broken)
 
     def open(self) -> Flow[httpx.Response | None]:
         """The stream after the last event seen; None when the job's status is to be asked for instead.
