@@ -205,11 +205,14 @@ class ServiceCalls(Generic[J]):
         return calls.estimate(self._core, kind, settings)
 
     @flow_method
-    def matte(self, image: Picture, **settings: Unpack[MatteFields]) -> Flow[Matte]:
+    def matte(
+        self, image: Picture, trimap: Picture | None = None, **settings: Unpack[MatteFields]
+    ) -> Flow[Matte]:
         """The subject as the model will see it, PNG with transparency, and what a person should know of the
-        picture; `settings` are the fields of `MatteSettings`. Costs no GPU time.
+        picture; `settings` are the fields of `MatteSettings`, `trimap` what was painted (white keeps, black
+        removes, mid-grey says nothing). Costs no GPU time. With `crop=False` it can be generated from.
         """
-        return calls.matte(self._core, image, settings)
+        return calls.matte(self._core, image, settings, trimap)
 
 
 class JobCalls:

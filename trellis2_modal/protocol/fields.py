@@ -108,3 +108,6 @@ class MatteFields(TypedDict, total=False):
     """`MatteSettings`."""
 
     subjects: Subjects
+    box: list[float] | None
+    attempt: int
+    crop: bool

@@ -45,6 +45,9 @@ JobKind = Literal["generate", "extract", "texture"]
 
 MAX_SEED = 2**31 - 1
 MAX_SAMPLES = 8
+MAX_ATTEMPTS = 4
+"""Ways to cut a subject out: `trellis2.conditioning.matting.corrections.ATTEMPTS`."""
+
 SAMPLER_STAGES = {
     "ss": "sparse_structure_sampler_params",
     "shape_slat": "shape_slat_sampler_params",
@@ -672,15 +675,48 @@ EstimateRequest = Annotated[AnyEstimate, Field(discriminator="kind")]
 
 
 class MatteSettings(Strict):
-    """Everything about a matte but the picture."""
+    """Everything about a matte but its pictures."""
 
     subjects: Subjects = Field("auto", title="Several objects", description="As of a generation.")
+    box: list[Annotated[float, Field(ge=0, le=1)]] | None = Field(
+        None,
+        min_length=4,
+        max_length=4,
+        title="Box",
+        description="Left, top, right and bottom of the subject in fractions of the picture; what is outside "
+        "is removed.",
+    )
+    attempt: int = Field(
+        1,
+        ge=1,
+        le=MAX_ATTEMPTS,
+        title="Attempt",
+        description=f"2 to {MAX_ATTEMPTS} are other ways to cut, for when the first one is wrong.",
+    )
+    crop: bool = Field(
+        True,
+        title="Crop",
+        description="Crop to the subject, as the model does; false gives the whole picture.",
+    )
+
+    @model_validator(mode="after")
+    def _box_in_order(self) -> Self:
+        if self.box is not None and not (self.box[0] < self.box[2] and self.box[1] < self.box[3]):
+            raise ValueError("box is left, top, right and bottom: right and bottom are the larger ones")
+        return self
 
 
 class MatteRequest(MatteSettings):
     """Body of `POST /matte`."""
 
     image: str = Field(min_length=1, title="Picture", description="PNG, JPEG or WebP in base64.")
+    trimap: str | None = Field(
+        None,
+        min_length=1,
+        title="Trimap",
+        description="What was painted over the picture, as a grey PNG in base64: white is kept, black is "
+        "removed, mid-grey (128) says nothing.",
+    )
 
 
 def default_pipeline_type(offered: tuple[str, ...] | list[str]) -> str:

@@ -27,7 +27,7 @@ from trellis2_modal.jobs.job import Job
 from trellis2_modal.jobs.ports import Query
 from trellis2_modal.protocol.errors import ERRORS, ServiceError
 from trellis2_modal.protocol.replies import Notice
-from trellis2_modal.protocol.requests import ExtractSettings, GenerateSettings, Subjects
+from trellis2_modal.protocol.requests import ExtractSettings, GenerateSettings, MatteSettings
 from trellis2_modal.protocol.state import compress_state, decompress_state, pack_state, unpack_state
 from trellis2_modal.service.auth import ApiKey, dump_keys
 from trellis2_modal.service.http.app import create_app
@@ -99,11 +99,15 @@ class Keys:
 
 
 class Mattes:
-    """See `matte.Matter`: the picture itself, with a warning where a choice was made."""
+    """See `matte.Matter`: the picture itself, with a warning where a choice was made; what was `asked`."""
 
-    async def matte(self, picture: bytes, subjects: Subjects) -> Matte:
-        told = Notice(code="several_subjects", message=f"2 objects stand out; {subjects} kept")
-        return Matte(picture, [] if subjects == "auto" else [told])
+    def __init__(self) -> None:
+        self.asked: list[tuple[MatteSettings, bytes]] = []
+
+    async def matte(self, picture: bytes, asked: MatteSettings, trimap: bytes = b"") -> Matte:
+        self.asked.append((asked, trimap))
+        told = Notice(code="several_subjects", message=f"2 objects stand out; {asked.subjects} kept")
+        return Matte(picture, [] if asked.subjects == "auto" else [told])
 
     async def close(self) -> None: ...
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import io
+import json
 import re
 import warnings
 from collections.abc import Iterator
@@ -23,6 +25,7 @@ from trellis2_modal.client.app.inputs import ready_made
 from trellis2_modal.client.app.inputs.intake import NOTHING, Chosen, single
 from trellis2_modal.client.app.task_queue import ServiceState, TaskQueue
 from trellis2_modal.client.options import ProxyToken
+from trellis2_modal.client.results import Matte
 from trellis2_modal.client.settings import ClientSettings
 from trellis2_modal.protocol.controls import controls
 from trellis2_modal.protocol.presets import PRESETS
@@ -616,3 +619,61 @@ def test_what_it_will_take_is_said_before_pressing(
     idle(task_queue)
     *_, seen = actions.look("", seen)
     assert re.search(r"Takes about 3 s, [\d.]+ EUR\.", seen["estimate"]), "what the fake model says it took"
+
+
+def test_a_corrected_cut_out_is_what_is_generated_from(
+    actions: Any, task_queue: TaskQueue, service: Service, picture: Path
+) -> None:
+    until(lambda: task_queue.service.ready, "the service")
+    received = actions.intake.tray.receive(picture.read_bytes(), "chair.png")
+    chosen = single(str(received.path))
+    shown = list(actions.show_matte(chosen))[-1]
+    assert f'data-cutout="{received.token}"' in shown
+    assert "Undo" not in shown
+    cut = Image.new("RGBA", (64, 64), (200, 80, 40, 255))
+    cut.paste((0, 0, 0, 0), (0, 0, 64, 40))
+    buffer = io.BytesIO()
+    cut.save(buffer, "PNG")
+    name = actions.mattes.add(buffer.getvalue()).rpartition("/")[2]
+    chosen = actions.take(chosen, press("cutout", name))[0]
+    assert Path(chosen.used).name == "chair.png"
+    assert Path(chosen.used).read_bytes() == buffer.getvalue()
+    assert "Undo the correction" in list(actions.show_matte(chosen))[-1]
+
+    def arrived(slot: str) -> Any:
+        return press("received", json.dumps({"slot": slot, "tokens": [received.token]}))
+
+    assert actions.take(chosen, arrived("left"))[0].cut == chosen.cut, "another side's picture leaves it"
+    assert actions.take(chosen, press("cutout", ""))[0].used == str(received.path)
+    assert actions.take(chosen, arrived("front"))[0].cut == ""
+    with pytest.warns(UserWarning, match="Correct it once more"):
+        assert actions.take(chosen, press("cutout", "gone"))[0].cut == chosen.cut
+
+
+def test_a_cut_that_looks_the_same_is_passed_over() -> None:
+    from trellis2_modal.client.app.inputs.cutouts import cut_out, framed, judge_whole
+
+    def png(clear: int) -> bytes:
+        image = Image.new("RGBA", (50, 50), (200, 80, 40, 255))
+        image.paste((0, 0, 0, 0), (0, 0, 50, clear))
+        buffer = io.BytesIO()
+        image.save(buffer, "PNG")
+        return buffer.getvalue()
+
+    made = {1: png(10), 2: png(10), 3: png(20), 4: png(50)}
+
+    def cut(picture: bytes, trimap: bytes | None, attempt: int, **said: Any) -> Matte:
+        assert said == {"crop": False, "box": [0.1, 0.1, 0.9, 0.9]}
+        return Matte(made[attempt])
+
+    box = [0.1, 0.1, 0.9, 0.9]
+    assert cut_out(cut, b"", b"", box, 2, before=made[1])[1] == 3
+    assert cut_out(cut, b"", b"", box, 2, before=made[3])[1] == 2
+    assert judge_whole(Matte(made[4])) == (
+        "Nothing is left of the picture. Paint over what is to be kept.",
+        True,
+    )
+    assert framed(made[3]) == made[3]
+    with Image.open(io.BytesIO(framed(png(0)))) as image:
+        assert image.getpixel((0, 0)) == (0, 0, 0, 0)
+        assert image.size == (66, 66)

@@ -33,6 +33,12 @@ def matting(tmp_path_factory: pytest.TempPathFactory, weights: Path) -> Iterator
         yield live
 
 
+def png(image: Image.Image) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG")
+    return buffer.getvalue()
+
+
 def test_a_remover_that_needs_a_model_is_not_cheap(tmp_path: Path) -> None:
     assert cheap_remover(str(tmp_path)) is None
     (tmp_path / "pipeline.json").write_text('{"args": {"rembg_model": {"name": "BiRefNet", "args": {}}}}')
@@ -88,3 +94,72 @@ def test_mattes_are_counted(tmp_path: Path) -> None:
         assert client.get("/health").json()["matte"] is False
         problem(client.post("/matte", files={"image": picture()}), 503, "unavailable")
         problem(client.post("/matte", files={"image": picture()}), 429, "rate-limited")
+
+
+def test_a_cut_is_corrected_by_box_trimap_and_attempt(matting: Running) -> None:
+    image = Image.new("RGB", (200, 100), (235, 233, 228))
+    draw = ImageDraw.Draw(image)
+    draw.ellipse((10, 10, 90, 90), fill=(200, 60, 40))
+    draw.ellipse((120, 25, 170, 75), fill=(40, 60, 200))
+    photo = png(image)
+    trimap = Image.new("L", (200, 100), 128)
+    ImageDraw.Draw(trimap).line((135, 50, 155, 50), fill=255, width=8)
+    inside, outside = (145, 50), (50, 50)
+
+    def alpha(**asked: object) -> Image.Image:
+        files = {"image": photo} | ({"trimap": png(trimap)} if asked.pop("painted", False) else {})
+        reply = client.post("/matte", files=files, data={"crop": "false", **asked})
+        assert reply.status_code == 200, reply.text
+        with Image.open(io.BytesIO(reply.content)) as matte:
+            assert matte.size == image.size
+            return matte.getchannel("A")
+
+    with matting.client() as client:
+        first, boxed = alpha(), alpha(box="0.55,0.1,0.9,0.9")
+        assert (first.getpixel(inside), first.getpixel(outside)) == (0, 255)
+        assert (boxed.getpixel(inside), boxed.getpixel(outside)) == (255, 0)
+        painted = alpha(painted=True)
+        assert (painted.getpixel(inside), painted.getpixel(outside)) == (255, 255)
+        assert alpha(attempt="2").getpixel(inside) == 255, "this one keeps both"
+        asked = {
+            "image": base64.b64encode(photo).decode(),
+            "trimap": base64.b64encode(png(trimap)).decode(),
+            "box": [0.55, 0.1, 0.9, 0.9],
+            "crop": False,
+        }
+        by_json = client.post("/matte", json=asked)
+        with Image.open(io.BytesIO(by_json.content)) as matte:
+            assert matte.getpixel(inside)[3] == 255  # type: ignore[index]
+
+
+@pytest.mark.parametrize(
+    ("field", "asked"),
+    [
+        ("box", {"box": "0.9,0.1,0.2,0.9"}),
+        ("box", {"box": "0,0,1"}),
+        ("box", {"box": "a,b,c,d"}),
+        ("attempt", {"attempt": "9"}),
+    ],
+)
+def test_a_correction_that_is_none_is_refused_by_name(
+    matting: Running, field: str, asked: dict[str, str]
+) -> None:
+    with matting.client() as client:
+        reply = client.post("/matte", files={"image": picture()}, data=asked)
+        assert field in problem(reply, 400, "invalid-request").detail
+        broken = client.post("/matte", files={"image": picture(), "trimap": b"junk"})
+        problem(broken, 400, "invalid-image")
+        large = client.post("/matte", files={"image": picture(), "state": b"x"})
+        problem(large, 400, "invalid-request")
+
+
+def test_a_guess_is_told(matting: Running) -> None:
+    small = Image.new("RGB", (16, 16))
+    for i in range(256):
+        small.putpixel((i % 16, i // 16), (i * 67 % 256, i * 151 % 256, i * 113 % 256))
+    image = small.resize((160, 160), Image.Resampling.NEAREST)
+    ImageDraw.Draw(image).ellipse((40, 40, 120, 120), fill=(240, 240, 240))
+    photo = base64.b64encode(png(image)).decode()
+    with matting.client() as client:
+        reply = client.post("/matte", json={"image": photo}, headers={"Accept": "application/json"})
+        assert "busy_background" in [warning["code"] for warning in reply.json()["warnings"]], reply.text

@@ -45,15 +45,16 @@ class GrabCutMatting:
         image.putalpha(Image.fromarray(np.rint(alpha * 255).astype(np.uint8)))
         return image
 
+    def certain(self, image: Image.Image) -> bool:
+        """Whether the border shows a background to tell the subject from; without one a cut is a guess."""
+        return background_distance(working_picture(np.asarray(image.convert("RGB"))))[1] <= BUSY
+
     def _silhouette(self, pixels: npt.NDArray[np.uint8]) -> Mask:
         """The subject `[H, W]` at full size, found at working size."""
         import cv2
 
         height, width = pixels.shape[:2]
-        scale = min(1.0, WORKING_SIDE / max(height, width))
-        size = (max(2, round(width * scale)), max(2, round(height * scale)))
-        small = np.asarray(cv2.resize(pixels, size, interpolation=cv2.INTER_AREA), dtype=np.uint8)
-        mask = subject_mask(small)
+        mask = subject_mask(working_picture(pixels))
         return cv2.resize(mask.astype(np.float32), (width, height), interpolation=cv2.INTER_LINEAR) > 0.5
 
     def to(self, device: object) -> GrabCutMatting:
@@ -65,6 +66,16 @@ class GrabCutMatting:
 
     def cpu(self) -> GrabCutMatting:
         return self
+
+
+def working_picture(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    """The picture at working size."""
+    import cv2
+
+    height, width = pixels.shape[:2]
+    scale = min(1.0, WORKING_SIDE / max(height, width))
+    size = (max(2, round(width * scale)), max(2, round(height * scale)))
+    return np.asarray(cv2.resize(pixels, size, interpolation=cv2.INTER_AREA), dtype=np.uint8)
 
 
 def subject_mask(pixels: npt.NDArray[np.uint8]) -> Mask:

@@ -32,6 +32,11 @@ class Notice:
 
 OnNotice: TypeAlias = Callable[[Notice], None]
 
+BUSY_BACKGROUND = Notice(
+    "busy_background",
+    "the background is not plain, so parts of it may be left or parts of the object missing",
+)
+
 
 def ignore(notice: Notice) -> None:
     """For callers that want no notices."""

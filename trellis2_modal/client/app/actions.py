@@ -23,6 +23,7 @@ from .error_messages import explain
 from .file_routes import Mattes
 from .history_view import HistoryView
 from .inputs import ready_made
+from .inputs.cutouts import framed
 from .inputs.intake import NOTHING, Chosen, Intake, single
 from .inputs.matte import judge
 from .inputs.presses import Presses, digest
@@ -129,7 +130,11 @@ class Actions:
         """What is chosen after a press, a drop or a paste; the accordion of views; the tab of the form."""
         data = event._data or {}
         action = str(data.get("action", ""))
-        chosen = self.intake.take(chosen, action, str(data.get("target", "")))
+        if action == "cutout":
+            with errors_shown():
+                chosen = self._corrected(chosen, str(data.get("target", "")))
+        else:
+            chosen = self.intake.take(chosen, action, str(data.get("target", "")))
         views_open = gr.update(open=True) if action == "as-views" else gr.skip()
         tabs = gr.update(selected="create") if action == "received" else gr.skip()
         return [chosen, views_open, tabs]
@@ -140,18 +145,31 @@ class Actions:
             yield gr.update(value="", visible=False)
             return
         yield gr.update(value=views.matte("", "Cutting out the subject ...", warn=False), visible=True)
-        yield self._matte(Path(chosen.front), subjects, crop_of(crop))
+        yield self._matte(chosen, subjects, crop_of(crop))
 
-    def _matte(self, picture: Path, subjects: str, crop: Crop) -> str:
+    def _matte(self, chosen: Chosen, subjects: str, crop: Crop) -> str:
         try:
-            found = self.task_queue.matte(crop_picture(picture, crop), subjects)
+            found = self.task_queue.matte(crop_picture(chosen.used, crop), subjects=subjects)
         except ServiceError as error:
             why = explain(error, local=self.task_queue.service.local)
             return views.matte("", f"{why.title}. {why.detail}", warn=True)
         if found is None:
             return views.matte("", "This service shows no preview of the cut-out.", warn=False)
         told = " ".join(views.sentence(notice.message) for notice in found.warnings)
-        return views.matte(self.mattes.add(found.png), *((told, True) if told else judge(found.png)))
+        hint, warn = (told, True) if told else judge(found.png)
+        token = Path(chosen.front or "").parent.name
+        return views.matte(self.mattes.add(found.png), hint, warn, token, bool(chosen.cut))
+
+    def _corrected(self, chosen: Chosen, name: str) -> Chosen:
+        """With the cut-out of the front that was settled on; without a name with none. Raises OSError."""
+        if not name or not chosen.front:
+            return replace(chosen, cut="")
+        png = self.mattes.get(name)
+        if png is None:
+            gr.Warning("Correct it once more.", title="The cut-out is no longer here")
+            return chosen
+        kept = self.intake.tray.receive(framed(png), Path(chosen.front).stem + ".png")
+        return replace(chosen, cut=str(kept.path))
 
     def use_auto(self, auto: dict[str, float] | None) -> list[Any]:
         """Every slider back to Auto."""
@@ -190,7 +208,7 @@ class Actions:
         with errors_shown():
             made = [
                 self._queue(Path(path), crop, chosen.others, settings)
-                for path in chosen.queue or (chosen.front,)
+                for path in chosen.queue or (chosen.used or chosen.front,)
             ]
         followed = self.task_queue.history.get(shown.partition("/")[0])
         stays = followed is not None and not followed.over

@@ -245,8 +245,11 @@ def sentence(words: str) -> str:
 # --- the matte, and settings -----------------------------------------------------------------------------
 
 
-def matte(address: str, hint: str, warn: bool) -> str:
-    """The cut-out subject on black, as the model sees it, and a word about it."""
+def matte(address: str, hint: str, warn: bool, token: str = "", corrected: bool = False) -> str:
+    """The cut-out subject on black, as the model sees it, and a word about it.
+
+    `token` is that of the received picture, where the cut-out can be corrected.
+    """
     kind = "hint warn" if warn else "hint muted"
     doubt = "<strong>Doubtful cut.</strong> " if warn and address else ""
     words = f'<p class="{kind}" role="status">{doubt}{text(hint)}</p>'
@@ -255,7 +258,17 @@ def matte(address: str, hint: str, warn: bool) -> str:
     return (
         f'<div class="cutout"><button type="button" class="matte" aria-label="Enlarge the cut-out" '
         f'aria-expanded="false"><img src="{address}" alt="The subject as the model will see it"></button>'
-        f"{words}</div>"
+        f'<div class="words">{words}{_correction(token, corrected)}</div></div>'
+    )
+
+
+def _correction(token: str, corrected: bool) -> str:
+    if not token:
+        return ""
+    undo = button("Undo the correction", "cutout") if corrected else ""
+    return (
+        f'<div class="row"><button type="button" class="plain" data-cutout="{text(token)}" '
+        f'aria-haspopup="dialog">Correct the cut-out</button>{undo}</div>'
     )
 
 

@@ -25,7 +25,7 @@ from ..options import ProxyToken
 from ..settings import home
 from .file_routes import STATIC, Mattes, make_routes
 from .gate import PASSWORD_VARIABLE, Gate, is_loopback
-from .inputs import received
+from .inputs import cutouts, received
 from .task_queue import TaskQueue
 
 logger = logging.getLogger(__name__)
@@ -124,6 +124,12 @@ def make_app(task_queue: TaskQueue, host: str = "127.0.0.1", password: str = "")
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
     app.router.routes += make_routes(task_queue.history, mattes, example_pictures())
     app.router.routes += received.make_routes(received.PictureTray(task_queue.root / received.FOLDER))
+    app.router.routes += cutouts.make_routes(
+        received.PictureTray(task_queue.root / received.FOLDER),
+        mattes,
+        task_queue.matte,
+        lambda: task_queue.service.local,
+    )
     files = [Path(os.environ["GRADIO_TEMP_DIR"]), EXAMPLES]
     app.add_middleware(Gate, host=host, files=files, password=password)
     return gr.mount_gradio_app(

@@ -23,7 +23,7 @@ from .actions import AUTOMATIC, BUSY_TICK, MODEL_TAB, PANES, Actions, pipeline_c
 from .file_routes import Mattes
 from .history_view import ORDERS, HistoryView
 from .icons import EMPTY
-from .inputs.intake import NOTHING, RECEIVES, picture_pane, sides_pane
+from .inputs.intake import CORRECTS, NOTHING, RECEIVES, picture_pane, sides_pane
 from .task_queue import TaskQueue
 from .theme import DELEGATE, GOES_BACK
 
@@ -104,7 +104,7 @@ class Page:
 
     def _inputs(self) -> None:
         self.picture = gr.HTML(picture_pane(NOTHING), js_on_load=DELEGATE + RECEIVES, elem_id="picture")
-        self.matte = gr.HTML("", js_on_load=None, visible=False, elem_id="matte")
+        self.matte = gr.HTML("", js_on_load=DELEGATE + CORRECTS, visible=False, elem_id="matte")
         pictures = example_pictures()
         self.examples = gr.HTML(
             views.examples([path.name for path in pictures]),
@@ -281,7 +281,7 @@ class Page:
             **QUICK,
         ).then(**look)
         subjects = self.generation["subjects"]
-        for place in (self.picture, self.sides):
+        for place in (self.picture, self.sides, self.matte):
             place.click(actions.take, [self.chosen], [self.chosen, self.views_pane, self.tabs], **PRESSED)
         self.chosen.change(
             lambda chosen: (picture_pane(chosen), sides_pane(chosen)),

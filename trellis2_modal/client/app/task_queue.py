@@ -305,11 +305,12 @@ class TaskQueue:
                 self.cancel(task.id)
         self.history.delete(entry_id)
 
-    def matte(self, picture: bytes | Path, subjects: str = "auto") -> Matte | None:
-        """The matte; None when the service makes none. Raises `ServiceError`."""
-        asked: dict[str, Any] = {"subjects": subjects}
+    def matte(self, picture: bytes | Path, trimap: bytes | None = None, **settings: Any) -> Matte | None:
+        """The matte, see `Client.matte`; None when the service makes none. Raises `ServiceError`."""
         with self._connect().client as client:
-            return client.matte(picture, **asked) if client.health().matte else None
+            if not client.health().matte:
+                return None
+            return client.matte(picture, trimap, **settings)
 
     def change_settings(self, settings: ClientSettings) -> None:
         """Save settings and use them from the next task on. Raises OSError or `InvalidRequestError`."""

@@ -58,7 +58,7 @@ def make_theme() -> Any:
     )  # fmt: skip
 
 
-SCRIPTS, MODULES = ("app.js", "pictures.js", "history.js"), ("viewer.js", "accessibility.js")
+SCRIPTS, MODULES = ("app.js", "pictures.js", "history.js"), ("viewer.js", "accessibility.js", "cutout.js")
 CSS = sorted(STATIC.glob("*.css"))
 
 

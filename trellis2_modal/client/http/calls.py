@@ -194,14 +194,19 @@ def estimate(core: Core, kind: JobKind, settings: Mapping[str, Any]) -> Flow[Est
     return (yield from core.reply(Call("POST", "/estimate", fields=fields), Estimate))
 
 
-def matte(core: Core, picture: Picture, settings: Mapping[str, Any]) -> Flow[Matte]:
+def matte(
+    core: Core, picture: Picture, settings: Mapping[str, Any], trimap: Picture | None = None
+) -> Flow[Matte]:
     """The subject as the model will see it, and what a person should know of the picture."""
+    files = [("image", read_picture(picture))]
+    if trimap is not None:
+        files.append(("trimap", read_picture(trimap)))
     call = Call(
         "POST",
         "/matte",
         headers={"Accept": "application/json"},
         fields=_given(checked(MatteSettings, settings)),
-        files=[("image", read_picture(picture))],
+        files=files,
         ceiling=MAX_ARTIFACT,
     )
     response = yield from core.request(call, patient=False)

@@ -38,6 +38,7 @@ from ...protocol.requests import (
     GenerateRequest,
     GenerateSettings,
     JobKind,
+    MatteSettings,
     Submission,
     TextureRequest,
     TextureSettings,
@@ -61,6 +62,9 @@ ESTIMATE: TypeAdapter[AnyEstimate] = TypeAdapter(EstimateRequest)
 JSON_PICTURES_BODY = limits.base64_length(limits.MAX_PICTURES_BYTES) + limits.MAX_JSON_BYTES
 JSON_TEXTURE_BODY = JSON_PICTURES_BODY + limits.base64_length(limits.MAX_MESH_BYTES)
 JSON_IMAGE_BODY = limits.base64_length(limits.MAX_IMAGE_BYTES) + limits.MAX_JSON_BYTES
+JSON_TRIMAP = limits.base64_length(4 * limits.MIB)
+"""A grey PNG of strokes has some kilobytes."""
+
 JSON_STATE_BODY = limits.base64_length(limits.MAX_STATE_BYTES) + limits.MAX_JSON_BYTES
 
 HASHED_AT_ONCE = 4 << 20
@@ -71,7 +75,7 @@ PARSED_AT_ONCE = 256 << 10
 
 MAX_FIELDS = 40
 OF_SUBMISSIONS = ("kind", "callback_url")
-FILES = ("image", "images", "mesh", "state")
+FILES = ("image", "images", "mesh", "trimap", "state")
 MAX_FIELD_BYTES = limits.MAX_JSON_BYTES
 
 
@@ -115,7 +119,7 @@ def body_ceiling(method: str, path: str) -> int:
     if path in ("/generate", "/v1/3d/generations"):
         return JSON_PICTURES_BODY
     if path == "/matte":
-        return JSON_IMAGE_BODY
+        return JSON_IMAGE_BODY + JSON_TRIMAP
     return limits.MAX_JSON_BYTES
 
 
@@ -433,6 +437,21 @@ async def texture_form(form: Multipart, known: Capabilities, checks: PictureChec
     if len(mesh) != 1:
         raise _missing("mesh")
     return await _texture_work(settings, form.pictures("mesh"), mesh[0], known, checks)
+
+
+def matte_form(form: Multipart) -> tuple[bytes, bytes, MatteSettings]:
+    """The picture, the trimap (empty without one) and the settings of a form for `POST /matte`."""
+    fields: dict[str, Any] = dict(form.fields)
+    if "box" in fields:
+        fields["box"] = fields["box"].strip("[] ").split(",")
+    if form.files.keys() - {"image", "trimap"} or "image" not in form.files:
+        message = "send the picture as the file image; a trimap may go beside it"
+        raise InvalidRequestError(message, errors=[FieldError("image", message)])
+    try:
+        asked = MatteSettings.model_validate(fields)
+    except ValidationError as error:
+        raise invalid_request(error) from error
+    return form.files["image"][0], form.files.get("trimap", [b""])[0], asked
 
 
 def _object(text: str, name: str) -> Any:

@@ -41,12 +41,14 @@ element.addEventListener('change', (event) => {
 class Chosen:
     """Paths of pictures: by direction, or a `queue` of several of which each becomes an asset.
 
-    `said` are sentences about what was just received. A queue's first picture is also the front.
+    `said` are sentences about what was just received. A queue's first picture is also the front. `cut` is the
+    front's cut-out where that was corrected: a picture with transparency.
     """
 
     pairs: tuple[tuple[str, str], ...] = ()
     queue: tuple[str, ...] = ()
     said: tuple[str, ...] = ()
+    cut: str = ""
 
     @classmethod
     def of(cls, sides: Mapping[str, str], said: Sequence[str] = ()) -> Chosen:
@@ -65,6 +67,11 @@ class Chosen:
     @property
     def front(self) -> str | None:
         return self.sides.get("front")
+
+    @property
+    def used(self) -> str | None:
+        """The front as it is generated from."""
+        return self.cut or self.front
 
     @property
     def others(self) -> dict[str, Path]:
@@ -106,7 +113,8 @@ class Intake:
         if slot not in DIRECTIONS:
             return chosen
         free = [slot, *(side for side in SIDES if side != slot and side not in chosen.sides)]
-        return Chosen.of(chosen.sides | dict(zip(free, paths, strict=False)), said)
+        sides = chosen.sides | dict(zip(free, paths, strict=False))
+        return replace(Chosen.of(sides, said), cut="" if slot == "front" else chosen.cut)
 
 
 def single(path: str) -> Chosen:
@@ -138,13 +146,22 @@ def removed(chosen: Chosen, target: str) -> Chosen:
         return Chosen.row(queue) if len(queue) > 1 else single(queue[0]) if queue else NOTHING
     if target == "all":
         return NOTHING
-    return Chosen.of({side: path for side, path in chosen.pairs if side != target})
+    left = Chosen.of({side: path for side, path in chosen.pairs if side != target})
+    return replace(left, cut="" if target == "front" else chosen.cut)
 
 
 def swapped(chosen: Chosen, here: str, there: str) -> Chosen:
     """With the pictures of two sides exchanged."""
     other = {here: there, there: here}
     return Chosen.of({other.get(side, side): path for side, path in chosen.pairs})
+
+
+CORRECTS = """
+element.addEventListener('corrected', (event) => {
+  trigger('click', { action: 'cutout', target: event.detail });
+});
+"""
+"""For the HTML component of the cut-out, beside `DELEGATE`: what was settled on in the panel."""
 
 
 # --- what the page shows ------------------------------------------------------------------------------------

@@ -18,7 +18,7 @@ from typing import Any, Protocol
 
 from ....protocol.errors import FieldError, InvalidImageError, UnavailableError
 from ....protocol.replies import Notice
-from ....protocol.requests import Subjects
+from ....protocol.requests import MatteSettings
 from .child_process import BAD, OK, ChildGone, ChildProcess, claim_stdout, serve_frames
 
 logger = logging.getLogger(__name__)
@@ -35,7 +35,7 @@ TIMEOUT = 30.0
 
 @dataclass(frozen=True)
 class Matte:
-    """PNG (RGBA) of the cropped subject, and what a person should know of the picture."""
+    """PNG (RGBA) of the subject, and what a person should know of the picture."""
 
     png: bytes
     warnings: list[Notice] = field(default_factory=list)
@@ -44,8 +44,8 @@ class Matte:
 class Matter(Protocol):
     """Makes mattes for the app."""
 
-    async def matte(self, picture: bytes, subjects: Subjects) -> Matte:
-        """The cropped subject; raises `InvalidImageError` or `UnavailableError`."""
+    async def matte(self, picture: bytes, asked: MatteSettings, trimap: bytes = b"") -> Matte:
+        """The subject cut out; raises `InvalidImageError` or `UnavailableError`."""
 
     async def close(self) -> None: ...
 
@@ -65,9 +65,10 @@ class MatteProcess:
     def __init__(self, remover: dict[str, Any]) -> None:
         self._child = ChildProcess("trellis2_modal.service.http.pictures.matte", json.dumps(remover))
 
-    async def matte(self, picture: bytes, subjects: Subjects) -> Matte:
+    async def matte(self, picture: bytes, asked: MatteSettings, trimap: bytes = b"") -> Matte:
+        head = json.dumps([asked.model_dump(), len(picture)]).encode() + b"\n"
         try:
-            made, reply = await self._child.ask(subjects.encode() + b"\n" + picture, TIMEOUT)
+            made, reply = await self._child.ask(head + picture + trimap, TIMEOUT)
         except ChildGone as error:
             raise UnavailableError("the matte could not be made; try again", retry_after=5) from error
         if not made:
@@ -81,21 +82,46 @@ class MatteProcess:
 
 
 def cut_out(
-    picture: bytes, remover: Any, subjects: Subjects = "auto", notice: Callable[[Any], None] = lambda _: None
+    picture: bytes,
+    remover: Any,
+    asked: MatteSettings | None = None,
+    trimap: bytes = b"",
+    notice: Callable[[Any], None] = lambda _: None,
 ) -> bytes:
-    """PNG of the subject with its matte, cropped as the pipeline crops it; `notice` is told what a person
-    should know.
+    """PNG of the subject with its matte, cropped as the pipeline crops it unless `crop` is False; `notice` is
+    told what a person should know.
     """
     from trellis2.conditioning.images import load_image
-    from trellis2.conditioning.matting.matte import has_matte, notice_darkness
-    from trellis2.conditioning.preprocess import subject_square, with_matte
+    from trellis2.conditioning.matting.corrections import Corrections, corrected
+    from trellis2.conditioning.matting.matte import (
+        BUSY_BACKGROUND,
+        choose_subjects,
+        has_matte,
+        notice_darkness,
+    )
+    from trellis2.conditioning.preprocess import limit_size, subject_square, with_matte, without_alpha
 
+    asked = asked or MatteSettings.model_validate({})
     image = load_image(picture)
-    chosen = remover.subjects if subjects == "auto" and not has_matte(image) else subjects
-    image = with_matte(image, remover, chosen, notice)
+    own = has_matte(image)
+    chosen = remover.subjects if asked.subjects == "auto" and not own else asked.subjects
+    box = None if asked.box is None else (asked.box[0], asked.box[1], asked.box[2], asked.box[3])
+    corrections = Corrections(box, load_image(trimap) if trimap else None, asked.attempt)
+    if corrections:
+        image = limit_size(image)
+        plain, whole = without_alpha(image), image
+        image = corrected(plain, lambda: whole if own else remover(plain), corrections, own)
+        if asked.subjects == "largest":  # else what was kept by hand stays, without a word
+            image = choose_subjects(image, asked.subjects, notice)
+    else:
+        if not own and not remover.certain(image):
+            notice(BUSY_BACKGROUND)
+        image = with_matte(image, remover, chosen, notice)
     notice_darkness(image, notice)
     buffer = io.BytesIO()
-    image.crop(subject_square(image)).save(buffer, "PNG", compress_level=1)
+    if asked.crop:
+        image = image.crop(subject_square(image))
+    image.save(buffer, "PNG", compress_level=1)
     return buffer.getvalue()
 
 
@@ -108,11 +134,13 @@ def main() -> int:
     remover = build_background_remover(json.loads(sys.argv[1]))
 
     def work(frame: bytes) -> tuple[bytes, bytes]:
-        """A line with the subjects, then the picture; a line of JSON with notices, then the matte."""
-        subjects, _, picture = frame.partition(b"\n")
+        """A line of JSON, the picture and a trimap; a line of JSON with notices, then the matte."""
+        head, _, pictures = frame.partition(b"\n")
+        asked, size = json.loads(head)
         told: list[Any] = []
         try:
-            png = cut_out(picture, remover, subjects.decode(), told.append)  # type: ignore[arg-type]
+            settings = MatteSettings.model_validate(asked)
+            png = cut_out(pictures[:size], remover, settings, pictures[size:], told.append)
             return OK, json.dumps([dataclasses.asdict(notice) for notice in told]).encode() + b"\n" + png
         except UnusableImageError as error:
             return BAD, str(error).encode()

@@ -76,6 +76,11 @@ def form_schema(
             "contentMediaType": "application/json",
             "description": f"{properties['export']['description']} As JSON.",
         }
+    if "box" in properties:
+        properties["box"] = {
+            "type": "string",
+            "description": f"{properties['box']['description']} Four numbers with commas between them.",
+        }
     if kind is not None:
         properties["kind"] = {"type": "string", "const": kind}
     return {"type": "object", "properties": properties, "required": [file], "additionalProperties": False}
@@ -148,6 +153,9 @@ def estimate_body() -> dict[str, Any]:
 
 def matte_body() -> dict[str, Any]:
     form = form_schema(MatteSettings, "image", None)
+    form["properties"]["trimap"] = FILE | {
+        "description": str(MatteRequest.model_fields["trimap"].description).replace(" in base64", "")
+    }
     content = {
         "application/json": {"schema": schema(MatteRequest), "example": {"image": EXAMPLE_IMAGE}},
         "multipart/form-data": {"schema": form, "example": {"image": "(the file)", "subjects": "largest"}},

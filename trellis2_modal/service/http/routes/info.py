@@ -8,12 +8,11 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends, Request, Response
 from fastapi.responses import HTMLResponse
-from pydantic import ValidationError
 
 from .... import __version__
 from ....jobs.admission import DAY
 from ....jobs.engine import Engine
-from ....protocol.errors import InvalidRequestError, UnavailableError
+from ....protocol.errors import UnavailableError
 from ....protocol.replies import Health, MatteResponse, Usage, Welcome
 from ....protocol.requests import MatteRequest, MatteSettings, default_pipeline_type
 from ....protocol.webhooks import secret_of
@@ -24,8 +23,7 @@ from ..encoding import encode_base64, json_response
 from ..metrics import MEDIA_TYPE
 from ..pictures.checks import PictureChecks, picture_bytes
 from ..pictures.matte import Matter
-from ..problems import invalid_request
-from ..request_parsing import media_type, read_json, read_multipart
+from ..request_parsing import matte_form, media_type, read_json, read_multipart
 from . import documents
 
 router = APIRouter(tags=["service"])
@@ -117,24 +115,23 @@ async def usage(request: Request, key: Annotated[ApiKey, Depends(caller())]) -> 
 async def matte(request: Request, key: Annotated[ApiKey, Depends(caller("generate", MATTES))]) -> Response:
     """The picture's subject as the model will see it: PNG with transparency, or with `Accept:
     application/json` also what a person should know of the picture. Costs no GPU seconds.
+
+    A cut that is wrong is corrected by a box, a trimap that was painted, or another attempt; with `crop`
+    false the reply is a picture to generate from, whose subject is used as it is.
     """
     matter: Matter | None = request.app.state.matter
     if matter is None:
         raise UnavailableError("this service makes no mattes (see /health)")
     checks: PictureChecks = request.app.state.picture_checks
     if media_type(request) == "multipart/form-data":
-        form = await read_multipart(request)
-        image = form.file("image")
-        if image is None:
-            raise InvalidRequestError("send the picture as the one file, named image")
-        try:
-            asked = MatteSettings.model_validate(form.fields)
-        except ValidationError as error:
-            raise invalid_request(error) from error
+        image, trimap, asked = matte_form(await read_multipart(request))
     else:
         body = await read_json(request, MatteRequest)
-        image, asked = await picture_bytes(body.image), body
-    found = await matter.matte((await checks.check(image)).data, asked.subjects)
+        image, asked = await picture_bytes(body.image), body.part(MatteSettings)
+        trimap = b"" if body.trimap is None else await picture_bytes(body.trimap)
+    if trimap:
+        await checks.check(trimap)
+    found = await matter.matte((await checks.check(image)).data, asked, trimap)
     if "application/json" not in request.headers.get("accept", ""):
         return Response(found.png, media_type="image/png")
     reply = MatteResponse(matte=await encode_base64(found.png), warnings=found.warnings)
