@@ -20,7 +20,7 @@ from trellis2.renderers.rendering import Rendering
 from trellis2.renderers.shading.model import kernel_tables
 from trellis2.renderers.shading.occlusion import BACKGROUND_DEPTH, openness
 from trellis2.renderers.shading.tonemap import develop, soft_backdrop
-from trellis2.renderers.surface import Geometry, PixelCamera, find_surface, pbr_columns, vertex_attrs
+from trellis2.renderers.surface import Geometry, PixelCamera, find_surface, pbr_columns
 from trellis2.renderers.textures import material_attrs, neighbour_weights
 from trellis2.representations import MeshWithPbrMaterial, MeshWithVoxel
 
@@ -129,7 +129,7 @@ class Frame:
         camera = PixelCamera(self.extrinsics, self.intrinsics, self.size, o.near, o.far)
         seen = find_surface(geometry, fragments, pixels, camera)
         attrs = seen.attrs
-        if geometry.attrs is None:
+        if not geometry.dense:
             face_id = fragments.face_id.reshape(-1).index_select(0, pixels)
             barycentric = fragments.barycentric.reshape(-1, 2).index_select(0, pixels)
             attrs = self._attrs(mesh, geometry, clip, pixels, face_id, barycentric)
@@ -154,9 +154,8 @@ class Frame:
         points = interpolate_at(mesh.vertices.float(), geometry.faces, face_id, barycentric)
         attrs = pbr_columns(mesh, mesh.query_attrs(points))
         empty = torch.nonzero((attrs == 0).all(1)).squeeze(1)
-        if empty.numel() and not self.options.flat:
-            known = vertex_attrs(mesh)
-            attrs[empty] = interpolate_at(known, geometry.faces, face_id[empty], barycentric[empty])
+        if empty.numel() and geometry.attrs is not None and not self.options.flat:
+            attrs[empty] = interpolate_at(geometry.attrs, geometry.faces, face_id[empty], barycentric[empty])
         return attrs
 
     def _blend(self, layer: Layer) -> None:

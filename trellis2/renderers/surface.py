@@ -29,7 +29,9 @@ class Geometry:
     """Per-object tables in world space; made once, used by every frame.
 
     vertices [V, 3], faces [F, 3] int32, flat [F, 3] unit face normals by the winding, smooth [V, 3] (None
-    when only flat normals are asked for), attrs [V, 6] (None when they are read per pixel).
+    when only flat normals are asked for), attrs [V, 6] of voxels at the vertices (None without voxels).
+    `dense`: edges are about as short as the voxels, so the attributes of the vertices are all there is;
+    otherwise they are read per pixel, and those of the vertices serve where a pixel has no voxel.
     """
 
     vertices: torch.Tensor
@@ -37,6 +39,7 @@ class Geometry:
     flat: torch.Tensor
     smooth: torch.Tensor | None
     attrs: torch.Tensor | None
+    dense: bool
 
 
 @dataclass(frozen=True)
@@ -74,7 +77,8 @@ def find_surface(
     device, count = pixels.device, pixels.shape[0]
     nothing = torch.empty((0, 3), device=device)
     smooth = nothing if geometry.smooth is None else geometry.smooth
-    attrs = torch.empty((0, CHANNELS), device=device) if geometry.attrs is None else geometry.attrs
+    no_attrs = torch.empty((0, CHANNELS), device=device)
+    attrs = geometry.attrs if geometry.dense and geometry.attrs is not None else no_attrs
     out = Surface(
         torch.empty((count, 3), device=device),
         torch.empty((count, 3), device=device),
@@ -136,9 +140,10 @@ def build(mesh: Mesh, transformation: torch.Tensor | None, flat: bool) -> Geomet
     if not bool(torch.isfinite(vertices).all()):
         bad = int((~torch.isfinite(vertices)).any(1).sum())
         raise InvalidArgumentError(f"{bad} of {len(vertices)} vertices are not finite: repair the mesh first")
-    attrs = None
-    if isinstance(mesh, MeshWithVoxel) and is_dense(mesh):
-        attrs = vertex_attrs(mesh)
+    attrs, dense = None, False
+    if isinstance(mesh, MeshWithVoxel):
+        dense = is_dense(mesh)
+        attrs = vertex_attrs(mesh) if dense or not flat else None
     if transformation is not None:
         m = transformation.to(vertices)
         vertices = vertices @ m[:3, :3].T + m[:3, 3]
@@ -148,6 +153,7 @@ def build(mesh: Mesh, transformation: torch.Tensor | None, flat: bool) -> Geomet
         flat=F.normalize(face_cross(vertices, mesh.faces), dim=-1),
         smooth=None if flat else vertex_normals(vertices, mesh.faces),
         attrs=attrs,
+        dense=dense,
     )
 
 
