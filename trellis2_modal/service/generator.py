@@ -10,7 +10,9 @@ from __future__ import annotations
 import dataclasses
 import gc
 import logging
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -182,14 +184,12 @@ class TRELLIS2Generator:
         passes: dict[str, Any] = {}
         shape = self._kept_shape(picture, clock)
         made = self.guarded(
-            lambda: self._run_pipeline(picture, settings, kind, shape, clock.monitor, warnings, passes), kind
+            lambda: self._variants(picture, settings, kind, shape, clock, warnings, passes), kind
         )
-        files: dict[str, JobFile] = {}
-        variants: list[dict[str, Any]] = []
-        for number, variant in enumerate(made, 1):
-            own, of_it = self._variant(variant, settings, kind, clock)
-            files |= {artifact_of(name, number): file for name, file in own.items()}
-            variants.append(of_it)
+        files = {
+            artifact_of(name, n): file for n, (own, _) in enumerate(made, 1) for name, file in own.items()
+        }
+        variants = [numbers for _, numbers in made]
         stats = variants[0] | {
             "samplers": self.pipeline.sampler_settings(**settings.sampler_params()),
             "passes": {stage: dataclasses.asdict(counted) for stage, counted in passes.items()},
@@ -199,6 +199,41 @@ class TRELLIS2Generator:
         stats["warnings"] = warnings
         stats["seconds"] = clock.seconds()
         return JobOutput(files, variants[0]["seed"], variants[0]["resolution"], stats)
+
+    def _variants(
+        self,
+        picture: bytes,
+        settings: GenerateSettings,
+        kind: str,
+        shape: Any,
+        clock: StageClock,
+        warnings: list[dict[str, str]],
+        passes: dict[str, Any],
+    ) -> list[tuple[dict[str, JobFile], dict[str, Any]]]:
+        """The files and the numbers of each sample.
+
+        On a CPU the previews of one are made while the next is sampled: neither keeps all cores busy. On a
+        device they wait, since the kernels of a second thread would end up in the first one's graph.
+        """
+        sampled = threading.Event()
+        outer = clock.monitor
+        behind = Monitor(
+            lambda p: outer.progress(p) if sampled.is_set() and outer.progress else None, outer.cancel
+        )
+        variants = self._run_pipeline(picture, settings, kind, shape, outer, warnings, passes)
+        if self.device != "cpu" or len(settings.seeds) == 1:
+            return [self._variant(variant, settings, kind, clock) for variant in list(variants)]
+        with ThreadPoolExecutor(1, "previews") as previews:
+            try:
+                waiting = [
+                    previews.submit(self._variant, variant, settings, kind, StageClock(behind))
+                    for variant in variants
+                ]
+                sampled.set()
+                return [future.result() for future in waiting]
+            except BaseException:
+                previews.shutdown(wait=False, cancel_futures=True)
+                raise
 
     def _variant(
         self, variant: Any, settings: GenerateSettings, kind: str, clock: StageClock
@@ -288,11 +323,11 @@ class TRELLIS2Generator:
         monitor: Monitor,
         warnings: list[dict[str, str]],
         passes: dict[str, Any],
-    ) -> list[Any]:
+    ) -> Iterable[Any]:
         passes.clear()
         warnings.clear()  # of a first try that ran out of memory
         images, preprocess = opened(unpack_inputs(picture).pictures, settings.remove_background)
-        made = self.pipeline.variants(
+        return self.pipeline.variants(
             images[0] if len(images) == 1 else images,
             list(settings.seeds),
             shape=shape,
@@ -310,7 +345,6 @@ class TRELLIS2Generator:
             view_mode=settings.view_mode,
             **settings.sampler_params(),
         )
-        return list(made)
 
     # --- failures ----------------------------------------------------------------------------------------
 
@@ -372,6 +406,8 @@ def _order(pipeline_type: str) -> int:
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether a call failed for want of memory, on a device or on the host."""
+    if isinstance(error, errors.ServiceError):
+        return False
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return True
     text = str(error).lower()

@@ -30,7 +30,7 @@ def generated(server: Running, tmp_path_factory: pytest.TempPathFactory) -> Iter
     done = subprocess.run(
         [sys.executable, "-m", "openapi_python_client", *command, "--fail-on-warning"],
         cwd=folder,
-        # the generator formats what it wrote with the ruff beside this Python, which `make test` has not on its PATH
+        # it formats with the ruff beside this Python, which need not be on the PATH
         env={**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"},
         capture_output=True,
         text=True,

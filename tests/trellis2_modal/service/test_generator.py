@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -129,6 +130,50 @@ def test_a_state_becomes_a_file() -> None:
     output = run_job(generator, "extract", settings, state, Monitor())
     assert output.files["glb"].data[:4] == b"glTF"
     assert output.stats["report"] == {"faces": 15_000}
+
+
+class Meeting(SmallPipeline, SmallStudio):
+    """The second sample waits for the first one's preview to begin, as only a preview beside it can."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.filming, self.sampled = threading.Event(), threading.Event()
+
+    def variants(self, image: Any, seeds: list[int], **options: Any) -> Iterator[Variant]:
+        for number, variant in enumerate(super().variants(image, seeds, **options)):
+            if number == 1:
+                assert self.filming.wait(60), "the first preview waits for the second sample"
+                self.sampled.set()
+            yield variant
+
+    def video(self, mesh: Any, monitor: Monitor) -> JobFile:
+        self.filming.set()
+        assert self.sampled.wait(60)
+        return super().video(mesh, monitor)
+
+
+def test_a_preview_is_made_while_the_next_sample_is_drawn() -> None:
+    both = Meeting()
+    generator = TRELLIS2Generator(lambda: both, studio=both)
+    generator.load_model_cpu()
+    output = generator.generate(picture(), GenerateSettings(seed=5, num_samples=3), Monitor())
+    assert {f"video{suffix}" for suffix in ("", "-2", "-3")} <= set(output.files)
+    assert [v["seed"] for v in output.stats["variants"]] == [5, 6, 7]
+
+
+def test_a_preview_that_fails_ends_the_whole_job_once() -> None:
+    class Blind(SmallStudio):
+        def video(self, mesh: Any, monitor: Monitor) -> JobFile:
+            raise OutOfMemoryError("out of memory")
+
+    pipeline = SmallPipeline()
+    generator = TRELLIS2Generator(lambda: pipeline, studio=Blind())
+    generator.load_model_cpu()
+    for samples in (1, 2):
+        pipeline.calls.clear()
+        with pytest.raises(errors.OutOfMemoryError):
+            generator.generate(picture(), GenerateSettings(num_samples=samples), Monitor())
+        assert len(pipeline.calls) == 1, "the samples are not drawn again for a preview"
 
 
 def test_devices_are_moved_to_only_when_asked() -> None:
