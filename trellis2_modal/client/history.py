@@ -24,15 +24,16 @@ from pydantic import Field, TypeAdapter
 
 from ..durable import write_atomically
 from ..protocol.errors import NotFoundError, in_one_line
+from ..protocol.meshes import MESH_KINDS, mesh_kind
 from ..protocol.views import MAX_VIEWS
 from .inputs.pictures import picture_format
-from .results import EXTENSIONS, ExtractResult, GenerateResult, first_still
+from .results import EXTENSIONS, ExtractResult, GenerateResult, TextureResult, first_still
 
 logger = logging.getLogger(__name__)
 
 EntryStatus = Literal["queued", "running", "finished", "failed", "cancelled"]
 ENTRY_ID = re.compile(r"[0-9]{8}-[0-9]{6}-[0-9a-f]{8}")
-ENTRY, PICTURE, THUMBNAIL = "entry.json", "picture", "thumbnail.webp"
+ENTRY, PICTURE, THUMBNAIL, MESH = "entry.json", "picture", "thumbnail.webp", "mesh"
 STATE, VIDEO, STILLS, LIGHT = "state.lz4", "turntable.mp4", "stills.webp", "light.glb"
 COVER = "cover.webp"
 """A small view of the asset itself."""
@@ -80,11 +81,20 @@ class Entry:
     problem: dict[str, str] = field(default_factory=dict)
     exports: tuple[Export, ...] = ()
     favourite: bool = False
+    mesh: Annotated[str, Field(pattern=rf"^({MESH}\.({'|'.join(MESH_KINDS)}))?$")] = ""
+    """The file of the mesh that gets new textures; empty where an asset is made from pictures alone."""
+
+    picture_count: Annotated[int, Field(ge=1, le=MAX_VIEWS)] = 1
+
+    @property
+    def kind(self) -> Literal["generate", "texture"]:
+        """Of its job."""
+        return "texture" if self.mesh else "generate"
 
     @property
     def pictures(self) -> list[str]:
         """The names of its picture's file, or of its several views' files."""
-        return picture_names(max(1, len(self.views)))
+        return picture_names(max(self.picture_count, len(self.views)))
 
     @property
     def views(self) -> list[Any]:
@@ -192,16 +202,33 @@ class History:
     # --- writing -----------------------------------------------------------------------------------------
 
     def add(
-        self, picture: bytes, title: str, settings: Mapping[str, Any], others: Sequence[bytes] = ()
+        self,
+        picture: bytes,
+        title: str,
+        settings: Mapping[str, Any],
+        others: Sequence[bytes] = (),
+        mesh: bytes = b"",
     ) -> Entry:
-        """Keep a picture that waits for its turn, and other views of its object. Raises OSError."""
+        """Keep a picture that waits for its turn, other views of its object, and a mesh that is to get its
+        textures. Raises OSError.
+        """
         entry_id = new_entry_id()
-        entry = Entry(entry_id, title[:80], time.time(), settings=dict(settings), key=secrets.token_hex(16))
+        entry = Entry(
+            entry_id,
+            title[:80],
+            time.time(),
+            settings=dict(settings),
+            key=secrets.token_hex(16),
+            mesh=f"{MESH}.{mesh_kind(mesh)}" if mesh else "",
+            picture_count=1 + len(others),
+        )
         folder = self.root / entry_id
         try:
             folder.mkdir(parents=True)
             for name, data in zip(picture_names(1 + len(others)), (picture, *others), strict=True):
                 write_atomically(folder / name, data)
+            if mesh:
+                write_atomically(folder / entry.mesh, mesh)
             write_atomically(folder / THUMBNAIL, thumbnail(picture))
             self._write(entry)
         except OSError:
@@ -256,21 +283,32 @@ class History:
 
         Raises OSError, or `NotFoundError` when the entry was deleted.
         """
+        if result.state:
+            write_atomically(self._folder(entry_id) / STATE, result.state)
+        return self._keep(entry_id, result, resolution=result.resolution)
+
+    def keep_textured(self, entry_id: str, result: TextureResult) -> Entry:
+        """Keep a mesh with its new textures, the file first. Raises as `keep_result`."""
+        self.keep_export(entry_id, result, "Textured")
+        return self._keep(entry_id, result)
+
+    def _keep(self, entry_id: str, result: GenerateResult | TextureResult, **facts: Any) -> Entry:
+        """Keep a result's previews, and note that it is finished."""
         folder = self._folder(entry_id)
-        for name, data in ((STATE, result.state), (VIDEO, result.video), (STILLS, result.preview)):
+        for name, data in ((VIDEO, result.video), (STILLS, result.preview)):
             if data:
                 write_atomically(folder / name, data)
         cover = first_still(result, "shaded")
         if cover is not None:
             write_atomically(folder / COVER, thumbnail(cover))
-        facts: dict[str, Any] = {"settings": dict(result.settings)} if result.settings else {}
+        if result.settings:
+            facts["settings"] = dict(result.settings)
         return self.change(
             entry_id,
             status="finished",
             problem={},
             job=result.job,
             seed=result.seed,
-            resolution=result.resolution,
             stats={**result.stats, "warnings": [notice.message for notice in result.warnings]},
             **facts,
         )

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 
 from ..protocol.events import Cancelled, Queued, Restarted, Started, payload_of
 from ..protocol.replies import JobEvent, JobResult, JobStatus, Problem, ProgressReport
-from ..protocol.stages import EXPORT_PHASES, EXPORT_STAGES, PHASES, STAGES, stage_title
+from ..protocol.stages import EXPORT_PHASES, EXPORT_STAGES, PHASES, STAGES, TEXTURE_PHASES, stage_title
 
 
 def phases_of(tracker: JobProgress) -> list[tuple[str, str]]:
@@ -18,7 +18,9 @@ def phases_of(tracker: JobProgress) -> list[tuple[str, str]]:
     if not tracker.stage:
         return []
     table = PHASES if any(tracker.stage in stages for stages in PHASES.values()) else EXPORT_PHASES
-    if table is PHASES and tracker.stage == "state" and not tracker.seconds:
+    if "encode_shape" in (tracker.stage, *tracker.seconds):
+        table = TEXTURE_PHASES  # new textures begin by reading the mesh
+    elif table is PHASES and tracker.stage == "state" and not tracker.seconds:
         table = EXPORT_PHASES  # an export begins by unpacking the state
     current = next((i for i, stages in enumerate(table.values()) if tracker.stage in stages), 0)
     states = ["done" if i < current else "now" if i == current else "next" for i in range(len(table))]

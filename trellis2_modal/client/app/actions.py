@@ -37,8 +37,9 @@ EXAMPLE_SEED = 42
 """The small model's assets of the examples, as `assets/contact_sheet.webp` shows them, were made with it."""
 
 PANES = (
-    "header", "progress", "strip", "model", "video", "stills", "facts", "export", "files", "history",
-    "comparison", "address", "pipeline", "view_note", "model_note", "estimate", "export_estimate",
+    "header", "progress", "strip", "model", "video", "stills", "facts", "export", "export_form", "files",
+    "history", "comparison", "address", "pipeline", "view_note", "model_note", "estimate", "export_estimate",
+    "texture_note", "texture_types",
 )  # fmt: skip
 """The parts of the page that follow the task queue, by the names of their components."""
 
@@ -49,6 +50,11 @@ def pipeline_choices(task_queue: TaskQueue) -> list[tuple[str, str]]:
         ("Automatic", AUTOMATIC),
         *((name.replace("_", " "), name) for name in task_queue.pipeline_types()),
     ]
+
+
+def texture_choices(task_queue: TaskQueue) -> list[tuple[str, str]]:
+    """Titles and values of the choice of a texture's resolution."""
+    return [("Automatic", AUTOMATIC), *((name, name) for name in task_queue.texture_types())]
 
 
 class Actions:
@@ -87,6 +93,7 @@ class Actions:
         task_queue.history.refresh()
         entry = self.entry(shown)
         viewed = result.viewed_file(task_queue, entry, shown.partition("/")[2])
+        extracts = entry is not None and task_queue.history.file(entry.id, STATE) is not None
         version = (task_queue.history.version, task_queue.settings.history_limit_gb, view)
         known = seen.get("version") == version
         current: dict[str, Any] = {
@@ -97,7 +104,8 @@ class Actions:
             "video": result.turntable(task_queue, entry),
             "stills": result.stills(task_queue, entry),
             "facts": result.facts(entry),
-            "export": entry is not None and task_queue.history.file(entry.id, STATE) is not None,
+            "export": entry is not None and (extracts or bool(entry.exports)),
+            "export_form": extracts,
             "files": result.files(task_queue, entry, viewed),
             "history": seen["history"] if known else history_view.history(task_queue, view),
             "comparison": seen["comparison"] if known else history_view.comparison(task_queue, view),
@@ -107,6 +115,8 @@ class Actions:
             "export_estimate": views.short_estimate(task_queue.forecast("extract", {})),
             "view_note": views.view_note(task_queue.service),
             "model_note": views.model_note(task_queue.service),
+            "texture_note": views.texture_note(task_queue),
+            "texture_types": texture_choices(task_queue),
         }
         own = auto if (told := task_queue.samplers()) is None else told
         calm = not task_queue.tasks() and task_queue.service.health is not None
@@ -399,9 +409,9 @@ def crop_of(values: Sequence[float]) -> Crop:
 
 
 def _update(name: str, value: Any) -> Any:
-    if name == "export":
+    if name in ("export", "export_form"):
         return gr.update(visible=value)
-    if name == "pipeline":
+    if name in ("pipeline", "texture_types"):
         return gr.update(choices=value, visible=len(value) > 2)
     if name == "export_estimate":
         return gr.update(value=f"Export ({value})" if value else "Export")

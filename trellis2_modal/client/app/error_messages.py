@@ -11,11 +11,12 @@ from ...protocol.errors import ServiceError
 from ..errors import LocalServerError, NoAnswerError, NoReplyError, ProxyTokenError, UnreachableError
 from ..stages import duration
 
-Action = Literal["retry", "settings", "picture", "none"]
+Action = Literal["retry", "settings", "picture", "mesh", "none"]
 ACTION_LABELS: dict[Action, str] = {
     "retry": "Try again",
     "settings": "Open settings",
     "picture": "Choose another picture",
+    "mesh": "Choose another mesh",
     "none": "",
 }
 
@@ -123,6 +124,7 @@ _TABLE: tuple[tuple[type[ServiceError], str, str, Action], ...] = (
     (errors.UnavailableError, "The service is not ready", "Your picture is kept.", "retry"),
     (errors.EmptyResultError, "No object was found in the picture", "", "picture"),
     (errors.InvalidImageError, "The picture cannot be used", "", "picture"),
+    (errors.InvalidMeshError, "The mesh cannot be used", "", "mesh"),
     (errors.TooLargeError, "That is too big to send", "", "picture"),
     (
         errors.OutOfMemoryError,

@@ -67,14 +67,14 @@ HINTS = {
 """Help where the protocol's own is about API requests."""
 
 
-def component(control: Control, **options: Any) -> Any:
-    """The Gradio component of a field."""
+def component(control: Control, prefix: str = "set", **options: Any) -> Any:
+    """The Gradio component of a field; its id begins with `prefix`."""
     import gradio as gr
 
     shared = {
         "label": control.title,
         "info": HINTS.get(control.name, control.help),
-        "elem_id": f"set-{control.name}",
+        "elem_id": f"{prefix}-{control.name}",
         **options,
     }
     if control.kind == "bool" and control.default is None:

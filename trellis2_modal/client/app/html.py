@@ -128,7 +128,7 @@ def headline(task: Task) -> str:
 def detail(task: Task, service: ServiceState) -> str:
     """The line under the bar: which picture, which step, and a warning before a long wait."""
     tracker: JobProgress = task.tracker
-    parts = [task.entry.title if task.kind == "generate" else f"{task.entry.title}, {task.label}"]
+    parts = [task.entry.title if task.makes_entry else f"{task.entry.title}, {task.label}"]
     if tracker.stage and tracker.steps > 1 and tracker.stage not in EXPORT_STAGES:
         parts.append(f"step {tracker.step} of {tracker.steps}")
     if (
@@ -147,7 +147,7 @@ def detail(task: Task, service: ServiceState) -> str:
 
 def _row(task: Task, runs: bool) -> str:
     picture = kept(task.entry.id, THUMBNAIL)
-    words = task.entry.title if task.kind == "generate" else f"{task.entry.title}, {task.label}"
+    words = task.entry.title if task.makes_entry else f"{task.entry.title}, {task.label}"
     words += f": {100 * task.tracker.overall():.0f} %" if runs else ""
     end = button("Cancel" if runs else "Remove", "cancel", task.id)
     return f'<li><img src="{picture}" alt=""><span>{text(words)}</span>{end}</li>'
@@ -170,6 +170,19 @@ def estimate_note(task_queue: TaskQueue) -> str:
     """What a generation will take, and cost where that is known."""
     words = short_estimate(task_queue.forecast("generate", {}))
     return f'<p class="muted">Takes {text(words)}.</p>' if words else ""
+
+
+def texture_note(task_queue: TaskQueue) -> str:
+    """What new textures keep, and what they will take; or that the loaded weights cannot make them."""
+    health = task_queue.service.health
+    if health is not None and health.status == "ok" and not health.texture_types:
+        words = (
+            "The loaded weights cannot texture meshes: their texturing pipeline or its encoder is missing."
+        )
+        return f'<p class="hint warn" role="status">{words}</p>'
+    words = "Positions and UVs stay as they are; a mesh without UVs is unwrapped."
+    takes = short_estimate(task_queue.forecast("texture", {}))
+    return f'<p class="muted">{words}{f" Takes {text(takes)}." if takes else ""}</p>'
 
 
 def short_estimate(found: Estimate) -> str:

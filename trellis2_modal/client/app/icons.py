@@ -30,6 +30,8 @@ PICTURE_SIGN = (
     f'stroke-linecap="round" stroke-linejoin="round" aria-hidden="true"><path d="{PICTURE}"/></svg>'
 )
 
+MESH_SIGN = PICTURE_SIGN.replace(PICTURE, CUBE)
+
 
 def _step(title: str, words: str, path: str) -> str:
     return (

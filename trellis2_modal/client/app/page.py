@@ -24,6 +24,7 @@ from .file_routes import Mattes
 from .history_view import ORDERS, HistoryView
 from .icons import EMPTY
 from .inputs.intake import CORRECTS, NOTHING, RECEIVES, picture_pane, sides_pane
+from .tabs import texture
 from .task_queue import TaskQueue
 from .theme import DELEGATE, GOES_BACK
 
@@ -73,8 +74,16 @@ class Page:
         self.header = gr.HTML(views.header(task_queue.service), js_on_load=None)
         with gr.Tabs(elem_id="main-tabs") as self.tabs:
             with gr.Tab("Create", id="create"), gr.Row(equal_height=False, elem_id="create"):
-                with gr.Column(scale=4, min_width=320, elem_id="inputs"):
-                    self._inputs()
+                with (
+                    gr.Column(scale=4, min_width=320, elem_id="inputs"),
+                    gr.Tabs(elem_id="input-tabs") as inner,
+                ):
+                    with gr.Tab("From a picture", id="picture"):
+                        self._inputs()
+                    with gr.Tab(texture.NAME, id=texture.TAB, render_children=True):
+                        tray = self.actions.intake.tray
+                        self.texture = texture.TextureTab(task_queue, tray, DELEGATE + RECEIVES)
+                self.input_tabs = inner
                 with gr.Column(scale=7, min_width=320, elem_id="results"):
                     self._results()
             with gr.Tab("History", id="history"):
@@ -184,7 +193,7 @@ class Page:
                 self._export()
 
     def _export(self) -> None:
-        with gr.Column(elem_id="export"):
+        with gr.Column(elem_id="export") as self.export_form:
             self.budget = gr.Radio(
                 forms.budget_choices(),
                 value="web",
@@ -262,6 +271,7 @@ class Page:
     def _wire(self) -> None:
         actions = self.actions
         self.export_estimate = self.extract
+        self.texture_note, self.texture_types = self.texture.note, self.texture.resolution
         panes = [getattr(self, name) for name in PANES]
         samplers = [self.generation[name] for name in SAMPLER_FIELDS]
         look: dict[str, Any] = {
@@ -284,9 +294,9 @@ class Page:
         for place in (self.picture, self.sides, self.matte):
             place.click(actions.take, [self.chosen], [self.chosen, self.views_pane, self.tabs], **PRESSED)
         self.chosen.change(
-            lambda chosen: (picture_pane(chosen), sides_pane(chosen)),
+            lambda chosen: (picture_pane(chosen), sides_pane(chosen), gr.update(selected="picture")),
             [self.chosen],
-            [self.picture, self.sides],
+            [self.picture, self.sides, self.input_tabs],
             **QUICK,
         )
         gr.on(
@@ -334,6 +344,7 @@ class Page:
             self.address,
         ):
             pane.click(actions.act, [self.shown, self.view, self.auto], changed, **PRESSED).then(**look)
+        self.texture.wire(self.shown, [self.tabs, self.input_tabs], results, QUICK, look)
         self.save.click(
             actions.save,
             [self.url, self.key, self.limit, self.proxy_key, self.proxy_secret],

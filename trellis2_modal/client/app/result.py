@@ -146,7 +146,8 @@ def facts(entry: Entry | None) -> str:
         f"made in {duration(sum(stats.seconds.values()))}" if stats.seconds else "",
         text(describe_costs(Costs.of(entry.stats))),
     ]
-    again = button("Use this picture again", "reuse", entry.id)
+    words, action = ("mesh", "reuse-mesh") if entry.mesh else ("picture", "reuse")
+    again = button(f"Use this {words} again", action, entry.id)
     again += '<a class="plain only-phone" href="#inputs">New picture</a>'
     rows = "".join(f"<span>{fact}</span>" for fact in found if fact)
     said = "".join(f'<p class="hint warn" role="status">{text(warning)}</p>' for warning in warnings(entry))

@@ -12,7 +12,7 @@ import copy
 import itertools
 import logging
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -25,6 +25,7 @@ from ...protocol.errors import (
     UnauthenticatedError,
 )
 from ...protocol.events import is_result
+from ...protocol.meshes import check_mesh
 from ...protocol.replies import FINAL_STATES, Estimate, Health
 from ...protocol.requests import PIPELINE_TYPES, JobKind
 from ..api import Client, Job
@@ -34,7 +35,7 @@ from ..history import HISTORY, STATE, Entry, Export, History
 from ..inputs.pictures import read_picture
 from ..local import LocalServer
 from ..options import ProxyToken, Retry, Waiting
-from ..results import ExtractResult, GenerateResult, Matte
+from ..results import GenerateResult, Matte, Result, TextureResult
 from ..settings import ClientSettings, Target, choose_target, home, load_settings, save_settings
 from ..stages import JobProgress
 from ..stats import AssetStats, Costs
@@ -71,7 +72,7 @@ class UserCancelled(Exception):  # noqa: N818  (asked for, not a fault)
     """The person cancelled while the client waited."""
 
 
-TaskKind = Literal["generate", "extract", "light"]
+TaskKind = Literal["generate", "texture", "extract", "light"]
 
 
 @dataclass
@@ -96,6 +97,11 @@ class Task:
     @property
     def id(self) -> str:
         return f"{self.entry.id}.{self.kind}.{self.number}"
+
+    @property
+    def makes_entry(self) -> bool:
+        """Whether its end is that of the entry; else it adds a file to one that is finished."""
+        return self.kind == self.entry.kind
 
     def snapshot(self) -> Task:
         """A copy that the work does not change."""
@@ -194,7 +200,7 @@ class TaskQueue:
         """What a closed or crashed app left unfinished goes on: the same job, never a second one."""
         for entry in reversed(self.history.entries()):
             if not entry.over:
-                self._tasks.append(Task("generate", entry, dict(entry.settings)))
+                self._tasks.append(Task(entry.kind, entry, dict(entry.settings)))
 
     def close(self) -> None:
         """Stop working; jobs on a service go on and are taken up again at the next start."""
@@ -221,6 +227,11 @@ class TaskQueue:
         health = self.service.health
         return list(health.pipeline_types) if health and health.pipeline_types else list(PIPELINE_TYPES)
 
+    def texture_types(self) -> list[str]:
+        """The resolutions at which the loaded weights texture meshes; none while they are not known."""
+        health = self.service.health
+        return list(health.texture_types) if health else []
+
     def samplers(self) -> dict[str, float] | None:
         """The loaded weights' own sampler settings; None while no weights are loaded."""
         health = self.service.health
@@ -246,6 +257,16 @@ class TaskQueue:
         self._append(Task("generate", entry, dict(entry.settings)))
         return entry
 
+    def texture(
+        self, mesh: bytes, pictures: Sequence[bytes | Path], title: str, settings: Mapping[str, Any]
+    ) -> Entry:
+        """Keep a mesh and pictures of one object and queue its new textures. Raises as `generate`."""
+        check_mesh(mesh)
+        first, *others = [read_picture(picture) for picture in pictures]
+        entry = self.history.add(first, title, dict(settings) | {"preview": "frames"}, others, mesh)
+        self._append(Task("texture", entry, dict(entry.settings)))
+        return entry
+
     def extract(self, entry_id: str, settings: Mapping[str, Any], label: str) -> None:
         """Queue an extraction from a kept state."""
         entry = self.history.get(entry_id)
@@ -260,7 +281,8 @@ class TaskQueue:
         entry = self.history.get(entry_id)
         with self._changed:
             waits = any(task.kind == "light" and task.entry.id == entry_id for task in self._tasks)
-            if entry is not None and entry.status == "finished" and not waits:
+            made = self.history.file(entry_id, STATE) is not None
+            if entry is not None and entry.status == "finished" and made and not waits:
                 self._append(Task("light", entry, dict(LIGHT_SETTINGS)))
 
     def retry_extract(self, entry_id: str) -> None:
@@ -292,11 +314,11 @@ class TaskQueue:
     def retry(self, entry_id: str) -> None:
         """Take a failed or cancelled entry up again: its job if that still exists, else a new one."""
         with self._changed:
-            busy = any(task.entry.id == entry_id and task.kind == "generate" for task in self._tasks)
+            busy = any(task.entry.id == entry_id and task.makes_entry for task in self._tasks)
             if busy or self.history.get(entry_id) is None:
                 return
             entry = self.history.change(entry_id, status="queued", problem={})
-            self._append(Task("generate", entry, dict(entry.settings)))
+            self._append(Task(entry.kind, entry, dict(entry.settings)))
 
     def delete(self, entry_id: str) -> None:
         """Cancel what runs for an entry and remove it."""
@@ -384,6 +406,7 @@ class TaskQueue:
         told: dict[JobKind, Estimate] = {
             "generate": forecast(client, "generate", {"preview": "frames"}),
             "extract": forecast(client, "extract", {"simplify": "web"}),
+            "texture": forecast(client, "texture", {"preview": "frames"}),
         }
         with self._changed:
             self._told = told
@@ -447,20 +470,26 @@ class TaskQueue:
         if task.cancelled.is_set():
             raise UserCancelled
         self._note(task, tracker=JobProgress(expected=self._expected(task)))
-        if task.kind == "generate":
+        if task.makes_entry:
             self.history.change(entry_id, status="running")
         result = self._tried(task)
         if isinstance(result, GenerateResult):
             entry = self.history.keep_result(entry_id, result)
-            self.history.prune(int(self.settings.history_limit_gb * GB), frozenset({entry_id}))
+            self._prune(entry_id)
             return Task("light", entry, dict(LIGHT_SETTINGS))
-        if task.kind == "light":
+        if isinstance(result, TextureResult):
+            self.history.keep_textured(entry_id, result)
+            self._prune(entry_id)
+        elif task.kind == "light":
             self.history.keep_light(entry_id, result.data)
         else:
             self.history.keep_export(entry_id, result, task.label)
         return None
 
-    def _tried(self, task: Task) -> GenerateResult | ExtractResult:
+    def _prune(self, made: str) -> None:
+        self.history.prune(int(self.settings.history_limit_gb * GB), frozenset({made}))
+
+    def _tried(self, task: Task) -> Result:
         """The result of a task; when the server on this machine died under it, that is started again."""
         for _ in range(LOCAL_RESTARTS):
             connection = self._connect(task)
@@ -476,7 +505,7 @@ class TaskQueue:
         with connection.client:
             return self._finish(task, connection)
 
-    def _finish(self, task: Task, connection: Connection) -> GenerateResult | ExtractResult:
+    def _finish(self, task: Task, connection: Connection) -> Result:
         """Submit the task (or take its job up again), follow it, fetch its files."""
         job = self._job(task, connection)
         self._note(task, job=job)
@@ -496,7 +525,7 @@ class TaskQueue:
         entry = self.history.get(task.entry.id)
         if entry is None:
             raise UserCancelled  # it was deleted
-        if task.kind != "generate":
+        if not task.makes_entry:
             return self._submit_export(task, entry, connection)
         key = entry.key
         if entry.job and entry.url == connection.place:
@@ -509,10 +538,14 @@ class TaskQueue:
             except (NotFoundError, ExpiredError):
                 logger.info("job %s is gone; the picture is submitted again", entry.job)
             key += "+"  # the old key would give the old job back
-        pictures = [self.history.root / entry.id / name for name in entry.pictures]
-        self._note(task, status_text="Sending the picture")
+        folder = self.history.root / entry.id
+        pictures = [folder / name for name in entry.pictures]
         settings = {k: v for k, v in task.settings.items() if v is not None}
-        job = client.submit(pictures, idempotency_key=key, **settings)
+        self._note(task, status_text=f"Sending the {'mesh' if entry.mesh else 'picture'}")
+        if entry.mesh:
+            job = client.submit_texture(folder / entry.mesh, pictures, idempotency_key=key, **settings)
+        else:
+            job = client.submit(pictures, idempotency_key=key, **settings)
         self.history.change(entry.id, key=key, job=job.id, url=connection.place)
         return job
 
@@ -529,18 +562,18 @@ class TaskQueue:
 
     def _expected(self, task: Task) -> dict[str, float]:
         """Seconds by stage of a task."""
-        kind: JobKind = "generate" if task.kind == "generate" else "extract"
-        return self.forecast(kind, task.settings).stages
+        return self.forecast("extract" if task.kind == "light" else task.kind, task.settings).stages
 
     def forecast(self, kind: JobKind, settings: Mapping[str, Any]) -> Estimate:
         """What a job will take: as the newest of the history made the same way, else as the service says,
         else as is typical for its device.
         """
-        alike = "pipeline_type" if kind == "generate" else "simplify"
+        alike = "simplify" if kind == "extract" else "pipeline_type"
         wanted = settings.get(alike)
         for entry in self.history.entries():
-            made = [entry] if kind == "generate" and entry.status == "finished" else []
-            for found in made if kind == "generate" else reversed(entry.exports):
+            made = [entry] if kind == entry.kind and entry.status == "finished" else []
+            files = reversed(entry.exports) if kind == "extract" and not entry.mesh else ()
+            for found in (*made, *files):
                 seconds = AssetStats.of(found.stats).seconds
                 if seconds and (wanted is None or found.settings.get(alike) == wanted):
                     costs = Costs.of(found.stats)
@@ -576,13 +609,13 @@ class TaskQueue:
         if task.kind == "extract":
             with self._changed:
                 self._failed_export[entry.id] = FailedExport(task.settings | smaller, task.label, reason)
-        elif task.kind == "generate":
+        elif task.makes_entry:
             self._end(task, status="failed", problem=reason, settings=task.settings | smaller)
         else:
             logger.warning("no light mesh for %s: %s", entry.id, error)
 
     def _end_cancelled(self, task: Task) -> None:
-        if task.kind == "generate":
+        if task.makes_entry:
             self._end(task, status="cancelled")
 
     def _end(self, task: Task, **changes: Any) -> None:

@@ -1,4 +1,4 @@
-"""Pictures as they arrive: read by the app itself, so that whatever cannot be used gets a sentence.
+"""Pictures and meshes as they arrive: read by the app itself, so that what cannot be used gets a sentence.
 
 The page sends each file as it is to `POST /received`. What can be used is kept under the app's cache by a
 name that cannot be guessed, in a form that the service takes.
@@ -17,8 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from ....durable import write_atomically
-from ....protocol.errors import InvalidImageError
-from ....protocol.limits import MAX_IMAGE_BYTES, MIB, MIN_IMAGE_SIDE
+from ....protocol.errors import InvalidImageError, InvalidMeshError, TooLargeError
+from ....protocol.limits import MAX_IMAGE_BYTES, MAX_MESH_BYTES, MIB, MIN_IMAGE_SIDE
+from ....protocol.meshes import MeshKind, check_mesh, mesh_kind
 from ...inputs.pictures import picture_format
 
 CACHE = "cache"
@@ -40,7 +41,6 @@ KINDS: tuple[tuple[int, bytes, str], ...] = (
     (0, b"PK\x03\x04", "a ZIP archive or an office document. Unpack it, or save the picture alone"),
     (0, b"Rar!", "a RAR archive. Unpack it"),
     (0, b"7z\xbc\xaf", "a 7z archive. Unpack it"),
-    (0, b"glTF", "a 3D model. Choose a photo or a drawing of an object"),
     (4, b"ftypqt", "a video. Take a still picture from it"),
     (4, b"ftypisom", "a video. Take a still picture from it"),
     (4, b"ftypmp4", "a video. Take a still picture from it"),
@@ -54,34 +54,45 @@ HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"
 
 @dataclass(frozen=True)
 class Received:
-    """A picture that can be used: its file, its pixels, and sentences about what was done to it."""
+    """A picture or mesh that can be used: its file, a picture's pixels, and what was done to it."""
 
     token: str
     path: Path
-    width: int
-    height: int
+    width: int = 0
+    height: int = 0
     notes: tuple[str, ...] = field(default=())
+    kind: str = "picture"
 
 
 class PictureTray:
-    """The pictures that tabs have received, under a folder; the newest `MOST_KEPT` stay."""
+    """The pictures and meshes that tabs have received, under a folder; the newest `MOST_KEPT` stay."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
         self._decoding = threading.Lock()
 
-    def receive(self, data: bytes, name: str) -> Received:
-        """Keep a picture. Raises `InvalidImageError`, whose detail is a sentence, or OSError."""
+    def receive(self, data: bytes, name: str, slot: str = "") -> Received:
+        """Keep a picture, or a mesh, whichever it is; `slot` is where it was dropped.
+
+        Raises `InvalidImageError` or `InvalidMeshError`, whose detail is a sentence, or OSError.
+        """
         title = clean_name(name)
+        if kind := usable_mesh(data, title, slot == "mesh"):
+            token, path = self._keep(data, f"{Path(title).stem}.{kind}")
+            return Received(token, path, kind="mesh")
         with self._decoding:  # one large picture at a time
             encoded, size, notes = usable(data, title)
         ending = {"JPEG": ".jpg", "WEBP": ".webp"}.get(picture_format(encoded) or "", ".png")
+        token, path = self._keep(encoded, Path(title).stem + ending)
+        return Received(token, path, *size, notes)
+
+    def _keep(self, data: bytes, name: str) -> tuple[str, Path]:
         token = secrets.token_hex(12)
         folder = self.root / token
         folder.mkdir(parents=True)
-        path = write_atomically(folder / (Path(title).stem + ending), encoded)
+        path = write_atomically(folder / name, data)
         self._tidy()
-        return Received(token, path, *size, notes)
+        return token, path
 
     def path(self, token: str) -> Path | None:
         """The file that was received under a token, while it is kept."""
@@ -107,6 +118,27 @@ def clean_name(name: str) -> str:
     if not dot:
         stem, ending = plain, ""
     return f"{stem[:60].strip() or 'picture'}{dot}{ending[:8]}"
+
+
+def usable_mesh(data: bytes, name: str, wanted: bool) -> MeshKind | None:
+    """The kind of a mesh that can be used; None for what may be a picture, which is also taken where a mesh
+    is wanted. Raises `InvalidMeshError`, whose detail is a sentence.
+    """
+    try:
+        mesh_kind(data)
+    except InvalidMeshError as error:
+        if wanted and picture_format(data) is None:
+            raise InvalidMeshError(f"“{name}” {error.errors[0]['message']}.") from error
+        return None
+    try:
+        return check_mesh(data)
+    except TooLargeError as error:
+        most = MAX_MESH_BYTES // MIB
+        raise InvalidMeshError(
+            f"“{name}” is larger than {most} MB. Simplify it, or save it without textures: they are not read."
+        ) from error
+    except InvalidMeshError as error:
+        raise InvalidMeshError(f"“{name}” {error.errors[0]['message']}.") from error
 
 
 def usable(data: bytes, name: str) -> tuple[bytes, tuple[int, int], tuple[str, ...]]:
@@ -187,20 +219,18 @@ def make_routes(tray: PictureTray) -> Sequence[Any]:
     from starlette.routing import Route
 
     async def arrive(request: Request) -> Response:
-        name = request.query_params.get("name", "")
+        name, slot = (request.query_params.get(key, "") for key in ("name", "slot"))
         data = bytearray()
         async for chunk in request.stream():
             if len(data) <= MAX_RECEIVED_BYTES:  # the rest is read and dropped, so that the page is answered
                 data += chunk
         try:
-            found = await run_in_threadpool(tray.receive, bytes(data), name)
-        except InvalidImageError as error:
+            found = await run_in_threadpool(tray.receive, bytes(data), name, slot)
+        except (InvalidImageError, InvalidMeshError) as error:
             return JSONResponse({"said": error.detail}, 400)
         except OSError as error:
-            return JSONResponse(
-                {"said": f"The picture could not be kept here: {error.strerror or error}."}, 507
-            )
-        return JSONResponse({"token": found.token, "notes": found.notes})
+            return JSONResponse({"said": f"The file could not be kept here: {error.strerror or error}."}, 507)
+        return JSONResponse({"token": found.token, "notes": found.notes, "kind": found.kind})
 
     def picture(request: Request) -> Response:
         path = tray.path(request.path_params["token"])

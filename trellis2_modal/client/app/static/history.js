@@ -92,7 +92,7 @@
   });
   addEventListener('click', (e) => {
     const tab = near(e, '#main-tabs > .tab-wrapper [role=tab], #main-tabs [role=tablist] [role=tab]');
-    if (!tab || tab.closest('#result-tabs')) return;
+    if (!tab || tab.closest('#result-tabs, #input-tabs')) return;
     const name = tab.textContent.trim().toLowerCase();
     go(name === 'create' ? told || '' : `tab=${name}`);
   });

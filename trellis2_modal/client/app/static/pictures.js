@@ -1,14 +1,17 @@
-// Pictures: dropped anywhere, pasted, chosen or taken with a camera. Each file is sent as it is; the app answers.
+// Pictures and meshes: dropped anywhere, pasted, chosen or taken with a camera. Each file is sent as it is; the app
+// answers, and says which of them it is.
 (() => {
   const MOST = 24;
   const TEXT = 'input:not([type=file]), textarea';
-  const main = () => document.querySelector('#picture [data-slot]');
+  const MAIN = '#picture [data-slot], #texture-pictures [data-slot]';
+  const main = () => [...document.querySelectorAll(MAIN)].find((slot) => slot.checkVisibility())
+    || document.querySelector('#picture [data-slot]');
   const slotOf = (target) => (target.closest && target.closest('[data-slot]')) || main();
 
-  const send = async (file) => {
+  const send = async (file, slot) => {
     const name = encodeURIComponent(file.name || 'picture.png');
     try {
-      const reply = await fetch(`/received?name=${name}`, { method: 'POST', body: file });
+      const reply = await fetch(`/received?name=${name}&slot=${slot}`, { method: 'POST', body: file });
       return await reply.json();
     } catch (_) {
       return { said: `“${file.name}” could not be sent: the app does not answer. Is it still running?` };
@@ -18,16 +21,20 @@
   const take = async (slot, files, said = []) => {
     if (!slot) return;
     const found = { slot: slot.dataset.slot, tokens: [], said };
-    if (files.length > MOST) said.push(`At most ${MOST} pictures are taken at once; the rest were left out.`);
-    slot.dataset.busy = files.length > 1 ? `Reading ${Math.min(files.length, MOST)} pictures` : 'Reading the picture';
+    const meshes = slot.matches('[data-slot=mesh], [data-slot=look]') ? found : { slot: 'mesh', tokens: [], said: [] };
+    if (files.length > MOST) said.push(`At most ${MOST} files are taken at once; the rest were left out.`);
+    slot.dataset.busy = files.length > 1 ? `Reading ${Math.min(files.length, MOST)} files` : 'Reading the file';
     for (const file of files.slice(0, MOST)) {
-      const reply = await send(file);
-      if (reply.token) found.tokens.push(reply.token);
+      const reply = await send(file, slot.dataset.slot);
+      if (reply.token) (reply.kind === 'mesh' ? meshes : found).tokens.push(reply.token);
       for (const words of reply.notes || []) said.push(words);
       if (reply.said) said.push(reply.said);
     }
     delete slot.dataset.busy;
-    slot.dispatchEvent(new CustomEvent('received', { bubbles: true, detail: JSON.stringify(found) }));
+    const tell = (to, what) => to.dispatchEvent(
+      new CustomEvent('received', { bubbles: true, detail: JSON.stringify(what) }));
+    if (meshes !== found && meshes.tokens.length) tell(document.querySelector('[data-slot=mesh]'), meshes);
+    if (meshes === found || found.tokens.length || said.length) tell(slot, found);
   };
 
   // --- chosen ---
