@@ -47,6 +47,7 @@ def test_a_mesh_gets_new_textures(
         page.wait_for_selector("#texture-pictures .pile li >> nth=1")
         box = page.locator("#texture").bounding_box()
         assert dark or box["y"] + box["height"] <= size[1], "the button is seen without scrolling"
+        page.wait_for_selector(".toast-header", state="detached", timeout=20_000)  # it is Gradio's own
         assert findings(page) == []
         page.click("#texture")
         page.wait_for_selector("#files >> text=chair-textured.glb")

@@ -80,7 +80,7 @@ class Page:
                 ):
                     with gr.Tab("From a picture", id="picture"):
                         self._inputs()
-                    with gr.Tab(texture.NAME, id=texture.TAB, render_children=True):
+                    with gr.Tab(texture.NAME, id=texture.TAB):
                         tray = self.actions.intake.tray
                         self.texture = texture.TextureTab(task_queue, tray, DELEGATE + RECEIVES)
                 self.input_tabs = inner

@@ -36,6 +36,14 @@ element.addEventListener('change', (event) => {
 """
 """For the HTML components that take pictures, beside `DELEGATE`: files that were sent, and lists."""
 
+ARRIVES = """
+if (window.droppedMesh) {
+  trigger('click', { action: 'received', target: window.droppedMesh });
+  window.droppedMesh = null;
+}
+"""
+"""For the pane of the mesh: one that was dropped before there was such a pane."""
+
 
 @dataclass(frozen=True)
 class Chosen:

@@ -18,6 +18,14 @@
     }
   };
 
+  // the tab's panes are made when it is first opened: then they look for what was dropped before
+  const openMeshTab = (meshes, tell) => {
+    const pane = document.querySelector('[data-slot=mesh]');
+    if (pane) { tell(pane, meshes); return; }
+    window.droppedMesh = JSON.stringify(meshes);
+    [...document.querySelectorAll('#input-tabs [role=tab]')].find((tab) => tab.innerText.includes('mesh'))?.click();
+  };
+
   const take = async (slot, files, said = []) => {
     if (!slot) return;
     const found = { slot: slot.dataset.slot, tokens: [], said };
@@ -33,7 +41,7 @@
     delete slot.dataset.busy;
     const tell = (to, what) => to.dispatchEvent(
       new CustomEvent('received', { bubbles: true, detail: JSON.stringify(what) }));
-    if (meshes !== found && meshes.tokens.length) tell(document.querySelector('[data-slot=mesh]'), meshes);
+    if (meshes !== found && meshes.tokens.length) openMeshTab(meshes, tell);
     if (meshes === found || found.tokens.length || said.length) tell(slot, found);
   };
 

@@ -14,6 +14,7 @@ from ...history import Entry
 from .. import forms
 from .. import html as views
 from ..actions import AUTOMATIC, errors_shown
+from ..inputs.intake import ARRIVES
 from ..inputs.meshes import EMPTY, Given, mesh_pane, pictures_pane, taken
 from ..inputs.presses import Presses, digest
 from ..inputs.received import PictureTray
@@ -31,7 +32,7 @@ class TextureTab:
         self.task_queue, self._tray = task_queue, tray
         self._made: Presses[Entry] = Presses()
         self.given = gr.State(EMPTY)
-        self.mesh = gr.HTML(mesh_pane(EMPTY), js_on_load=receives, elem_id="texture-mesh")
+        self.mesh = gr.HTML(mesh_pane(EMPTY), js_on_load=receives + ARRIVES, elem_id="texture-mesh")
         self.pictures = gr.HTML(pictures_pane(EMPTY), js_on_load=receives, elem_id="texture-pictures")
         self.press = gr.Button("Make the textures", variant="primary", elem_id="texture")
         self.note = gr.HTML(views.texture_note(task_queue), js_on_load=None, elem_id="texture-note")
