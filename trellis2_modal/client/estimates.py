@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from ..protocol.errors import ServiceError
 from ..protocol.replies import Estimate, Health
 from ..protocol.requests import JobKind
 from .api import Client
+from .history import History
+from .stats import AssetStats, Costs
 
 logger = logging.getLogger(__name__)
 
@@ -29,6 +31,11 @@ TYPICAL: dict[tuple[JobKind, str], dict[str, float]] = {
     ("extract", "cuda"): {"state": 1, "simplify": 1, "unwrap": 1, "bake": 1, "material": 1},
 }  # fmt: skip
 """Seconds by stage: of the demo model on two cores, of the published weights on an H200 (RESULTS.md)."""
+
+
+TEXTURES = ("texture", "decode_texture")
+ONCE = ("image", "condition")
+"""Stages that several variants go through once."""
 
 
 def estimate_of(kind: JobKind, stages: Mapping[str, float], **others: Any) -> Estimate:
@@ -54,3 +61,69 @@ def forecast(client: Client, kind: JobKind, settings: Mapping[str, Any]) -> Esti
     except ServiceError as error:
         logger.info("no estimate from the service: %s", error)
         return estimate_of(kind, {})
+
+
+class Forecasts:
+    """What jobs of the app's service take: as the newest of the history made the same way, else as the
+    service measured, else as is typical for its device."""
+
+    def __init__(self, history: History) -> None:
+        self._history = history
+        self._told: dict[JobKind, Estimate] = {}
+
+    def ask(self, client: Client) -> None:
+        """What jobs take on a service that has become ready."""
+        self._told = {
+            "generate": forecast(client, "generate", {"preview": "frames"}),
+            "extract": forecast(client, "extract", {"simplify": "web"}),
+            "texture": forecast(client, "texture", {"preview": "frames"}),
+        }
+
+    def forget(self) -> None:
+        """Another service is used from now on."""
+        self._told = {}
+
+    def of(self, kind: JobKind, settings: Mapping[str, Any], health: Health | None) -> Estimate:
+        """See the class."""
+        alike = "simplify" if kind == "extract" else "pipeline_type"
+        wanted = settings.get(alike)
+        if wanted is None and kind == "generate" and health is not None:
+            wanted = health.default_pipeline_type
+        for made, stats in self._made(kind):
+            seconds = AssetStats.of(stats).seconds
+            told = made.get("texture", True) or not settings.get("texture", True)
+            if seconds and told and (wanted is None or made.get(alike) == wanted):
+                return _scaled(estimate_of(kind, seconds, **_price(stats)), made, settings)
+        told_of = self._told.get(kind)
+        known = told_of if told_of is not None and told_of.stages else typical(kind, health)
+        return _scaled(known, {}, settings)
+
+    def _made(self, kind: JobKind) -> Iterator[tuple[Mapping[str, Any], Mapping[str, Any]]]:
+        """Settings and stats of finished jobs of a kind, the newest first; of a shape that was kept only a
+        part was made."""
+        for entry in self._history.entries():
+            if kind == entry.kind and entry.status == "finished" and not entry.shape:
+                yield entry.settings, entry.stats
+            elif kind == "extract" and not entry.mesh:
+                yield from ((export.settings, export.stats) for export in reversed(entry.exports))
+
+
+def _price(stats: Mapping[str, Any]) -> dict[str, Any]:
+    costs = Costs.of(stats)
+    return {"price": costs.price, "currency": costs.currency or "USD"}
+
+
+def _scaled(found: Estimate, made: Mapping[str, Any], settings: Mapping[str, Any]) -> Estimate:
+    """An estimate of jobs made with other variants, or with a texture, as one of `settings`."""
+    more = settings.get("num_samples", 1) / made.get("num_samples", 1)
+    left_out = () if settings.get("texture", True) else TEXTURES
+    stages = {
+        name: seconds if name in ONCE else seconds * more
+        for name, seconds in found.stages.items()
+        if name not in left_out
+    }
+    if not stages or stages == found.stages:
+        return found
+    part = sum(stages.values()) / sum(found.stages.values())
+    price = found.price * part if found.price is not None else None
+    return estimate_of(found.kind, stages, price=price, currency=found.currency)

@@ -25,6 +25,7 @@ from pydantic import Field, TypeAdapter
 from ..durable import write_atomically
 from ..protocol.errors import NotFoundError, in_one_line
 from ..protocol.meshes import MESH_KINDS, mesh_kind
+from ..protocol.requests import MAX_SAMPLES
 from ..protocol.views import MAX_VIEWS
 from .inputs.pictures import picture_format
 from .results import EXTENSIONS, ExtractResult, GenerateResult, TextureResult, first_still
@@ -60,6 +61,9 @@ class Export:
     stats: dict[str, Any] = field(default_factory=dict)
     """What it took: seconds by stage, costs."""
 
+    variant: Annotated[int, Field(ge=1, le=MAX_SAMPLES)] = 1
+    """Of the entry's variants the one that it was made from."""
+
 
 @dataclass(frozen=True)
 class Entry:
@@ -85,6 +89,18 @@ class Entry:
     """The file of the mesh that gets new textures; empty where an asset is made from pictures alone."""
 
     picture_count: Annotated[int, Field(ge=1, le=MAX_VIEWS)] = 1
+    shape: str = ""
+    """Of an asset whose shape was kept: the entry that it was made for."""
+
+    variants: tuple[int, ...] = ()
+    """The seeds of its variants where it has several; `seed` and `stats` are of the chosen one."""
+
+    variant: Annotated[int, Field(ge=1, le=MAX_SAMPLES)] = 1
+    """The chosen one, counted from 1."""
+
+    def own(self, name: str) -> str:
+        """The chosen variant's file of a name: turntable.mp4, or turntable-2.mp4 of the second one."""
+        return numbered(name, self.variant)
 
     @property
     def kind(self) -> Literal["generate", "texture"]:
@@ -192,7 +208,11 @@ class History:
         """Names to give away and the entry's files beside its exports: never the state."""
         with (self.root / entry.id / PICTURE).open("rb") as file:
             ending = {"JPEG": ".jpg", "WEBP": ".webp"}.get(picture_format(file.read(16)) or "", ".png")
-        return {f"picture{ending}": PICTURE, VIDEO: VIDEO, STILLS: STILLS, "low-detail.glb": LIGHT}
+        found = {f"picture{ending}": PICTURE}
+        for number in range(1, 1 + max(1, len(entry.variants))):
+            given = {VIDEO: VIDEO, STILLS: STILLS, "low-detail.glb": LIGHT}
+            found |= {numbered(to, number): numbered(name, number) for to, name in given.items()}
+        return found
 
     def _sizes(self) -> Iterator[tuple[str, int]]:
         for entry in self.entries():
@@ -279,28 +299,34 @@ class History:
         return entry
 
     def keep_result(self, entry_id: str, result: GenerateResult) -> Entry:
-        """Keep what a generation gave: the state first, for it is what was paid for.
+        """Keep what a generation gave, all variants of it: states first, for they are what was paid for.
 
         Raises OSError, or `NotFoundError` when the entry was deleted.
         """
-        if result.state:
-            write_atomically(self._folder(entry_id) / STATE, result.state)
-        return self._keep(entry_id, result, resolution=result.resolution)
+        folder, made = self._folder(entry_id), result.variants or (result,)
+        for number, variant in enumerate(made, 1):
+            if variant.state:
+                write_atomically(folder / numbered(STATE, number), variant.state)
+        for number, variant in enumerate(made, 1):
+            self._keep_previews(folder, variant, number)
+        seeds = tuple(variant.seed for variant in result.variants)
+        return self._finish(entry_id, result, resolution=result.resolution, variants=seeds, variant=1)
 
     def keep_textured(self, entry_id: str, result: TextureResult) -> Entry:
         """Keep a mesh with its new textures, the file first. Raises as `keep_result`."""
         self.keep_export(entry_id, result, "Textured")
-        return self._keep(entry_id, result)
+        self._keep_previews(self._folder(entry_id), result)
+        return self._finish(entry_id, result)
 
-    def _keep(self, entry_id: str, result: GenerateResult | TextureResult, **facts: Any) -> Entry:
-        """Keep a result's previews, and note that it is finished."""
-        folder = self._folder(entry_id)
+    def _keep_previews(self, folder: Path, result: GenerateResult | TextureResult, number: int = 1) -> None:
         for name, data in ((VIDEO, result.video), (STILLS, result.preview)):
             if data:
-                write_atomically(folder / name, data)
+                write_atomically(folder / numbered(name, number), data)
         cover = first_still(result, "shaded")
         if cover is not None:
-            write_atomically(folder / COVER, thumbnail(cover))
+            write_atomically(folder / numbered(COVER, number), thumbnail(cover))
+
+    def _finish(self, entry_id: str, result: GenerateResult | TextureResult, **facts: Any) -> Entry:
         if result.settings:
             facts["settings"] = dict(result.settings)
         return self.change(
@@ -318,20 +344,39 @@ class History:
             raise NotFoundError("this asset was deleted")
         return self.root / entry_id
 
-    def keep_light(self, entry_id: str, data: bytes) -> None:
-        """Keep the light mesh for the viewer. Raises as `keep_result`."""
-        write_atomically(self._folder(entry_id) / LIGHT, data)
+    def choose(self, entry_id: str, number: int) -> Entry:
+        """Another of an entry's variants is the one that is shown and exported. Raises OSError, or
+        `NotFoundError` when there is no such one.
+        """
+        with self._lock:
+            entry = self._entries.get(entry_id)
+            if entry is None or not 1 <= number <= len(entry.variants):
+                raise NotFoundError("this asset has no such variant")
+            of_each = entry.stats.get("variants")
+            found = of_each[number - 1 : number] if isinstance(of_each, list) else []
+            own = found[0] if found and isinstance(found[0], dict) else {}
+            seed = entry.variants[number - 1]
+            return self.change(entry_id, variant=number, seed=seed, stats={**entry.stats, **own})
+
+    def keep_light(self, entry_id: str, data: bytes, variant: int = 1) -> None:
+        """Keep the light mesh of a variant for the viewer. Raises as `keep_result`."""
+        write_atomically(self._folder(entry_id) / numbered(LIGHT, variant), data)
         self.change(entry_id)
 
-    def keep_export(self, entry_id: str, result: ExtractResult, label: str) -> Entry:
-        """Keep an exported file beside earlier ones. Raises as `keep_result`."""
+    def keep_export(self, entry_id: str, result: ExtractResult, label: str, variant: int = 1) -> Entry:
+        """Keep a file exported from a variant beside earlier ones. Raises as `keep_result`."""
         with self._lock:
             folder = self._folder(entry_id)
             entry = self._entries[entry_id]
-            title = f"{asset_name(entry.title)}-{label}".lower()
+            which = f"-{variant}" if entry.variants else ""
+            title = f"{asset_name(entry.title)}{which}-{label}".lower()
             stem = re.sub(r"[^a-z0-9]+", "-", title).strip("-") or "asset"
             name = stem + EXTENSIONS[result.format]
-            same = [export for export in entry.exports if export.settings == result.settings]
+            same = [
+                other
+                for other in entry.exports
+                if (other.settings, other.variant) == (result.settings, variant)
+            ]
             taken = {export.file for export in entry.exports}
             number = 2
             while not same and name in taken:
@@ -340,7 +385,8 @@ class History:
             name = same[0].file if same else name
             write_atomically(folder / name, result.data)
             facts = {name: value for name, value in result.stats.items() if name != "report"}
-            export = Export(name, label, len(result.data), dict(result.settings), dict(result.report), facts)
+            settings, report = dict(result.settings), dict(result.report)
+            export = Export(name, label, len(result.data), settings, report, facts, variant)
             others = tuple(other for other in entry.exports if other.file != name)
             return self.change(entry_id, exports=(*others, export))
 
@@ -370,6 +416,12 @@ class History:
 def asset_name(title: str) -> str:
     """What a picture's asset is called, in files and inside them: the picture's name without its ending."""
     return Path(title).stem.strip()[:80] or "asset"
+
+
+def numbered(name: str, variant: int) -> str:
+    """The name of a variant's file: that of the first one, or with the variant's number."""
+    stem, dot, ending = name.partition(".")
+    return name if variant == 1 else f"{stem}-{variant}{dot}{ending}"
 
 
 def new_entry_id() -> str:

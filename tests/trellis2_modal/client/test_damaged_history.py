@@ -39,7 +39,7 @@ def test_the_app_starts_and_shows_the_rest(data_home: Path, caplog: pytest.LogCa
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             from trellis2_modal.client.app.actions import PANES, Actions
-        shown = Actions(task_queue, Mattes(), []).look("", {}, HistoryView(), None, *SAMPLER_FIELDS)
+        shown = Actions(task_queue, Mattes(), []).look("", {}, HistoryView(), None, {}, *SAMPLER_FIELDS)
         assert len(shown) == len(PANES) + len(SAMPLER_FIELDS) + 3
         assert "chair" in str(shown)
         for name in task_queue.history.damaged:

@@ -55,7 +55,7 @@ def actions(task_queue: TaskQueue) -> Any:
         """Looks as a tab whose sliders nobody has touched, unless a test says otherwise."""
 
         def look(self, *arguments: Any) -> list[Any]:
-            untouched = ("", {}, HistoryView(), None, *values(GenerateSettings, list(SAMPLER_FIELDS)))
+            untouched = ("", {}, HistoryView(), None, {}, *values(GenerateSettings, list(SAMPLER_FIELDS)))
             return super().look(*arguments, *untouched[len(arguments) :])
 
     actions = Tab(task_queue, Mattes(), [])
@@ -88,7 +88,7 @@ def generate(
 
 def looked(actions: Any, auto: dict[str, float] | None, sliders: list[Any]) -> list[Any]:
     """What a look does to the values at Auto and to the sliders of the samplers."""
-    found: list[Any] = actions.look("", {}, HistoryView(), auto, *sliders)
+    found: list[Any] = actions.look("", {}, HistoryView(), auto, {}, *sliders)
     return found[-3 - len(SAMPLER_FIELDS) : -2]
 
 

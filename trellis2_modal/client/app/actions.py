@@ -37,9 +37,9 @@ EXAMPLE_SEED = 42
 """The small model's assets of the examples, as `assets/contact_sheet.webp` shows them, were made with it."""
 
 PANES = (
-    "header", "progress", "strip", "model", "video", "stills", "facts", "export", "export_form", "files",
-    "history", "comparison", "address", "pipeline", "view_note", "model_note", "estimate", "export_estimate",
-    "texture_note", "texture_types",
+    "header", "progress", "strip", "variants", "model", "video", "stills", "facts", "export", "export_form",
+    "files", "history", "comparison", "address", "pipeline", "view_note", "model_note", "estimate",
+    "export_estimate", "texture_note", "texture_types",
 )  # fmt: skip
 """The parts of the page that follow the task queue, by the names of their components."""
 
@@ -83,23 +83,26 @@ class Actions:
         seen: dict[str, Any],
         view: HistoryView,
         auto: dict[str, float] | None,
+        asked: dict[str, Any],
         *samplers: Any,
     ) -> list[Any]:
         """Everything that changed since this tab last looked, the pace of its timer, and what it has seen.
 
-        When the weights are known, or are others, sliders at Auto (`auto`) show their settings.
+        When the weights are known, or are others, sliders at Auto (`auto`) show their settings. What a
+        generation takes is told for the settings in `asked`.
         """
         task_queue = self.task_queue
         task_queue.history.refresh()
         entry = self.entry(shown)
         viewed = result.viewed_file(task_queue, entry, shown.partition("/")[2])
-        extracts = entry is not None and task_queue.history.file(entry.id, STATE) is not None
+        extracts = entry is not None and task_queue.history.file(entry.id, entry.own(STATE)) is not None
         version = (task_queue.history.version, task_queue.settings.history_limit_gb, view)
         known = seen.get("version") == version
         current: dict[str, Any] = {
             "header": views.header(task_queue.service),
             "progress": views.progress(task_queue, entry),
             "strip": views.strip(task_queue, entry),
+            "variants": views.variants(task_queue, entry),
             "model": result.model(task_queue, entry, viewed),
             "video": result.turntable(task_queue, entry),
             "stills": result.stills(task_queue, entry),
@@ -111,7 +114,7 @@ class Actions:
             "comparison": seen["comparison"] if known else history_view.comparison(task_queue, view),
             "address": views.address(history_view.address_of(shown, view)),
             "pipeline": pipeline_choices(task_queue),
-            "estimate": views.estimate_note(task_queue),
+            "estimate": views.estimate_note(task_queue, asked),
             "export_estimate": views.short_estimate(task_queue.forecast("extract", {})),
             "view_note": views.view_note(task_queue.service),
             "model_note": views.model_note(task_queue.service),
@@ -180,6 +183,11 @@ class Actions:
             return chosen
         kept = self.intake.tray.receive(framed(png), Path(chosen.front).stem + ".png")
         return replace(chosen, cut=str(kept.path))
+
+    def ask(self, pipeline: str, count: float, texture: bool) -> dict[str, Any]:
+        """The settings of the form that an estimate goes by."""
+        kind = {} if pipeline == AUTOMATIC else {"pipeline_type": pipeline}
+        return {"num_samples": int(count), "texture": bool(texture), **kind}
 
     def use_auto(self, auto: dict[str, float] | None) -> list[Any]:
         """Every slider back to Auto."""
@@ -282,6 +290,9 @@ class Actions:
                 shown = target
             elif action == "extract":
                 self.task_queue.retry_extract(target)
+            elif action == "variant":
+                shown, _, number = target.partition(" ")
+                self.task_queue.choose(shown, int(number) if number.isdecimal() else 0)
             elif action == "light":
                 self.task_queue.make_light(target)
             elif action == "delete":
@@ -415,7 +426,7 @@ def _update(name: str, value: Any) -> Any:
         return gr.update(choices=value, visible=len(value) > 2)
     if name == "export_estimate":
         return gr.update(value=f"Export ({value})" if value else "Export")
-    if name in ("progress", "strip", "facts", "files", "model_note", "comparison", "estimate"):
+    if name in ("progress", "strip", "variants", "facts", "files", "model_note", "comparison", "estimate"):
         return gr.update(value=value, visible=bool(value))
     return gr.update(value=value)
 

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..history import ENTRY, STATE, History
+from ..history import ENTRY, History
 from .history_view import archived
 
 MEDIA_TYPES = {
@@ -22,7 +22,9 @@ MEDIA_TYPES = {
     ".ply": "application/octet-stream",
 }
 STATIC = Path(__file__).parent / "static"
-PRIVATE = {STATE, ENTRY}
+PRIVATE = (ENTRY, ".lz4")
+"""Ends of names that never leave the disk this way: records, states."""
+
 MAX_MATTES = 32
 
 
@@ -84,7 +86,7 @@ def make_routes(history: History, mattes: Mattes, examples: Sequence[Path] = ())
 
     def kept(request: Request) -> Response:
         name = request.path_params["name"]
-        path = None if name in PRIVATE else history.file(request.path_params["entry"], name)
+        path = None if name.endswith(PRIVATE) else history.file(request.path_params["entry"], name)
         if path is None:
             return Response("not found", 404)
         headers = {"Cache-Control": "private, no-cache", "X-Content-Type-Options": "nosniff"}

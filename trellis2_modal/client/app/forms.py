@@ -62,6 +62,9 @@ HINTS = {
     "format": "GLB opens in most programs; STL and 3MF are for printing.",
     "size_m": "0: as generated, within 1 m.",
     "size_mm": "Of the print, in millimetres.",
+    "num_samples": "Made in one job, with one seed after the other.",
+    "texture": "Off: the shape alone, sooner; it can get its texture later.",
+    "keep_latents": "So that a shape can be textured again or refined. A little larger on disk.",
     "fov": "Width of the view in degrees, for pixel-aligned weights. 0: the weights' own.",
 }
 """Help where the protocol's own is about API requests."""
@@ -100,10 +103,18 @@ def component(control: Control, prefix: str = "set", **options: Any) -> Any:
 
 
 def components(
-    model: type[BaseModel], groups: Sequence[str], leave_out: Sequence[str] = (), **options: Any
+    model: type[BaseModel],
+    groups: Sequence[str],
+    leave_out: Sequence[str] = (),
+    only: Sequence[str] | None = None,
+    **options: Any,
 ) -> dict[str, Any]:
-    """The components of all fields in some groups, by name, in order."""
-    chosen = [c for c in controls(model) if c.group in groups and c.name not in leave_out]
+    """The components of all fields in some groups, or of `only` some of them, by name, in order."""
+    chosen = [
+        c
+        for c in controls(model)
+        if c.group in groups and c.name not in leave_out and (only is None or c.name in only)
+    ]
     return {control.name: component(control, **options) for control in chosen}
 
 

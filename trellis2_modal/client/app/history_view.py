@@ -108,7 +108,8 @@ def _card(task_queue: TaskQueue, entry: Entry, size: int) -> str:
     when = time.strftime("%d %b, %H:%M", time.localtime(entry.created))
     delete = button("Delete", "delete", entry.id, confirm=f"Delete {entry.title} and its files?")
     state = "" if entry.status == "finished" else f'<span class="tag {entry.status}">{entry.status}</span>'
-    seed = entry.seed if entry.seed is not None else entry.settings.get("seed", "")
+    seed = text(entry.seed if entry.seed is not None else entry.settings.get("seed", ""))
+    seed += f" · {len(entry.variants)} variants" if entry.variants else ""
     star = str(entry.favourite).lower()
     return (
         f'<div class="item" data-entry="{entry.id}">'
@@ -121,7 +122,7 @@ def _card(task_queue: TaskQueue, entry: Entry, size: int) -> str:
         f'<button type="button" class="rename" data-rename="{entry.id}" '
         f'aria-label="Rename {title}">✎</button>'
         f'<button type="button" hidden data-action="rename"></button></div>'
-        f'<span class="muted">{when} · seed {text(seed)} · {size_text(size)}</span>{state}'
+        f'<span class="muted">{when} · seed {seed} · {size_text(size)}</span>{state}'
         f'<div class="row">{button("Open", "open", entry.id)}{delete}</div></div></div>'
     )
 
@@ -151,8 +152,8 @@ def comparison(task_queue: TaskQueue, view: HistoryView) -> str:
 def _sight(task_queue: TaskQueue, entry: Entry) -> str:
     """The turntable: two of them turn alike and need no graphics card. Else the 3D view, else a picture."""
     opener, name = button("Open", "open", entry.id), text(entry.title)
-    if task_queue.history.file(entry.id, VIDEO) is not None:
-        address = kept(entry.id, VIDEO)
+    if task_queue.history.file(entry.id, entry.own(VIDEO)) is not None:
+        address = kept(entry.id, entry.own(VIDEO))
         return f'<video src="{address}" loop autoplay muted playsinline aria-label="{name}"></video>{opener}'
     if viewed := result.viewed_file(task_queue, entry, ""):
         return f'<asset-viewer src="{kept(entry.id, viewed)}" name="{name}"></asset-viewer>{opener}'

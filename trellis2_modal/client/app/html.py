@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 from urllib.parse import quote
 
 from ...protocol.replies import DEMO_MODEL, Estimate
 from ...protocol.stages import EXPORT_STAGES, stage_title
-from ..history import COVER, THUMBNAIL, Entry
+from ..history import COVER, THUMBNAIL, Entry, numbered
 from ..report import money
 from ..stages import JobProgress, duration, phases_of
 from .icons import LIGHT_OR_DARK, LOGO
@@ -166,10 +167,11 @@ def model_note(service: ServiceState) -> str:
     )
 
 
-def estimate_note(task_queue: TaskQueue) -> str:
-    """What a generation will take, and cost where that is known."""
-    words = short_estimate(task_queue.forecast("generate", {}))
-    return f'<p class="muted">Takes {text(words)}.</p>' if words else ""
+def estimate_note(task_queue: TaskQueue, settings: Mapping[str, Any]) -> str:
+    """What a generation with these settings will take, and cost where that is known."""
+    words, count = short_estimate(task_queue.forecast("generate", settings)), settings.get("num_samples", 1)
+    several = f" for {count} variants" if count > 1 else ""
+    return f'<p class="muted">Takes {text(words)}{several}.</p>' if words else ""
 
 
 def texture_note(task_queue: TaskQueue) -> str:
@@ -231,8 +233,8 @@ def examples(names: Sequence[str]) -> str:
 
 def cover(task_queue: TaskQueue, entry: Entry) -> str:
     """The address of a small view of the asset, or of its picture while there is none."""
-    made = task_queue.history.file(entry.id, COVER) is not None
-    return kept(entry.id, COVER if made else THUMBNAIL)
+    made = task_queue.history.file(entry.id, entry.own(COVER)) is not None
+    return kept(entry.id, entry.own(COVER) if made else THUMBNAIL)
 
 
 def strip(task_queue: TaskQueue, entry: Entry | None) -> str:
@@ -248,6 +250,24 @@ def strip(task_queue: TaskQueue, entry: Entry | None) -> str:
         for other in entries
     )
     return f'<div class="thumbs" role="group" aria-label="Newest assets">{cells}</div>'
+
+
+def variants(task_queue: TaskQueue, entry: Entry | None) -> str:
+    """An entry's variants side by side, to choose one of; empty where there are none."""
+    if entry is None or entry.status != "finished" or not entry.variants:
+        return ""
+    cells = []
+    for number, seed in enumerate(entry.variants, 1):
+        name = numbered(COVER, number)
+        made = task_queue.history.file(entry.id, name) is not None
+        chosen = " checked" if number == entry.variant else ""
+        cells.append(
+            f'<label class="variant"><input type="radio" name="variant"{chosen} data-action="variant" '
+            f'data-target="{entry.id} {number}" aria-label="Variant {number}, seed {seed}">'
+            f'<img src="{kept(entry.id, name if made else THUMBNAIL)}" alt=""><span>{number}</span></label>'
+        )
+    name = f"Variants of {text(entry.title)}"
+    return f'<div class="variants" role="radiogroup" aria-label="{name}">{"".join(cells)}</div>'
 
 
 def sentence(words: str) -> str:

@@ -71,6 +71,9 @@ class Page:
         self.auto = gr.State(None)
         """The values at which this tab's sliders are at Auto: the loaded weights' own; None until known."""
 
+        self.asked = gr.State({})
+        """The settings of this tab's form that the estimate goes by."""
+
         self.header = gr.HTML(views.header(task_queue.service), js_on_load=None)
         with gr.Tabs(elem_id="main-tabs") as self.tabs:
             with gr.Tab("Create", id="create"), gr.Row(equal_height=False, elem_id="create"):
@@ -135,6 +138,8 @@ class Page:
             elem_id="pipeline",
             elem_classes="segments",
         )
+        with gr.Row(elem_id="makes"):
+            self.generation = forms.components(GenerateSettings, ["Basic"], only=["num_samples", "texture"])
         with gr.Row(elem_id="seed-row"):
             self.seed = gr.Number(
                 42,
@@ -154,9 +159,9 @@ class Page:
             )
         with gr.Column(elem_id="advanced"):
             with gr.Accordion("Picture", open=False):
-                self.generation = forms.components(
-                    GenerateSettings, ["Basic"], leave_out=["seed", "pipeline_type", "preview"]
-                )
+                elsewhere = ["seed", "pipeline_type", "preview", *self.generation]
+                self.generation |= forms.components(GenerateSettings, ["Basic"], leave_out=elsewhere)
+                self.generation["keep_latents"].value = True
                 gr.HTML(
                     '<p class="muted">Crop to one object, in percent of the picture:</p>', js_on_load=None
                 )
@@ -179,6 +184,7 @@ class Page:
     def _results(self) -> None:
         self.progress = gr.HTML("", js_on_load=DELEGATE, visible=False, elem_id="progress")
         self.strip = gr.HTML("", js_on_load=DELEGATE, visible=False, elem_id="strip")
+        self.variants = gr.HTML("", js_on_load=DELEGATE, visible=False, elem_id="variants")
         with gr.Row(equal_height=False, elem_id="result-row"):
             with gr.Column(scale=6, min_width=320, elem_id="result"):
                 with gr.Tabs(elem_id="result-tabs") as self.result_tabs:
@@ -276,7 +282,7 @@ class Page:
         samplers = [self.generation[name] for name in SAMPLER_FIELDS]
         look: dict[str, Any] = {
             "fn": actions.look,
-            "inputs": [self.shown, self.seen, self.view, self.auto, *samplers],
+            "inputs": [self.shown, self.seen, self.view, self.auto, self.asked, *samplers],
             "outputs": [*panes, self.auto, *samplers, self.timer, self.seen],
             **POLL,
         }
@@ -307,6 +313,9 @@ class Page:
             trigger_mode="always_last",
             **QUICK,
         )
+        asked = [self.pipeline, self.generation["num_samples"], self.generation["texture"]]
+        changes = [component.change for component in asked]
+        gr.on(changes, actions.ask, asked, [self.asked], trigger_mode="always_last", **QUICK).then(**look)
         recipe = [self.pipeline, self.seed, self.new_seed, *self.generation.values(), *self.crop]
         self.use_auto.click(actions.use_auto, [self.auto], samplers, **QUICK)
         actions.generation = list(self.generation)
@@ -338,6 +347,7 @@ class Page:
             self.model_note,
             self.progress,
             self.strip,
+            self.variants,
             *results,
             self.history,
             self.comparison,

@@ -33,12 +33,14 @@ def viewable(export: Export) -> bool:
 
 
 def viewed_file(task_queue: TaskQueue, entry: Entry | None, wanted: str) -> str:
-    """The file that the 3D view shows: the one asked for, the newest export, or the light mesh; or none."""
+    """The file that the 3D view shows: the one asked for, the chosen variant's newest export, or its light
+    mesh; or none."""
     if entry is None:
         return ""
-    names = [export.file for export in reversed(entry.exports) if viewable(export)]
-    order = [wanted] if wanted in (*names, LIGHT) else []
-    return next((n for n in (*order, *names, LIGHT) if task_queue.history.file(entry.id, n)), "")
+    seen, light = [export for export in reversed(entry.exports) if viewable(export)], entry.own(LIGHT)
+    own = [export.file for export in seen if export.variant == entry.variant]
+    order = [wanted] if wanted in (*(export.file for export in seen), light) else []
+    return next((n for n in (*order, *own, light) if task_queue.history.file(entry.id, n)), "")
 
 
 def model(task_queue: TaskQueue, entry: Entry | None, viewed: str) -> str:
@@ -47,7 +49,7 @@ def model(task_queue: TaskQueue, entry: Entry | None, viewed: str) -> str:
         return unfinished(entry)
     if not viewed:
         return _light_is_made(task_queue, entry)
-    words = "low-detail preview" if viewed == LIGHT else viewed
+    words = "low-detail preview" if viewed == entry.own(LIGHT) else viewed
     address = kept(entry.id, viewed)
     return f'<asset-viewer src="{address}" name="{text(entry.title)}, {text(words)}"></asset-viewer>'
 
@@ -67,13 +69,13 @@ def turntable(task_queue: TaskQueue, entry: Entry | None) -> str:
     """The video of an entry, or what there is to say about it instead."""
     if entry is None or entry.status != "finished":
         return unfinished(entry)
-    if task_queue.history.file(entry.id, VIDEO) is None:
+    if task_queue.history.file(entry.id, entry.own(VIDEO)) is None:
         picture = kept(entry.id, THUMBNAIL)
         words = "This asset was made without a turntable. See the 3D model."
         return f'<div class="empty"><img src="{picture}" alt="">{words}</div>'
     return (
-        f'<div class="result"><video src="{kept(entry.id, VIDEO)}" controls loop autoplay muted playsinline '
-        f'preload="metadata" aria-label="Turntable of {text(entry.title)}"></video></div>'
+        f'<div class="result"><video src="{kept(entry.id, entry.own(VIDEO))}" controls loop autoplay muted '
+        f'playsinline preload="metadata" aria-label="Turntable of {text(entry.title)}"></video></div>'
     )
 
 
@@ -82,7 +84,7 @@ def stills(task_queue: TaskQueue, entry: Entry | None) -> str:
     if entry is None or entry.status != "finished":
         return unfinished(entry)
     layout = AssetStats.of(entry.stats).preview
-    if layout is None or task_queue.history.file(entry.id, STILLS) is None:
+    if layout is None or task_queue.history.file(entry.id, entry.own(STILLS)) is None:
         return '<div class="empty">This asset was made without pictures of its sides.</div>'
     modes, views = layout.modes, layout.views
     buttons = "".join(
@@ -95,7 +97,7 @@ def stills(task_queue: TaskQueue, entry: Entry | None) -> str:
         f'<div class="stills" data-views="{views}" data-modes="{len(modes)}" data-x="0" data-y="0">'
         f'<div class="modes" role="group" aria-label="Render mode">{buttons}</div>'
         f'<div class="view" tabindex="0" role="img" aria-label="{text(entry.title)} from {views} sides. '
-        f"Arrow keys turn it.\" style=\"background-image:url('{kept(entry.id, STILLS)}');{size};"
+        f"Arrow keys turn it.\" style=\"background-image:url('{kept(entry.id, entry.own(STILLS))}');{size};"
         'background-position:0 0"></div><p class="muted">Drag, or use the arrow keys, to turn it.</p></div>'
     )
 
@@ -140,6 +142,7 @@ def facts(entry: Entry | None) -> str:
     kind = str(entry.settings.get("pipeline_type") or "").replace("_", " ")
     found = [
         text(entry.title),
+        f"variant {entry.variant} of {len(entry.variants)}" if entry.variants else "",
         f"seed {entry.seed}",
         f"resolution {text(kind)}" if kind else "",
         f"{stats.voxels:,} voxels" if stats.voxels is not None else "",
@@ -168,8 +171,9 @@ def files(task_queue: TaskQueue, entry: Entry | None, viewed: str = "") -> str:
         return ""
     failure = problem(task_queue.export_problem(entry.id), "extract", entry.id)
     rows = "".join(_file(entry, export, viewed) for export in reversed(entry.exports))
-    if entry.exports and task_queue.history.file(entry.id, LIGHT) is not None and viewed != LIGHT:
-        back = button("Show the low-detail preview", "view", f"{entry.id}/{LIGHT}")
+    light = entry.own(LIGHT)
+    if entry.exports and task_queue.history.file(entry.id, light) is not None and viewed != light:
+        back = button("Show the low-detail preview", "view", f"{entry.id}/{light}")
         rows += f'<div class="row">{back}</div>'
     return f'{failure}<div class="files">{rows}</div>' if failure or rows else ""
 
@@ -179,6 +183,7 @@ def _file(entry: Entry, export: Export, viewed: str) -> str:
     verdict = judge_file(kind, export.report, export.settings)
     lines = describe_report(export.report, None, kind)
     report = "".join(f"<li>{text(line)}</li>" for line in lines)
+    which = f", variant {export.variant}" if entry.variants else ""
     view = ""
     if viewable(export):
         view = (
@@ -188,7 +193,7 @@ def _file(entry: Entry, export: Export, viewed: str) -> str:
         )
     return (
         f'<div class="card"><div class="file"><span class="name"><strong>{text(export.file)}</strong><br>'
-        f'<span class="muted">{text(export.label)}, {size_text(export.bytes)}</span></span>{view}'
+        f'<span class="muted">{text(export.label)}{which}, {size_text(export.bytes)}</span></span>{view}'
         f'<a class="download" download href="{kept(entry.id, export.file)}">Download</a></div>'
         f'<p class="verdict {"good" if verdict.good else "warn"}">{text(verdict.words)}</p>'
         f'<details><summary>Mesh report</summary><ul class="report">{report}</ul></details></div>'

@@ -30,15 +30,14 @@ from ...protocol.replies import FINAL_STATES, Estimate, Health
 from ...protocol.requests import PIPELINE_TYPES, JobKind
 from ..api import Client, Job
 from ..errors import NoAnswerError, NoReplyError, UnreachableError
-from ..estimates import estimate_of, forecast, typical
-from ..history import HISTORY, STATE, Entry, Export, History
+from ..estimates import Forecasts
+from ..history import HISTORY, LIGHT, STATE, Entry, Export, History
 from ..inputs.pictures import read_picture
 from ..local import LocalServer
 from ..options import ProxyToken, Retry, Waiting
 from ..results import GenerateResult, Matte, Result, TextureResult
 from ..settings import ClientSettings, Target, choose_target, home, load_settings, save_settings
 from ..stages import JobProgress
-from ..stats import AssetStats, Costs
 from .error_messages import explain, suggested_settings
 
 logger = logging.getLogger(__name__)
@@ -167,7 +166,7 @@ class TaskQueue:
         self._closing = threading.Event()
         self._poke = threading.Event()
         self._service = self._first_state()
-        self._told: dict[JobKind, Estimate] = {}
+        self._forecasts = Forecasts(self.history)
         self._resume()
         self._threads = [
             threading.Thread(target=self._work, name="task queue", daemon=True),
@@ -270,20 +269,28 @@ class TaskQueue:
     def extract(self, entry_id: str, settings: Mapping[str, Any], label: str) -> None:
         """Queue an extraction from a kept state."""
         entry = self.history.get(entry_id)
-        if entry is None or self.history.file(entry_id, STATE) is None:
+        if entry is None or self.history.file(entry_id, entry.own(STATE)) is None:
             raise NotFoundError("this asset has no state yet; generate it first")
         with self._changed:
             self._failed_export.pop(entry_id, None)
             self._append(Task("extract", entry, dict(settings), label))
 
     def make_light(self, entry_id: str) -> None:
-        """Queue the light mesh of a finished entry that lacks it."""
+        """Queue the light mesh of a finished entry's chosen variant that lacks it."""
         entry = self.history.get(entry_id)
+        if entry is None or self.history.file(entry_id, entry.own(STATE)) is None:
+            return
+        wanted = ("light", entry_id, entry.variant)
         with self._changed:
-            waits = any(task.kind == "light" and task.entry.id == entry_id for task in self._tasks)
-            made = self.history.file(entry_id, STATE) is not None
-            if entry is not None and entry.status == "finished" and made and not waits:
+            waits = any((t.kind, t.entry.id, t.entry.variant) == wanted for t in self._tasks)
+            if entry.status == "finished" and not waits:
                 self._append(Task("light", entry, dict(LIGHT_SETTINGS)))
+
+    def choose(self, entry_id: str, number: int) -> None:
+        """Show and export another variant of an entry. Raises `ServiceError` or OSError."""
+        entry = self.history.choose(entry_id, number)
+        if self.history.file(entry_id, entry.own(LIGHT)) is None:
+            self.make_light(entry_id)
 
     def retry_extract(self, entry_id: str) -> None:
         """Queue the extraction that failed once more, with the smaller settings if the service named some."""
@@ -340,7 +347,8 @@ class TaskQueue:
             save_settings(settings, self.root)
             self._settings = settings
             self._override, self._env = (None, None, None), {}
-            self._service, self._told = self._first_state(), {}
+            self._service = self._first_state()
+            self._forecasts.forget()
         self._poke.set()
 
     def test_connection(self, url: str, key: str, proxy_token: ProxyToken | None = None) -> str:
@@ -401,16 +409,6 @@ class TaskQueue:
 
         return sleep
 
-    def _ask_for_estimates(self, client: Client) -> None:
-        """What jobs take on a service that has become ready."""
-        told: dict[JobKind, Estimate] = {
-            "generate": forecast(client, "generate", {"preview": "frames"}),
-            "extract": forecast(client, "extract", {"simplify": "web"}),
-            "texture": forecast(client, "texture", {"preview": "frames"}),
-        }
-        with self._changed:
-            self._told = told
-
     def _watch(self) -> None:
         """Keep the header's view of the service fresh; a remote service that is ready is left in peace."""
         while not self._closing.is_set():
@@ -420,7 +418,7 @@ class TaskQueue:
                 with self._connect().client as client:
                     health = client.health()
                     if health.status == "ok" and not before.ready:
-                        self._ask_for_estimates(client)
+                        self._forecasts.ask(client)
                 state = replace(before, url=client.url, health=health, problem="")
             except ServiceError as error:
                 stopped = before.local and isinstance(error, (UnreachableError, NoReplyError))
@@ -481,9 +479,9 @@ class TaskQueue:
             self.history.keep_textured(entry_id, result)
             self._prune(entry_id)
         elif task.kind == "light":
-            self.history.keep_light(entry_id, result.data)
+            self.history.keep_light(entry_id, result.data, task.entry.variant)
         else:
-            self.history.keep_export(entry_id, result, task.label)
+            self.history.keep_export(entry_id, result, task.label, task.entry.variant)
         return None
 
     def _prune(self, made: str) -> None:
@@ -551,37 +549,24 @@ class TaskQueue:
 
     def _submit_export(self, task: Task, entry: Entry, connection: Connection) -> Job:
         """From the service's own copy while it has it: the state crosses the network only when it must."""
-        client = connection.client
+        client, variant = connection.client, task.entry.variant
         if entry.job and entry.url == connection.place:
+            which: dict[str, Any] = {"variant": variant} if variant > 1 else {}
             try:
-                return client.submit_extract(job=entry.job, **task.settings)
+                return client.submit_extract(job=entry.job, **which, **task.settings)
             except (NotFoundError, ExpiredError):
                 logger.info("job %s is gone; the state is sent instead", entry.job)
         self._note(task, status_text="Sending the state")
-        return client.submit_extract(self.history.root / entry.id / STATE, **task.settings)
+        state = self.history.root / entry.id / task.entry.own(STATE)
+        return client.submit_extract(state, **task.settings)
 
     def _expected(self, task: Task) -> dict[str, float]:
         """Seconds by stage of a task."""
         return self.forecast("extract" if task.kind == "light" else task.kind, task.settings).stages
 
     def forecast(self, kind: JobKind, settings: Mapping[str, Any]) -> Estimate:
-        """What a job will take: as the newest of the history made the same way, else as the service says,
-        else as is typical for its device.
-        """
-        alike = "simplify" if kind == "extract" else "pipeline_type"
-        wanted = settings.get(alike)
-        for entry in self.history.entries():
-            made = [entry] if kind == entry.kind and entry.status == "finished" else []
-            files = reversed(entry.exports) if kind == "extract" and not entry.mesh else ()
-            for found in (*made, *files):
-                seconds = AssetStats.of(found.stats).seconds
-                if seconds and (wanted is None or found.settings.get(alike) == wanted):
-                    costs = Costs.of(found.stats)
-                    price = {"price": costs.price, "currency": costs.currency or "USD"}
-                    return estimate_of(kind, seconds, **price)
-        with self._changed:
-            service, told = self._service, self._told.get(kind)
-        return told if told is not None and told.stages else typical(kind, service.health)
+        """What a job will take on the service, as far as it can be told."""
+        return self._forecasts.of(kind, settings, self.service.health)
 
     def _cancel_job(self, task: Task) -> None:
         job = task.job

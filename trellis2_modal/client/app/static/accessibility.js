@@ -49,6 +49,14 @@
     rows();
   });
 
+  // --- a variant that was chosen keeps the focus when its row is sent anew ---
+  let held = null;
+  addEventListener('focusin', (e) => { held = e.target.closest?.('.variants') ? e.target.dataset.target : null; });
+  addEventListener('pointerdown', (e) => { if (!e.target.closest?.('.variants')) held = null; });
+  const refocus = () => {
+    if (held && document.activeElement === document.body) document.querySelector(`[data-target="${held}"]`)?.focus();
+  };
+
   const uploads = () => all('button.upload-container, .upload-container > button').forEach((button) => {
     if (button.innerText.trim()) button.removeAttribute('aria-label');  // it has other words than those one sees
   });
@@ -67,7 +75,7 @@
   let waiting = false;
   const mend = () => {
     waiting = false;
-    radios(); folds(); rows(); uploads(); tell();
+    radios(); folds(); rows(); uploads(); refocus(); tell();
   };
   const begin = () => {
     live = document.createElement('div');
