@@ -1,4 +1,4 @@
-"""Any mesh file as a `Scene`: GLB by our own reader, the rest through trimesh."""
+"""Any mesh file as a `Scene`: GLB and 3MF by our own readers, the rest through trimesh."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import numpy as np
 from ..errors import FormatError
 from .glb import read_glb
 from .scene import UNITS, Part, Scene
+from .threemf import read_3mf
 
 SUFFIXES = (".glb", ".obj", ".off", ".ply", ".stl", ".3mf")
 
@@ -23,6 +24,8 @@ def load(path: str | os.PathLike[str]) -> Scene:
     data = file.read_bytes()
     if suffix == ".glb":
         return read_glb(data)
+    if suffix == ".3mf":
+        return read_3mf(data)
     return _through_trimesh(file, suffix)
 
 
@@ -34,10 +37,6 @@ def _through_trimesh(file: Path, suffix: str) -> Scene:
         meshes = found.dump()
     except OSError:
         raise
-    except ImportError as error:
-        raise FormatError(
-            f"reading {suffix[1:]} needs the package {error.name}: pip install {error.name}"
-        ) from error
     except Exception as error:  # trimesh lets whatever a parser stumbles over through
         raise FormatError(f"{file.name} is no {suffix[1:]} that can be read: {error}") from error
     parts = [_part(mesh) for mesh in meshes if isinstance(mesh, trimesh.Trimesh) and len(mesh.faces)]
