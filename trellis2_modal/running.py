@@ -21,6 +21,13 @@ class RunningServer:
     key_file: str
     pid: int
 
+    def read_key(self) -> str:
+        """This machine's own key; "" where there is none any more."""
+        try:
+            return Path(self.key_file).read_text().strip() if self.key_file else ""
+        except OSError:
+            return ""
+
 
 @contextmanager
 def announced(folder: Path, server: RunningServer) -> Iterator[None]:

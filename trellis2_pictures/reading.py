@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import IO, TypeAlias
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from .cicp import coding_points
 from .colour import convert_to_srgb
@@ -50,6 +50,9 @@ def open_picture(source: PictureSource) -> Image.Image:
         raise UnreadablePictureError(
             f"the picture is too large to decode ({error}); scale it down"
         ) from error
+    except UnidentifiedImageError as error:  # names an object of Python's
+        said = _WHAT_TO_INSTALL.get(kind or "", "its format is not known")
+        raise UnreadablePictureError(f"this is no picture that can be read here: {said}") from error
     # Pillow's parsers raise whatever they trip over: struct.error, IndexError, SyntaxError, ...
     except Exception as error:
         said = _WHAT_TO_INSTALL.get(kind or "", str(error))

@@ -54,6 +54,12 @@ def check_writable(*paths: Path | None) -> None:
             raise WriteError("must not be written here", path)
 
 
+def check_folder(path: Path) -> None:
+    """A folder to write into is made, but none above it: see `check_writable`. Raises `WriteError`."""
+    if not path.is_dir():
+        check_writable(path)
+
+
 def write(path: Path, data: bytes) -> Path:
     """Write a file, or to standard output for "-". Raises `WriteError`."""
     try:

@@ -13,6 +13,10 @@ from ..protocol.replies import JobEvent, ProgressReport
 from ..protocol.stages import EXPORT_STAGES, stage_title
 
 WIDTH = 24
+"""Of a bar; a narrow terminal has less room for it, or none."""
+
+TEXT = 64
+"""Columns that the words beside it take."""
 
 
 class Bars:
@@ -48,7 +52,7 @@ class Bars:
             return
         for name, seconds in tracker.seconds.items():
             if seconds != before.get(name) and name == stage:
-                bar = f"{self._bar(1.0)} " if self._live else ""
+                bar = self._bar(1.0) if self._live else ""
                 self._line(f"{bar}{stage_title(name)}, {seconds:.1f} s", final=True)
         match payload_of(event):
             case Queued(position=int(ahead)) if ahead:
@@ -58,15 +62,16 @@ class Bars:
             case Restarted():
                 self._line("The worker ended and the job starts again", final=True)
             case ProgressReport(stage=stage, step=step, steps=steps) if self._live:
-                of = "" if stage in EXPORT_STAGES else f", step {step} of {steps}"
-                text = f"{self._bar(tracker.fraction)} {stage_title(stage)}{of}"
+                of = "" if stage in EXPORT_STAGES or steps == 1 else f", step {step} of {steps}"
+                text = f"{self._bar(tracker.fraction)}{stage_title(stage)}{of}"
                 left = tracker.left()
                 after = f", about {duration(left)} left" if left else ""
                 self._line(f"{text}, {duration(tracker.elapsed)}{after}")
 
     def _bar(self, fraction: float) -> str:
-        full = round(fraction * WIDTH)
-        return "[" + "#" * full + "." * (WIDTH - full) + "]"
+        width = min(WIDTH, shutil.get_terminal_size().columns - TEXT)
+        full = round(fraction * width)
+        return f"[{'#' * full}{'.' * (width - full)}] " if width > 4 else ""
 
     def _line(self, text: str, final: bool = False) -> None:
         if not self._live:

@@ -11,19 +11,23 @@ import click
 
 from ..client.api import Client
 from ..client.errors import NoServiceError
-from ..client.local import LocalServer
+from ..client.local import LocalServer, find_server
 from ..client.options import ProxyToken, Waiting
 from ..client.settings import (
+    APP_SERVER,
     KEY_VARIABLE,
     MODAL_KEY_VARIABLE,
     MODAL_SECRET_VARIABLE,
     URL_VARIABLE,
     Target,
     choose_target,
+    home,
 )
+from ..service.config import Settings
 from .device import device_option
 
 F = TypeVar("F", bound=Callable[..., Any])
+RUNS_HERE = "the server that runs here"
 
 
 def _note_token(context: click.Context, option: click.Parameter, given: str | None) -> None:
@@ -82,16 +86,41 @@ def json_option(command: F) -> F:
     return click.option("--json", "as_json", is_flag=True, help="For scripts: JSON on stdout.")(command)
 
 
-def tell_waiting(waiting: Waiting) -> None:
-    """Why nothing happens for a while, on stderr; the everyday result address is not worth a line."""
-    if waiting.reason != "working" or waiting.attempt == 1:
-        seconds = f" ({waiting.seconds:.0f} s)" if waiting.seconds >= 1 else ""
-        click.echo(f"{waiting.message}{seconds} ...", err=True)
+class TellWaiting:
+    """Why nothing happens for a while, on stderr, each reason once; the everyday result address is not worth
+    a line."""
+
+    def __init__(self) -> None:
+        self._last = ""
+
+    def __call__(self, waiting: Waiting) -> None:
+        if waiting.message != self._last and (waiting.reason != "working" or waiting.attempt == 1):
+            self._last = waiting.message
+            click.echo(f"{waiting.message} ...", err=True)
 
 
-def client_of(target: Target) -> Client:
-    """A client of a service that is not this machine's own."""
-    return Client(target.url, target.key or None, proxy_token=target.proxy_token, on_wait=tell_waiting)
+def chosen_target(url: str | None, key: str | None, proxy_token: ProxyToken | None = None) -> Target:
+    """What options, environment and settings choose, else a server that runs here: the one of `serve`, then
+    that of the open app. With an empty `url` there is none.
+    """
+    target = choose_target(url, key, proxy_token=proxy_token)
+    if target.url:
+        return target
+    found = find_server(Settings.from_env().data_dir, home() / APP_SERVER)
+    if found is None:
+        return target
+    return Target(found.url, key or found.read_key() or os.environ.get(KEY_VARIABLE, ""), RUNS_HERE)
+
+
+def _chosen(url: str | None, key: str | None) -> Target:
+    return chosen_target(url, key, proxy_token_of(click.get_current_context()))
+
+
+def _client_of(target: Target) -> Client:
+    """A client of a service that runs already."""
+    if target.origin == RUNS_HERE:
+        click.echo(f"Using the server that runs on this machine, {target.url}", err=True)
+    return Client(target.url, target.key or None, proxy_token=target.proxy_token, on_wait=TellWaiting())
 
 
 @contextmanager
@@ -101,28 +130,31 @@ def connected(
     weights: str | None = None,
     device: str | None = None,
 ) -> Iterator[Client]:
-    """A client of the chosen service; with none chosen, of a server that is started here for this command."""
-    target = choose_target(url, key, proxy_token=proxy_token_of(click.get_current_context()))
+    """A client of the chosen service or of a server that runs here; else, or with weights or a device of its
+    own, of one that is started here for this command."""
+    own = bool(weights or device)
+    target = choose_target(url, key) if own else _chosen(url, key)
+    if target.url and own:
+        raise click.UsageError("--weights and --device are for this machine; leave out --url")
     if target.url:
-        if weights or device:
-            raise click.UsageError("--weights and --device are for this machine; leave out --url")
-        with client_of(target) as client:
+        with _client_of(target) as client:
             yield client
         return
     click.echo("No service is set: starting one on this machine ...", err=True)
     with LocalServer(weights=weights, device=device) as server:
         click.echo(f"It runs at {server.url}; it stops with this command.", err=True)
-        with Client(server.url, server.key, on_wait=tell_waiting) as client:
+        with Client(server.url, server.key, on_wait=TellWaiting()) as client:
             yield client
 
 
 @contextmanager
 def remote(url: str | None, key: str | None) -> Iterator[Client]:
-    """A client of a service that already runs. Raises `NoServiceError` when none is set."""
-    target = choose_target(url, key, proxy_token=proxy_token_of(click.get_current_context()))
+    """A client of a service that already runs. Raises `NoServiceError` when there is none."""
+    target = _chosen(url, key)
     if not target.url:
         raise NoServiceError(
-            f"no service is set; give --url and --key, or set {URL_VARIABLE} and {KEY_VARIABLE}"
+            f"no service is set, and none runs on this machine; give --url and --key, or set {URL_VARIABLE} "
+            f"and {KEY_VARIABLE}"
         )
-    with client_of(target) as client:
+    with _client_of(target) as client:
         yield client

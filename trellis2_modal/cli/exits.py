@@ -128,11 +128,15 @@ def next_step(error: ServiceError) -> str:
     return ""
 
 
+CANCELLED = "; a job that was running is cancelled"
+
+
 @contextmanager
-def reported(as_json: bool = False) -> Iterator[None]:
+def reported(as_json: bool = False, then: str = "") -> Iterator[None]:
     """Errors of the client become a message (or a JSON problem) on stderr and an exit code.
 
-    SIGTERM is an interrupt here: jobs are cancelled, and a server that the command started ends with it.
+    `then` is what an interrupt leads to. SIGTERM is an interrupt here: jobs are cancelled, and a server that
+    the command started ends with it.
     """
     came = threading.Event()
 
@@ -168,7 +172,8 @@ def reported(as_json: bool = False) -> Iterator[None]:
         sys.exit(Exit.DISK)
     except KeyboardInterrupt as interrupt:
         terminated = isinstance(interrupt, Terminated)
-        click.echo("Terminated." if terminated else "Interrupted; a job that ran is cancelled.", err=True)
+        after_bar = "\n" if sys.stderr.isatty() else ""
+        click.echo(f"{after_bar}{'Terminated' if terminated else 'Interrupted'}{then}.", err=True)
         sys.exit(Exit.TERMINATED if terminated else Exit.INTERRUPTED)
     finally:
         if before is not None:

@@ -17,10 +17,15 @@ from typing import IO
 
 import httpx
 
+from ..protocol.errors import ServiceError
 from ..running import RunningServer, running_server
+from .api import Client
 from .errors import LocalServerError
+from .options import Retry, Timeouts
 
 START_TIMEOUT = 90.0
+ANSWER_TIMEOUT = 5.0
+ONCE = Retry(attempts=1, startup=0.0)
 LOG_LINES = 40
 INSTALL_HINT = "to run the model on this machine: pip install 'trellis2-modal[local]'"
 
@@ -30,6 +35,19 @@ def can_run_here() -> bool:
     return all(
         importlib.util.find_spec(name) is not None for name in ("torch", "uvicorn", "fastapi", "o_voxel")
     )
+
+
+def find_server(*folders: Path) -> RunningServer | None:
+    """The first of the servers with these data folders that runs and answers."""
+    for folder in folders:
+        server = running_server(folder)
+        if server is None:
+            continue
+        patience = Timeouts(connect=ANSWER_TIMEOUT, read=ANSWER_TIMEOUT)
+        with contextlib.suppress(ServiceError), Client(server.url, timeouts=patience, retry=ONCE) as client:
+            client.health()
+            return server
+    return None
 
 
 class LocalServer:
@@ -130,7 +148,7 @@ class LocalServer:
             server = running_server(folder)
             if server is not None and server != before:
                 self.url = server.url
-                self.key = Path(server.key_file).read_text().strip() if server.key_file else ""
+                self.key = server.read_key()
                 return
             time.sleep(0.02)
         raise self._failure("did not start")

@@ -15,6 +15,9 @@ from pathlib import Path
 from ..durable import write_atomically
 from .options import ProxyToken
 
+APP_SERVER = "server"
+"""Folder of the data of the server that the app starts, under `home`."""
+
 HOME_VARIABLE = "TRELLIS2_HOME"
 URL_VARIABLE = "TRELLIS2_URL"
 KEY_VARIABLE = "TRELLIS2_API_KEY"

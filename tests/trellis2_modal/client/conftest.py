@@ -99,4 +99,5 @@ def data_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name in ("TRELLIS2_URL", "TRELLIS2_API_KEY", "TRELLIS2_MODAL_KEY", "TRELLIS2_MODAL_SECRET"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("TRELLIS2_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("TRELLIS2_DATA_DIR", str(tmp_path / "data"))
     return tmp_path / "home"

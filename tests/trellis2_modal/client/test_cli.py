@@ -33,16 +33,18 @@ from tests.trellis2_modal.client.service import (
 from trellis2_modal.cli import device as device_module
 from trellis2_modal.cli import main
 from trellis2_modal.cli.bars import Bars
+from trellis2_modal.cli.connection import TellWaiting
 from trellis2_modal.cli.exits import KINDS, Exit, exit_code, reported
 from trellis2_modal.client import errors as client_errors
 from trellis2_modal.client.api import Client
 from trellis2_modal.client.history import HISTORY, STATE, History
 from trellis2_modal.client.local import LocalServer
-from trellis2_modal.client.options import Retry
+from trellis2_modal.client.options import Retry, Waiting
 from trellis2_modal.client.report import describe_costs
 from trellis2_modal.client.stats import Costs
 from trellis2_modal.protocol.errors import ERRORS, ServiceError
 from trellis2_modal.protocol.replies import JobEvent
+from trellis2_modal.running import RunningServer, announced
 
 Run = Callable[..., Result]
 
@@ -308,15 +310,77 @@ def test_commands_that_need_a_service_say_so(
         assert "no service is set" in run(*arguments, code=Exit.NO_ANSWER).stderr
 
 
-def test_a_file_that_is_no_picture_starts_no_server(
-    run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+@pytest.mark.parametrize("place", ["data", "home/server"])
+def test_a_server_that_runs_here_is_used(
+    run: Run,
+    live: str,
+    service: Service,
+    picture: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    place: str,
+) -> None:
+    """The one of `serve`, or that of the open app."""
+    for name in ("TRELLIS2_URL", "TRELLIS2_API_KEY"):
+        monkeypatch.delenv(name)
+    folder, key = tmp_path / place, tmp_path / "key.txt"
+    folder.mkdir(parents=True)
+    key.write_text(KEY + "\n")
+    with announced(folder, RunningServer(live, str(key), os.getpid())):
+        told = run("generate", picture).stderr
+        assert f"Using the server that runs on this machine, {live}" in told
+        assert "starting one" not in told
+        assert len(run("jobs", "list").stdout.splitlines()) == 2
+        assert "anna" in run("usage").stdout
+        assert live in run("health").stdout
+        assert "no service is set" not in run("estimate").stderr
+    run("health", code=Exit.NO_ANSWER)
+
+
+def test_a_server_that_ended_is_none(
+    run: Run, live: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.delenv("TRELLIS2_URL")
-    wrong = tmp_path / "paper.png"
-    wrong.write_bytes(b"%PDF-1.7 not a picture")
-    result = run("generate", wrong, "-o", tmp_path / "x.glb", code=Exit.INPUT)
-    assert "paper.png" in result.stderr
+    (tmp_path / "data").mkdir()
+    for address in ("http://127.0.0.1:9", live + "/docs"):  # nothing, and something else, at the address
+        with announced(tmp_path / "data", RunningServer(address, "", os.getpid())):
+            assert "none runs on this machine" in run("jobs", "list", code=Exit.NO_ANSWER).stderr
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["generate", "WRONG", "-o", "x.glb"],
+        ["generate", "PICTURE", "--shape", "WRONG", "-o", "x.glb"],
+        ["extract", "WRONG", "-o", "x.glb"],
+        ["texture", "WRONG", "PICTURE", "-o", "x.glb"],
+    ],
+)
+def test_a_file_that_is_not_what_it_should_be_starts_no_server(
+    run: Run, picture: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, arguments: list[str]
+) -> None:
+    monkeypatch.delenv("TRELLIS2_URL")
+    monkeypatch.chdir(tmp_path)
+    files = {"PICTURE": picture, "WRONG": tmp_path / "paper.png"}
+    files["WRONG"].write_bytes(b"%PDF-1.7 not a picture")
+    result = run(*(files.get(argument, argument) for argument in arguments), code=Exit.INPUT)
     assert "starting one" not in result.stderr
+    assert "object at" not in result.stderr
+
+
+def test_a_folder_after_a_typing_error_is_not_made(
+    run: Run, service: Service, picture: Path, tmp_path: Path
+) -> None:
+    lost = tmp_path / "typo" / "out"
+    for arguments in (
+        ["generate", picture, "-o", lost / "x.glb"],
+        ["jobs", "download", "job_1", "-o", lost],
+        ["batch", tmp_path, "--out", lost],
+        ["demo", picture, "-o", lost],
+    ):
+        assert "make it first" in run(*arguments, code=Exit.DISK).stderr
+    assert not lost.parent.exists()
+    assert not service.requests
 
 
 def test_a_mistyped_command_gets_a_suggestion() -> None:
@@ -374,6 +438,31 @@ def test_bars_on_a_terminal_and_lines_elsewhere(service: Service) -> None:
     assert set(bars.seconds) == {"shape", "texture"}
 
 
+@pytest.mark.parametrize(("columns", "drawn"), [(100, True), (60, False), (20, False)])
+def test_progress_fits_into_one_line(monkeypatch: pytest.MonkeyPatch, columns: int, drawn: bool) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    stream = Terminal()
+    bars = Bars(stream, forecast=lambda: {"sparse_structure": 50.0, "shape": 4000.0})
+    steps: list[tuple[str, dict[str, Any]]] = [("started", {})]
+    steps += [("progress", {"stage": "sparse_structure", "step": step, "steps": 12}) for step in (1, 12)]
+    steps += [("progress", {"stage": "shape", "step": step, "steps": 12}) for step in (1, 12)]
+    for number, (kind, data) in enumerate([*steps, ("result", {})], 1):
+        bars(JobEvent(id=number, type=kind, time="2026-01-01T00:00:00Z", data=data))  # type: ignore[arg-type]
+    lines = re.split(r"[\r\n]+", stream.getvalue())
+    assert max(map(len, lines)) < columns
+    assert ("[###" in stream.getvalue()) == drawn
+    if columns > 20:
+        assert any("step 1 of 12, 0 s, about 1 h" in line for line in lines)
+
+
+def test_a_wait_is_told_once(capsys: pytest.CaptureFixture[str]) -> None:
+    told = TellWaiting()
+    for attempt in range(1, 4):
+        told(Waiting("starting", "The service is starting", 8.0, attempt))
+    told(Waiting("working", "The service is still working on this", 0.0, 2))
+    assert capsys.readouterr().err == "The service is starting ...\n"
+
+
 def test_demo_makes_everything_through_the_service(
     run: Run, live: str, picture: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -421,6 +510,24 @@ def test_an_interrupt_has_its_own_code(run: Run, service: Service, picture: Path
     with pytest.raises(SystemExit) as caught, reported():
         interrupt(httpx.Request("GET", "http://a.test"))
     assert caught.value.code == Exit.INTERRUPTED
+
+
+def test_an_interrupt_says_what_becomes_of_the_job(
+    run: Run, service: Service, picture: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(self: Bars, event: JobEvent) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Bars, "__call__", interrupt)
+    service.plans += ["hang", "hang"]
+    result = run("generate", picture, code=Exit.INTERRUPTED)
+    assert result.stderr == "Interrupted; a job that was running is cancelled.\n"
+    until(lambda: service.job().status == "cancelled", "the cancellation")
+    with Client(os.environ["TRELLIS2_URL"], KEY) as client:
+        job = client.submit(picture)
+    result = run("jobs", "watch", job.id, code=Exit.INTERRUPTED)
+    assert result.stderr == "Interrupted; the job goes on.\n"
+    assert service.job().status != "cancelled"
 
 
 @pytest.mark.skipif(os.name == "nt", reason="SIGTERM ends a process at once on Windows")

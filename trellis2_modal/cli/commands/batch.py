@@ -14,7 +14,7 @@ from ...client.report import describe_costs
 from ...client.stages import duration
 from ...client.stats import Costs
 from ...protocol.requests import ExtractSettings, GenerateSettings
-from ..asset import print_document
+from ..asset import check_folder, print_document
 from ..connection import connected, json_option, local_options, url_options
 from ..exits import Exit, reported
 from ..flags import given, settings_options
@@ -56,7 +56,8 @@ def command(
         {k: v for k, v in values.items() if k in model.model_fields}
         for model in (GenerateSettings, ExtractSettings)
     ]
-    with reported(as_json):
+    with reported(as_json, "; jobs that were begun go on, and the next run takes their files"):
+        check_folder(folder)
         items = read_items(source, *settings)
         done = 0
 

@@ -16,10 +16,10 @@ from ...client.local import LocalServer
 from ...client.results import ExtractResult, GenerateResult, first_still
 from ...client.stages import duration
 from ...durable import write_atomically
-from ..asset import print_asset, print_seconds, stage_seconds
+from ..asset import check_folder, print_asset, print_seconds, stage_seconds
 from ..bars import Bars
-from ..connection import local_options, tell_waiting
-from ..exits import reported
+from ..connection import TellWaiting, local_options
+from ..exits import CANCELLED, reported
 
 
 @click.command()
@@ -37,13 +37,14 @@ from ..exits import reported
 def command(image: Path | None, output: Path, budget: str, weights: str | None, device: str | None) -> None:
     """Make an asset from an example picture (or IMAGE) on this machine, the way the app does."""
     chosen = image or example_picture()
-    with reported():
+    with reported(then=CANCELLED):
+        check_folder(output)
         output.mkdir(parents=True, exist_ok=True)
         began = time.perf_counter()
         click.echo(f"Picture: {chosen}")
         with LocalServer(weights=weights, device=device) as server:
             click.echo(f"Local service: {server.url}, started in {time.perf_counter() - began:.1f} s")
-            with Client(server.url, server.key, on_wait=tell_waiting) as client:
+            with Client(server.url, server.key, on_wait=TellWaiting()) as client:
                 run(client, chosen, output, budget, began)
 
 

@@ -19,8 +19,8 @@ from ...client.api import Client
 from ...client.estimates import TYPICAL, estimate_of
 from ...client.local import INSTALL_HINT, can_run_here
 from ...client.options import Retry, Timeouts
-from ...client.settings import choose_target
 from ...protocol.errors import ServiceError
+from ..connection import chosen_target
 
 PACKAGES = (
     "trellis2-modal",
@@ -155,7 +155,7 @@ def _weights_fault(folder: Path) -> str:
 
 def _saved_service() -> dict[str, str]:
     """Whether the service that the client would use answers."""
-    target = choose_target()
+    target = chosen_target(None, None)
     if not target.url:
         return {"saved service": "none; this machine is used"}
     patience = Timeouts(connect=SERVICE_SECONDS, read=SERVICE_SECONDS)

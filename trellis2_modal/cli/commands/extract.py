@@ -8,12 +8,13 @@ from typing import Any
 import click
 
 from ...client.estimates import forecast
+from ...client.http.calls import read_state
 from ...client.stats import Costs
 from ...protocol.requests import ExtractSettings
 from ..asset import STDOUT, check_writable, format_of, print_asset, print_document, stage_seconds, write
 from ..bars import Bars
 from ..connection import connected, json_option, local_options, url_options
-from ..exits import reported
+from ..exits import CANCELLED, reported
 from ..flags import given, settings_options
 
 
@@ -45,11 +46,12 @@ def command(
     export["format"] = format_of(output, export.get("format"))
     if output != STDOUT:
         export["name"] = output.stem[:80]
-    with reported(as_json):
+    with reported(as_json, CANCELLED):
         check_writable(output)
+        kept = read_state(state)
         with connected(url, key, weights, device) as client:
             bars = Bars(quiet=as_json, forecast=lambda: forecast(client, "extract", export).stages)
-            result = client.extract_glb(state, on_event=bars, **export)
+            result = client.extract_glb(kept, on_event=bars, **export)
             path = write(output, result.data)
     costs = Costs.of_all(result.stats)
     if as_json:

@@ -13,6 +13,7 @@ import click
 from ...client.api import Client
 from ...client.estimates import forecast
 from ...client.history import HISTORY, History
+from ...client.http.calls import read_state
 from ...client.inputs.cameras import read_cameras
 from ...client.inputs.pictures import crop_picture, read_picture
 from ...client.results import ExtractResult, GenerateResult
@@ -23,7 +24,7 @@ from ...protocol.views import views_of_text
 from ..asset import STDOUT, check_writable, format_of, print_asset, print_document, stage_seconds, write
 from ..bars import Bars
 from ..connection import connected, json_option, local_options, url_options
-from ..exits import reported
+from ..exits import CANCELLED, reported
 from ..flags import given, settings_options
 
 FILE = click.Path(dir_okay=False, allow_dash=True, path_type=Path)
@@ -101,27 +102,25 @@ def command(
     length of the command.
     """
     output = output or images[0].with_suffix(".glb")
-    image: Any = images[0] if len(images) == 1 else list(images)
     given_values = given(values)
     settings = {k: v for k, v in given_values.items() if k in GenerateSettings.model_fields}
     export = {k: v for k, v in given_values.items() if k in ExtractSettings.model_fields}
     export["format"] = format_of(output, export.get("format"))
     settings["preview"] = "frames" if stills else "video" if video else "none"
-    with reported(as_json):
+    with reported(as_json, CANCELLED):
         if cameras is not None:
             settings = read_cameras(cameras, images) | settings
         elif views is not None:
             settings["views"] = views_of_text(views)
-        if crop is not None and len(images) == 1:
-            image = crop_picture(images[0], crop)
-        elif crop is not None:
+        if crop is not None and len(images) > 1:
             raise click.UsageError("--crop is for one picture")
         check_writable(output, video, stills, state)
-        pictures = [read_picture(image)] if crop else [read_picture(path) for path in images]
+        pictures = [read_picture(crop_picture(path, crop) if crop else path) for path in images]
+        kept = None if shape is None else read_state(shape)
         with connected(url, key, weights, device) as client:
             files = Files(output, video, stills, state)
             joins = partial(_join_history, images[0].name, pictures) if keep else None
-            make(client, image, files, settings, export, as_json, shape, joins)
+            make(client, pictures, files, settings, export, as_json, kept, joins)
 
 
 def _join_history(title: str, pictures: list[bytes], asset: GenerateResult, result: ExtractResult) -> None:
@@ -156,12 +155,12 @@ def _numbered(path: Path, number: int) -> Path:
 
 def make(
     client: Client,
-    image: Any,
+    pictures: list[bytes],
     files: Files,
     settings: dict[str, Any],
     export: dict[str, Any],
     as_json: bool,
-    shape: Path | None = None,
+    shape: bytes | None = None,
     joins: Callable[[GenerateResult, ExtractResult], None] | None = None,
 ) -> list[dict[str, Any]]:
     """Generate, extract, write the files, print; returns the report of each variant that --json prints."""
@@ -169,7 +168,7 @@ def make(
     places = [files.numbered(number) for number in range(1, count + 1)] if count > 1 else [files]
     check_writable(*(path for place in places for path in astuple(place)))
     bars = Bars(quiet=as_json, forecast=lambda: forecast(client, "generate", settings).stages)
-    made = client.generate(image, shape=shape, on_event=bars, **settings)
+    made = client.generate(pictures, shape=shape, on_event=bars, **settings)
     assets = list(zip(made.variants or (made,), places, strict=False))
     # written before the extraction: what was paid for is kept even when that fails
     kept = [_write_generation(asset, place) for asset, place in assets]

@@ -9,7 +9,7 @@ import click
 from ...client.results import EXTENSIONS, GenerateResult
 from ...client.stages import status_text
 from ...protocol.replies import FINAL_STATES, JobStatus
-from ..asset import print_document
+from ..asset import check_folder, print_document
 from ..bars import Bars
 from ..connection import json_option, remote, url_options
 from ..exits import reported
@@ -59,7 +59,7 @@ def show(job_id: str, url: str | None, key: str | None, as_json: bool) -> None:
 @url_options
 def watch(job_id: str, url: str | None, key: str | None) -> None:
     """Follow a job to its end. An interrupt stops watching; the job goes on."""
-    with reported(), remote(url, key) as client:
+    with reported(then="; the job goes on"), remote(url, key) as client:
         bars = Bars()
         job = client.job(job_id)
         for event in job.events():
@@ -97,6 +97,7 @@ def cancel(job_id: str, url: str | None, key: str | None, as_json: bool) -> None
 def download(job_id: str, output: Path, url: str | None, key: str | None, as_json: bool) -> None:
     """Fetch the files of a finished job."""
     with reported(as_json), remote(url, key) as client:
+        check_folder(output)
         result = client.job(job_id).result()
         name = job_id[-8:]
         if isinstance(result, GenerateResult):

@@ -7,12 +7,14 @@ from typing import Any
 
 import click
 
+from ...client.http.calls import read_mesh
+from ...client.inputs.pictures import read_picture
 from ...client.stats import Costs
 from ...protocol.requests import TextureSettings
 from ..asset import STDOUT, check_writable, print_asset, print_document, stage_seconds, write
 from ..bars import Bars
 from ..connection import connected, json_option, local_options, url_options
-from ..exits import reported
+from ..exits import CANCELLED, reported
 from ..flags import given, settings_options
 
 FILE = click.Path(dir_okay=False, allow_dash=True, path_type=Path)
@@ -57,12 +59,12 @@ def command(
     if output != STDOUT and output.suffix.lower() != ".glb":
         raise click.UsageError(f"{output.name}: a textured mesh is a GLB; end it with .glb")
     settings = given(values) | {"preview": "frames" if stills else "video" if video else "none"}
-    with reported(as_json):
+    with reported(as_json, CANCELLED):
         check_writable(output, video, stills)
+        data, pictures = read_mesh(mesh), [read_picture(path) for path in images]
         with connected(url, key, weights, device) as client:
             bars = Bars(quiet=as_json)
-            image: Any = images[0] if len(images) == 1 else list(images)
-            result = client.texture(mesh, image, on_event=bars, **settings)
+            result = client.texture(data, pictures, on_event=bars, **settings)
         files = {"asset": write(output, result.data)}
         others = {"video": (video, result.video), "stills": (stills, result.preview)}
         files |= {name: write(path, data) for name, (path, data) in others.items() if path and data}

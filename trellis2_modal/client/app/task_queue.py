@@ -36,7 +36,15 @@ from ..inputs.pictures import read_picture
 from ..local import LocalServer
 from ..options import ProxyToken, Retry, Waiting
 from ..results import GenerateResult, Matte, Result, TextureResult
-from ..settings import ClientSettings, Target, choose_target, home, load_settings, save_settings
+from ..settings import (
+    APP_SERVER,
+    ClientSettings,
+    Target,
+    choose_target,
+    home,
+    load_settings,
+    save_settings,
+)
 from ..stages import JobProgress
 from .error_messages import explain, suggested_settings
 
@@ -159,7 +167,7 @@ class TaskQueue:
         self._override = (url, key, proxy_token)
         self._env: Mapping[str, str] | None = None
         self._client_options = dict(client_options or {})
-        self._server = LocalServer(self.root / "server", weights, device)
+        self._server = LocalServer(self.root / APP_SERVER, weights, device)
         self._changed = threading.Condition()
         self._tasks: list[Task] = []
         self._failed_export: dict[str, FailedExport] = {}

@@ -147,6 +147,9 @@ def read_state(state: StateSource) -> bytes:
         data = bytes(state)
     if len(data) > MAX_STATE_BYTES:
         raise TooLargeError(f"the state has {len(data) / MIB:.0f} MiB, the most is {MAX_STATE_BYTES // MIB}")
+    from ...protocol.state.container import declared_size  # with numpy: not at import
+
+    declared_size(data)
     return data
 
 
