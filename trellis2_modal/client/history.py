@@ -39,6 +39,9 @@ STATE, VIDEO, STILLS, LIGHT = "state.lz4", "turntable.mp4", "stills.webp", "ligh
 COVER = "cover.webp"
 """A small view of the asset itself."""
 
+SHAPE = "shape.lz4"
+"""The state whose shape an asset keeps, until it is made."""
+
 HISTORY = "history"
 """Its folder under `settings.home()`."""
 
@@ -90,7 +93,7 @@ class Entry:
 
     picture_count: Annotated[int, Field(ge=1, le=MAX_VIEWS)] = 1
     shape: str = ""
-    """Of an asset whose shape was kept: the entry that it was made for."""
+    """The entry whose shape this asset keeps; empty where it has one of its own."""
 
     variants: tuple[int, ...] = ()
     """The seeds of its variants where it has several; `seed` and `stats` are of the chosen one."""
@@ -228,9 +231,10 @@ class History:
         settings: Mapping[str, Any],
         others: Sequence[bytes] = (),
         mesh: bytes = b"",
+        shape: Entry | None = None,
     ) -> Entry:
-        """Keep a picture that waits for its turn, other views of its object, and a mesh that is to get its
-        textures. Raises OSError.
+        """Keep a picture that waits for its turn, and other views of its object; a mesh that is to get its
+        textures, or an entry whose shape is to stay. Raises OSError.
         """
         entry_id = new_entry_id()
         entry = Entry(
@@ -241,6 +245,7 @@ class History:
             key=secrets.token_hex(16),
             mesh=f"{MESH}.{mesh_kind(mesh)}" if mesh else "",
             picture_count=1 + len(others),
+            shape=shape.id if shape else "",
         )
         folder = self.root / entry_id
         try:
@@ -249,6 +254,8 @@ class History:
                 write_atomically(folder / name, data)
             if mesh:
                 write_atomically(folder / entry.mesh, mesh)
+            if shape:
+                shutil.copyfile(self.root / shape.id / shape.own(STATE), folder / SHAPE)
             write_atomically(folder / THUMBNAIL, thumbnail(picture))
             self._write(entry)
         except OSError:
@@ -309,6 +316,7 @@ class History:
                 write_atomically(folder / numbered(STATE, number), variant.state)
         for number, variant in enumerate(made, 1):
             self._keep_previews(folder, variant, number)
+        (folder / SHAPE).unlink(missing_ok=True)
         seeds = tuple(variant.seed for variant in result.variants)
         return self._finish(entry_id, result, resolution=result.resolution, variants=seeds, variant=1)
 

@@ -30,7 +30,7 @@ from .inputs.presses import Presses, digest
 from .inputs.received import FOLDER, PictureTray
 from .task_queue import TaskQueue
 
-AUTOMATIC = "automatic"
+AUTOMATIC, DRAFT = "automatic", "draft"
 MODEL_TAB = "model"
 BUSY_TICK, IDLE_TICK = 0.7, 2.5
 EXAMPLE_SEED = 42
@@ -38,6 +38,7 @@ EXAMPLE_SEED = 42
 
 PANES = (
     "header", "progress", "strip", "variants", "model", "video", "stills", "facts", "export", "export_form",
+    "shape_actions", "again", "refine",
     "files", "history", "comparison", "address", "pipeline", "view_note", "model_note", "estimate",
     "export_estimate", "texture_note", "texture_types",
 )  # fmt: skip
@@ -45,10 +46,13 @@ PANES = (
 
 
 def pipeline_choices(task_queue: TaskQueue) -> list[tuple[str, str]]:
-    """Titles and values of the choice of quality."""
+    """Titles and values of the choice of quality; a draft is one where a cascade can refine it."""
+    offered = task_queue.pipeline_types()
+    drafts = "512" in offered and any(name.endswith("_cascade") for name in offered)
     return [
         ("Automatic", AUTOMATIC),
-        *((name.replace("_", " "), name) for name in task_queue.pipeline_types()),
+        *([("Draft first", DRAFT)] if drafts else []),
+        *((name.replace("_", " "), name) for name in offered),
     ]
 
 
@@ -95,6 +99,7 @@ class Actions:
         task_queue.history.refresh()
         entry = self.entry(shown)
         viewed = result.viewed_file(task_queue, entry, shown.partition("/")[2])
+        finer = task_queue.refinements(entry) if entry is not None else []
         extracts = entry is not None and task_queue.history.file(entry.id, entry.own(STATE)) is not None
         version = (task_queue.history.version, task_queue.settings.history_limit_gb, view)
         known = seen.get("version") == version
@@ -109,6 +114,11 @@ class Actions:
             "facts": result.facts(entry),
             "export": entry is not None and (extracts or bool(entry.exports)),
             "export_form": extracts,
+            "shape_actions": entry is not None and task_queue.keeps_shape(entry),
+            "again": "Texture again"
+            if entry is None or entry.settings.get("texture", True)
+            else "Add a texture",
+            "refine": f"Refine to {finer[0].partition('_')[0]}" if finer else "",
             "files": result.files(task_queue, entry, viewed),
             "history": seen["history"] if known else history_view.history(task_queue, view),
             "comparison": seen["comparison"] if known else history_view.comparison(task_queue, view),
@@ -186,8 +196,7 @@ class Actions:
 
     def ask(self, pipeline: str, count: float, texture: bool) -> dict[str, Any]:
         """The settings of the form that an estimate goes by."""
-        kind = {} if pipeline == AUTOMATIC else {"pipeline_type": pipeline}
-        return {"num_samples": int(count), "texture": bool(texture), **kind}
+        return {"num_samples": int(count), "texture": bool(texture), **_kind(pipeline)}
 
     def use_auto(self, auto: dict[str, float] | None) -> list[Any]:
         """Every slider back to Auto."""
@@ -219,8 +228,8 @@ class Actions:
             for name, value in settings.items()
             if name not in SAMPLER_FIELDS or (auto is not None and value != auto.get(name))
         }
-        if pipeline != AUTOMATIC:
-            settings["pipeline_type"] = pipeline
+        settings |= _kind(pipeline)
+        settings |= {"keep_latents": True} if pipeline == DRAFT else {}
         if not new_seed and seed is not None:
             settings["seed"] = int(seed)
         with errors_shown():
@@ -238,6 +247,37 @@ class Actions:
         asked = digest([data, *sides.values()], settings | {"sides": list(sides)})
         drawn = {"seed": random.randrange(MAX_SEED)} | settings
         return self._generated.once(asked, lambda: self.task_queue.generate(data, picture.name, drawn, sides))
+
+    def texture_again(
+        self, shown: str, auto: dict[str, float] | None, seed: float | None, new_seed: bool, *samplers: Any
+    ) -> Any:
+        """Queue another texture of the shown asset's shape, with the form's seed and steps; shows it."""
+        wanted = random.randrange(MAX_SEED) if new_seed or seed is None else int(seed)
+        return self._again(shown, {"seed": wanted}, auto, samplers)
+
+    def refine(self, shown: str, auto: dict[str, float] | None, *samplers: Any) -> Any:
+        """Queue the fine asset of a draft's shape, with its seed; shows it."""
+        entry = self.entry(shown)
+        finer = self.task_queue.refinements(entry) if entry is not None else []
+        if entry is None or not finer:
+            return gr.skip()
+        return self._again(shown, {"seed": entry.seed, "pipeline_type": finer[0]}, auto, samplers)
+
+    def _again(
+        self, shown: str, settings: dict[str, Any], auto: dict[str, float] | None, samplers: Sequence[Any]
+    ) -> Any:
+        entry = self.entry(shown)
+        if entry is None:
+            return gr.skip()
+        moved = forms.values_of(GenerateSettings, list(SAMPLER_FIELDS), samplers)
+        settings = settings | {
+            name: value
+            for name, value in moved.items()
+            if auto is not None and value != auto.get(name) and not name.startswith("ss_")
+        }
+        asked = digest([], {"entry": entry.id, "variant": entry.variant} | settings)
+        with errors_shown():
+            return self._generated.once(asked, lambda: self.task_queue.again(entry.id, settings)).id
 
     # --- exporting ---------------------------------------------------------------------------------------
 
@@ -414,14 +454,23 @@ def _emptied(settings: ClientSettings) -> list[Any]:
     return [gr.update(value="", placeholder=views.key_placeholder(bool(secret))) for secret in known]
 
 
+def _kind(pipeline: str) -> dict[str, str]:
+    """The pipeline type that a choice of quality asks for."""
+    if pipeline == AUTOMATIC:
+        return {}
+    return {"pipeline_type": "512" if pipeline == DRAFT else pipeline}
+
+
 def crop_of(values: Sequence[float]) -> Crop:
     """Left, top, right and bottom as the sliders have them; the whole picture where there are none."""
     return (values[0], values[1], values[2], values[3]) if len(values) == 4 else WHOLE
 
 
 def _update(name: str, value: Any) -> Any:
-    if name in ("export", "export_form"):
+    if name in ("export", "export_form", "shape_actions"):
         return gr.update(visible=value)
+    if name == "refine":
+        return gr.update(value=value or "Refine", visible=bool(value))
     if name in ("pipeline", "texture_types"):
         return gr.update(choices=value, visible=len(value) > 2)
     if name == "export_estimate":

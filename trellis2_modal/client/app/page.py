@@ -221,6 +221,9 @@ class Page:
             for name, field in self.extraction.items():
                 field.visible = forms.fits(name, "glb")
             self.extract = gr.Button("Export", variant="primary", elem_id="extract")
+            with gr.Row(visible=False, elem_id="shape-actions") as self.shape_actions:
+                self.refine = gr.Button("Refine", size="sm", visible=False, elem_id="refine", min_width=120)
+                self.again = gr.Button("Texture again", size="sm", elem_id="again", min_width=120)
         self.files = gr.HTML("", js_on_load=DELEGATE, visible=False, elem_id="files")
 
     def _settings(self) -> None:
@@ -326,6 +329,15 @@ class Page:
             [self.seed, self.shown],
             **PRESSED,
         ).then(**look)
+        self.again.click(
+            actions.texture_again,
+            [self.shown, self.auto, self.seed, self.new_seed, *samplers],
+            [self.shown],
+            **PRESSED,
+        ).then(**look)
+        self.refine.click(actions.refine, [self.shown, self.auto, *samplers], [self.shown], **PRESSED).then(
+            **look
+        )
         self.budget.input(
             actions.take_budget,
             [self.budget, self.extraction["format"]],

@@ -151,6 +151,8 @@ def facts(entry: Entry | None) -> str:
     ]
     words, action = ("mesh", "reuse-mesh") if entry.mesh else ("picture", "reuse")
     again = button(f"Use this {words} again", action, entry.id)
+    if entry.shape:
+        again += button("Show whose shape it has", "open", entry.shape)
     again += '<a class="plain only-phone" href="#inputs">New picture</a>'
     rows = "".join(f"<span>{fact}</span>" for fact in found if fact)
     said = "".join(f'<p class="hint warn" role="status">{text(warning)}</p>' for warning in warnings(entry))

@@ -31,7 +31,7 @@ from ...protocol.requests import PIPELINE_TYPES, JobKind
 from ..api import Client, Job
 from ..errors import NoAnswerError, NoReplyError, UnreachableError
 from ..estimates import Forecasts
-from ..history import HISTORY, LIGHT, STATE, Entry, Export, History
+from ..history import HISTORY, LIGHT, SHAPE, STATE, Entry, Export, History
 from ..inputs.pictures import read_picture
 from ..local import LocalServer
 from ..options import ProxyToken, Retry, Waiting
@@ -57,6 +57,9 @@ LIGHT_SETTINGS = {
     "texture_format": "jpeg",
 }
 """The mesh that the viewer turns right after a generation."""
+
+SAME = ("remove_background", "subjects", "quality", "views", "fov", "estimate_fov", "view_mode")
+"""What stays when a shape is textured again or refined: how its pictures are read."""
 
 WATCH_WHILE_STARTING, WATCH_LOCAL = 2.0, 15.0
 LOCAL_RESTARTS = 2
@@ -273,6 +276,32 @@ class TaskQueue:
         entry = self.history.add(first, title, dict(settings) | {"preview": "frames"}, others, mesh)
         self._append(Task("texture", entry, dict(entry.settings)))
         return entry
+
+    def again(self, entry_id: str, settings: Mapping[str, Any]) -> Entry:
+        """Queue an asset of an entry's pictures and of its chosen variant's shape, which stays: textured
+        anew, or refined by a cascade. Raises as `generate`.
+        """
+        entry = self.history.get(entry_id)
+        if entry is None or not self.keeps_shape(entry):
+            raise NotFoundError("this asset's shape was not kept; generate it again with Keep latents")
+        folder = self.history.root / entry_id
+        first, *others = [read_picture(folder / name) for name in entry.pictures]
+        same = {name: entry.settings[name] for name in SAME if entry.settings.get(name) is not None}
+        wanted = same | dict(settings) | {"preview": "frames", "keep_latents": True}
+        made = self.history.add(first, entry.title, wanted, others, shape=entry)
+        self._append(Task("generate", made, dict(made.settings)))
+        return made
+
+    def keeps_shape(self, entry: Entry) -> bool:
+        """Whether an entry's shape can be textured again, or refined."""
+        kept = entry.status == "finished" and entry.settings.get("keep_latents") is True
+        return kept and self.history.file(entry.id, entry.own(STATE)) is not None
+
+    def refinements(self, entry: Entry) -> list[str]:
+        """The pipeline types that refine an entry's shape, of those that the loaded weights offer."""
+        if entry.settings.get("pipeline_type") != "512" or not self.keeps_shape(entry):
+            return []
+        return [name for name in self.pipeline_types() if name.endswith("_cascade")]
 
     def extract(self, entry_id: str, settings: Mapping[str, Any], label: str) -> None:
         """Queue an extraction from a kept state."""
@@ -551,7 +580,8 @@ class TaskQueue:
         if entry.mesh:
             job = client.submit_texture(folder / entry.mesh, pictures, idempotency_key=key, **settings)
         else:
-            job = client.submit(pictures, idempotency_key=key, **settings)
+            shape = folder / SHAPE if entry.shape else None
+            job = client.submit(pictures, shape=shape, idempotency_key=key, **settings)
         self.history.change(entry.id, key=key, job=job.id, url=connection.place)
         return job
 
@@ -570,7 +600,9 @@ class TaskQueue:
 
     def _expected(self, task: Task) -> dict[str, float]:
         """Seconds by stage of a task."""
-        return self.forecast("extract" if task.kind == "light" else task.kind, task.settings).stages
+        stages = self.forecast("extract" if task.kind == "light" else task.kind, task.settings).stages
+        kept = ("sparse_structure", "shape") if task.entry.shape and task.makes_entry else ()
+        return {stage: seconds for stage, seconds in stages.items() if stage not in kept}
 
     def forecast(self, kind: JobKind, settings: Mapping[str, Any]) -> Estimate:
         """What a job will take on the service, as far as it can be told."""
