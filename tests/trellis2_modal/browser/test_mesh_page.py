@@ -68,7 +68,7 @@ def test_a_mesh_gets_new_textures(
         assert page.evaluate("document.documentElement.scrollWidth") <= size[0]
         page.get_by_role("tab", name="History", exact=True).click()
         page.wait_for_selector("#history .item >> text=chair.glb")
-        page.reload()
+        page.goto(quick.address)
         page.wait_for_selector("#facts >> text=Use this mesh again")
         assert not page.locator("#texture-mesh asset-viewer").count()
         page.click("text=Use this mesh again")
