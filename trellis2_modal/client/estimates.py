@@ -34,6 +34,9 @@ TYPICAL: dict[tuple[JobKind, str], dict[str, float]] = {
 
 
 TEXTURES = ("texture", "decode_texture")
+PREVIEWS = {"none": ("preview", "stills"), "video": ("stills",)}
+"""Stages that a preview leaves out."""
+
 ONCE = ("image", "condition")
 """Stages that several variants go through once."""
 
@@ -57,7 +60,7 @@ def forecast(client: Client, kind: JobKind, settings: Mapping[str, Any]) -> Esti
     """
     try:
         found = client.estimate(kind, **settings)
-        return found if found.seconds is not None else typical(kind, client.health())
+        return found if found.seconds is not None else _scaled(typical(kind, client.health()), {}, settings)
     except ServiceError as error:
         logger.info("no estimate from the service: %s", error)
         return estimate_of(kind, {})
@@ -116,7 +119,8 @@ def _price(stats: Mapping[str, Any]) -> dict[str, Any]:
 def _scaled(found: Estimate, made: Mapping[str, Any], settings: Mapping[str, Any]) -> Estimate:
     """An estimate of jobs made with other variants, or with a texture, as one of `settings`."""
     more = settings.get("num_samples", 1) / made.get("num_samples", 1)
-    left_out = () if settings.get("texture", True) else TEXTURES
+    left_out = PREVIEWS.get(settings.get("preview", ""), ())
+    left_out += () if settings.get("texture", True) else TEXTURES
     stages = {
         name: seconds if name in ONCE else seconds * more
         for name, seconds in found.stages.items()

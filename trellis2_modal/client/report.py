@@ -109,6 +109,8 @@ def describe_estimate(estimate: Estimate) -> str:
         text += f", {money(estimate.price, estimate.currency)}"
     if estimate.wait_seconds:
         text += f", after a wait of about {duration(estimate.wait_seconds)}"
+    if not estimate.measured:
+        return f"{text} (typical of its device; this service has measured none)"
     jobs = "1 job" if estimate.measured == 1 else f"{estimate.measured} jobs"
     return f"{text} (as {jobs} like it)"
 

@@ -331,3 +331,5 @@ class Health(Reply):
     running: int = 0
     queue_limit: int = 0
     matte: bool = Field(False, description="Whether POST /matte is available.")
+    image_url: bool = Field(False, description="Whether a request may name a picture by its address.")
+    prompt: bool = Field(False, description="Whether a request may give words in place of a picture.")

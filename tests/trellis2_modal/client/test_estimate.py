@@ -65,3 +65,18 @@ def test_the_command_tells_of_both_steps(service: Service, data_home: Path, pict
         service.charges(gpu_price_per_hour=3600.0)
         shown = CliRunner().invoke(main, ["estimate", "--texture-size", "512", *there])
         assert "generate  about 3 s, 3.00 USD (as 1 job like it)" in shown.output
+
+
+def test_what_variants_take_is_printed_before_they_are_made(
+    service: Service, data_home: Path, picture: Path
+) -> None:
+    with listening(service) as url:
+        run = ["generate", str(picture), "--url", url, "--key", KEY]
+        made = CliRunner().invoke(main, [*run, "--num-samples", "2"])
+        assert made.exit_code == 0, made.output
+        words = "2 variants: about 1 min 16 s (typical of its device; this service has measured none)"
+        assert made.output.startswith(words)
+        service.charges(gpu_price_per_hour=1800.0)
+        made = CliRunner().invoke(main, [*run, "--num-samples", "4"])
+        assert made.output.startswith("4 variants: about 6 s, 3.00 USD (as 1 job like it)")
+        assert "variants: about" not in CliRunner().invoke(main, run).output

@@ -61,9 +61,24 @@ def told(response: httpx.Response) -> tuple[int, str, str]:
     return response.status_code, problem["errors"][0]["field"] if problem["errors"] else "", problem["detail"]
 
 
+def offered(service: Service) -> tuple[bool, bool]:
+    """Whether /health says that addresses and words are taken."""
+    with httpx.Client(transport=service.transport, base_url=URL) as http:
+        health = http.get("/health").json()
+    return health["image_url"], health["prompt"]
+
+
+def test_health_says_what_is_taken(service: Service, net: Network) -> None:
+    takes(service, net)
+    assert offered(service) == (True, False)
+    takes(service, draw=lambda prompt, seed: photo())
+    assert offered(service) == (False, True)
+
+
 def test_neither_is_taken_unless_the_operator_says_so(service: Service, post: Post) -> None:
     assert Settings().image_urls is False
     assert Settings().text_to_image == ""
+    assert offered(service) == (False, False)
     status, field, detail = told(post(image_url=PICTURE))
     assert (status, field) == (400, "image_url")
     assert "TRELLIS2_IMAGE_URLS=true" in detail

@@ -16,6 +16,7 @@ from ...client.history import HISTORY, History
 from ...client.http.calls import read_state
 from ...client.inputs.cameras import read_cameras
 from ...client.inputs.pictures import crop_picture, read_picture
+from ...client.report import describe_estimate
 from ...client.results import ExtractResult, GenerateResult
 from ...client.settings import home
 from ...client.stats import Costs
@@ -97,7 +98,8 @@ def command(
 ) -> None:
     """Make a textured 3D asset from a picture, or from up to 8 views of one object.
 
-    Of several variants (--num-samples) each file gets its number: chair-1.glb, chair-2.glb.
+    Of several variants (--num-samples) each file gets its number: chair-1.glb, chair-2.glb; what they will
+    take and cost is printed first.
     With no service set (--url, TRELLIS2_URL or the app's settings) one is started on this machine for the
     length of the command.
     """
@@ -167,6 +169,8 @@ def make(
     count = int(settings.get("num_samples", 1))
     places = [files.numbered(number) for number in range(1, count + 1)] if count > 1 else [files]
     check_writable(*(path for place in places for path in astuple(place)))
+    if count > 1 and not as_json:
+        click.echo(f"{count} variants: {describe_estimate(forecast(client, 'generate', settings))}", err=True)
     bars = Bars(quiet=as_json, forecast=lambda: forecast(client, "generate", settings).stages)
     made = client.generate(pictures, shape=shape, on_event=bars, **settings)
     assets = list(zip(made.variants or (made,), places, strict=False))

@@ -31,6 +31,9 @@ def health(url: str | None, key: str | None, as_json: bool) -> None:
             )
         if found.texture_types:
             click.echo(f"Meshes are textured at {', '.join(found.texture_types)}")
+        named = {"a picture's address (image_url)": found.image_url, "words (prompt)": found.prompt}
+        if taken := [what for what, on in named.items() if on]:
+            click.echo(f"In place of a picture it takes {' and '.join(taken)}")
         click.echo(f"{found.running} running, {found.queued} queued of {found.queue_limit}")
     if found.status in ("degraded", "stopping"):
         sys.exit(Exit.BUSY)

@@ -49,6 +49,16 @@ class PictureSources:
         self._outbound = outbound or Outbound()
         self._turns = asyncio.Semaphore(AT_ONCE)
 
+    @property
+    def takes_urls(self) -> bool:
+        """Whether a request may name an address."""
+        return self._urls
+
+    @property
+    def takes_prompts(self) -> bool:
+        """Whether a request may give words."""
+        return self._draw is not None
+
     async def pictures(self, request: GenerateRequest) -> list[bytes]:
         """The encoded pictures of a request, unchecked. Raises `InvalidRequestError`, `InvalidImageError`,
         `TooLargeError` or `UnavailableError`."""

@@ -23,6 +23,7 @@ from ..encoding import encode_base64, json_response
 from ..metrics import MEDIA_TYPE
 from ..pictures.checks import PictureChecks, picture_bytes
 from ..pictures.matte import Matter
+from ..pictures.sources import PictureSources
 from ..request_parsing import matte_form, media_type, read_json, read_multipart
 from . import documents
 
@@ -55,6 +56,7 @@ async def health(request: Request) -> Response:
     """Whether the service runs, what it offers and how long the queue is. Needs no key."""
     backend: Engine = request.app.state.backend
     known, stats = backend.capabilities(), backend.stats()
+    sources: PictureSources = request.app.state.picture_sources
     reply = Health(
         status={"ready": "ok", "starting": "starting", "stopping": "stopping"}.get(known.state, "degraded"),  # type: ignore[arg-type]
         version=__version__,
@@ -70,6 +72,8 @@ async def health(request: Request) -> Response:
         running=stats.running,
         queue_limit=stats.limit,
         matte=request.app.state.matter is not None,
+        image_url=sources.takes_urls,
+        prompt=sources.takes_prompts,
     )
     return json_response(reply)
 
