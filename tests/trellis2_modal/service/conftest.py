@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import base64
+import io
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx
+import numpy as np
 import pytest
+from PIL import Image
 
 from tests.trellis2_modal.server import Running, picture, running
+from trellis2_modal.service.config import BUNDLED_WEIGHTS
 
 
 @pytest.fixture(scope="module")
@@ -37,3 +42,25 @@ def stranger(server: Running) -> Iterator[httpx.Client]:
 def body() -> dict[str, Any]:
     """A good body of POST /generate."""
     return {"image": base64.b64encode(picture()).decode(), "preview": "none"}
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The bundled weights, or random ones of their layout."""
+    from tests.trellis2.pipelines.tiny_checkpoint import write_checkpoint
+
+    if BUNDLED_WEIGHTS.exists():
+        return BUNDLED_WEIGHTS
+    return write_checkpoint(tmp_path_factory.mktemp("weights"))
+
+
+@pytest.fixture(scope="module")
+def photo() -> bytes:
+    """A shaded disc with its own matte."""
+    y, x = np.mgrid[-1:1:96j, -1:1:96j]
+    inside = x * x + y * y < 0.64
+    shade = np.clip(160 + 80 * x - 60 * y, 0, 255)
+    pixels = np.stack([shade, shade * 0.6, 255 - shade, inside * 255], axis=-1).astype(np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG")
+    return buffer.getvalue()

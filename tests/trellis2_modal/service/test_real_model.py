@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import os
 import signal
 from collections.abc import Iterator
@@ -11,9 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import numpy as np
 import pytest
-from PIL import Image
 
 from tests.trellis2.pipelines.tiny_checkpoint import write_checkpoint
 from tests.trellis2_modal.server import Running, ServerProcess, running, wait_for
@@ -24,13 +21,6 @@ from trellis2_modal.service.config import BUNDLED_WEIGHTS
 
 STEPS = {f"{stage}_sampling_steps": "2" for stage in ("ss", "shape_slat", "tex_slat")}
 PATIENCE = 450.0  # frayed meshes are slow to simplify
-
-
-@pytest.fixture(scope="module")
-def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    if BUNDLED_WEIGHTS.exists():
-        return BUNDLED_WEIGHTS
-    return write_checkpoint(tmp_path_factory.mktemp("weights"))
 
 
 @pytest.fixture(scope="module")
@@ -48,18 +38,6 @@ def served(folder: Path, weights: Path) -> Iterator[Running]:
     with running(folder, FACTORY, {"weights": str(weights), "device": "cpu"}, ready=False) as server:
         wait_for(lambda: httpx.get(server.url + "/health").json()["status"] == "ok", "the model", PATIENCE)
         yield server
-
-
-@pytest.fixture(scope="module")
-def photo() -> bytes:
-    """A shaded disc with its own matte."""
-    y, x = np.mgrid[-1:1:96j, -1:1:96j]
-    inside = x * x + y * y < 0.64
-    shade = np.clip(160 + 80 * x - 60 * y, 0, 255)
-    pixels = np.stack([shade, shade * 0.6, 255 - shade, inside * 255], axis=-1).astype(np.uint8)
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, "PNG")
-    return buffer.getvalue()
 
 
 def submit(client: httpx.Client, photo: bytes, **fields: str) -> str:
