@@ -8,6 +8,9 @@ from typing import Any
 
 from ..protocol import errors
 
+NEW_UVS = "new_uvs"
+"""What an error names where other texture coordinates would do."""
+
 
 def opened(pictures: Sequence[bytes], remove_background: bool) -> tuple[list[Any], bool]:
     """The pictures, and whether their subjects are to be cut out."""
@@ -27,4 +30,8 @@ def mesh_errors(*also: type[Exception]) -> Iterator[None]:
     try:
         yield
     except kinds as error:
-        raise errors.InvalidMeshError(str(error), errors=[errors.FieldError("mesh", str(error))]) from error
+        words = str(error)
+        hints: dict[str, Any] = {"suggested": {"new_uvs": True}} if NEW_UVS in words else {}
+        raise errors.InvalidMeshError(
+            words, errors=[errors.FieldError("mesh", words)], hints=hints
+        ) from error

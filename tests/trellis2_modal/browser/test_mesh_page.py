@@ -51,6 +51,7 @@ def test_a_mesh_gets_new_textures(
         assert findings(page) == []
         page.click("#texture")
         page.wait_for_selector("#files >> text=chair-textured.glb")
+        page.locator("#model").scroll_into_view_if_needed()  # a viewer opens when it is seen
         page.wait_for_selector("#model asset-viewer[data-ready]", timeout=20_000)
         assert "chair-textured.glb" in page.get_attribute("#model canvas", "aria-label")
         assert not page.is_visible("#extract"), "there is nothing to export from"

@@ -43,6 +43,7 @@ def test_variants_are_told_made_chosen_and_exported(
         first = group.get_by_role("radio", name="Variant 1, seed 42")
         assert first.is_checked()
         assert group.get_by_role("radio").count() == 4
+        page.locator("#model").scroll_into_view_if_needed()  # a viewer opens when it is seen
         page.wait_for_selector("#model asset-viewer[data-ready]", timeout=30_000)
         page.wait_for_timeout(400)
         assert findings(page) == []
@@ -58,6 +59,7 @@ def test_variants_are_told_made_chosen_and_exported(
         page.keyboard.press("ArrowRight")
         page.wait_for_selector("#facts >> text=variant 3 of 4")
         assert group.get_by_role("radio", name="Variant 3, seed 44").is_checked()
+        page.locator("#model").scroll_into_view_if_needed()
         page.wait_for_selector("asset-viewer[src$='light-3.glb'][data-ready]", timeout=30_000)
         page.click("#extract")
         page.wait_for_selector("#files >> text=chair-3-web.glb")

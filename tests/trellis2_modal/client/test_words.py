@@ -25,6 +25,7 @@ from trellis2_modal.client.stages import JobProgress, duration, phases_of, size_
 from trellis2_modal.protocol.errors import (
     ERRORS,
     InvalidImageError,
+    InvalidMeshError,
     OutOfMemoryError,
     QuotaExceededError,
     ServiceError,
@@ -65,6 +66,20 @@ def test_a_picture_without_a_subject_is_told_without_numbers() -> None:
     found = explain(InvalidImageError("no pixel is above alpha 204 of 255: it shows no subject"))
     assert found == NOTHING_FOUND
     assert found.action == "picture"
+
+
+def test_uvs_that_cannot_be_used_are_made_anew_by_the_next_try() -> None:
+    words = "the texture coordinates reach from (-1, 0) to (2, 1), outside 0..1; ask for new ones (new_uvs)"
+    error = InvalidMeshError(words, hints={"suggested": {"new_uvs": True}})
+    found = explain(error)
+    assert (found.title, found.action) == ("The mesh's UVs cannot be used", "retry")
+    assert found.detail.startswith(
+        "The texture coordinates reach from (-1, 0) to (2, 1), outside 0..1; ask for"
+    )
+    assert "new_uvs" not in found.detail, "the form calls it otherwise"
+    assert suggested_settings(error) == {"new_uvs": True}
+    plain = explain(InvalidMeshError("the GLB shows no triangles"))
+    assert (plain.title, plain.action) == ("The mesh cannot be used", "mesh")
 
 
 def test_smaller_settings_are_taken_from_the_error() -> None:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import base64
 import io
 import re
+import struct
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import httpx
+import numpy as np
 import pytest
 from click.testing import CliRunner
 
@@ -21,6 +23,8 @@ from trellis2_modal.client.api import Client
 from trellis2_modal.client.compression import load_state
 from trellis2_modal.protocol import errors
 from trellis2_modal.protocol.limits import MAX_MESH_FACES
+from trellis2_modal.protocol.meshes import check_mesh
+from trellis2_modal.service.inputs import mesh_errors
 
 
 def text(data: bytes) -> str:
@@ -128,6 +132,30 @@ def test_what_is_wrong_with_a_form_is_named(
     reply = client.post("/jobs", files=files, data=data)
     assert reply.status_code == 400, reply.text
     assert [error["field"] for error in reply.json()["errors"]] == [field]
+
+
+def uvs_outside() -> bytes:
+    """The square with UVs of which a texture repeats."""
+    return mesh_glb().replace(struct.pack("<2f", 0.9, 0.1), struct.pack("<2f", 3.9, 0.1))
+
+
+@pytest.mark.parametrize(
+    ("mesh", "words", "suggested"),
+    [
+        (mesh_glb().replace(struct.pack("<3f", 1, 1, 0), struct.pack("<3f", 1, np.nan, 0)), "not finite", {}),
+        (mesh_glb(meshes=[]), "invalid or corrupted|no triangles", {}),
+        (uvs_outside(), "outside 0..1", {"suggested": {"new_uvs": True}}),
+        (b"v 0 0 0\nv 1 0 0\nv 1 1 0\n", "no triangles", {}),
+    ],
+)
+def test_what_only_a_parser_finds_is_told_of_the_mesh(mesh: bytes, words: str, suggested: Any) -> None:
+    from o_voxel.retexture import read_mesh
+
+    kind = check_mesh(mesh)
+    with pytest.raises(errors.InvalidMeshError, match=words) as refused, mesh_errors():
+        read_mesh(mesh, kind, MAX_MESH_FACES).check_uvs()
+    assert refused.value.errors[0]["field"] == "mesh"
+    assert refused.value.hints == suggested
 
 
 # --- variants and kept shapes -------------------------------------------------------------------------------

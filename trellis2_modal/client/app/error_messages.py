@@ -42,6 +42,7 @@ NOTHING_FOUND = Explanation(
     "picture",
 )
 
+NEW_UVS = "Trying again unwraps the mesh anew; its positions stay as they are."
 
 LOCAL_SILENT = Explanation(
     "The local engine stopped",
@@ -61,6 +62,8 @@ def explain(error: BaseException, made: bool = False, local: bool = False) -> Ex
         return Explanation("Something went wrong in the app", f"{type(error).__name__}: {error}")
     if isinstance(error, errors.InvalidImageError) and NO_SUBJECT in error.detail:
         return NOTHING_FOUND
+    if isinstance(error, errors.InvalidMeshError) and "new_uvs" in suggested_settings(error):
+        return Explanation("The mesh's UVs cannot be used", f"{_said(error)} {NEW_UVS}")
     if local and isinstance(error, (UnreachableError, NoReplyError)):
         return LOCAL_SILENT
     title, detail = error.title, ""
@@ -69,10 +72,15 @@ def explain(error: BaseException, made: bool = False, local: bool = False) -> Ex
         if isinstance(error, kind):
             title, detail, action = found_title, found_detail, found_action
             break
-    said = error.detail[:1].upper() + error.detail[1:]
-    said += "" if said.endswith((".", "!", "?")) else "."
+    said = _said(error)
     wait = f" Try again in {duration(error.retry_after)}." if error.retry_after else ""
     return Explanation(title, f"{said} {detail}".strip() + wait, action)
+
+
+def _said(error: ServiceError) -> str:
+    """What the service says, as a sentence."""
+    said = (error.detail[:1].upper() + error.detail[1:]).replace(" (new_uvs)", "")
+    return said + ("" if said.endswith((".", "!", "?")) else ".")
 
 
 def suggested_settings(error: BaseException) -> dict[str, Any]:

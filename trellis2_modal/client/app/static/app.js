@@ -45,6 +45,9 @@
     const el = document.querySelector('#results');
     if (el && (narrow() || el.getBoundingClientRect().top < 0)) el.scrollIntoView({ behavior: 'smooth', block: 'start' });
   }, 350);
+  const showForm = () => setTimeout(() => {
+    if (narrow()) document.querySelector('#inputs')?.scrollIntoView({ behavior: 'smooth', block: 'start' });
+  }, 350);
   addEventListener('click', (e) => {
     const mode = near(e, '.modes button');
     if (mode) {
@@ -59,7 +62,8 @@
       try { localStorage.setItem('trellis2-theme', wish); } catch (_) { /* private window */ }
       shade();
     }
-    if (near(e, '#generate, [data-action=open], [data-action=view]')) showResults();
+    if (near(e, '#generate, #texture, [data-action=open], [data-action=view]')) showResults();
+    if (near(e, '[data-action=reuse], [data-action=reuse-mesh]')) showForm();
   });
 
   // --- the progress in the tab's title ---
