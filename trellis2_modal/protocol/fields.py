@@ -13,6 +13,7 @@ from .requests import (
     AssetFormat,
     Compression,
     ExtractSettings,
+    Fraction,
     PipelineType,
     Pivot,
     Preview,
@@ -108,6 +109,6 @@ class MatteFields(TypedDict, total=False):
     """`MatteSettings`."""
 
     subjects: Subjects
-    box: list[float] | None
+    box: list[Fraction] | None
     attempt: int
     crop: bool

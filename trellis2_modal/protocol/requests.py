@@ -41,6 +41,7 @@ Remesh = bool | Literal["auto"]
 Subjects = Literal["auto", "largest", "all"]
 Quality = Literal["exact", "fast"]
 ViewMode = Literal["cycle", "average"]
+Fraction = Annotated[float, Field(ge=0, le=1)]
 JobKind = Literal["generate", "extract", "texture"]
 
 MAX_SEED = 2**31 - 1
@@ -678,7 +679,7 @@ class MatteSettings(Strict):
     """Everything about a matte but its pictures."""
 
     subjects: Subjects = Field("auto", title="Several objects", description="As of a generation.")
-    box: list[Annotated[float, Field(ge=0, le=1)]] | None = Field(
+    box: list[Fraction] | None = Field(
         None,
         min_length=4,
         max_length=4,
