@@ -1,12 +1,16 @@
-"""Listening sockets of the local service and of the app."""
+"""Listening sockets of the local service and of the app, and the names under which they are reached."""
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import ipaddress
 import os
 import socket
 import time
+from collections.abc import Collection
 from typing import Any
+from urllib.parse import urlsplit
 
 EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 ACCEPT_PAUSE = 0.9
@@ -52,3 +56,46 @@ def listen(host: str, port: int) -> socket.socket:
 def address_of(listener: socket.socket, host: str) -> str:
     """The URL of a listening socket that was asked for by this host."""
     return f"http://{f'[{host}]' if ':' in host else host}:{listener.getsockname()[1]}"
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches what listens there."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def machine_names(host: str) -> set[str]:
+    """The names of what listens on `host`, in lower case."""
+    own = socket.gethostname().lower()
+    return {host.lower(), "localhost", own, f"{own}.local"}
+
+
+def of_this_machine(host: str, names: Collection[str]) -> bool:
+    """Whether a Host header has an address, which no stranger can point elsewhere, or one of the names."""
+    try:
+        name = urlsplit(f"//{host}").hostname or ""
+        ipaddress.ip_address(name)
+    except ValueError:
+        return host.rpartition(":")[0].lower() in names or host.lower() in names
+    return True
+
+
+def netloc_of(origin: str) -> str:
+    """Host and port of an Origin header; empty for one that is none."""
+    try:
+        return urlsplit(origin).netloc.lower()
+    except ValueError:
+        return ""
+
+
+def network_addresses() -> list[str]:
+    """The addresses (IPv4) under which other machines may reach this one, that of the default route first."""
+    found: list[Any] = []
+    with contextlib.suppress(OSError), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        probe.connect(("192.0.2.1", 9))  # nothing is sent: it only asks which way packets would take
+        found.append(probe.getsockname()[0])
+    with contextlib.suppress(OSError):
+        found += [item[4][0] for item in socket.getaddrinfo(socket.gethostname(), None, socket.AF_INET)]
+    return [address for address in dict.fromkeys(map(str, found)) if not is_loopback(address)]

@@ -118,6 +118,10 @@ class ForbiddenError(ServiceError):
     slug, status, title = "forbidden", 403, "This key may not do that"
 
 
+class MisdirectedError(ServiceError):
+    slug, status, title = "misdirected", 421, "This server does not answer to that name or site"
+
+
 class NotFoundError(ServiceError):
     slug, status, title = "not-found", 404, "There is nothing here, or it is not yours"
 

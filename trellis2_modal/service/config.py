@@ -48,7 +48,7 @@ class Settings(JobSettings):
     reads_per_minute: int = 1200
     """Calls of one key that make no work (status, events, downloads)."""
 
-    mattes_per_minute: int = 30
+    mattes_per_minute: int = 60
     max_streams: int = 32
     """Event streams and other replies of one key that wait for a job at one moment."""
 
@@ -66,6 +66,9 @@ class Settings(JobSettings):
 
     text_to_image: str = ""
     """`module:function` that makes a picture (bytes) of a prompt and a seed; without one, none is taken."""
+
+    hosts: tuple[str, ...] = ()
+    """Names that the local server answers to beside addresses and the machine's own; `*` for any."""
 
     cors_origins: tuple[str, ...] = ()
     metrics: bool = False

@@ -146,7 +146,7 @@ def heads(target: Target, small: bool) -> Figure:
         held = [stack.enter_context(socket.create_connection(target.address())) for _ in range(count)]
         for connection in held:
             connection.settimeout(30)
-            connection.sendall(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n")
+            connection.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n")
             connection.recv(65536)
             connection.sendall(b"GET /health HT")
         end, still = time.monotonic() + 30, 0

@@ -91,7 +91,7 @@ def case(name: str, rng: random.Random, key: str) -> bytes:
     """One request of a grammar."""
     word = _mutated(rng, rng.choice(GRAMMARS[name]))
     path, method, body = "/usage", "GET", b""
-    headers = {"Host": "x", "X-API-Key": key, "Connection": "close"}
+    headers = {"Host": "localhost", "X-API-Key": key, "Connection": "close"}
     if name == "query":
         path = "/jobs?" + _target(word)
     elif name == "path":

@@ -15,6 +15,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tests.trellis2_modal.server import wait_for
+
 ROOT = Path(__file__).parents[3]
 ADDRESS = "The app is at "
 CHROMIUM_NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
@@ -73,6 +75,10 @@ class AppProcess:
                 self.lines.append(line.rstrip())
                 if line.startswith(ADDRESS):
                     found.put(line.removeprefix(ADDRESS).strip())
+
+    def wait_for_line(self, start: str) -> str:
+        """The first line of its output that begins so."""
+        return wait_for(lambda: next((line for line in self.lines if line.startswith(start)), ""), start)
 
     def kill(self) -> None:
         """As `kill -9` does."""

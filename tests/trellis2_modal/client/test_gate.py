@@ -2,13 +2,15 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
-from trellis2_modal.client.app.gate import Gate
+from trellis2_modal.client.app.gate import MOST_GUESSES, Gate
+from trellis2_modal.client.app.launch import make_app, new_password
 from trellis2_modal.client.history import History
 
 
@@ -75,6 +77,62 @@ def test_a_password(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert ask(gate, authorization="Basic eDpzZWNyZXQ=") == 200  # x:secret
     assert ask(gate, authorization="Basic eDp3cm9uZw==") == 401
     assert ask(gate, authorization="Basic ???") == 401
+
+
+def test_guesses_wait_for_one_another_and_many_are_turned_away(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waited = 0
+
+    async def waits(seconds: float) -> None:
+        nonlocal waited
+        waited += 1
+        assert gate._guessing.locked(), "one after another"
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr("trellis2_modal.client.app.gate.asyncio.sleep", waits)
+    gate = Gate(inner, "0.0.0.0", [tmp_path], "secret")
+
+    async def flood() -> int:
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(gate), base_url="http://10.0.0.1") as http:
+            guess = {"authorization": "Basic eDp3cm9uZw=="}
+            guesses = [asyncio.create_task(http.get("/", headers=guess)) for _ in range(MOST_GUESSES + 1)]
+            done, left = await asyncio.wait(guesses, return_when=asyncio.FIRST_COMPLETED)
+            right = await http.get("/", headers={"authorization": "Basic eDpzZWNyZXQ="})
+            assert right.status_code == 200, "who knows the password does not wait"
+            for task in left:
+                task.cancel()
+            await asyncio.gather(*left, return_exceptions=True)
+            return done.pop().result().status_code
+
+    assert asyncio.run(flood()) == 429
+    assert waited == 1
+
+
+def test_no_websocket_gets_past_it(gate: Gate) -> None:
+    sent: list[Any] = []
+
+    async def connect() -> None:
+        async def send(message: Any) -> None:
+            sent.append(message)
+
+        scope = {"type": "websocket", "path": "/gradio_api/queue/join", "headers": []}
+        await gate(scope, lambda: None, send)
+
+    asyncio.run(connect())
+    assert sent == [{"type": "websocket.close", "code": 1008}]
+
+
+def test_other_machines_never_get_in_without_a_password() -> None:
+    for host in ("0.0.0.0", "192.168.0.9", "::"):
+        with pytest.raises(ValueError, match="needs a password"):
+            make_app(None, host, "")  # type: ignore[arg-type]
+
+
+def test_a_password_that_is_made_is_easily_typed_and_never_the_same() -> None:
+    made = {new_password() for _ in range(100)}
+    assert len(made) == 100
+    assert all(re.fullmatch(r"([a-hjkmnp-z]{4}-){2}[a-hjkmnp-z]{4}", password) for password in made)
 
 
 def test_history_follows_no_link_out(tmp_path: Path) -> None:

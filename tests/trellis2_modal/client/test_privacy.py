@@ -14,6 +14,11 @@ from tests.trellis2_modal.browser.app import AppProcess
 from trellis2_modal.client.history import ENTRY, PICTURE, STATE, THUMBNAIL
 
 PASSWORD = "correct horse"
+PATHS = (
+    *("/", "/gradio_api/info", "/kept/x/y", "/gradio_api/upload", "/received/x", "/history.zip"),
+    *("/gradio_api/queue/data?session_hash=x", "/gradio_api/heartbeat/x", "/gradio_api/queue/join"),
+)
+"""The page, its files and its streams."""
 
 
 @pytest.fixture(scope="module")
@@ -26,13 +31,17 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def address(home: Path) -> Iterator[str]:
-    """The app as `app --host 0.0.0.0` serves it; there is no service."""
-    app = AppProcess(home, "--host", "0.0.0.0", "--url", "http://127.0.0.1:9", "--key", "sk_x")
+    """The app as `app --share-on-network` serves it; there is no service."""
+    app = AppProcess(home, "--share-on-network", "--url", "http://127.0.0.1:9", "--key", "sk_x")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TRELLIS2_APP_PASSWORD", PASSWORD)
         address = app.start()
-    yield address.replace("0.0.0.0", "127.0.0.1")
+    assert address.startswith("http://127.0.0.1:"), "the one that opens on this machine"
+    yield address
     app.stop()
+    assert "The password is that of TRELLIS2_APP_PASSWORD, with any user name" in app.lines
+    assert [line for line in app.lines if line.startswith("On your phone open http")]
+    assert not [line for line in app.lines if PASSWORD in line]
 
 
 @pytest.fixture
@@ -44,10 +53,19 @@ def page(address: str) -> Iterator[httpx.Client]:
 
 
 def test_beyond_this_machine_a_password_is_needed(address: str) -> None:
-    for path in ("/", "/gradio_api/info", "/kept/x/y", "/gradio_api/upload"):
+    for path in PATHS:
         assert httpx.get(address + path).status_code == 401
         assert httpx.get(address + path, auth=("me", "guess")).status_code == 401
     assert httpx.get(address, auth=("me", PASSWORD)).status_code == 200
+
+
+def test_a_name_that_somebody_else_points_here_reaches_nothing(page: httpx.Client) -> None:
+    for path in PATHS:
+        assert page.get(path, headers={"Host": "evil.example"}).status_code == 403
+    for header in ({"Origin": "http://evil.example"}, {"Sec-Fetch-Site": "cross-site"}):
+        assert page.post("/gradio_api/queue/join", headers=header, json={}).status_code == 403
+        assert page.post("/received", headers=header, content=b"x").status_code == 403
+        assert page.post("/cutout/x", headers=header, content=b"x").status_code == 403
 
 
 def test_only_kept_files_are_served_and_no_state(page: httpx.Client, home: Path) -> None:

@@ -16,7 +16,7 @@ from tests.trellis2_modal.server import Running, ServerProcess, running, wait_fo
 from tests.trellis2_modal.service.test_api import problem, submit
 from trellis2_modal.service.http import connections
 
-HEALTH = b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n"
+HEALTH = b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n"
 
 
 def address(url: str) -> tuple[str, int]:

@@ -32,7 +32,7 @@ def b64(data: bytes) -> str:
 
 
 def request_head(key: str) -> str:
-    line = "POST /generate HTTP/1.1\r\nHost: x\r\n"
+    line = "POST /generate HTTP/1.1\r\nHost: localhost\r\n"
     return f"{line}X-API-Key: {key}\r\nContent-Type: application/json\r\n"
 
 
@@ -92,9 +92,7 @@ def test_wrong_media_types(client: httpx.Client, body: dict[str, Any]) -> None:
 
 
 def test_too_large_by_declared_length(server: Running) -> None:
-    head = (
-        f"POST /generate HTTP/1.1\r\nHost: x\r\nX-API-Key: {server.key}\r\nContent-Type: application/json\r\n"
-    )
+    head = f"POST /generate HTTP/1.1\r\nHost: localhost\r\nX-API-Key: {server.key}\r\nContent-Type: application/json\r\n"
     reply = raw(server, f"{head}Content-Length: {JSON_PICTURES_BODY + 1}\r\n\r\n".encode())
     assert reply.startswith(b"HTTP/1.1 413")
     assert b"too-large" in reply
@@ -120,9 +118,7 @@ def test_too_large_by_chunked_length(client: httpx.Client) -> None:
 
 
 def test_a_slow_body_is_cut_off(server: Running) -> None:
-    head = (
-        f"POST /generate HTTP/1.1\r\nHost: x\r\nX-API-Key: {server.key}\r\nContent-Type: application/json\r\n"
-    )
+    head = f"POST /generate HTTP/1.1\r\nHost: localhost\r\nX-API-Key: {server.key}\r\nContent-Type: application/json\r\n"
     start = time.monotonic()
     reply = raw(server, f"{head}Content-Length: 1000\r\n\r\n{{".encode(), wait=15)
     assert b"request-timeout" in reply
@@ -132,7 +128,7 @@ def test_a_slow_body_is_cut_off(server: Running) -> None:
 def test_a_head_that_never_ends_is_cut_off(server: Running, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("trellis2_modal.service.http.connections.HEAD_TIMEOUT", 0.3)
     start = time.monotonic()
-    assert raw(server, b"GET /health HTTP/1.1\r\nHost: x\r\nX-Slow: ", wait=15) == b""
+    assert raw(server, b"GET /health HTTP/1.1\r\nHost: localhost\r\nX-Slow: ", wait=15) == b""
     assert time.monotonic() - start < 10
 
 

@@ -76,7 +76,8 @@ def test_a_key_that_ends_during_an_upload_makes_no_job(server: Running, body: di
     text = json.dumps({"kind": "generate"} | body).encode()
     host, port = server.url.removeprefix("http://").split(":")
     with socket.create_connection((host, int(port)), timeout=20) as connection:
-        head = f"POST /jobs HTTP/1.1\r\nHost: x\r\nX-API-Key: {secret}\r\nContent-Type: application/json\r\n"
+        head = f"POST /jobs HTTP/1.1\r\nHost: localhost\r\nX-API-Key: {secret}\r\n"
+        head += "Content-Type: application/json\r\n"
         rest = f"Content-Length: {len(text)}\r\nExpect: 100-continue\r\nConnection: close\r\n\r\n"
         connection.sendall((head + rest).encode())
         assert connection.recv(65536).startswith(b"HTTP/1.1 100")  # the head was let through

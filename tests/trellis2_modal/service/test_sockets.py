@@ -19,7 +19,7 @@ from tests.trellis2_modal.service.test_api import finished, problem, submit
 from tests.trellis2_modal.service.test_hostile import b64, raw, request_head
 from trellis2_modal.sockets import listen
 
-POST = "POST /generate HTTP/1.1\r\nHost: x\r\n"
+POST = "POST /generate HTTP/1.1\r\nHost: localhost\r\n"
 
 
 def address(server: Running) -> tuple[str, int]:
@@ -57,12 +57,12 @@ def test_a_body_that_trickles_is_cut_off(server: Running, framing: str) -> None:
     [
         POST + "Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
         POST + "Content-Length: 5\r\nContent-Length: 6\r\n\r\nxxxxx",
-        "GET /health HTTP/1.1\r\nHost: x\r\nX-Long: " + "x" * 200_000 + "\r\n\r\n",
+        "GET /health HTTP/1.1\r\nHost: localhost\r\nX-Long: " + "x" * 200_000 + "\r\n\r\n",
         "GET /health\r\n\r\n",
         "\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
-        "GET http://elsewhere/usage HTTP/1.1\r\nHost: x\r\n\r\n",
-        "GET /../../keys.json HTTP/1.1\r\nHost: x\r\n\r\n",
-        "GET /jobs/../usage HTTP/1.1\r\nHost: x\r\n\r\n",
+        "GET http://elsewhere/usage HTTP/1.1\r\nHost: localhost\r\n\r\n",
+        "GET /../../keys.json HTTP/1.1\r\nHost: localhost\r\n\r\n",
+        "GET /jobs/../usage HTTP/1.1\r\nHost: localhost\r\n\r\n",
     ],
     ids=["two lengths", "two content-lengths", "long", "old", "tls", "proxy", "up", "up from jobs"],
 )

@@ -10,27 +10,22 @@ import asyncio
 import base64
 import binascii
 import hmac
-import ipaddress
 import re
-import socket
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+
+from ...sockets import machine_names, netloc_of, of_this_machine
 
 PASSWORD_VARIABLE = "TRELLIS2_APP_PASSWORD"
 FILE_ROUTES = re.compile(r"/file[=/](.*)", re.DOTALL)
 """Gradio's addresses of files by path, today's and an older one."""
 
 GUESS_DELAY = 0.5
-"""Seconds that a wrong password costs."""
+"""Seconds that a wrong password costs; guesses wait for one another."""
 
-
-def is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
+MOST_GUESSES = 20
+"""Wrong passwords that may wait at one moment; more are turned away."""
 
 
 class Gate:
@@ -38,9 +33,10 @@ class Gate:
 
     def __init__(self, app: Any, host: str, files: Iterable[Path], password: str = "") -> None:
         self._app = app
-        self._names = {host.lower(), "localhost", socket.gethostname().lower()}
+        self._names = machine_names(host)
         self._files = [folder.resolve() for folder in files]
         self._password = password
+        self._guessing, self._guesses = asyncio.Lock(), 0
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] == "http":
@@ -49,19 +45,37 @@ class Gate:
             if reason:
                 await _answer(send, 403, reason)
                 return
-            if self._password and not self._knows(headers.get("authorization", "")):
-                await asyncio.sleep(GUESS_DELAY)
+            given = headers.get("authorization", "")
+            if self._password and not self._knows(given):
+                if given and not await self._slowed_down():
+                    await _answer(send, 429, "too many wrong passwords; try again in a minute")
+                    return
                 await _answer(send, 401, "a password is needed", b'Basic realm="TRELLIS.2", charset="UTF-8"')
                 return
+        elif scope["type"] == "websocket":  # no part of the page opens one
+            await send({"type": "websocket.close", "code": 1008})
+            return
         await self._app(scope, receive, send)
+
+    async def _slowed_down(self) -> bool:
+        """Make a wrong password cost its time; False when too many wait for that."""
+        if self._guesses >= MOST_GUESSES:
+            return False
+        self._guesses += 1
+        try:
+            async with self._guessing:
+                await asyncio.sleep(GUESS_DELAY)
+        finally:
+            self._guesses -= 1
+        return True
 
     def _refusal(self, method: str, path: str, headers: dict[str, str]) -> str:
         """Why a request is not answered; empty when it is."""
         host = headers.get("host", "")
-        if not self._own_name(host):
+        if not of_this_machine(host, self._names):
             return "this app has another name"
         origin = headers.get("origin")
-        if origin is not None and urlsplit_netloc(origin) != host.lower():
+        if origin is not None and netloc_of(origin) != host.lower():
             return "requests from other sites are not answered"
         opened = method == "GET" and headers.get("sec-fetch-mode") == "navigate"
         if headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "none") and not opened:
@@ -70,16 +84,6 @@ class Gate:
         if asked and not self._may_serve(asked[1]):
             return "only files of the page are served"
         return ""
-
-    def _own_name(self, host: str) -> bool:
-        """Whether a Host header names this app: by an address (which no stranger can point elsewhere) or a
-        name of this machine."""
-        try:
-            name = urlsplit(f"//{host}").hostname or ""
-            ipaddress.ip_address(name)
-        except ValueError:
-            return host.rpartition(":")[0].lower() in self._names or host.lower() in self._names
-        return True
 
     def _may_serve(self, name: str) -> bool:
         try:
@@ -95,13 +99,6 @@ class Gate:
         except (binascii.Error, ValueError):
             return False
         return kind.lower() == "basic" and hmac.compare_digest(given, self._password.encode())
-
-
-def urlsplit_netloc(origin: str) -> str:
-    try:
-        return urlsplit(origin).netloc.lower()
-    except ValueError:
-        return ""
 
 
 async def _answer(send: Any, status: int, text: str, challenge: bytes = b"") -> None:

@@ -15,16 +15,17 @@ import socket
 import threading
 import webbrowser
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ...jobs.locks import FileLock, private_folder
-from ...sockets import address_of, listen
+from ...sockets import address_of, is_loopback, listen, network_addresses
 from ..errors import AppRunsError
 from ..options import ProxyToken
 from ..settings import home
 from .file_routes import STATIC, Mattes, make_routes
-from .gate import PASSWORD_VARIABLE, Gate, is_loopback
+from .gate import PASSWORD_VARIABLE, Gate
 from .inputs import cutouts, received
 from .task_queue import TaskQueue
 
@@ -33,7 +34,21 @@ logger = logging.getLogger(__name__)
 MAX_UPLOAD = "1mb"
 """Of Gradio's own uploads, which no part of the page uses."""
 
+EVERY_ADDRESS = {"0.0.0.0": "127.0.0.1", "::": "::1"}
+"""Hosts that stand for all addresses, and the one of them by which this machine reaches itself."""
+
+LETTERS = "abcdefghjkmnpqrstuvwxyz"
+SHORTEST_PASSWORD = 8
+
 LOCK, ADDRESS = "app.lock", "app.url"
+
+
+@dataclass(frozen=True)
+class Shared:
+    """Where other machines find the app, and the password that was made for them; "" where one was set."""
+
+    addresses: list[str]
+    password: str
 
 
 def run(
@@ -46,25 +61,31 @@ def run(
     device: str | None = None,
     listening: Callable[[str], None] = lambda address: None,
     proxy_token: ProxyToken | None = None,
+    shared: Callable[[Shared], None] = lambda shared: None,
 ) -> None:
-    """Serve the app until a signal; `listening` is told its address.
+    """Serve the app until a signal; `listening` is told its address, `shared` how other machines get in.
 
-    One app works at a history at a time: raises `AppRunsError` when another one does, and when the port is
-    taken. Raises OSError when the data folder cannot be written.
+    One app works at a history at a time: raises `AppRunsError` when another one does, when the port is
+    taken, and when the password is too short. Raises OSError when the data folder cannot be written.
     """
     import uvicorn
 
     root = home()
     private_folder(root)
-    password = os.environ.get(PASSWORD_VARIABLE, "")
-    if not password and not is_loopback(host):
-        password = secrets.token_urlsafe(12)
-        logger.warning(
-            "for other machines the password is %s (any name; %s sets it)", password, PASSWORD_VARIABLE
-        )
+    password, made = os.environ.get(PASSWORD_VARIABLE, ""), ""
+    if not is_loopback(host):
+        if 0 < len(password) < SHORTEST_PASSWORD:
+            raise AppRunsError(
+                f"{PASSWORD_VARIABLE} has {len(password)} characters; for other machines it needs "
+                f"{SHORTEST_PASSWORD} or more"
+            )
+        made = "" if password else new_password()
+        password = password or made
     lock = FileLock(root / LOCK)
     with _listen(host, port) as listener:
-        address = address_of(listener, host)
+        port = listener.getsockname()[1]
+        everywhere = host in EVERY_ADDRESS
+        address = address_of(listener, EVERY_ADDRESS.get(host, host))
         try:
             lock.acquire()
         except TimeoutError:
@@ -80,6 +101,9 @@ def run(
                 app, log_level="warning", access_log=False, timeout_graceful_shutdown=3, ws="none"
             )
             listening(address)
+            if not is_loopback(host):
+                others = network_addresses() if everywhere else [host]
+                shared(Shared([f"http://{name}:{port}" for name in others], made))
             if browser:
                 threading.Timer(0.3, webbrowser.open, (address,)).start()
             uvicorn.Server(config).run(sockets=[listener])
@@ -87,6 +111,12 @@ def run(
             task_queue.close()
             (root / ADDRESS).unlink(missing_ok=True)
             lock.release()
+
+
+def new_password() -> str:
+    """Three groups of four letters, 50 bits, that are easily typed on a phone."""
+    groups = ("".join(secrets.choice(LETTERS) for _ in range(4)) for _ in range(3))
+    return "-".join(groups)
 
 
 def _listen(host: str, port: int) -> socket.socket:
@@ -110,7 +140,12 @@ def _other_address(root: Path) -> str:
 
 
 def make_app(task_queue: TaskQueue, host: str = "127.0.0.1", password: str = "") -> Any:
-    """The ASGI app: the page, and the files that it shows; a `password` is asked for unless empty."""
+    """The ASGI app: the page, and the files that it shows; a `password` is asked for unless empty.
+
+    Raises ValueError where it is empty and other machines would get in.
+    """
+    if not password and not is_loopback(host):
+        raise ValueError(f"listening on {host} needs a password")
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     os.environ.setdefault("GRADIO_TEMP_DIR", str(task_queue.root / received.CACHE))
     import gradio as gr

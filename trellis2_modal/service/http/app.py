@@ -8,7 +8,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
@@ -25,6 +25,7 @@ from ..outbound.callbacks import CallbackSender
 from ..outbound.requests import Outbound
 from . import problems, request_parsing, routes
 from .authentication import Guard
+from .hosts import HostCheck
 from .metrics import Metrics
 from .pictures.checks import PictureChecks
 from .pictures.matte import Matter
@@ -65,12 +66,14 @@ def create_app(
     matter: Matter | None = None,
     delivery: Delivery = no_delivery,
     outbound: Outbound | None = None,
+    names: Collection[str] | None = None,
 ) -> FastAPI:
     """The app over a backend and a key list; its lifespan starts and closes the backend.
 
     `matter` makes the mattes of `POST /matte`; without one the route answers 503 and /health says so.
     `delivery` names the platform's delivery of the current request: one that is delivered again has the same
-    name, and makes no second job.
+    name, and makes no second job. `names`: answer to these and to addresses
+    alone, and to no page of another site.
     """
     settings = settings or Settings.from_env()
     picture_checks = PictureChecks()
@@ -145,6 +148,8 @@ def create_app(
         )
 
     routes.describe(app)
+    if names is not None:
+        app.add_middleware(HostCheck, names=names, origins=settings.cors_origins)
 
     def transport(inner: ASGIApp) -> ASGIApp:
         return Transport(

@@ -14,7 +14,7 @@ from ...jobs.local.assembly import folder_lock, local_engine
 from ...jobs.locks import FileLock, private_folder
 from ...jobs.worker_process import WorkerSpec
 from ...running import RunningServer, announced
-from ...sockets import address_of, listen
+from ...sockets import address_of, listen, machine_names
 from ..auth import KeyFile, keys_path, local_admin
 from ..config import Settings
 from ..logs import JsonFormatter, PlainFormatter, log_to_stderr
@@ -66,7 +66,8 @@ def make_server(
     """A server over a local backend; give it a listening socket with `run(sockets=[...])`."""
     lock = folder_lock(settings.data_dir)
     backend = local_engine(spec, settings, settings.data_dir, lock)
-    app = create_app(backend, KeyFile(keys_path(settings.data_dir)), settings, matter)
+    names = machine_names(host) | {name.lower() for name in settings.hosts}
+    app = create_app(backend, KeyFile(keys_path(settings.data_dir)), settings, matter, names=names)
     config = uvicorn.Config(
         app,
         host=host,
