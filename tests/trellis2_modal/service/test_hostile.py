@@ -92,7 +92,8 @@ def test_wrong_media_types(client: httpx.Client, body: dict[str, Any]) -> None:
 
 
 def test_too_large_by_declared_length(server: Running) -> None:
-    head = f"POST /generate HTTP/1.1\r\nHost: localhost\r\nX-API-Key: {server.key}\r\nContent-Type: application/json\r\n"
+    head = f"POST /generate HTTP/1.1\r\nHost: localhost\r\nX-API-Key: {server.key}\r\n"
+    head += "Content-Type: application/json\r\n"
     reply = raw(server, f"{head}Content-Length: {JSON_PICTURES_BODY + 1}\r\n\r\n".encode())
     assert reply.startswith(b"HTTP/1.1 413")
     assert b"too-large" in reply
@@ -118,7 +119,8 @@ def test_too_large_by_chunked_length(client: httpx.Client) -> None:
 
 
 def test_a_slow_body_is_cut_off(server: Running) -> None:
-    head = f"POST /generate HTTP/1.1\r\nHost: localhost\r\nX-API-Key: {server.key}\r\nContent-Type: application/json\r\n"
+    head = f"POST /generate HTTP/1.1\r\nHost: localhost\r\nX-API-Key: {server.key}\r\n"
+    head += "Content-Type: application/json\r\n"
     start = time.monotonic()
     reply = raw(server, f"{head}Content-Length: 1000\r\n\r\n{{".encode(), wait=15)
     assert b"request-timeout" in reply
