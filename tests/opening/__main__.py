@@ -50,6 +50,8 @@ def complaints(program: str, file: Path, seen: dict[str, Any]) -> list[str]:
     axis = UP.get(program, KEPT)[suffix]
     if seen["size"].index(max(seen["size"])) != axis:
         found.append(f"the tallest axis is {'xyz'[seen['size'].index(max(seen['size']))]}, not {'xyz'[axis]}")
+    if seen.get("objects", 1) != 1:
+        found.append(f"{seen['objects']} objects are shown: levels of detail on top of each other")
     if (program, suffix) in TEXTURED and not seen["textures"]:
         found.append("no texture")
     return found

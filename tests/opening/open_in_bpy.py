@@ -16,7 +16,9 @@ else:
     {"obj": bpy.ops.wm.obj_import, "ply": bpy.ops.wm.ply_import, "stl": bpy.ops.wm.stl_import}[suffix](
         filepath=file
     )
-shown = [o for o in bpy.context.scene.objects if o.type == "MESH"]
+meshes = [o for o in bpy.context.scene.objects if o.type == "MESH"]
+# nodes outside of the glTF's scene, as levels of detail are, are imported but not shown
+shown = [o for o in meshes if o.name in bpy.context.view_layer.objects]
 corners = [o.matrix_world @ Vector(c) for o in shown for c in o.bound_box]
 low, high = (Vector(f(c[k] for c in corners) for k in range(3)) for f in (min, max))
 images = [i for i in bpy.data.images if i.size[0]]
@@ -43,4 +45,5 @@ if suffix == "glb":
     scene.camera = camera
     bpy.ops.render.render(write_still=True)
 size = [round(v, 4) for v in high - low]
-print(json.dumps({"faces": faces, "objects": len(shown), "size": size, "textures": len(images)}))
+found = {"faces": faces, "objects": len(shown), "hidden": len(meshes) - len(shown)}
+print(json.dumps(found | {"size": size, "textures": len(images)}))

@@ -9,7 +9,7 @@ import math
 
 import torch
 
-from .arrays.edges import edge_table
+from .arrays.edges import edge_table, next_corner
 from .arrays.graph import connected_labels
 from .normals import face_crosses, face_normals, vertex_normals
 
@@ -52,7 +52,7 @@ def split_creases(
     pairs = edge_table(faces, count).manifold_pairs  # [P, 2] half-edges: 3 * face + corner
     corner_vertex = faces.reshape(-1).long()
     first, second = pairs.unbind(dim=1)
-    first_end, second_end = _next_corner(first), _next_corner(second)
+    first_end, second_end = next_corner(first), next_corner(second)
     opposite = corner_vertex[first] == corner_vertex[second_end]
     normals = face_normals(vertices, faces)
     cosine = (
@@ -83,7 +83,3 @@ def split_creases(
     source[split[corners]] = corner_vertex[corners]
     used, compact = torch.unique(split, return_inverse=True)
     return source[used], compact.reshape(-1, 3).int()
-
-
-def _next_corner(corner: torch.Tensor) -> torch.Tensor:
-    return torch.where(corner % 3 == 2, corner - 2, corner + 1)

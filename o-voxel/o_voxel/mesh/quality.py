@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .arrays.edges import EdgeTable, edge_table
+from .arrays.edges import EdgeTable, edge_table, next_corner
 from .arrays.graph import connected_labels
 from .arrays.groups import smallest_members
 from .normals import face_crosses
@@ -221,7 +221,7 @@ def _bow_ties(faces: Tensor, table: EdgeTable) -> int:
         return 0
     corner_vertex = faces.reshape(-1)
     first, second = table.manifold_pairs.unbind(dim=1)
-    first_end, second_end = _next_corner(first), _next_corner(second)
+    first_end, second_end = next_corner(first), next_corner(second)
     same_way = corner_vertex[first] == corner_vertex[second]
     joined = torch.cat(
         [
@@ -233,10 +233,6 @@ def _bow_ties(faces: Tensor, table: EdgeTable) -> int:
     vertices, count = torch.unique(fans, return_counts=True)
     crowded = table.edges[table.counts > 2].reshape(-1)
     return int((~torch.isin(vertices[count > 1], crowded)).sum())
-
-
-def _next_corner(corner: Tensor) -> Tensor:
-    return torch.where(corner % 3 == 2, corner - 2, corner + 1)
 
 
 def _without_area(vertices: Tensor, faces: Tensor, areas: Tensor) -> int:

@@ -20,6 +20,7 @@ from ..mesh.repair.components import remove_small_components
 from ..mesh.repair.holes import fill_holes
 from ..mesh.repair.manifold import make_manifold
 from ..mesh.repair.orientation import is_orientable, unify_orientations
+from ..mesh.simplification.flips import even_out
 from ..mesh.simplification.simplify import CLOSE_ENOUGH, simplify
 from ..mesh.spatial.bvh import TriangleBVH
 from ..sampling import sample_nearest
@@ -30,6 +31,7 @@ SMALLEST_COMPONENT = 1e-5  # area
 MOST_CROWDED = 1e-4  # share of edges with three faces or more that simplifying still sorts out
 MOST_STEPS = 176  # of the lattice that a surface is rebuilt on, along its longest side
 TRANSLUCENT = 0.9  # alpha
+LOW_POLY = 20_000  # faces; with more, single triangles do not show
 _CORRECTIONS = 5  # lowered budgets that are tried; one is nearly always enough
 
 Mesh = tuple[Tensor, Tensor]
@@ -172,3 +174,8 @@ def simplified_closed(mesh: Mesh, target: int) -> Mesh:
             break
         budget = max(4, budget * target // len(mesh[1]) - 2)
     return mesh
+
+
+def evened(mesh: Mesh) -> Mesh:
+    """A mesh of few faces with more even ones; any other as it is."""
+    return (mesh[0], even_out(*mesh)) if len(mesh[1]) <= LOW_POLY else mesh

@@ -23,6 +23,7 @@ from .asset import GlbAsset
 from .geometry import (
     HOLE_PERIMETER,
     clean_and_simplify,
+    evened,
     is_frayed,
     rebuilt,
     remesh_and_simplify,
@@ -171,7 +172,7 @@ def to_glb(
         # An offset surface keeps its distance: its nearest point is always the right one.
         recheck=remesh is not True or bool(outer_shell),
     )
-    asset = _textured(source, reference, mesh, finish, texture_size, times)
+    asset = _textured(source, reference, evened(mesh), finish, texture_size, times)
     asset.report.notes += notes
     asset.report.inside_out = inside_out(*mesh)
     if outer_shell:
@@ -183,7 +184,7 @@ def to_glb(
         mesh = coarser(mesh, max(decimation_target // 4**level, LEAST_FACES))
         silent = StepTimes(STEPS, None, source.vertices.device)
         size = max(texture_size // 2**level, LEAST_TEXTURE)
-        lower.append(_textured(source, reference, mesh, finish, size, silent))
+        lower.append(_textured(source, reference, evened(mesh), finish, size, silent))
         times.seconds[f"level {level}"] = sum(silent.seconds.values())
     if lower:
         asset.report.lods = [level.report.faces for level in lower]

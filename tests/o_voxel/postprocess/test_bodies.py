@@ -67,9 +67,9 @@ def arguments(body: trimesh.Trimesh) -> dict[str, Any]:
 def assert_sound(asset: GlbAsset) -> None:
     """Every level is a solid within its budget that shows its front and shades as its faces lie.
 
-    The sides of a thin wall may cross where it has few faces.
+    The sides of a wall of one voxel cross here and there where the whole body has 1,000 faces.
     """
-    for level, budget, backs in zip((asset, *asset.lower), (4000, 1000), (0.005, 0.02), strict=True):
+    for level, budget, backs in zip((asset, *asset.lower), (4000, 1000), (0.005, 0.04), strict=True):
         mesh = torch.from_numpy(level.vertices), torch.from_numpy(level.faces)
         found = mesh_quality(*mesh, views=12, picture=256)
         assert found.solid

@@ -5,8 +5,12 @@ from __future__ import annotations
 import pytest
 import torch
 from o_voxel.convert import flexible_dual_grid_to_mesh
+from o_voxel.mesh.rebuild.remesh import remesh_narrow_band
+from o_voxel.mesh.simplification.flips import evenness
 from o_voxel.postprocess import topology
-from o_voxel.postprocess.geometry import clean_and_simplify
+from o_voxel.postprocess.geometry import LOW_POLY, clean_and_simplify, evened, simplified_closed
+
+from .objects import box
 
 TETRAHEDRON = torch.tensor([[0, 2, 1], [0, 1, 3], [1, 2, 3], [2, 0, 3]])
 
@@ -56,6 +60,18 @@ def test_a_flap_is_dropped() -> None:
     cleaned = clean_and_simplify((vertices, faces), 1000)
     assert len(cleaned[1]) == 4
     assert topology(cleaned[0].numpy(), cleaned[1].numpy()).watertight
+
+
+def test_few_faces_are_made_even_and_many_are_left() -> None:
+    flat = box((-0.4, -0.4, -0.1), (0.4, 0.4, 0.1))
+    dense = remesh_narrow_band(*flat, torch.zeros(3), 1.1, 48)
+    mesh = simplified_closed(dense, 900)
+    made = evened(mesh)
+    assert torch.equal(made[0], mesh[0])
+    worst = [float(evenness(*body).quantile(0.1)) for body in (mesh, made)]
+    assert worst[1] > 1.1 * worst[0]
+    many = mesh[0], mesh[1].repeat(LOW_POLY // len(mesh[1]) + 1, 1)
+    assert evened(many) is many
 
 
 def frayed_ball(size: int, wrong: float, grid: int = 64) -> tuple[torch.Tensor, torch.Tensor]:

@@ -40,6 +40,11 @@ def half_edges(faces: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     return long.reshape(-1), long.roll(-1, dims=1).reshape(-1)
 
 
+def next_corner(corner: torch.Tensor) -> torch.Tensor:
+    """The half-edge after each on its face; its start is the other's end."""
+    return torch.where(corner % 3 == 2, corner - 2, corner + 1)
+
+
 def edge_table(faces: torch.Tensor, vertex_count: int) -> EdgeTable:
     """Index the edges of faces [F, 3]; half-edges from a vertex to itself are left out."""
     start, end = half_edges(faces)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from ..arrays.edges import edge_table
+from ..arrays.edges import edge_table, next_corner
 from ..arrays.graph import connected_labels
 from ..arrays.groups import smallest_members
 from ..normals import face_crosses
@@ -96,7 +96,7 @@ def repair_non_manifold_edges(vertices: torch.Tensor, faces: torch.Tensor) -> Ar
     ).manifold_pairs  # half-edge ids are also ids of their first corner
     corner_vertex = faces.reshape(-1).long()
     first, second = pairs.unbind(dim=1)
-    first_end, second_end = _next_corner(first), _next_corner(second)
+    first_end, second_end = next_corner(first), next_corner(second)
     opposite = corner_vertex[first] == corner_vertex[second_end]
     joined = torch.cat(
         [
@@ -108,10 +108,6 @@ def repair_non_manifold_edges(vertices: torch.Tensor, faces: torch.Tensor) -> Ar
     source = torch.empty(int(labels.max()) + 1, dtype=torch.int64, device=faces.device)
     source[labels] = corner_vertex
     return vertices[source], labels.reshape(-1, 3).int()
-
-
-def _next_corner(corner: torch.Tensor) -> torch.Tensor:
-    return torch.where(corner % 3 == 2, corner - 2, corner + 1)
 
 
 def remove_non_manifold_faces(vertices: torch.Tensor, faces: torch.Tensor) -> Arrays:

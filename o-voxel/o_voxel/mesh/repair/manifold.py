@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from ..arrays.edges import EdgeTable, edge_table
+from ..arrays.edges import EdgeTable, edge_table, next_corner
 from ..arrays.graph import connected_labels
 from ..arrays.groups import nonzero_1d
 from ..quality import weld
@@ -57,7 +57,7 @@ def _bad_vertices(faces: Tensor, count: int, table: EdgeTable) -> Tensor:
     corner = faces.reshape(-1)
     twisted = corner[first] == corner[second]
     bad[corner[first[twisted]]] = True
-    bad[corner[_next_corner(first[twisted])]] = True
+    bad[corner[next_corner(first[twisted])]] = True
     return bad
 
 
@@ -85,7 +85,7 @@ def _parted(vertices: Tensor, faces: Tensor, table: EdgeTable) -> tuple[Tensor, 
     around = _pairs_around(vertices, faces, table)
     pairs = torch.cat([pairs, around])
     first, second = pairs.unbind(dim=1)
-    first_end, second_end = _next_corner(first), _next_corner(second)
+    first_end, second_end = next_corner(first), next_corner(second)
     joined = torch.cat([torch.stack([first, second_end], dim=1), torch.stack([first_end, second], dim=1)])
     label = connected_labels(len(corner_vertex), joined)
     source = torch.empty(int(label.max()) + 1, dtype=torch.int64, device=faces.device)
@@ -112,7 +112,7 @@ def _double_edges_split(points: Tensor, faces: Tensor, pairs: Tensor) -> Mesh:
     Of pairs that share a face, one is split; the others wait for the next round.
     """
     corner = faces.reshape(-1)
-    ends = torch.stack([corner[pairs[:, 0]], corner[_next_corner(pairs[:, 0])]], dim=1).sort(dim=1).values
+    ends = torch.stack([corner[pairs[:, 0]], corner[next_corner(pairs[:, 0])]], dim=1).sort(dim=1).values
     _, place, uses = torch.unique(ends, dim=0, return_inverse=True, return_counts=True)
     taken: set[int] = set()
     halves: list[list[int]] = []
@@ -123,8 +123,8 @@ def _double_edges_split(points: Tensor, faces: Tensor, pairs: Tensor) -> Mesh:
     if not halves:
         return points, faces
     split = torch.tensor(halves, device=faces.device)  # [K, 2]
-    tip = corner[_next_corner(_next_corner(split))]
-    start, end = corner[split], corner[_next_corner(split)]
+    tip = corner[next_corner(next_corner(split))]
+    start, end = corner[split], corner[next_corner(split)]
     middle = points[torch.cat([start, end], dim=1)].mean(dim=1)
     middle = torch.lerp(middle, points[tip].mean(dim=1), 2 * APART)
     new = (len(points) + torch.arange(len(split), device=faces.device))[:, None].expand(-1, 2)
@@ -144,7 +144,7 @@ def _pairs_around(vertices: Tensor, faces: Tensor, table: EdgeTable) -> Tensor:
         halves = table.order[start : start + count]
         a, b = table.edges[edge]
         axis = torch.nn.functional.normalize(vertices[b] - vertices[a], dim=0)
-        aside = vertices[corner_vertex[_next_corner(_next_corner(halves))]] - vertices[a]
+        aside = vertices[corner_vertex[next_corner(next_corner(halves))]] - vertices[a]
         across = aside - (aside @ axis)[:, None] * axis
         right = torch.nn.functional.normalize(across[0], dim=0)
         up = torch.linalg.cross(axis, right)
@@ -166,7 +166,3 @@ def _pairs_around(vertices: Tensor, faces: Tensor, table: EdgeTable) -> Tensor:
             if not waiting:
                 break
     return torch.tensor(found, dtype=torch.int64, device=faces.device).reshape(-1, 2)
-
-
-def _next_corner(corner: Tensor) -> Tensor:
-    return torch.where(corner % 3 == 2, corner - 2, corner + 1)
