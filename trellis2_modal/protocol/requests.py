@@ -191,7 +191,7 @@ class GenerateSettings(Strict):
     keep_latents: bool = Field(
         False,
         title="Keep latents",
-        description="Put the shape's latents into the state (about 1 MB more at 512), so that it can be "
+        description="Put the shape's latents into the state (0.2 to 1.2 MB more at 512), so that it can be "
         "textured again or refined.",
         json_schema_extra={"group": "Basic"},
     )

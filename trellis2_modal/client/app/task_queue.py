@@ -262,7 +262,7 @@ class TaskQueue:
         """
         data, others = read_picture(picture), {k: read_picture(v) for k, v in (sides or {}).items()}
         views = {"views": ["front", *others]} if others else {}
-        wanted = dict(settings) | {"preview": "frames"} | views
+        wanted = {"preview": "frames"} | dict(settings) | views
         entry = self.history.add(data, title, wanted, list(others.values()))
         self._append(Task("generate", entry, dict(entry.settings)))
         return entry
