@@ -25,7 +25,8 @@ from tests.trellis2_modal.browser.app import (
 
 FOLDER = ROOT / "trellis2_modal" / "docs" / "images"
 EXAMPLES = ROOT / "assets" / "example_image"
-PATIENCE = 300_000
+MESH = ROOT / "assets" / "ready_made" / "light.glb"
+PATIENCE = 400_000
 QUALITY = 82
 
 
@@ -52,7 +53,7 @@ def main() -> None:
 
 
 def take_all(browser: Any, address: str, folder: Path, pictures: list[Path]) -> None:
-    """Make two assets and photograph the app on the way."""
+    """Make a few assets, four of them variants, texture a mesh, and photograph the app on the way."""
     with watched_page(browser, address, DESKTOP) as (page, _):
         page.wait_for_selector("#header .ok", timeout=PATIENCE)
         take(page, folder / "app-empty.webp")
@@ -74,6 +75,25 @@ def take_all(browser: Any, address: str, folder: Path, pictures: list[Path]) -> 
         take(page, folder / "app-modes.webp")
         page.get_by_role("tab", name="History", exact=True).click()
         take(page, folder / "app-history.webp")
+        page.get_by_role("tab", name="Create", exact=True).click()
+        count = page.locator("#set-num_samples input[type=number]")
+        count.fill("4")
+        count.blur()
+        generate(page, pictures[2 % len(pictures)])
+        page.wait_for_selector(".variants", timeout=PATIENCE)
+        finished(page, 3)
+        page.locator(".variants input").nth(1).click()
+        page.wait_for_selector("asset-viewer[src$='light-2.glb'][data-ready]", timeout=PATIENCE)
+        take(page, folder / "app-variants.webp")
+        page.get_by_role("tab", name="Texture a mesh").click()
+        page.set_input_files("#texture-mesh input[type=file]", MESH)
+        page.set_input_files("#texture-pictures input[type=file]", pictures[1 % len(pictures)])
+        page.wait_for_selector("#texture-pictures .pile img")
+        page.click("#texture")
+        page.wait_for_selector("#files >> text=textured.glb", timeout=PATIENCE)
+        finished(page, 4)
+        page.wait_for_selector("#texture-mesh asset-viewer[data-ready]", timeout=60_000)
+        take(page, folder / "app-mesh.webp")
     with watched_page(browser, address, DESKTOP, dark=True) as (page, _):
         page.wait_for_selector("asset-viewer[data-ready]", timeout=60_000)
         take(page, folder / "app-model-dark.webp")

@@ -139,7 +139,8 @@ class Page:
             elem_classes="segments",
         )
         with gr.Row(elem_id="makes"):
-            self.generation = forms.components(GenerateSettings, ["Basic"], only=["num_samples", "texture"])
+            makes = ["num_samples", "texture"]
+            self.generation = forms.components(GenerateSettings, ["Basic"], only=makes, min_width=190)
         with gr.Row(elem_id="seed-row"):
             self.seed = gr.Number(
                 42,
@@ -221,9 +222,9 @@ class Page:
             for name, field in self.extraction.items():
                 field.visible = forms.fits(name, "glb")
             self.extract = gr.Button("Export", variant="primary", elem_id="extract")
-            with gr.Row(visible=False, elem_id="shape-actions") as self.shape_actions:
-                self.refine = gr.Button("Refine", size="sm", visible=False, elem_id="refine", min_width=120)
-                self.again = gr.Button("Texture again", size="sm", elem_id="again", min_width=120)
+        with gr.Row(visible=False, elem_id="shape-actions") as self.shape_actions:
+            self.refine = gr.Button("Refine", size="sm", visible=False, elem_id="refine", min_width=120)
+            self.again = gr.Button("Texture again", size="sm", elem_id="again", min_width=120)
         self.files = gr.HTML("", js_on_load=DELEGATE, visible=False, elem_id="files")
 
     def _settings(self) -> None:
