@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import runpy
 import shutil
 import subprocess
@@ -113,3 +114,17 @@ def test_the_notebook(monkeypatch: pytest.MonkeyPatch) -> None:
     assert Path(shown[-1]).read_bytes()[4:8] == b"ftyp"
     assert Path("results/photo.glb").read_bytes()[:4] == b"glTF"
     assert len(load_state(Path("results/photo.state.lz4").read_bytes()).coords) > 0
+
+
+def test_the_front_page(tmp_path: Path) -> None:
+    page = (EXAMPLES.parent / "README.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"```python\n(.*?)```", page, re.S)
+    assert len(code.strip().splitlines()) <= 6
+    exec(compile(code, "README.md", "exec"), {})
+    assert Path("photo.glb").read_bytes()[:4] == b"glTF"
+    if not shutil.which("curl") or not shutil.which("bash"):
+        pytest.skip("needs bash and curl")
+    (script,) = re.findall(r"```bash\n(.*?)```", page, re.S)
+    done = subprocess.run(["bash", "-euc", script], env=os.environ, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert Path("one-call.glb").read_bytes()[:4] == b"glTF"
