@@ -36,21 +36,21 @@ class Bars:
         self._live = self._stream.isatty()
         self._quiet = quiet
         self._forecast = forecast
-        self._tracker = JobProgress()
+        self._job = JobProgress()
         self._drawn = ""
 
     @property
     def seconds(self) -> dict[str, float]:
         """Seconds by stage, as seen from here."""
-        return self._tracker.seconds
+        return self._job.seconds
 
     def __call__(self, event: JobEvent) -> None:
-        tracker = self._tracker
-        stage, before = tracker.stage, dict(tracker.seconds)
-        tracker.feed(event)
+        job = self._job
+        stage, before = job.stage, dict(job.seconds)
+        job.feed(event)
         if self._quiet:
             return
-        for name, seconds in tracker.seconds.items():
+        for name, seconds in job.seconds.items():
             if seconds != before.get(name) and name == stage:
                 bar = self._bar(1.0) if self._live else ""
                 self._line(f"{bar}{stage_title(name)}, {seconds:.1f} s", final=True)
@@ -58,15 +58,15 @@ class Bars:
             case Queued(position=int(ahead)) if ahead:
                 self._line(f"Waiting: {ahead} ahead", final=not self._live)
             case Started() if self._live and self._forecast is not None:
-                tracker.expected, self._forecast = self._forecast(), None
+                job.expected, self._forecast = self._forecast(), None
             case Restarted():
                 self._line("The worker ended and the job starts again", final=True)
             case ProgressReport(stage=stage, step=step, steps=steps) if self._live:
                 of = "" if stage in EXPORT_STAGES or steps == 1 else f", step {step} of {steps}"
-                text = f"{self._bar(tracker.fraction)}{stage_title(stage)}{of}"
-                left = tracker.left()
+                text = f"{self._bar(job.fraction)}{stage_title(stage)}{of}"
+                left = job.left()
                 after = f", about {duration(left)} left" if left else ""
-                self._line(f"{text}, {duration(tracker.elapsed)}{after}")
+                self._line(f"{text}, {duration(job.elapsed)}{after}")
 
     def _bar(self, fraction: float) -> str:
         width = min(WIDTH, shutil.get_terminal_size().columns - TEXT)

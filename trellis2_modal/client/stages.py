@@ -13,16 +13,16 @@ from ..protocol.replies import JobEvent, JobResult, JobStatus, Problem, Progress
 from ..protocol.stages import EXPORT_PHASES, EXPORT_STAGES, PHASES, STAGES, TEXTURE_PHASES, stage_title
 
 
-def phases_of(tracker: JobProgress) -> list[tuple[str, str]]:
+def phases_of(job: JobProgress) -> list[tuple[str, str]]:
     """Each phase with done, now or next; empty while nothing runs."""
-    if not tracker.stage:
+    if not job.stage:
         return []
-    table = PHASES if any(tracker.stage in stages for stages in PHASES.values()) else EXPORT_PHASES
-    if "encode_shape" in (tracker.stage, *tracker.seconds):
+    table = PHASES if any(job.stage in stages for stages in PHASES.values()) else EXPORT_PHASES
+    if "encode_shape" in (job.stage, *job.seconds):
         table = TEXTURE_PHASES  # new textures begin by reading the mesh
-    elif table is PHASES and tracker.stage == "state" and not tracker.seconds:
+    elif table is PHASES and job.stage == "state" and not job.seconds:
         table = EXPORT_PHASES  # an export begins by unpacking the state
-    current = next((i for i, stages in enumerate(table.values()) if tracker.stage in stages), 0)
+    current = next((i for i, stages in enumerate(table.values()) if job.stage in stages), 0)
     states = ["done" if i < current else "now" if i == current else "next" for i in range(len(table))]
     return list(zip(table, states, strict=True))
 

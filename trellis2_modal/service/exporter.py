@@ -25,7 +25,7 @@ SHEET_RESOLUTION = 384
 SHEET_MODES = ("shaded", "normal", "base_color", "metallic", "roughness", "clay")
 
 
-class RealStudio:
+class MeshExporter:
     """Renders and exports with the packages below this one; they are imported when first used."""
 
     def __init__(self) -> None:

@@ -64,7 +64,7 @@ class Pipeline(Protocol):
     def to(self, device: str) -> Any: ...
 
 
-class Studio(Protocol):
+class Exporter(Protocol):
     """Pictures and files of a decoded asset; `trellis2_modal.service.exporter` is the real one."""
 
     def video(self, mesh: Any, monitor: Monitor) -> JobFile: ...
@@ -88,7 +88,7 @@ class TRELLIS2Generator:
         factory: Callable[[], Pipeline],
         model: str = "",
         device: str = "cpu",
-        studio: Studio | None = None,
+        exporter: Exporter | None = None,
         lossless_state: bool = False,
         texturing: Callable[[Any], Painter | None] = lambda pipeline: None,
     ) -> None:
@@ -96,7 +96,7 @@ class TRELLIS2Generator:
         self._texturing = texturing
         self.painter: Painter | None = None
         self._pipeline: Pipeline | None = None
-        self._studio = studio
+        self._exporter = exporter
         self._lossless = lossless_state
         self.model = model
         self.device = device
@@ -160,12 +160,12 @@ class TRELLIS2Generator:
         return [part for part in (self._pipeline, self.painter) if part is not None]
 
     @property
-    def studio(self) -> Studio:
-        if self._studio is None:
-            from .exporter import RealStudio
+    def exporter(self) -> Exporter:
+        if self._exporter is None:
+            from .exporter import MeshExporter
 
-            self._studio = RealStudio()
-        return self._studio
+            self._exporter = MeshExporter()
+        return self._exporter
 
     # --- the calls ---------------------------------------------------------------------------------------
 
@@ -291,12 +291,12 @@ class TRELLIS2Generator:
         if preview != "none":
             files["video"] = self.guarded(lambda: self.render_preview_video(mesh, monitor), kind)
         if preview == "frames":
-            files["preview"], layout = self.guarded(lambda: self.studio.sheet(mesh, monitor), kind)
+            files["preview"], layout = self.guarded(lambda: self.exporter.sheet(mesh, monitor), kind)
             stats["preview"] = layout
 
     def render_preview_video(self, mesh: Any, monitor: Monitor | None = None) -> JobFile:
         """A turntable of a decoded asset as a video."""
-        return self.studio.video(mesh, monitor or Monitor())
+        return self.exporter.video(mesh, monitor or Monitor())
 
     def extract_glb(self, state: bytes, settings: ExtractSettings, monitor: Monitor) -> JobOutput:
         """The file (GLB or another format) of a compressed state, with the mesh report in `stats`."""
@@ -307,7 +307,7 @@ class TRELLIS2Generator:
             mesh = states.unpack_state(states.decompress_state(state), self.device)
 
         def export() -> tuple[bytes, dict[str, Any]]:
-            return self.studio.asset(mesh, settings, clock.monitor)
+            return self.exporter.asset(mesh, settings, clock.monitor)
 
         data, report = self.guarded(export, None)
         stats = {"report": report, "bytes": len(data), "seconds": clock.seconds()}

@@ -90,7 +90,7 @@ def texture_mesh(
 
     def bake() -> tuple[bytes, dict[str, Any], Any]:
         with mesh_errors():
-            return generator.studio.textured(mesh, place, voxels, resolution, settings, clock.monitor)
+            return generator.exporter.textured(mesh, place, voxels, resolution, settings, clock.monitor)
 
     voxels = generator.guarded(paint, kind)
     asset, report, shown = generator.guarded(bake, kind)

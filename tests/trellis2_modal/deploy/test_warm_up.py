@@ -43,7 +43,7 @@ class Recorder:
         return Monitor(lambda progress: seen.add(progress.stage))
 
 
-class NotingStudio:
+class NotingExporter:
     """Renders nothing; notes what is asked for."""
 
     def __init__(self) -> None:
@@ -69,17 +69,17 @@ def test_the_real_model_runs_every_stage(tmp_path: Path, monkeypatch: pytest.Mon
 
     monkeypatch.setattr(tiny_checkpoint, "OCCUPIED_QUANTILE", 0.9999)  # a few voxels
     folder = tiny_checkpoint.write_checkpoint(tmp_path)
-    studio = NotingStudio()
+    exporter = NotingExporter()
     large = ("shape_slat_flow_model_1024", "tex_slat_flow_model_1024")  # for a quick test
     generator = TRELLIS2Generator(
-        lambda: Trellis2ImageTo3DPipeline.from_pretrained(folder, skip=large), studio=studio
+        lambda: Trellis2ImageTo3DPipeline.from_pretrained(folder, skip=large), exporter=exporter
     )
     generator.load_model_cpu()
     recorder, clock = Recorder(generator), StartClock()
     warm_up(recorder, clock)
     sampled = {"sparse_structure", "shape", "texture", "decode_shape", "decode_texture", "mesh", "state"}
     assert sampled <= recorder.stages["512"], recorder.stages
-    assert studio.called == ["video", "sheet", ("auto", 500_000), (True, 100_000)]
+    assert exporter.called == ["video", "sheet", ("auto", 500_000), (True, 100_000)]
     assert set(clock.seconds) == {"warm_512", "warm_export"} <= set(BUDGET)
 
 

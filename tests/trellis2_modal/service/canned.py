@@ -26,13 +26,13 @@ def main(folder: Path = FOLDER) -> None:
     folder.mkdir(exist_ok=True)
     state = compress_state(pack_state(dual_grid(RESOLUTION)))
     mesh = unpack_state(decompress_state(state), "cpu")
-    studio = exporter.RealStudio()
-    sheet, layout = studio.sheet(mesh, Monitor())
-    files = {"state": state, "video": studio.video(mesh, Monitor()).data, "preview": sheet.data}
+    mesh_exporter = exporter.MeshExporter()
+    sheet, layout = mesh_exporter.sheet(mesh, Monitor())
+    files = {"state": state, "video": mesh_exporter.video(mesh, Monitor()).data, "preview": sheet.data}
     reports = {}
     for kind in ASSET_MEDIA_TYPES:
         settings = ExtractSettings(decimation_target=FACES, texture_size=TEXTURE, format=kind)  # type: ignore[arg-type]
-        files[kind], reports[kind] = studio.asset(mesh, settings, Monitor())
+        files[kind], reports[kind] = mesh_exporter.asset(mesh, settings, Monitor())
     for name, data in files.items():
         (folder / f"asset.{name}").write_bytes(data)
         print(f"{name:8} {len(data):8,} bytes")

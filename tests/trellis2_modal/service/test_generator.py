@@ -71,7 +71,7 @@ class SmallPipeline:
             yield Variant(seed, states.to_mesh(dual_grid(16, seed=seed)), KeptShape(slat, 512))
 
 
-class SmallStudio:
+class SmallExporter:
     def video(self, mesh: Any, monitor: Monitor) -> JobFile:
         monitor.report("preview", 0, 1)
         return JobFile(b"video", "video/mp4")
@@ -85,7 +85,7 @@ class SmallStudio:
 
 def make(*failures: Exception, **options: Any) -> tuple[TRELLIS2Generator, SmallPipeline]:
     pipeline = SmallPipeline(*failures, **options)
-    generator = TRELLIS2Generator(lambda: pipeline, model="small", studio=SmallStudio())
+    generator = TRELLIS2Generator(lambda: pipeline, model="small", exporter=SmallExporter())
     generator.load_model_cpu()
     return generator, pipeline
 
@@ -132,7 +132,7 @@ def test_a_state_becomes_a_file() -> None:
     assert output.stats["report"] == {"faces": 15_000}
 
 
-class Meeting(SmallPipeline, SmallStudio):
+class Meeting(SmallPipeline, SmallExporter):
     """The second sample waits for the first one's preview to begin, as only a preview beside it can."""
 
     def __init__(self) -> None:
@@ -154,7 +154,7 @@ class Meeting(SmallPipeline, SmallStudio):
 
 def test_a_preview_is_made_while_the_next_sample_is_drawn() -> None:
     both = Meeting()
-    generator = TRELLIS2Generator(lambda: both, studio=both)
+    generator = TRELLIS2Generator(lambda: both, exporter=both)
     generator.load_model_cpu()
     output = generator.generate(picture(), GenerateSettings(seed=5, num_samples=3), Monitor())
     assert {f"video{suffix}" for suffix in ("", "-2", "-3")} <= set(output.files)
@@ -162,12 +162,12 @@ def test_a_preview_is_made_while_the_next_sample_is_drawn() -> None:
 
 
 def test_a_preview_that_fails_ends_the_whole_job_once() -> None:
-    class Blind(SmallStudio):
+    class Blind(SmallExporter):
         def video(self, mesh: Any, monitor: Monitor) -> JobFile:
             raise OutOfMemoryError("out of memory")
 
     pipeline = SmallPipeline()
-    generator = TRELLIS2Generator(lambda: pipeline, studio=Blind())
+    generator = TRELLIS2Generator(lambda: pipeline, exporter=Blind())
     generator.load_model_cpu()
     for samples in (1, 2):
         pipeline.calls.clear()
@@ -233,7 +233,7 @@ def test_memory_is_freed_outside_the_exception() -> None:
                 raise OutOfMemoryError("CUDA out of memory")
             yield from super().variants(image, *rest, **options)
 
-    generator = TRELLIS2Generator(Hungry, studio=SmallStudio())
+    generator = TRELLIS2Generator(Hungry, exporter=SmallExporter())
     generator.load_model_cpu()
     freed: list[bool] = []
     generator.free_memory = lambda: freed.append(alive[0]() is None)  # type: ignore[method-assign]

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from trellis2.errors import InvalidArgumentError
+from trellis2.nn.rope import grid_coords
 
 from .. import world
 
@@ -40,19 +41,14 @@ def _distance(table: Tensor, points: Tensor) -> Tensor:
     return torch.cat(parts) if parts else points.new_zeros(0)
 
 
-def _grid(resolution: int, device: torch.device) -> Tensor:
-    axis = torch.arange(resolution, device=device)
-    return torch.cartesian_prod(axis, axis, axis)
-
-
 def surface_cells(table: Tensor, resolution: int) -> Tensor:
     """Cells `[M, 3]` int64 that may touch the surface, coarse to fine; R is 32 times a power of two."""
     device = table.device
     current = min(_COARSE, resolution)
     if resolution % current or (resolution // current).bit_count() != 1:
         raise InvalidArgumentError(f"resolution {resolution} is not {_COARSE} times a power of two, nor less")
-    cells = _grid(current, device)
-    children = _grid(2, device)
+    cells = grid_coords(current, device)
+    children = grid_coords(2, device)
     while True:
         centres = (cells + 0.5) / current - 0.5
         cells = cells[_distance(table, centres).abs() <= _REACH / current]
@@ -173,7 +169,7 @@ def occupancy(tables: Tensor, resolution: int = 64) -> Tensor:
     inside).
     """
     batch = tables.shape[0]
-    centres = ((_grid(resolution, tables.device) + 0.5) / resolution - 0.5).expand(batch, -1, -1)
+    centres = ((grid_coords(resolution, tables.device) + 0.5) / resolution - 0.5).expand(batch, -1, -1)
     d, _ = world.distance(tables, centres)
     step = 0.25 / resolution
     gradient = torch.empty_like(centres)

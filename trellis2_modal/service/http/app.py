@@ -24,7 +24,7 @@ from ..dry_run import canned_picture, dry_engine
 from ..outbound.callbacks import CallbackSender
 from ..outbound.requests import Outbound
 from . import problems, request_parsing, routes
-from .authentication import Guard
+from .authentication import Authenticator
 from .hosts import HostCheck
 from .metrics import Metrics
 from .pictures.checks import PictureChecks
@@ -125,7 +125,7 @@ def create_app(
     app.state.large_bodies = asyncio.Semaphore(1)
     app.state.metrics = metrics
     app.state.body_memory = BodyMemory(settings.body_memory)
-    app.state.guard = Guard(
+    app.state.authenticator = Authenticator(
         ring,
         limiter,
         settings.reads_per_minute,

@@ -23,7 +23,7 @@ BEARER = HTTPBearer(scheme_name="Bearer", description="The same key.", auto_erro
 WORK, READS, MATTES = "work", "reads", "mattes"
 
 
-class Guard:
+class Authenticator:
     """Authenticates, then checks the scope, then counts the call."""
 
     def __init__(
@@ -127,7 +127,7 @@ def caller(scope: str | None = None, policy: str | None = READS) -> Callable[...
     async def admit(
         request: Request, header: Annotated[Any, Security(HEADER)], bearer: Annotated[Any, Security(BEARER)]
     ) -> ApiKey:
-        guard: Guard = request.app.state.guard
-        return await guard.admit(request, secret_of(request), scope, policy)
+        authenticator: Authenticator = request.app.state.authenticator
+        return await authenticator.admit(request, secret_of(request), scope, policy)
 
     return admit

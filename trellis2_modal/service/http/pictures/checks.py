@@ -79,10 +79,6 @@ class PictureChecks:
             raise bad_picture("is not a readable PNG, JPEG or WebP")
         return picture
 
-    async def check_base64(self, text: str) -> Picture:
-        """The same for plain base64 or a data: URL."""
-        return await self.check(await picture_bytes(text))
-
     async def close(self) -> None:
         await self._decoder.end()
 

@@ -37,7 +37,7 @@ from ....protocol.requests import ExtractRequest, GenerateRequest, TextureReques
 from ...auth import ApiKey
 from ...config import Settings
 from ...streaming import event_stream, whole_file
-from ..authentication import WORK, Guard, caller, engine_of, sources_of
+from ..authentication import WORK, Authenticator, caller, engine_of, sources_of
 from ..context import context_of
 from ..encoding import encode_base64, json_response
 from ..request_parsing import (
@@ -191,8 +191,8 @@ async def submit(request: Request, key: ApiKey, work: Work) -> JobStatus:
     """Hand the work to the backend."""
     backend = engine_of(request, key)
     settings: Settings = request.app.state.settings
-    guard: Guard = request.app.state.guard
-    await guard.authenticate(request)  # the key may have ended while the body came
+    authenticator: Authenticator = request.app.state.authenticator
+    await authenticator.authenticate(request)  # the key may have ended while the body came
     job = await backend.submit(
         NewJob(
             owner=key.id,
@@ -257,15 +257,15 @@ async def reply(request: Request, key: ApiKey, job: JobStatus, answer: Answer) -
     if "respond-async" in preferences:
         return accepted(request, job, preferred=True)
     request_id = context_of(request).request_id
-    guard: Guard = request.app.state.guard
-    guard.open_stream(request, key)
+    authenticator: Authenticator = request.app.state.authenticator
+    authenticator.open_stream(request, key)
     if answer == "stream":
         settings: Settings = request.app.state.settings
         events = events_with_result(backend, key.id, job, request_id)
-        return event_stream(events, settings.heartbeat_comment, guard.watch(request))
+        return event_stream(events, settings.heartbeat_comment, authenticator.watch(request))
     async for event in backend.events(key.id, job.id):
         is_result(event)
-    await guard.authenticate(request)  # or while the job ran
+    await authenticator.authenticate(request)  # or while the job ran
     done = await backend.status(key.id, job.id)
     if done.status not in ("finished", "expired"):
         raise UnavailableError(f"the service is stopping; job {job.id} goes on later", retry_after=30)

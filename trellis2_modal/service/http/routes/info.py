@@ -18,7 +18,7 @@ from ....protocol.requests import MatteRequest, MatteSettings, default_pipeline_
 from ....protocol.webhooks import secret_of
 from ...auth import ApiKey
 from ...config import Settings
-from ..authentication import MATTES, Guard, caller
+from ..authentication import MATTES, Authenticator, caller
 from ..encoding import encode_base64, json_response
 from ..metrics import MEDIA_TYPE
 from ..pictures.checks import PictureChecks, picture_bytes
@@ -82,7 +82,7 @@ async def health(request: Request) -> Response:
 async def usage(request: Request, key: Annotated[ApiKey, Depends(caller())]) -> Response:
     """The caller's own limits and what is left of them."""
     backend: Engine = request.app.state.backend
-    guard: Guard = request.app.state.guard
+    authenticator: Authenticator = request.app.state.authenticator
     settings: Settings = request.app.state.settings
     charges = await backend.usage(key.id, time.time() - DAY)
     used = sum(charge.seconds for charge in charges)
@@ -92,7 +92,7 @@ async def usage(request: Request, key: Annotated[ApiKey, Depends(caller())]) -> 
         scopes=list(key.scopes),
         expires=None if key.expires is None else datetime.fromtimestamp(key.expires, UTC),
         requests_per_minute=key.requests_per_minute,
-        requests_left=guard.work_left(key),
+        requests_left=authenticator.work_left(key),
         gpu_seconds_per_day=key.gpu_seconds_per_day,
         gpu_seconds_used=round(used, 3),
         gpu_seconds_left=round(max(0.0, key.gpu_seconds_per_day - used), 3),

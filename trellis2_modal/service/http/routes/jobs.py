@@ -22,7 +22,7 @@ from ...auth import ApiKey
 from ...config import Settings
 from ...outbound.addresses import checked_place
 from ...streaming import artifact_response, event_stream, last_event_id
-from ..authentication import WORK, Guard, caller, engine_of, sources_of
+from ..authentication import WORK, Authenticator, caller, engine_of, sources_of
 from ..encoding import json_response
 from ..request_parsing import callback_of, exports, kind_of, read_submission, submission_work
 from . import documents
@@ -118,9 +118,9 @@ async def job_events(request: Request, key: Reader, job_id: JobId) -> Response:
     """Everything that happens to a job, from its start or from `Last-Event-ID`, ending with its end."""
     backend = engine_of(request, key)
     settings: Settings = request.app.state.settings
-    guard: Guard = request.app.state.guard
+    authenticator: Authenticator = request.app.state.authenticator
     after = last_event_id(request)
-    guard.open_stream(request, key)
+    authenticator.open_stream(request, key)
     job = await backend.status(key.id, job_id)
     stream = backend.events(key.id, job_id, after)
     if after and job.status in FINAL_STATES:
@@ -128,7 +128,7 @@ async def job_events(request: Request, key: Reader, job_id: JobId) -> Response:
         if not rest:
             return Response(status_code=204)  # tells an EventSource not to come back
         stream = backend.events(key.id, job_id, after)
-    return event_stream(stream, settings.heartbeat_comment, guard.watch(request))
+    return event_stream(stream, settings.heartbeat_comment, authenticator.watch(request))
 
 
 @router.head("/{job_id}/{artifact}", include_in_schema=False)
