@@ -21,7 +21,7 @@ from o_voxel.mesh.quality import mesh_quality, visible_faces
 from o_voxel.mesh.spatial.bvh import TriangleBVH
 from o_voxel.postprocess import GlbAsset, to_glb
 from o_voxel.postprocess.source import Source, check_source
-from o_voxel.sampling import sample_trilinear
+from o_voxel.sampling import VoxelGrid, sample_trilinear
 
 from trellis2_modal.service.state import decompress_state, unpack_state
 
@@ -135,11 +135,13 @@ def damaged(case: Case, share: float, voxels: bool) -> Case:
     faces = torch.as_tensor(faces)
     random = torch.Generator().manual_seed(1)
     if voxels:
-        if len(vertices) != len(coords):
-            raise ValueError(f"{name}: {len(vertices)} vertices of {len(coords)} voxels")
-        there = torch.rand(len(coords), generator=random) >= share
-        faces = faces[there[faces.long()].all(dim=1)]
-        attributes, coords = torch.as_tensor(attributes)[there], torch.as_tensor(coords)[there]
+        gone = torch.rand(len(coords), generator=random) < share
+        attributes, coords = torch.as_tensor(attributes), torch.as_tensor(coords)
+        cells = ((torch.as_tensor(vertices) - torch.tensor(BOX[0])) / voxel).floor().int()
+        side = round(1 / voxel)
+        row = VoxelGrid(coords, (side,) * 3).find(cells.clamp(0, side - 1))  # -1 where a hole was filled
+        faces = faces[~((row >= 0) & gone[row])[faces.long()].any(dim=1)]
+        attributes, coords = attributes[~gone], coords[~gone]
     else:
         faces = faces[torch.rand(len(faces), generator=random) >= share]
     return f"{name}-{share:.0%}", (vertices, faces, attributes, coords, *rest), voxel
