@@ -50,26 +50,39 @@ Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
 @dataclass(frozen=True)
-class NewJob:
-    """A validated request, ready to run.
+class JobRequest:
+    """A checked request, whoever asks.
 
     `settings` are the fields of `GenerateSettings.given` (pipeline type filled in) or `ExtractSettings`
     (preset resolved). `payload` is the encoded picture or the compressed state; an extraction may name a
-    finished generation of the same owner in `source` instead. `request_digest` tells a repeated request from
-    another one under the same `idempotency_key`. `max_active` bounds the owner's unfinished jobs and
-    `gpu_seconds` what its jobs may use in 24 hours; both are checked in one step with accepting the job.
+    finished generation of the same owner in `source` instead.
     """
 
-    owner: str
     kind: JobKind
     settings: dict[str, Any]
     payload: bytes | None
-    request_digest: str
     source: str | None = None
+    named: str | None = None
+    """What the request named in place of the payload: another day it may stand for another picture."""
+
+    callback_url: str | None = None
+    """Who is told of the job's end."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class NewJob(JobRequest):
+    """A request, ready to run.
+
+    `request_digest` tells a repeated request from another one under the same `idempotency_key`. `max_active`
+    bounds the owner's unfinished jobs and `gpu_seconds` what its jobs may use in 24 hours; both are checked
+    in one step with accepting the job.
+    """
+
+    owner: str
+    request_digest: str
     idempotency_key: str | None = None
     max_active: int = 8
     gpu_seconds: float = float("inf")
-    callback_url: str | None = None
 
     def job_id(self) -> str:
         """A new id; with an idempotency key always the same, so that storing the job claims the key."""

@@ -128,7 +128,7 @@ class Storm:
         owner = f"key_{number}"
         for seed in range(number, self.jobs, CALLERS):
             new = NewJob(
-                owner, "generate", {"seed": seed, "preview": "none"}, PICTURE, f"{seed}",
+                "generate", {"seed": seed, "preview": "none"}, PICTURE, owner=owner, request_digest=f"{seed}",
                 idempotency_key=f"{seed}", max_active=64,
             )  # fmt: skip
             job = (await self.call(lambda engine, new=new: engine.submit(new))).id  # type: ignore[misc]

@@ -29,7 +29,7 @@ from trellis2_modal.jobs.worker_process import WorkerSpec
 from trellis2_modal.protocol.replies import FINAL_STATES, JobEvent, JobStatus
 
 SETTINGS = JobSettings(event_interval=0.0, shutdown_grace=0.1, min_free_bytes=1 << 20)
-NEW = NewJob("anna", "generate", {"seed": 1, "preview": "none"}, picture(), "digest")
+NEW = NewJob("generate", {"seed": 1, "preview": "none"}, picture(), owner="anna", request_digest="digest")
 
 
 async def until(check: Callable[[], Awaitable[Any]], what: str, seconds: float = 30.0) -> Any:

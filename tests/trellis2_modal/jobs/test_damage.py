@@ -51,7 +51,9 @@ async def fill(table: SqliteTable, count: int) -> list[str]:
     await table.open()
     ids = []
     for number in range(count):
-        job, event = accepted(NewJob("anna", "generate", {"seed": number}, None, "d"), new_job_id(), 1.0, 0)
+        job, event = accepted(
+            NewJob("generate", {"seed": number}, None, owner="anna", request_digest="d"), new_job_id(), 1.0, 0
+        )
         await table.insert(job, event)
         await table.report(job.id, [Event.of(2.0, ProgressReport(stage="shape", step=1, steps=2))])
         done = finished(job, 3.0, RESULT, 1.0, 100.0)
@@ -168,7 +170,7 @@ def test_a_damaged_row_is_reported_and_left_out(
             assert await table.get(bad) is None
         assert await table.counts() == {"finished": 2, "damaged": 1}
         assert len([record for record in caplog.records if bad in record.getMessage()]) == 1
-        again, event = accepted(NewJob("anna", "generate", {}, None, "d"), bad, 5.0, 0)
+        again, event = accepted(NewJob("generate", {}, None, owner="anna", request_digest="d"), bad, 5.0, 0)
         assert await table.insert(again, event) == again
         assert [e.type for e in await table.events(bad, 0, 9)] == ["queued"]
         await table.close()
@@ -235,7 +237,9 @@ def test_any_page_of_the_database_may_be_damaged(tmp_path: Path, caplog: pytest.
         assert {job.id for job in found} <= set(ids)
         for job in found:
             assert (await table.events(job.id, 0, 99))[-1].type == "result"
-        again, event = accepted(NewJob("anna", "generate", {}, None, "d"), new_job_id(), 5.0, 0)
+        again, event = accepted(
+            NewJob("generate", {}, None, owner="anna", request_digest="d"), new_job_id(), 5.0, 0
+        )
         assert await table.insert(again, event) == again
         await table.close()
         return len(found)
@@ -267,7 +271,9 @@ def test_a_cut_off_or_foreign_file(tmp_path: Path, table: SqliteTable, kept: flo
         found = [job.id for job in await table.query(Query(owner="anna"))]
         assert set(found) <= set(ids)
         assert found or kept != 0.9
-        again, event = accepted(NewJob("anna", "generate", {}, None, "d"), new_job_id(), 5.0, 0)
+        again, event = accepted(
+            NewJob("generate", {}, None, owner="anna", request_digest="d"), new_job_id(), 5.0, 0
+        )
         assert await table.insert(again, event) == again
         await table.close()
 

@@ -46,7 +46,7 @@ def test_a_full_store_refuses_and_keeps_what_it_has(tmp_path: Path) -> None:
 
 async def _fill_and_go_on(table: SqliteTable) -> None:
     await table.open()
-    new = NewJob("anna", "generate", {"pad": "x" * 5000}, payload=None, request_digest="f")
+    new = NewJob("generate", {"pad": "x" * 5000}, None, owner="anna", request_digest="f")
 
     async def insert(name: str) -> None:
         await table.insert(*accepted(new, name, 1.0, 0))

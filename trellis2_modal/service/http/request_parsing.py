@@ -16,6 +16,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
 from ...jobs.engine import NO_MODEL
+from ...jobs.job import JobRequest
 from ...jobs.ports import Capabilities
 from ...protocol import limits, meshes
 from ...protocol.errors import (
@@ -79,33 +80,21 @@ FILES = ("image", "images", "mesh", "trimap", "state")
 MAX_FIELD_BYTES = limits.MAX_JSON_BYTES
 
 
-@dataclass(frozen=True)
-class Work:
-    """A checked request: what a job needs, whoever asks."""
-
-    kind: JobKind
-    settings: dict[str, Any]
-    payload: bytes | None
-    source: str | None = None
-    named: str | None = None
-    """What the request named in place of the payload: another day it may stand for another picture."""
-
-    callback: str | None = None
-    """Who is told of the job's end."""
-
-    async def request_digest(self) -> str:
-        """Digest of all that decides the result."""
-        named = [self.kind, self.settings, self.source]
-        asked = json.dumps(named if self.callback is None else [*named, self.callback], sort_keys=True)
-        digest = hashlib.sha256(asked.encode() + b"\0")
-        if self.named is not None:
-            digest.update(self.named.encode())
-        elif self.payload is not None:
-            if len(self.payload) < HASHED_AT_ONCE:
-                digest.update(self.payload)
-            else:  # gives up Python's lock while it works
-                await asyncio.to_thread(digest.update, self.payload)
-        return digest.hexdigest()
+async def request_digest(request: JobRequest) -> str:
+    """Digest of all that decides the result."""
+    named = [request.kind, request.settings, request.source]
+    asked = json.dumps(
+        named if request.callback_url is None else [*named, request.callback_url], sort_keys=True
+    )
+    digest = hashlib.sha256(asked.encode() + b"\0")
+    if request.named is not None:
+        digest.update(request.named.encode())
+    elif request.payload is not None:
+        if len(request.payload) < HASHED_AT_ONCE:
+            digest.update(request.payload)
+        else:  # gives up Python's lock while it works
+            await asyncio.to_thread(digest.update, request.payload)
+    return digest.hexdigest()
 
 
 def body_ceiling(method: str, path: str) -> int:
@@ -239,7 +228,7 @@ async def generate_work(
     checks: PictureChecks,
     sources: PictureSources,
     fetch: FetchState,
-) -> Work:
+) -> JobRequest:
     """Raises `InvalidImageError`, `InvalidStateError`, `TooLargeError`, `UnavailableError`,
     `UnsupportedPipelineError`, and what `fetch` raises."""
     if request.model is not None and request.model != known.model:
@@ -253,7 +242,7 @@ async def generate_work(
         raise bad_state("state", "is not base64")
     chosen = await _settings_of_shape(request.settings(), state, known)
     inputs = Inputs(await checked_pictures(await sources.pictures(request), checks), state=state)
-    return Work("generate", chosen, pack_inputs(inputs), named=request.image_url or request.prompt)
+    return JobRequest("generate", chosen, pack_inputs(inputs), named=request.image_url or request.prompt)
 
 
 async def _settings_of_shape(
@@ -280,7 +269,7 @@ async def checked_pictures(pictures: Sequence[bytes], checks: PictureChecks) -> 
     return [(await checks.check(picture)).data for picture in pictures]
 
 
-async def texture_work(request: TextureRequest, known: Capabilities, checks: PictureChecks) -> Work:
+async def texture_work(request: TextureRequest, known: Capabilities, checks: PictureChecks) -> JobRequest:
     """Raises `InvalidMeshError`, `InvalidImageError`, `TooLargeError`, `UnavailableError`,
     `UnsupportedPipelineError`."""
     given = [request.image] if request.image is not None else request.images or []
@@ -297,12 +286,12 @@ async def _texture_work(
     mesh: bytes,
     known: Capabilities,
     checks: PictureChecks,
-) -> Work:
+) -> JobRequest:
     check_counts(len(pictures), None)
     chosen = texture_settings(settings, known)
     await asyncio.to_thread(meshes.check_mesh, mesh)
     inputs = Inputs(await checked_pictures(pictures, checks), mesh=mesh)
-    return Work("texture", chosen, await asyncio.to_thread(pack_inputs, inputs))
+    return JobRequest("texture", chosen, await asyncio.to_thread(pack_inputs, inputs))
 
 
 def texture_settings(settings: TextureSettings, known: Capabilities) -> dict[str, Any]:
@@ -341,16 +330,16 @@ def _chosen(chosen: str, offered: Sequence[str]) -> str:
     return chosen
 
 
-async def extract_work(request: ExtractRequest) -> Work:
+async def extract_work(request: ExtractRequest) -> JobRequest:
     """Raises `InvalidStateError` or `TooLargeError`."""
     settings = request.settings().resolved().model_dump()
     if request.state is None:
-        return Work("extract", settings, None, request.job)
+        return JobRequest("extract", settings, None, request.job)
     data = await decode_base64(request.state)
     if data is None:
         raise bad_state("state", "is not base64")
     await check_state(data)
-    return Work("extract", settings, data)
+    return JobRequest("extract", settings, data)
 
 
 async def check_state(data: bytes) -> dict[str, Any]:
@@ -383,7 +372,9 @@ def exports(submission: Asked | Multipart) -> bool:
     return isinstance(submission, GenerateRequest) and submission.export is not None
 
 
-async def form_work(form: Multipart, known: Capabilities, checks: PictureChecks, fetch: FetchState) -> Work:
+async def form_work(
+    form: Multipart, known: Capabilities, checks: PictureChecks, fetch: FetchState
+) -> JobRequest:
     """The work that a form asks for."""
     fields = {name: value for name, value in form.fields.items() if name not in OF_SUBMISSIONS}
     try:
@@ -401,7 +392,7 @@ async def form_work(form: Multipart, known: Capabilities, checks: PictureChecks,
         raise _missing("state")
     if state is not None:
         await check_state(state)
-    return Work("extract", extract, state, source)
+    return JobRequest("extract", extract, state, source)
 
 
 async def _generate_form(
@@ -410,7 +401,7 @@ async def _generate_form(
     known: Capabilities,
     checks: PictureChecks,
     fetch: FetchState,
-) -> Work:
+) -> JobRequest:
     source, files = fields.pop("job", None), form.files.get("state", ())
     variant = VARIANT.validate_python(fields.pop("variant", "1"))
     views = {"views": views_of_text(fields["views"])} if "views" in fields else {}
@@ -423,10 +414,10 @@ async def _generate_form(
     check_counts(len(pictures), settings.views)
     chosen = await _settings_of_shape(settings, state, known)
     inputs = Inputs(await checked_pictures(pictures, checks), state=state)
-    return Work("generate", chosen, pack_inputs(inputs))
+    return JobRequest("generate", chosen, pack_inputs(inputs))
 
 
-async def texture_form(form: Multipart, known: Capabilities, checks: PictureChecks) -> Work:
+async def texture_form(form: Multipart, known: Capabilities, checks: PictureChecks) -> JobRequest:
     """The new textures that a form asks for."""
     fields = {name: value for name, value in form.fields.items() if name not in OF_SUBMISSIONS}
     try:
@@ -474,7 +465,7 @@ async def submission_work(
     checks: PictureChecks,
     sources: PictureSources,
     fetch: FetchState,
-) -> Work:
+) -> JobRequest:
     if isinstance(submission, Multipart):
         return await form_work(submission, known, checks, fetch)
     if isinstance(submission, ExtractRequest):

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Depends, Request, Response
 
 from ....jobs.engine import Engine
-from ....jobs.job import NewJob
+from ....jobs.job import JobRequest, NewJob
 from ....protocol.errors import (
     FieldError,
     InvalidRequestError,
@@ -42,12 +42,12 @@ from ..context import context_of
 from ..encoding import encode_base64, json_response
 from ..request_parsing import (
     FetchState,
-    Work,
     extract_work,
     generate_work,
     media_type,
     read_json,
     read_multipart,
+    request_digest,
     texture_form,
     texture_work,
 )
@@ -187,24 +187,20 @@ def negotiate(request: Request, files: tuple[str, ...]) -> Answer:
     return max(offers, key=lambda offer: offer[0])[1]
 
 
-async def submit(request: Request, key: ApiKey, work: Work) -> JobStatus:
-    """Hand the work to the backend."""
+async def submit(request: Request, key: ApiKey, asked: JobRequest) -> JobStatus:
+    """Hand a checked request to the backend."""
     backend = engine_of(request, key)
     settings: Settings = request.app.state.settings
     authenticator: Authenticator = request.app.state.authenticator
     await authenticator.authenticate(request)  # the key may have ended while the body came
     job = await backend.submit(
         NewJob(
+            **vars(asked),
             owner=key.id,
-            kind=work.kind,
-            settings=work.settings,
-            payload=work.payload,
-            request_digest=await work.request_digest(),
-            source=work.source,
+            request_digest=await request_digest(asked),
             idempotency_key=idempotency_key(request) or delivered(request),
             max_active=settings.max_active_jobs,
             gpu_seconds=math.inf if key.dry_run else key.gpu_seconds_per_day,
-            callback_url=work.callback,
         )
     )
     context = context_of(request)

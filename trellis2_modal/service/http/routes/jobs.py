@@ -66,7 +66,7 @@ async def submit_job(request: Request, key: Annotated[ApiKey, Depends(caller(Non
     known, checks = backend.capabilities(), request.app.state.picture_checks
     fetch, sources = state_fetcher(backend, key), sources_of(request, key)
     work = await submission_work(submission, known, checks, sources, fetch)
-    return accepted(request, await submit(request, key, dataclasses.replace(work, callback=callback)))
+    return accepted(request, await submit(request, key, dataclasses.replace(work, callback_url=callback)))
 
 
 @router.get("", response_model=JobList, responses=documents.errors(*documents.READS, 404))
