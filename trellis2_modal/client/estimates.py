@@ -72,14 +72,20 @@ class Forecasts:
 
     def __init__(self, history: History) -> None:
         self._history = history
-        self._told: dict[JobKind, Estimate] = {}
+        self._told: dict[tuple[JobKind, str | None], Estimate] = {}
 
     def ask(self, client: Client) -> None:
-        """What jobs take on a service that has become ready."""
+        """What jobs take on a service that has become ready: generations of each quality that it offers."""
+        offered = client.health().pipeline_types
         self._told = {
-            "generate": forecast(client, "generate", {"preview": "frames"}),
-            "extract": forecast(client, "extract", {"simplify": "web"}),
-            "texture": forecast(client, "texture", {"preview": "frames"}),
+            ("extract", None): forecast(client, "extract", {"simplify": "web"}),
+            ("texture", None): forecast(client, "texture", {"preview": "frames"}),
+            **{
+                ("generate", quality): forecast(
+                    client, "generate", {"preview": "frames", "pipeline_type": quality}
+                )
+                for quality in offered
+            },
         }
 
     def forget(self) -> None:
@@ -97,7 +103,7 @@ class Forecasts:
             told = made.get("texture", True) or not settings.get("texture", True)
             if seconds and told and (wanted is None or made.get(alike) == wanted):
                 return _scaled(estimate_of(kind, seconds, **_price(stats)), made, settings)
-        told_of = self._told.get(kind)
+        told_of = self._told.get((kind, wanted if kind == "generate" else None))
         known = told_of if told_of is not None and told_of.stages else typical(kind, health)
         return _scaled(known, {}, settings)
 

@@ -17,7 +17,7 @@ from trellis2_modal.client.estimates import Forecasts
 from trellis2_modal.client.history import COVER, ENTRY, LIGHT, SHAPE, STATE, VIDEO, Entry, History, numbered
 from trellis2_modal.client.results import GenerateResult
 from trellis2_modal.protocol.errors import NotFoundError
-from trellis2_modal.protocol.replies import Health
+from trellis2_modal.protocol.replies import Estimate, Health
 from trellis2_modal.protocol.state import decompress_state, peek_state, unpack_state
 
 
@@ -181,3 +181,29 @@ def test_a_forecast_goes_with_what_is_asked_for(tmp_path: Path) -> None:
     grey = history.add(photo(), "disc.png", {})
     history.keep_result(grey.id, replace(made, settings={"pipeline_type": "512", "texture": False}))
     assert seconds() == 4, "nobody knows what the texture of that one would have taken"
+
+
+def test_a_forecast_is_of_the_quality_that_is_chosen(tmp_path: Path) -> None:
+    health = Health(
+        status="ok",
+        version="1",
+        pipeline_types=["512", "1024_cascade"],
+        default_pipeline_type="1024_cascade",
+    )
+    measured = {"512": 4.0, "1024_cascade": 20.0}
+
+    class Measured:
+        """A service that has measured each quality."""
+
+        def health(self) -> Health:
+            return health
+
+        def estimate(self, kind: str, **settings: str) -> Estimate:
+            seconds = measured[settings["pipeline_type"]] if kind == "generate" else 2.0
+            return Estimate.model_validate({"kind": kind, "seconds": seconds, "stages": {"shape": seconds}})
+
+    forecasts = Forecasts(History(tmp_path / "history"))
+    forecasts.ask(Measured())  # type: ignore[arg-type]
+    for chosen, seconds in ({"pipeline_type": "512"}, 4.0), ({}, 20.0):
+        assert forecasts.of("generate", chosen, health).seconds == seconds
+    assert forecasts.of("extract", {}, health).seconds == 2.0
