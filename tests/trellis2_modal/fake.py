@@ -20,7 +20,7 @@ from PIL import Image
 
 from tests.trellis2_modal.shapes import dual_grid
 from trellis2.progress import Monitor
-from trellis2_modal.jobs.execution import DeviceLostError, JobFile, JobOutput
+from trellis2_modal.jobs.execution import DeviceLostError, JobFile, JobMonitor, JobOutput
 from trellis2_modal.protocol.errors import InvalidImageError, OutOfMemoryError
 from trellis2_modal.protocol.replies import ASSET_MEDIA_TYPES, STATE_MEDIA_TYPE, artifact_of
 from trellis2_modal.protocol.requests import ExtractSettings, GenerateSettings, TextureSettings
@@ -66,9 +66,11 @@ class FakeGenerator:
         pad: int,
         gate: str | None = None,
         steps: int = STEPS,
+        light: str | None = None,
     ) -> None:
         self.crash: Callable[[], None] = lambda: os._exit(9)
         self._gate = Path(gate) if gate else None
+        self._light = Path(light) if light else None
         self.pipeline_types = pipeline_types
         self.texture_types = ("512",)
         self.backends = {"attention": "sdpa: first choice"}
@@ -106,6 +108,12 @@ class FakeGenerator:
                 own["preview"] = JobFile(sheet(), "image/webp")
             files |= {artifact_of(name, number): file for name, file in own.items()}
             variants.append({"seed": seed, "voxels": len(state.coords)})
+        if self._light is not None and settings.preview == "frames" and len(settings.seeds) == 1:
+            files["light"] = JobFile(glb(dual_grid(16, seed=settings.seed)), ASSET_MEDIA_TYPES["glb"])
+            if isinstance(monitor, JobMonitor) and monitor.early is not None:
+                monitor.early("light", files["light"])
+            self._gate = self._light
+            self._steps(monitor, "preview")
         kept = unpack_inputs(picture).state
         shape = "" if kept is None else f" of {peek_state(kept)['info']['seed']}"
         self._write(f"generate {settings.seed}{shape}")
@@ -161,12 +169,14 @@ def create(
     pad: int = 0,
     gate: str | None = None,
     steps: int = STEPS,
+    light: str | None = None,
 ) -> FakeGenerator:
     """With `burn` its steps keep every processor busy, as a model on the CPU does.
 
     Each progress message has `pad` characters. Steps wait until the file `gate` exists.
+    With `light` a generation hands a light mesh over, and its turntable waits until that file exists.
     """
-    return FakeGenerator(step_seconds, journal, tuple(pipeline_types), burn, pad, gate, steps)
+    return FakeGenerator(step_seconds, journal, tuple(pipeline_types), burn, pad, gate, steps, light)
 
 
 def broken() -> FakeGenerator:

@@ -50,6 +50,9 @@ class MemoryArtifacts:
             return None
         return Artifact(name, file.media_type, len(file.data), etag=f"{job.id}-{name}", data=file.data)
 
+    async def early(self, job: Job, name: str) -> Artifact | None:
+        return None
+
     async def drop_input(self, job_id: str) -> None:
         self.inputs.pop(job_id, None)
 

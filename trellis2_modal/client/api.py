@@ -252,9 +252,9 @@ class JobCalls:
         return calls.result(self._core, self.id)
 
     @flow_method
-    def download(self, artifact: str) -> Flow[bytes]:
-        """One file: state, video, preview or asset."""
-        return calls.artifact(self._core, self.id, artifact)
+    def download(self, artifact: str, patient: bool = True) -> Flow[bytes]:
+        """One file: state, video, preview, light or asset; `patient` waits for a service that is starting."""
+        return calls.artifact(self._core, self.id, artifact, patient)
 
 
 class Job(JobCalls, Blocking):

@@ -34,7 +34,7 @@ TYPICAL: dict[tuple[JobKind, str], dict[str, float]] = {
 
 
 TEXTURES = ("texture", "decode_texture")
-PREVIEWS = {"none": ("preview", "stills"), "video": ("stills",)}
+PREVIEWS = {"none": ("light", "preview", "stills"), "video": ("light", "stills")}
 """Stages that a preview leaves out."""
 
 ONCE = ("image", "condition")
@@ -127,6 +127,7 @@ def _scaled(found: Estimate, made: Mapping[str, Any], settings: Mapping[str, Any
     more = settings.get("num_samples", 1) / made.get("num_samples", 1)
     left_out = PREVIEWS.get(settings.get("preview", ""), ())
     left_out += () if settings.get("texture", True) else TEXTURES
+    left_out += ("light",) if settings.get("num_samples", 1) > 1 else ()
     stages = {
         name: seconds if name in ONCE else seconds * more
         for name, seconds in found.stages.items()

@@ -365,6 +365,8 @@ class Engine:
         job = await self._advance(await self._owned(owner, job_id))
         state = job.state(time.time())
         if state in ACTIVE:
+            if (file := await self.artifacts.early(job, name)) is not None:
+                return file
             raise NotReadyError(f"the job is {state}", retry_after=5)
         if state == "cancelled":
             raise JobCancelledError()

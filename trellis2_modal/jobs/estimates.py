@@ -115,6 +115,7 @@ def _switched(settings: Mapping[str, Any]) -> dict[str, bool]:
     return {
         "texture": texture,
         "decode_texture": texture,
+        "light": preview == "frames" and settings.get("num_samples", 1) == 1,
         "preview": preview != "none",
         "stills": preview == "frames",
     } | (dict.fromkeys(EXPORT_STAGES, settings.get("export") is not None) if "texture" in settings else {})

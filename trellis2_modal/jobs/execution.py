@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
@@ -54,6 +55,13 @@ class JobOutput:
     seed: int | None = None
     resolution: int | None = None
     stats: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class JobMonitor(Monitor):
+    """Of a job whose worker can hand a file over before the job ends: `early` takes its name and the file."""
+
+    early: Callable[[str, JobFile], None] | None = None
 
 
 class Generator(Protocol):

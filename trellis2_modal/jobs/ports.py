@@ -182,6 +182,9 @@ class Artifacts(Protocol):
     async def read(self, job: Job, name: str) -> Artifact | None:
         """Raises `ExpiredError` when nothing of the job is kept any longer."""
 
+    async def early(self, job: Job, name: str) -> Artifact | None:
+        """A file that a job has handed over while it still runs; None where there is none yet, or never."""
+
     async def drop_input(self, job_id: str) -> None: ...
 
     async def discard(self, job_id: str) -> None:

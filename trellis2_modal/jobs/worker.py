@@ -21,17 +21,20 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from trellis2.errors import Cancelled
-from trellis2.progress import Monitor, Progress
+from trellis2.progress import Progress
 
-from ..durable import sync_folder, write_new
+from ..durable import sync_folder, write_atomically, write_new
 from ..protocol.errors import InternalError, ServiceError, StorageFullError
-from .execution import DeviceLostError, Generator, JobOutput, run_job
+from .execution import DeviceLostError, Generator, JobFile, JobMonitor, JobOutput, run_job
 from .locks import FileLock
 
 logger = logging.getLogger(__name__)
 
 HEARTBEAT = 1.0
 RESULT_FILE = "result.json"
+EARLY = "early"
+"""The folder of files that a job hands over before it ends; it goes with the job's input."""
+
 LOCK_TIMEOUT = 60.0
 NICENESS = 5
 """The model may use every processor, but the server, when it has something to do, goes first."""
@@ -146,6 +149,10 @@ def serve(generator: Generator, message: dict[str, Any], channel: Channel, inbox
     def report(progress: Progress) -> None:
         channel.send("progress", job=job, **dataclasses.asdict(progress))
 
+    def early(name: str, file: JobFile) -> None:
+        (folder / EARLY).mkdir(exist_ok=True)
+        write_atomically(folder / EARLY / name, file.data)
+
     def ended(kind: str, **members: Any) -> None:
         channel.send(kind, job=job, seconds=time.perf_counter() - start, **members)
 
@@ -153,7 +160,7 @@ def serve(generator: Generator, message: dict[str, Any], channel: Channel, inbox
     try:
         if not (result / RESULT_FILE).exists():  # else done by an earlier worker whose word was lost
             payload = Path(message["payload"]).read_bytes()
-            monitor = Monitor(report, lambda: inbox.wants_cancel(job))
+            monitor = JobMonitor(report, lambda: inbox.wants_cancel(job), early)
             output = run_job(generator, message["kind"], message["settings"], payload, monitor)
             monitor.check()
             publish(output, folder, time.perf_counter() - start)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -61,3 +62,11 @@ PRESETS: dict[PresetName, Preset] = {
         },
     ),
 }
+
+
+LIGHT_SETTINGS: Mapping[str, Any] = {
+    "decimation_target": 10_000,
+    "texture_size": 512,
+    "texture_format": "jpeg",
+}
+"""The mesh (GLB) that a viewer turns right after a generation."""

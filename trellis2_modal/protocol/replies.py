@@ -14,8 +14,12 @@ JobState = Literal["queued", "running", "finished", "failed", "cancelled", "expi
 FINAL_STATES: frozenset[str] = frozenset({"finished", "failed", "cancelled", "expired"})
 EventType = Literal["queued", "started", "progress", "restarted", "result", "failed", "cancelled"]
 FINAL_EVENTS: frozenset[str] = frozenset({"result", "failed", "cancelled"})
-ArtifactName = Annotated[str, StringConstraints(pattern=r"^(asset|glb|(state|video|preview)(-[2-8])?)$")]
-"""Of a job with several variants `state` is the first one's, `state-2` the second one's."""
+ArtifactName = Annotated[
+    str, StringConstraints(pattern=r"^(asset|glb|light|(state|video|preview)(-[2-8])?)$")
+]
+"""`light` is a mesh of few faces that a generation of one asset with `preview` frames makes before its video;
+of a service on this machine it can be read while the job still runs. Of a job with several variants `state`
+is the first one's, `state-2` the second one's."""
 
 Scope = Literal["generate", "extract", "webhook", "dry-run"]
 SCOPES: tuple[Scope, ...] = ("generate", "extract", "webhook", "dry-run")

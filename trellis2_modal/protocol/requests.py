@@ -159,7 +159,8 @@ class GenerateSettings(Strict):
     preview: Preview = Field(
         "video",
         title="Preview",
-        description="video: a turntable; frames: also a sheet of stills in every render mode; none: neither.",
+        description="video: a turntable; frames: also a sheet of stills in every render mode, and of a "
+        "generation a light mesh before the turntable; none: nothing.",
         json_schema_extra={"group": "Basic"},
     )
     remove_background: bool = Field(

@@ -14,6 +14,7 @@ STAGES: dict[str, str] = {
     "decode_texture": "Building the material",
     "mesh": "Building the mesh",
     "state": "Packing the result",
+    "light": "Preparing the 3D preview",
     "preview": "Rendering the turntable",
     "stills": "Rendering every side",
     "fill holes": "Closing holes",
@@ -32,7 +33,7 @@ PHASES: dict[str, tuple[str, ...]] = {
     "Shape": ("shape", "shape_fine"),
     "Material": ("texture",),
     "Mesh": ("decode_shape", "decode_texture", "mesh", "state"),
-    "Preview": ("preview", "stills"),
+    "Preview": ("light", "preview", "stills"),
 }
 """A generation at a glance: a few words, and the stages behind each."""
 

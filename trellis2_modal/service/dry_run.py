@@ -97,6 +97,9 @@ class CannedArtifacts:
         data = canned(found[0])
         return Artifact(name, found[1], len(data), etag=f"{job.id}-{name}", data=data)
 
+    async def early(self, job: Job, name: str) -> Artifact | None:
+        return None
+
     async def drop_input(self, job_id: str) -> None: ...
 
     async def discard(self, job_id: str) -> None: ...

@@ -21,6 +21,7 @@ from trellis2.progress import Monitor
 
 from ..jobs.execution import DeviceLostError, JobFile, JobOutput
 from ..protocol import errors
+from ..protocol.presets import LIGHT_SETTINGS
 from ..protocol.replies import ASSET_MEDIA_TYPES, STATE_MEDIA_TYPE, artifact_of
 from ..protocol.requests import (
     PIPELINE_TYPES,
@@ -259,8 +260,27 @@ class TRELLIS2Generator:
             "faces": len(mesh.faces),
             "state_bytes": len(files["state"].data),
         }
+        if settings.preview == "frames" and len(settings.seeds) == 1 and (light := self._light(mesh, clock)):
+            files["light"] = light
+            if clock.early is not None:
+                clock.early("light", light)
         self.add_previews(files, stats, mesh, settings.preview, clock.monitor, kind)
         return files, stats
+
+    def _light(self, mesh: Any, clock: StageClock) -> JobFile | None:
+        """The mesh to look at while the turntable is rendered; none where it cannot be made."""
+        settings = ExtractSettings.model_validate(LIGHT_SETTINGS)
+        outer = clock.monitor
+        monitor = Monitor(lambda p: outer.report("light", p.step, p.steps), outer.cancel)
+        outer.report("light", 0, 1)
+        try:
+            data, _ = self.guarded(lambda: self.studio.asset(mesh, settings, monitor), None)
+        except (Cancelled, DeviceLostError):
+            raise
+        except Exception:  # the asset itself is there, and can be exported with other settings
+            logger.exception("no light mesh")
+            return None
+        return JobFile(data, ASSET_MEDIA_TYPES["glb"])
 
     def _kept_shape(self, payload: bytes, clock: StageClock) -> Any:
         """The shape that a job is to keep, of the state beside its pictures; None without one."""

@@ -8,6 +8,8 @@ from contextlib import contextmanager
 
 from trellis2.progress import Monitor, Progress
 
+from ..jobs.execution import JobMonitor
+
 
 class StageClock:
     """Seconds by stage, read off the progress reports that pass through `monitor`."""
@@ -18,6 +20,7 @@ class StageClock:
         self._current: str | None = None
         self._since = time.perf_counter()
         self.monitor = Monitor(self._report, outer.cancel)
+        self.early = outer.early if isinstance(outer, JobMonitor) else None
 
     def _report(self, progress: Progress) -> None:
         self._switch(progress.stage)

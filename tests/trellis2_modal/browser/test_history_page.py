@@ -117,6 +117,21 @@ def test_every_asset_has_an_address_and_back_works(
     assert traffic.complaints == []
 
 
+def test_an_open_tab_keeps_its_address(browser: Any, quick: MemoryApp) -> None:
+    (first,) = made(quick, "first.png")
+    with watched_page(browser, f"{quick.address}/?asset={first}", DESKTOP) as (page, _):
+        page.wait_for_selector("#facts >> text=first.png")
+        page.wait_for_function("document.querySelector('[data-address]')?.dataset.address.includes('asset=')")
+        open_tab(page, "History")
+        page.wait_for_function("location.search === '?tab=history'")
+        # as when the answer about what is shown comes after the click, or a job of this tab ends
+        page.evaluate("document.querySelector('[data-address]').dataset.address = 'asset=late'")
+        page.evaluate("new Promise((done) => requestAnimationFrame(() => setTimeout(done)))")
+        assert page.evaluate("location.search") == "?tab=history"
+        open_tab(page, "Create")
+        page.wait_for_function("location.search === '?asset=late'")
+
+
 def test_what_another_process_adds_appears(browser: Any, quick: MemoryApp) -> None:
     (made_here,) = made(quick, "here.png")
     state = quick.task_queue.history.file(made_here, "state.lz4")

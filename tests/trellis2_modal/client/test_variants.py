@@ -187,6 +187,8 @@ def test_a_forecast_is_of_the_quality_that_is_chosen(tmp_path: Path) -> None:
     health = Health(
         status="ok",
         version="1",
+        model="m",
+        device="cpu",
         pipeline_types=["512", "1024_cascade"],
         default_pipeline_type="1024_cascade",
     )

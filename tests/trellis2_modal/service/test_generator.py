@@ -20,7 +20,7 @@ from trellis2.pipelines.image_to_3d import KeptShape, Variant
 from trellis2.progress import Monitor
 from trellis2.samplers.acceleration import Passes
 from trellis2.sparse import SparseTensor
-from trellis2_modal.jobs.execution import DeviceLostError, JobFile, run_job
+from trellis2_modal.jobs.execution import DeviceLostError, JobFile, JobMonitor, run_job
 from trellis2_modal.protocol import errors
 from trellis2_modal.protocol.replies import JobResult
 from trellis2_modal.protocol.requests import SAMPLER_FIELDS, ExtractSettings, GenerateSettings
@@ -93,19 +93,40 @@ def make(*failures: Exception, **options: Any) -> tuple[TRELLIS2Generator, Small
 def test_a_picture_becomes_a_state_and_a_video() -> None:
     generator, pipeline = make()
     seen: list[str] = []
-    monitor = Monitor(lambda progress: seen.append(progress.stage))
+    monitor = JobMonitor(
+        lambda progress: seen.append(progress.stage), early=lambda name, file: seen.append(f"has {name}")
+    )
     settings = GenerateSettings(seed=3, pipeline_type="512", preview="frames", ss_sampling_steps=5)
     output = run_job(generator, "generate", settings.given(), picture(50), monitor)
-    assert set(output.files) == {"state", "video", "preview"}
+    assert set(output.files) == {"state", "light", "video", "preview"}
+    assert output.files["light"].data[:4] == b"glTF"
     assert (output.seed, output.resolution) == (3, 16)
     assert "preview" in output.stats["seconds"]
     steps = {stage: used["steps"] for stage, used in output.stats["samplers"].items()}
     assert steps == {"sparse_structure": 5, "shape_slat": 7, "tex_slat": 7}
     assert output.stats["passes"] == {"texture": {"conditional": 12, "null": 0, "forecast": 0}}
-    assert seen == ["state", "preview"]
+    assert seen == ["state", "light", "has light", "preview"], "the mesh comes before the turntable"
     (call,) = pipeline.calls
     assert (call["size"], call["seeds"], call["pipeline_type"]) == ((50, 50), [3], "512")
     assert call["sparse_structure_sampler_params"]["steps"] == 5
+
+
+def test_a_light_mesh_that_cannot_be_made_costs_no_asset(caplog: pytest.LogCaptureFixture) -> None:
+    class Broken(SmallStudio):
+        def asset(self, mesh: Any, settings: ExtractSettings, monitor: Monitor) -> Any:
+            raise RuntimeError("no surface")
+
+    generator = TRELLIS2Generator(SmallPipeline, model="small", studio=Broken())
+    generator.load_model_cpu()
+    settings = GenerateSettings(preview="frames")
+    assert set(run_job(generator, "generate", settings.given(), picture(), Monitor()).files) == {
+        "state",
+        "video",
+        "preview",
+    }
+    assert "no light mesh" in caplog.text
+    settings = GenerateSettings(preview="frames", num_samples=2)
+    assert "light" not in run_job(generator, "generate", settings.given(), picture(), Monitor()).files
 
 
 def test_several_views_reach_the_pipeline_with_their_cameras() -> None:

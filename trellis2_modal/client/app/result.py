@@ -45,10 +45,10 @@ def viewed_file(task_queue: TaskQueue, entry: Entry | None, wanted: str) -> str:
 
 def model(task_queue: TaskQueue, entry: Entry | None, viewed: str) -> str:
     """The 3D view of an entry's file, or how far its light mesh is."""
-    if entry is None or entry.status != "finished":
+    if entry is None or entry.status not in ("finished", "running"):
         return unfinished(entry)
     if not viewed:
-        return _light_is_made(task_queue, entry)
+        return unfinished(entry) if entry.status == "running" else _light_is_made(task_queue, entry)
     words = "low-detail preview" if viewed == entry.own(LIGHT) else viewed
     address = kept(entry.id, viewed)
     return f'<asset-viewer src="{address}" name="{text(entry.title)}, {text(words)}"></asset-viewer>'

@@ -26,6 +26,7 @@ from ...protocol.errors import (
 )
 from ...protocol.events import is_result
 from ...protocol.meshes import check_mesh
+from ...protocol.presets import LIGHT_SETTINGS
 from ...protocol.replies import FINAL_STATES, Estimate, Health
 from ...protocol.requests import PIPELINE_TYPES, JobKind
 from ..api import Client, Job
@@ -51,13 +52,6 @@ from .error_messages import explain, suggested_settings
 logger = logging.getLogger(__name__)
 
 GB = 1_000_000_000
-LIGHT_SETTINGS = {
-    "decimation_target": 10_000,
-    "texture_size": 512,
-    "texture_format": "jpeg",
-}
-"""The mesh that the viewer turns right after a generation."""
-
 SAME = ("remove_background", "subjects", "quality", "views", "fov", "estimate_fov", "view_mode")
 """What stays when a shape is textured again or refined: how its pictures are read."""
 
@@ -89,8 +83,8 @@ TaskKind = Literal["generate", "texture", "extract", "light"]
 class Task:
     """A piece of work for one entry, which is shown as it was when the work was asked for.
 
-    `status_text` is what the client last said about waiting, `note` what stays true to the end. The queue
-    alone changes a task, under its lock.
+    `status_text` is what the client last said about waiting, `note` what stays true to the end, `light`
+    whether its light mesh is kept. The queue alone changes a task, under its lock.
     """
 
     kind: TaskKind
@@ -102,6 +96,7 @@ class Task:
     status_text: str = ""
     note: str = ""
     job: Job | None = None
+    light: bool = False
     number: int = field(default_factory=itertools.count().__next__)
 
     @property
@@ -511,7 +506,7 @@ class TaskQueue:
         if isinstance(result, GenerateResult):
             entry = self.history.keep_result(entry_id, result)
             self._prune(entry_id)
-            return Task("light", entry, dict(LIGHT_SETTINGS))
+            return None if task.light else Task("light", entry, dict(LIGHT_SETTINGS))
         if isinstance(result, TextureResult):
             self.history.keep_textured(entry_id, result)
             self._prune(entry_id)
@@ -546,6 +541,7 @@ class TaskQueue:
         self._note(task, job=job)
         if task.cancelled.is_set():
             self._cancel_job(task)
+        asked = False
         for event in job.events():
             with self._changed:
                 task.status_text = ""
@@ -553,7 +549,24 @@ class TaskQueue:
             is_result(event)
             if self._closing.is_set():
                 raise UserCancelled
-        return job.result()
+            if task.tracker.stage == "preview" and not asked:
+                asked = True
+                self._take_light(task, job)
+        result = job.result()
+        self._take_light(task, job)
+        return result
+
+    def _take_light(self, task: Task, job: Job) -> None:
+        """Keep the light mesh of a generation: the service may have it while it renders the turntable."""
+        if task.kind != "generate" or task.light or task.settings.get("num_samples", 1) > 1:
+            return
+        try:
+            data = job.download("light", patient=False)
+        except ServiceError as error:  # an older service has none, one on Modal has it with the result
+            logger.info("no light mesh yet: %s", error.detail)
+            return
+        self.history.keep_light(task.entry.id, data)
+        self._note(task, light=True)
 
     def _job(self, task: Task, connection: Connection) -> Job:
         client = connection.client

@@ -222,9 +222,9 @@ def matte(
         raise NotTheServiceError(f"{core.url.host} sent a matte that is not base64") from error
 
 
-def artifact(core: Core, job_id: str, name: str) -> Flow[bytes]:
-    """A file of a finished job."""
-    response = yield from core.request(Call("GET", job_path(job_id, name), ceiling=MAX_ARTIFACT))
+def artifact(core: Core, job_id: str, name: str, patient: bool = True) -> Flow[bytes]:
+    """A file of a finished job, or one that it has handed over before."""
+    response = yield from core.request(Call("GET", job_path(job_id, name), ceiling=MAX_ARTIFACT), patient)
     return bytes(response.content)
 
 

@@ -14,14 +14,15 @@ from pydantic import TypeAdapter
 
 from ...durable import sync_folder, write_atomically
 from ...protocol.errors import StorageFullError, UnavailableError, in_one_line
-from ...protocol.replies import JobResult
+from ...protocol.replies import ASSET_MEDIA_TYPES, JobResult
 from ..job import Job, Seconds
 from ..ports import Artifact, Published
-from ..worker import RESULT_FILE
+from ..worker import EARLY, RESULT_FILE
 
 logger = logging.getLogger(__name__)
 
 RETRY_AFTER = 300.0
+EARLY_FILES = {"light": ASSET_MEDIA_TYPES["glb"]}
 SECONDS: TypeAdapter[float] = TypeAdapter(Seconds)
 
 
@@ -99,6 +100,13 @@ class JobFiles:
         if link is None or await asyncio.to_thread(_size, path) != link.bytes:
             return None
         return Artifact(name, link.media_type, link.bytes, etag=f"{job.id}-{name}", path=path)
+
+    async def early(self, job: Job, name: str) -> Artifact | None:
+        path = self.folder(job.id) / EARLY / name
+        size = await asyncio.to_thread(_size, path) if name in EARLY_FILES else -1
+        if size < 0:
+            return None
+        return Artifact(name, EARLY_FILES[name], size, etag=f"{job.id}-early-{name}", path=path)
 
     async def drop_input(self, job_id: str) -> None:
         await asyncio.to_thread(self._drop_input, job_id)

@@ -78,13 +78,18 @@
     if (theme) next.set('__theme', theme);
     if (next.toString() !== now.toString()) history.pushState(null, '', next.toString() ? `?${next}` : location.pathname);
   };
+  const mainTab = (selector = '') =>
+    document.querySelector(`#main-tabs > .tab-wrapper [role=tab]${selector}, #main-tabs [role=tablist] [role=tab]${selector}`);
   let told = null;
   const follow = () => {
     const found = document.querySelector('[data-address]');
     if (!found || found.dataset.address === told) return;
     const first = told === null;
     told = found.dataset.address;
-    if (!first || told) go(told);
+    // what is shown may change, or arrive late, while another tab is open: that one keeps its address
+    const tab = (mainTab('[aria-selected=true]') || mainTab())?.textContent.trim().toLowerCase();
+    const elsewhere = tab !== 'create' && new URLSearchParams(location.search).get('tab') === tab;
+    if ((!first || told) && (!elsewhere || told.startsWith('compare='))) go(told);
   };
   addEventListener('click', (e) => {
     const opener = near(e, '[data-action=open]');
