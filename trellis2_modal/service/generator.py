@@ -274,7 +274,7 @@ class TRELLIS2Generator:
         monitor = Monitor(lambda p: outer.report("light", p.step, p.steps), outer.cancel)
         outer.report("light", 0, 1)
         try:
-            data, _ = self.guarded(lambda: self.studio.asset(mesh, settings, monitor), None)
+            data, _ = self.guarded(lambda: self.exporter.asset(mesh, settings, monitor), None)
         except (Cancelled, DeviceLostError):
             raise
         except Exception:  # the asset itself is there, and can be exported with other settings

@@ -112,11 +112,11 @@ def test_a_picture_becomes_a_state_and_a_video() -> None:
 
 
 def test_a_light_mesh_that_cannot_be_made_costs_no_asset(caplog: pytest.LogCaptureFixture) -> None:
-    class Broken(SmallStudio):
+    class Broken(SmallExporter):
         def asset(self, mesh: Any, settings: ExtractSettings, monitor: Monitor) -> Any:
             raise RuntimeError("no surface")
 
-    generator = TRELLIS2Generator(SmallPipeline, model="small", studio=Broken())
+    generator = TRELLIS2Generator(SmallPipeline, model="small", exporter=Broken())
     generator.load_model_cpu()
     settings = GenerateSettings(preview="frames")
     assert set(run_job(generator, "generate", settings.given(), picture(), Monitor()).files) == {
