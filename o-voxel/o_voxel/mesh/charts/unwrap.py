@@ -33,8 +33,8 @@ log = logging.getLogger(__name__)
 _SMALLEST_CHART = 4  # faces; smaller ones join a neighbour where that stays flat
 _LEAST_FILL = 0.5  # of its bounding box; rings and crescents below this are cut, they waste the atlas
 _SPLIT_ROUNDS = 6
-_MERGE_ROUNDS = 6
-_FEW = 32  # charts that nobody minds
+_MERGE_ROUNDS, _MORE_ROUNDS = 6, 12
+_FEW, _MANY = 32, 300  # charts that nobody minds; charts for which more rounds are worth their time
 _SMALL = 1e-3  # of the whole area; smaller charts join a neighbour with which they lie flat
 
 
@@ -193,8 +193,8 @@ def _merge_small(points: Tensor, faces: Tensor, graph: FaceGraph, flat: FlatChar
 
     What one small chart spoils, others may not: later rounds try fewer at once.
     """
-    for turn in range(_MERGE_ROUNDS):
-        if len(flat.valid) <= _FEW:
+    for turn in range(_MORE_ROUNDS):
+        if len(flat.valid) <= (_FEW if turn < _MERGE_ROUNDS else _MANY):
             break
         areas = group_sums(flat.labels, graph.areas, len(flat.valid))
         target = larger_neighbours(graph, flat.labels, areas, areas < _SMALL * areas.sum())

@@ -26,11 +26,11 @@ def test_few_flat_charts_of_a_bumpy_ball(device: torch.device) -> None:
 
 
 def test_small_charts_of_a_rough_surface_join() -> None:
-    """14,160 faces whose normals are noise: 2,194 charts if each kept to its cone."""
+    """14,160 faces whose normals are noise: 2,194 charts if each kept to its cone, 433 after six rounds."""
     vertices, faces = bumpy(60)
     noise = torch.rand(vertices.shape, generator=torch.Generator().manual_seed(0)) - 0.5
     result = unwrap(vertices + 0.03 * noise, faces)
-    assert result.num_charts <= 600
+    assert result.num_charts <= 400
     assert result.utilisation > 0.5
     assert twice_covered(result) < 1e-3
 
