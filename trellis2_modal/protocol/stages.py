@@ -38,8 +38,7 @@ PHASES: dict[str, tuple[str, ...]] = {
 """A generation at a glance: a few words, and the stages behind each."""
 
 TEXTURE_PHASES: dict[str, tuple[str, ...]] = {
-    "Picture": ("image", "condition"),
-    "Mesh": ("encode_shape",),
+    "Mesh and picture": ("encode_shape", "image", "condition"),
     "Texture": ("texture", "decode_texture"),
     "File": ("unwrap", "bake", "material"),
     "Preview": ("preview", "stills"),

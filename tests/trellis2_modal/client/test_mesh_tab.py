@@ -176,7 +176,7 @@ def test_its_phases_are_those_of_new_textures() -> None:
             tracker.feed(JobEvent(id=number, type="progress", time="2026-01-01T00:00:00Z", data=data))
         return [name for name, state in phases_of(tracker) if state == "now"]
 
-    assert seen("encode_shape") == ["Mesh"]
+    assert seen("encode_shape") == ["Mesh and picture"]
     assert seen("encode_shape", "image", "texture") == ["Texture"]
     assert seen("encode_shape", "texture", "bake") == ["File"]
     assert seen("bake") == ["Textures"], "of an export"
