@@ -32,7 +32,7 @@ CPU = (
     "pipeline",
     "loading",
 )
-LONG = ("schema",)
+LONG = ("schema", "page")
 """Run only when named; their results stay in the table."""
 
 GPU = ("gpu",)

@@ -23,17 +23,19 @@ from tests.trellis2_modal.browser.app import (
     watched_page,
 )
 
+LAPTOP = (1280, 720)
 FOLDER = ROOT / "trellis2_modal" / "docs" / "images"
 EXAMPLES = ROOT / "assets" / "example_image"
 MESH = ROOT / "assets" / "ready_made" / "light.glb"
 PATIENCE = 400_000
-QUALITY = 82
+QUALITY = 76
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", nargs="?", type=Path, default=FOLDER)
     parser.add_argument("--weights", default=None, help="folder of weights instead of the bundled ones")
+    parser.add_argument("--views", type=Path, default=None, help="folder for every view, to look at")
     parser.add_argument("--pictures", type=Path, default=EXAMPLES, help="folder of example pictures")
     chosen = parser.parse_args()
     from playwright.sync_api import sync_playwright
@@ -47,6 +49,9 @@ def main() -> None:
         browser = playwright.chromium.launch(executable_path=find_chromium(), args=CHROMIUM_FLAGS)
         try:
             take_all(browser, app.address, chosen.folder, pictures)
+            if chosen.views is not None:
+                chosen.views.mkdir(parents=True, exist_ok=True)
+                take_views(browser, app.address, chosen.views, pictures[0])
         finally:
             browser.close()
             app.stop()
@@ -101,6 +106,32 @@ def take_all(browser: Any, address: str, folder: Path, pictures: list[Path]) -> 
         page.wait_for_selector("asset-viewer[data-ready]", timeout=60_000)
         page.wait_for_timeout(1_500)
         take(page, folder / "app-phone.webp")
+        page.set_input_files("#picture input[type=file]", pictures[1 % len(pictures)])
+        correct(page)
+        take(page, folder / "app-cutout.webp")
+
+
+def take_views(browser: Any, address: str, folder: Path, picture: Path) -> None:
+    """Every view at three sizes, light and dark."""
+    for name, size in {"desktop": DESKTOP, "laptop": LAPTOP, "phone": PHONE}.items():
+        for dark in (False, True):
+            ending = f"{name}-{'dark' if dark else 'light'}.webp"
+            with watched_page(browser, address, size, dark) as (page, _):
+                page.wait_for_selector("asset-viewer[data-ready]", timeout=60_000)
+                take(page, folder / f"create-{ending}", full=True)
+                for tab in ("History", "Settings"):
+                    page.get_by_role("tab", name=tab, exact=True).click()
+                    take(page, folder / f"{tab.lower()}-{ending}", full=True)
+                page.get_by_role("tab", name="Create", exact=True).click()
+                page.set_input_files("#picture input[type=file]", picture)
+                correct(page)
+                take(page, folder / f"cutout-{ending}")
+
+
+def correct(page: Any) -> None:
+    """Open the panel in which the cut-out is corrected."""
+    page.click("#matte >> text=Correct the cut-out", timeout=60_000)
+    page.wait_for_selector("dialog.correct:not([data-busy]) [data-do=use]:enabled", timeout=60_000)
 
 
 def generate(page: Any, picture: Path) -> None:

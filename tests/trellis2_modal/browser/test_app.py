@@ -60,7 +60,7 @@ def test_first_paint(app: AppProcess, tab: Any, shots: Path) -> None:
     painted = tab.evaluate("performance.getEntriesByName('first-contentful-paint')[0].startTime")
     assert painted < 4000
     tab.wait_for_selector("#header .ok", timeout=PATIENCE)
-    assert "This machine" in tab.inner_text("#header")
+    assert "This computer" in tab.inner_text("#header")
     tab.wait_for_selector("#model-note >> text=simple toy-like objects only")
     assert not tab.is_visible("#pipeline"), "one resolution is no choice"
     shot(tab, shots / "empty.png")
@@ -239,7 +239,7 @@ def test_a_wrong_service_is_told_in_settings(tab: Any, shots: Path) -> None:
     tab.wait_for_selector("#verdict .bad", timeout=20_000)
     assert "cannot be reached" in tab.inner_text("#verdict")
     shot(tab, shots / "settings.png")
-    assert "This machine" in tab.inner_text("#header"), "nothing was saved"
+    assert "This computer" in tab.inner_text("#header"), "nothing was saved"
 
 
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])

@@ -13,6 +13,7 @@ from PIL import Image
 from tests.trellis2_modal.browser.app import DESKTOP, PHONE, watched_page
 from tests.trellis2_modal.browser.memory_app import GRADIO_WARNS, MemoryApp
 from tests.trellis2_modal.server import picture, wait_for
+from trellis2_modal.client.app.inputs import ready_made
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow, GRADIO_WARNS]
 
@@ -104,4 +105,19 @@ def test_several_pictures_are_a_queue_or_views(
         wait_for(lambda: len(quick.service.jobs("generate")) == 4 or None, "the job of the views")
         assert quick.service.jobs("generate")[-1].settings["views"] == ["front", "right", "left"]
         assert page.evaluate("document.documentElement.scrollWidth") <= size[0]
+    assert traffic.complaints == []
+
+
+def test_a_finished_example_opens_by_a_click(browser: Any, quick: MemoryApp, shots: Path) -> None:
+    if not ready_made.is_there():
+        pytest.skip("the finished example is not in this copy")
+    with watched_page(browser, quick.address, DESKTOP) as (page, traffic):
+        page.click("text=See a finished example")
+        page.wait_for_selector("#model asset-viewer[data-ready]", timeout=60_000)
+        page.wait_for_selector("#facts >> text=ready-made")
+        page.wait_for_function("location.search.includes('asset=')")
+        page.screenshot(path=shots / "ready-made.png", full_page=True)
+        page.get_by_role("tab", name="Turntable", exact=True).click()
+        page.wait_for_function("document.querySelector('#turntable video')?.videoWidth > 0", timeout=30_000)
+    assert quick.service.jobs("generate") == [], "nothing was generated for it"
     assert traffic.complaints == []

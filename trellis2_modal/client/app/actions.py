@@ -430,7 +430,7 @@ class Actions:
         settings = ClientSettings(history_limit_gb=float(limit))
         if url:
             settings = ClientSettings(url, key.strip() or kept.key, float(limit), token.key, token.secret)
-        words = "The model runs on this machine."
+        words = "The model runs on this computer."
         try:
             if url:
                 words = self.task_queue.test_connection(url, settings.key, settings.proxy_token)
@@ -447,7 +447,7 @@ class Actions:
         settings = ClientSettings(history_limit_gb=float(limit))
         with errors_shown():
             self.task_queue.change_settings(settings)
-        verdict = views.verdict("Saved", "The model runs on this machine.", good=True)
+        verdict = views.verdict("Saved", "The model runs on this computer.", good=True)
         return [verdict, "", *_emptied(settings), {}]
 
 

@@ -103,7 +103,7 @@ def _disk(error: OSError, made: bool) -> Explanation:
 
 
 _TABLE: tuple[tuple[type[ServiceError], str, str, Action], ...] = (
-    (LocalServerError, "The server on this machine did not start", "", "settings"),
+    (LocalServerError, "The service on this computer did not start", "", "settings"),
     (
         UnreachableError,
         "The service cannot be reached",

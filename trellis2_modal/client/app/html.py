@@ -53,7 +53,7 @@ def header(service: ServiceState) -> str:
 
 def service_words(service: ServiceState) -> tuple[str, str]:
     """ok, wait or bad; and the state in words."""
-    place = "This machine" if service.local else service.url.partition("://")[2] or service.url
+    place = "This computer" if service.local else service.url.partition("://")[2] or service.url
     health = service.health
     if health is None:
         if not service.problem:

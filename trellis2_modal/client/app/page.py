@@ -231,14 +231,14 @@ class Page:
         target, settings = self.task_queue.target(), self.task_queue.settings
         with gr.Column(elem_id="settings"):
             gr.Markdown(
-                "## Where the model runs\nLeave the address empty to run it on this machine. "
-                "For a service on Modal, enter its address and your key."
+                "## Where the model runs\nLeave the URL empty to run the model on this computer. "
+                "To use a service on Modal or elsewhere, enter its URL and your API key."
             )
             self.url = gr.Textbox(
                 target.url,
-                label="Address",
-                placeholder="empty: this machine",
-                info="Such as https://example--trellis2.modal.run",
+                label="Service URL",
+                placeholder="Empty: this computer",
+                info="For example https://example--trellis2.modal.run",
                 elem_id="url",
             )
             self.key = gr.Textbox(
@@ -247,7 +247,7 @@ class Page:
                 type="password",
                 elem_id="key",
                 placeholder=views.key_placeholder(bool(target.key)),
-                info="Kept in a file that only you can read, and never shown again.",
+                info="Saved in a file that only you can read. It is not shown again.",
             )
             with gr.Accordion("Private deployment on Modal", open=bool(target.proxy_token)):
                 self.proxy_key, self.proxy_secret = (
@@ -257,7 +257,7 @@ class Page:
                         type="password",
                         elem_id=name,
                         placeholder=views.key_placeholder(bool(target.proxy_token)),
-                        info="Part of the proxy token that its operator gave you.",
+                        info="One half of the proxy token that the operator gave you.",
                     )
                     for name, label in PROXY_TOKEN.items()
                 )
@@ -266,14 +266,14 @@ class Page:
                 50,
                 value=settings.history_limit_gb,
                 step=0.5,
-                label="History on disk (GB)",
+                label="Disk space for history (GB)",
                 buttons=[],
-                info="The oldest assets are removed when there are more.",
+                info="When it is used up, the oldest assets are deleted; favourites stay.",
                 elem_id="limit",
             )
             with gr.Row():
                 self.save = gr.Button("Save and test", variant="primary", elem_id="save")
-                self.use_local = gr.Button("Use this machine", elem_id="use-local")
+                self.use_local = gr.Button("Run on this computer", elem_id="use-local")
             self.verdict = gr.HTML("", js_on_load=None, elem_id="verdict")
 
     # --- wiring ------------------------------------------------------------------------------------------

@@ -402,7 +402,7 @@ class TaskQueue:
         url, key = target.url, target.key
         if not url:
             if task is not None and not self._server.running:
-                self._note(task, status_text="Starting the service on this machine")
+                self._note(task, status_text="Starting the service on this computer")
             url = self._server.ensure()
             key = self._server.key
         options = dict(self._client_options)
