@@ -159,15 +159,16 @@ class History:
         self.damaged: list[str] = []
         """Folders whose entry cannot be read; they are left alone."""
 
-        self._seen = 0
+        self._seen, self._first = 0, True
         self.refresh()
 
     def refresh(self) -> None:
         """Take up entries that another process has added (see `join`); cheap while there are none."""
         with self._lock:
+            first, self._first = self._first, False  # later, a folder without its entry is one being written
             if not self.root.is_dir() or (changed := self.root.stat().st_mtime_ns) == self._seen:
                 return
-            first, self._seen = self._seen == 0, changed
+            self._seen = changed
             known = len(self._entries)
             self._load(first)
             self.version += len(self._entries) > known

@@ -20,6 +20,7 @@ from trellis2_modal.client.history import (
     THUMBNAIL,
     VIDEO,
     History,
+    new_entry_id,
 )
 from trellis2_modal.client.results import ExtractResult, GenerateResult
 from trellis2_modal.protocol.errors import NotFoundError
@@ -164,3 +165,10 @@ def test_many_threads_change_entries_and_none_loses_a_change(history: History) -
     assert History(history.root).get(entry.id) == found
     with pytest.raises(FrozenInstanceError):
         found.seed = 1  # type: ignore[misc]
+
+
+def test_an_entry_that_is_being_written_is_not_called_damaged(tmp_path: Path) -> None:
+    history = History(tmp_path / "history")  # the folder comes with the first entry
+    (tmp_path / "history" / new_entry_id()).mkdir(parents=True)
+    history.refresh()
+    assert history.damaged == []
