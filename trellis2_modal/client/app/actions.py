@@ -231,7 +231,7 @@ class Actions:
         settings |= _kind(pipeline)
         if pipeline == DRAFT:
             settings["keep_latents"] = True
-            if settings.get("num_samples", 1) == 1:
+            if settings.get("num_samples", 1) == 1 and not self.task_queue.service.local:
                 settings["preview"] = "video"  # stills take a quarter of a draft's time on a GPU
         if not new_seed and seed is not None:
             settings["seed"] = int(seed)
