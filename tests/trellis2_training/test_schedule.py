@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from trellis2_training import train
 from trellis2_training.checkpoint import (
     export_slim,
     import_slim,
@@ -17,6 +18,7 @@ from trellis2_training.checkpoint import (
     need_network,
     save_statistics,
 )
+from trellis2_training.cli import main
 from trellis2_training.config import SHIPPED, TINY
 from trellis2_training.data.batches import blocks_of
 from trellis2_training.data.voxelize import voxelize
@@ -25,10 +27,11 @@ from trellis2_training.export import export_package, import_weights
 from trellis2_training.optim import AdaptiveGradClipper, learning_rate
 from trellis2_training.runtime import Runtime
 from trellis2_training.schedule import schedule_of
-from trellis2_training.stage_runner import Settings, run_stages
+from trellis2_training.stage_runner import STAGES, Budget, Settings, run_stages
 from trellis2_training.stages import decoders
 from trellis2_training.stages.decoders import DecoderOnFlow
 from trellis2_training.stages.latents import load_latents
+from trellis2_training.train import read_run
 
 from trellis2.errors import CheckpointError, InvalidArgumentError
 from trellis2.models import from_pretrained
@@ -164,6 +167,32 @@ def test_a_stage_names_what_it_lacks(tmp_path: Path) -> None:
         run_stages(["nothing_known"], _settings(tmp_path))
     with pytest.raises(InvalidArgumentError, match="no end"):
         run_stages(["ss_vae"], dataclasses.replace(_settings(tmp_path), max_steps=None))
+
+
+def test_a_file_says_what_is_trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The dry run of the documentation: all stages, with fewer of them here."""
+    configs = Path(train.__file__).parents[1] / "configs"
+    stages, settings = read_run(configs / "mini.toml")
+    assert [Budget.parse(entry).name for entry in stages] == [
+        Budget.parse(entry).name for entry in read_run(configs / "dry_run.toml")[0] if "encoder:" not in entry
+    ]
+    assert {Budget.parse(entry).name for entry in stages} <= set(STAGES)
+    assert settings.config == "mini"
+    monkeypatch.chdir(tmp_path)
+    text = (configs / "dry_run.toml").read_text(encoding="utf-8")
+    listed = text.index("stages = [")
+    run = tmp_path / "run.toml"
+    run.write_text(text[:listed] + 'stages = ["ss_vae:2steps"]')
+    assert main(["train", "--config", str(run)]) == 0
+    record = [json.loads(line) for line in (tmp_path / "dry_run" / "train.log").read_text().splitlines()]
+    assert record[-1]["step"] == 2
+    assert Budget.parse("tex_flow:9steps,0.5") == Budget("tex_flow", 9, 0.5)
+    assert Budget.parse("latents:75:0of2") == Budget("latents", None, 75.0, "0of2")
+    run.write_text('workdir = "x"\nbatches = 3\nstages = []')
+    with pytest.raises(InvalidArgumentError, match="unknown batches"):
+        read_run(run)
+    with pytest.raises(InvalidArgumentError, match="4000steps"):
+        Budget.parse("tex_flow:fast")
 
 
 def test_plans_fill_their_time(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""`python -m trellis2_training`: train stages or slices, evaluate, export, draw examples and results."""
+"""`python -m trellis2_training`: train, evaluate, export, draw examples and results."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def _settings_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--max-steps", type=int, help="end stages after this many steps")
     parser.add_argument("--batch", type=int, help="size of batches, as a multiple of a small one")
     parser.add_argument(
-        "--no-decay", action="store_true", help="keep the learning rate: another slice follows"
+        "--no-decay", action="store_true", help="keep the learning rate: another phase follows"
     )
     parser.add_argument(
         "--rate", type=float, default=1.0, help="scales learning rates: less than 1 for weights that are good"
@@ -41,12 +41,17 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m trellis2_training", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
 
-    lane = commands.add_parser("lane", help="stages NAME or NAME:SECONDS one after another in this process")
-    lane.add_argument("stages", nargs="+")
-    _settings_options(lane)
+    train = commands.add_parser("train", help="stages one after another, as a TOML file says")
+    train.add_argument("--config", type=Path, required=True, help="such as training/configs/mini.toml")
 
-    plan = commands.add_parser("plan", help="one slice of the whole training")
-    plan.add_argument("--slice", type=int, choices=(0, 1, 2, 3), required=True)
+    stages = commands.add_parser(
+        "stages", help="stages NAME:4000steps or NAME:SECONDS one after another in this process"
+    )
+    stages.add_argument("stages", nargs="+")
+    _settings_options(stages)
+
+    plan = commands.add_parser("schedule", help="one phase of the whole training, by the clock")
+    plan.add_argument("--phase", type=int, choices=(0, 1, 2, 3), required=True)
     plan.add_argument("--seconds", type=float, required=True, help="wall clock of this command")
     plan.add_argument("--export", type=Path, help="folder for slim weights and the log")
     plan.add_argument(
@@ -55,7 +60,7 @@ def _parser() -> argparse.ArgumentParser:
         type=Path,
         action="append",
         default=[],
-        help="slim weights of an earlier slice, or a package; several: the first that has a network counts",
+        help="slim weights of an earlier phase, or a package; several: the first that has a network counts",
     )
     plan.add_argument("--evaluate", type=int, default=0, help="held-out objects to evaluate at the end")
     _settings_options(plan)
@@ -113,7 +118,12 @@ def main(arguments: list[str] | None = None) -> int:
     """Run one command; returns the exit code."""
     options = _parser().parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
-    if options.command in ("lane", "plan"):
+    if options.command == "train":
+        from .train import train_by
+
+        train_by(options.config)
+        return 0
+    if options.command in ("stages", "schedule"):
         return _train(options)
     if options.command == "export":
         from .export import export_package, import_weights
@@ -181,11 +191,11 @@ def _train(options: argparse.Namespace) -> int:
         max_steps=options.max_steps,
         batch=options.batch,
     )
-    if options.command == "lane":
+    if options.command == "stages":
         run_stages(options.stages, settings)
         return 0
     good = run_schedule(
-        options.slice, options.seconds, settings, options.export, options.resume, options.evaluate
+        options.phase, options.seconds, settings, options.export, options.resume, options.evaluate
     )
     return 0 if good else 1
 

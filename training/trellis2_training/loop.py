@@ -80,7 +80,7 @@ def train(
     progress = 0.0
     while progress < 1.0:
         spent = time.perf_counter() - started
-        progress = runtime.agreed(max(spent / seconds, (step - first) / max_steps if max_steps else 0.0))
+        progress = runtime.agreed(max(spent / seconds, (step - first + 1) / max_steps if max_steps else 0.0))
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(rate * r.lr, step - first, progress, r.warmup, decay)
         optimizer.zero_grad(set_to_none=True)

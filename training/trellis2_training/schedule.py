@@ -1,10 +1,10 @@
-"""The whole training as slices of wall-clock time: which stages run side by side, and for how long.
+"""The whole training as phases of wall-clock time: which stages run side by side, and for how long.
 
-Slice 0 makes everything once, roughly. Slice 1 trains the autoencoders and the image encoder, slice 2 (as
-often as wanted) the flows on top of them, and the decoders for what flows make; slice 3 the texture flow
+Phase 0 makes everything once, roughly. Phase 1 trains the autoencoders and the image encoder, phase 2 (as
+often as wanted) the flows on top of them, and the decoders for what flows make; phase 3 the texture flow
 alone, with what it reads of pictures. Processes run side by side: small
 networks leave a large GPU idle between launches, and one that fails takes no other with it. They take the
-GPUs in turn. A slice picks up whatever the working folder or the imported slim weights hold.
+GPUs in turn. A phase picks up whatever the working folder or the imported slim weights hold.
 """
 
 from __future__ import annotations
@@ -29,17 +29,17 @@ from .stages.latents import Part
 
 log = logging.getLogger(__name__)
 
-# Seconds kept back for the last save, the export and (from slice 2) the evaluation.
+# Seconds kept back for the last save, the export and (from phase 2) the evaluation.
 _FINISH = 20.0
-TEXTURE_SLICE = 3
+TEXTURE_PHASE = 3
 _LATENT_MAKERS = 6  # processes: their steps wait for launches
 _START = 12.0  # importing torch and starting CUDA in a process
 
 
-def schedule_of(slice_number: int, seconds: float, folder: Path) -> list[list[str]]:
-    """The stages of each process of a slice, given the seconds that training may take."""
+def schedule_of(phase: int, seconds: float, folder: Path) -> list[list[str]]:
+    """The stages of each process of a phase, given the seconds that training may take."""
     s = seconds - _START
-    if slice_number == TEXTURE_SLICE:
+    if phase == TEXTURE_PHASE:
         return _texture_schedule(s)
 
     def stage(name: str, share: float) -> str:
@@ -48,11 +48,11 @@ def schedule_of(slice_number: int, seconds: float, folder: Path) -> list[list[st
     structure = [stage("ss_vae", 0.14), stage("ss_joint", 0.46), stage("ss_flow", 0.38)]
     flows = ["views:60", stage("shape_flow", 0.14), stage("tex_flow", 0.1)]
     flows += [stage("shape_decoder", 0.04), stage("tex_decoder", 0.04)]
-    if slice_number == 0:
+    if phase == 0:
         encoded = f"{WAITS}:{s:.0f}:{DONE}/ss_joint"
         autoencoders = [stage("shape_vae", 0.24), stage("tex_vae", 0.16)]
         return [[*autoencoders, stage("latents", 0.14), encoded, *flows], structure]
-    if slice_number == 1:
+    if phase == 1:
         structure = [stage("ss_vae", 0.26), stage("ss_joint", 0.72)]
         return [[stage("shape_vae", 0.98)], structure, [stage("tex_vae", 0.98)]]
     return _flow_schedule(s, folder)
@@ -106,14 +106,14 @@ def _flow_schedule(s: float, folder: Path) -> list[list[str]]:
 
 
 def run_schedule(
-    slice_number: int,
+    phase: int,
     seconds: float,
     settings: Settings,
     export: Path | None,
     resume: Sequence[Path],
     evaluate: int,
 ) -> bool:
-    """Run one slice within `seconds`; True when every process ended well. What was trained is exported in any
+    """Run one phase within `seconds`; True when every process ended well. What was trained is exported in any
     case.
     """
     began = time.monotonic()
@@ -124,10 +124,10 @@ def run_schedule(
         log.info("imported from %s: %s", source, ", ".join(import_weights(source, folder)) or "nothing new")
     load_or_make_bank(folder / "world.pt", settings.objects, settings.workers, settings.first)
     log.info("bank ready after %.0f s", time.monotonic() - began)
-    texture = slice_number == TEXTURE_SLICE
+    texture = phase == TEXTURE_PHASE
     measuring = ((1.2 if texture else 0.3) * evaluate + 35) if evaluate else 0
     left = seconds - (time.monotonic() - began) - _FINISH - measuring
-    good = _run_side_by_side(schedule_of(slice_number, left, folder), settings, left + 20)
+    good = _run_side_by_side(schedule_of(phase, left, folder), settings, left + 20)
     if export is not None:
         stems = ("tex_flow", "pixel") if texture else tuple(SLIM_FILES)
         for path in export_slim(folder, export, stems):
@@ -158,7 +158,7 @@ def _command(stages: Sequence[str], settings: Settings) -> list[str]:
     flags = [str(x) for k, v in options.items() if v is not None for x in (k, v)]
     flags += [] if settings.decay else ["--no-decay"]
     flags += ["--profile"] if settings.profile else []
-    return [sys.executable, "-m", "trellis2_training", "lane", *stages, *flags]
+    return [sys.executable, "-m", "trellis2_training", "stages", *stages, *flags]
 
 
 def _run_side_by_side(processes: list[list[str]], settings: Settings, limit: float) -> bool:
@@ -224,7 +224,7 @@ def _run_within(command: list[str], seconds: float) -> bool:
 def _evaluate(
     settings: Settings, objects: int, export: Path | None, seconds: float, before: Path | None
 ) -> bool:
-    """Of image to 3D; with the weights `before` the slice, of colours alone."""
+    """Of image to 3D; with the weights `before` the phase, of colours alone."""
     target, out = settings.folder / "package", settings.folder / "evaluation.json"
     command = [sys.executable, "-m", "trellis2_training"]
     shared = ["--workdir", str(settings.folder), "--config", settings.config]

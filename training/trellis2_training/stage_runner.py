@@ -1,4 +1,4 @@
-"""Stages one after another in one process, each with its share of a wall-clock budget."""
+"""Stages one after another in one process, each with its budget of steps or of the clock."""
 
 from __future__ import annotations
 
@@ -66,25 +66,53 @@ class Settings:
     batch: int | None = None  # sizes of batches, as multiples of small ones
 
 
-def run_stages(stages: list[str], settings: Settings) -> None:
-    """Run `NAME` or `NAME:SECONDS` entries in order, also `latents:SECONDS:KofN` (one share of the objects)
-    and `wait:SECONDS:FILE`.
+@dataclass(frozen=True)
+class Budget:
+    """How long a stage runs: so many steps or seconds, whichever comes first."""
 
-    Without seconds a stage ends after `settings.max_steps`, latents after `settings.latent_objects`.
+    name: str
+    steps: int | None = None
+    seconds: float = math.inf
+    detail: str = ""
+
+    @classmethod
+    def parse(cls, entry: str, steps: int | None = None) -> Budget:
+        """`NAME`, `NAME:SECONDS`, `NAME:4000steps` or both, `NAME:4000steps,600`; also `latents:SECONDS:KofN`
+        (one share of the objects) and `wait:SECONDS:FILE`. `steps` are those of a stage that names none.
+
+        Raises `InvalidArgumentError`.
+        """
+        name, text, detail = (*entry.split(":"), "", "")[:3]
+        seconds = math.inf
+        try:
+            for part in filter(None, text.split(",")):
+                if part.endswith("steps"):
+                    steps = int(part.removesuffix("steps"))
+                else:
+                    seconds = float(part)
+        except ValueError as error:
+            raise InvalidArgumentError(f"{entry}: a budget is seconds (600) or steps (4000steps)") from error
+        return cls(name, steps, seconds, detail)
+
+
+def run_stages(stages: list[str], settings: Settings) -> None:
+    """Run stages in order, each by its `Budget`.
+
+    Without one a stage ends after `settings.max_steps`, latents after `settings.latent_objects`.
     """
     runtime = start(settings.device, settings.seed)
     config = CONFIGS[settings.config]
     bank: TableBank | None = None
     for number, entry in enumerate(stages):
-        name, budget, detail = (*entry.split(":"), "", "")[:3]
-        seconds = float(budget) if budget else math.inf
+        budget = Budget.parse(entry, settings.max_steps)
+        name, seconds, detail = budget.name, budget.seconds, budget.detail
         if name == WAITS:
             _wait(settings.folder / detail, seconds)
             continue
         if name not in STAGES:
             raise InvalidArgumentError(f"unknown stage {name!r}; known: {', '.join(STAGES)}, {WAITS}")
-        if not budget and settings.max_steps is None and name not in ("latents", "views"):
-            raise InvalidArgumentError(f"{name} has no end: give seconds ({name}:600) or --max-steps")
+        if math.isinf(seconds) and budget.steps is None and name not in ("latents", "views"):
+            raise InvalidArgumentError(f"{name} has no end: give it steps, {name}:4000steps, or seconds")
         if bank is None:
             path = settings.folder / "world.pt"
             tables = load_or_make_bank(path, settings.objects, settings.workers, settings.first)
@@ -94,7 +122,7 @@ def run_stages(stages: list[str], settings: Settings) -> None:
             part = Part.parse(detail) if detail else WHOLE
             _make_latents(part, seconds, config, bank, settings, runtime)
         else:
-            _run_stage(name, seconds, config, bank, settings, runtime)
+            _run_stage(budget, config, bank, settings, runtime)
         log.info("stage %s took %.0f s", name, time.perf_counter() - started)
         (settings.folder / DONE).mkdir(exist_ok=True)
         (settings.folder / DONE / (name + detail)).touch()
@@ -122,10 +150,10 @@ def _make_latents(
 
 
 def _run_stage(
-    name: str, seconds: float, config: MiniConfig, bank: TableBank, settings: Settings, runtime: Runtime
+    budget: Budget, config: MiniConfig, bank: TableBank, settings: Settings, runtime: Runtime
 ) -> None:
     started = time.perf_counter()
-    folder = settings.folder
+    name, folder = budget.name, settings.folder
     if name == "views":
         gather(folder)
         latents = load_latents(folder, runtime.device)
@@ -134,12 +162,12 @@ def _run_stage(
         (folder / "tokens.partial").replace(folder / "tokens.pt")
         return
     stage = _make_stage(name, config, bank, settings, runtime)
-    left = seconds - (time.perf_counter() - started)
+    left = budget.seconds - (time.perf_counter() - started)
     steps = train(
         stage,
         folder,
         max(left, 1.0),
-        settings.max_steps,
+        budget.steps,
         settings.decay,
         profile=settings.profile,
         rate=settings.rate,
