@@ -58,7 +58,7 @@ def main() -> None:
 
 
 def take_all(browser: Any, address: str, folder: Path, pictures: list[Path]) -> None:
-    """Make a few assets, four of them variants, texture a mesh, and photograph the app on the way."""
+    """Make a few assets, three of them variants, texture a mesh, and photograph the app on the way."""
     with watched_page(browser, address, DESKTOP) as (page, _):
         page.wait_for_selector("#header .ok", timeout=PATIENCE)
         take(page, folder / "app-empty.webp")
@@ -82,7 +82,7 @@ def take_all(browser: Any, address: str, folder: Path, pictures: list[Path]) -> 
         take(page, folder / "app-history.webp")
         page.get_by_role("tab", name="Create", exact=True).click()
         count = page.locator("#set-num_samples input[type=number]")
-        count.fill("4")
+        count.fill("3")
         count.blur()
         generate(page, pictures[2 % len(pictures)])
         page.wait_for_selector(".variants", timeout=PATIENCE)
