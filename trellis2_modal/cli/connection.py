@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, TypeVar
 
 import click
@@ -23,7 +24,7 @@ from ..client.settings import (
     choose_target,
     home,
 )
-from ..service.config import Settings
+from ..service.config import ENV_PREFIX, default_data_dir
 from .device import device_option
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -106,7 +107,8 @@ def chosen_target(url: str | None, key: str | None, proxy_token: ProxyToken | No
     target = choose_target(url, key, proxy_token=proxy_token)
     if target.url:
         return target
-    found = find_server(Settings.from_env().data_dir, home() / APP_SERVER)
+    served = Path(os.environ.get(f"{ENV_PREFIX}DATA_DIR") or default_data_dir())
+    found = find_server(served, home() / APP_SERVER)
     if found is None:
         return target
     return Target(found.url, key or found.read_key() or os.environ.get(KEY_VARIABLE, ""), RUNS_HERE)
