@@ -143,6 +143,7 @@ def generate(page: Any, picture: Path) -> None:
     page.wait_for_selector("#matte img", timeout=60_000)
     page.uncheck("#new-seed input")
     page.click("#generate")
+    page.wait_for_selector("#progress [role=progressbar]", timeout=PATIENCE)  # so that its end is one
 
 
 def finished(page: Any, count: int) -> None:
