@@ -142,7 +142,7 @@ def test_it_goes_on_after_the_app_was_closed(
     service.plans.append("hang")
     task_queue = open_task_queue()
     entry = task_queue.texture(mesh_glb(), [photo()], "chair.glb", {})
-    until(lambda: task_queue.tasks()[0].tracker.stage, "the first step")
+    until(lambda: task_queue.tasks()[0].progress.stage, "the first step")
     again = open_task_queue()
     service.release()
     assert ended(again, entry).status == "finished"
@@ -153,7 +153,7 @@ def test_cancelled_refused_and_tried_again(task_queue: TaskQueue, service: Servi
     until(lambda: task_queue.service.ready, "the service")
     service.plans.append("hang")
     entry = task_queue.texture(mesh_glb(), [photo()], "chair.glb", {})
-    until(lambda: task_queue.tasks()[0].tracker.stage, "the first step")
+    until(lambda: task_queue.tasks()[0].progress.stage, "the first step")
     assert "chair.glb" in html.progress(task_queue, entry)
     task_queue.cancel(task_queue.tasks()[0].id)
     assert ended(task_queue, entry).status == "cancelled"
@@ -170,11 +170,11 @@ def test_cancelled_refused_and_tried_again(task_queue: TaskQueue, service: Servi
 
 def test_its_phases_are_those_of_new_textures() -> None:
     def seen(*stages: str) -> list[str]:
-        tracker = JobProgress()
+        progress = JobProgress()
         for number, stage in enumerate(stages):
             data: Any = {"stage": stage, "step": 0, "steps": 1}
-            tracker.feed(JobEvent(id=number, type="progress", time="2026-01-01T00:00:00Z", data=data))
-        return [name for name, state in phases_of(tracker) if state == "now"]
+            progress.feed(JobEvent(id=number, type="progress", time="2026-01-01T00:00:00Z", data=data))
+        return [name for name, state in phases_of(progress) if state == "now"]
 
     assert seen("encode_shape") == ["Mesh and picture"]
     assert seen("encode_shape", "image", "texture") == ["Texture"]

@@ -176,7 +176,7 @@ def test_the_light_mesh_is_made_with_progress_and_again_when_it_failed(
 ) -> None:
     service.plans += ["finish", "hang"]
     _, shown = generate(actions, picture)
-    until(lambda: [t for t in task_queue.tasks() if t.kind == "light" and t.tracker.stage], "the light mesh")
+    until(lambda: [t for t in task_queue.tasks() if t.kind == "light" and t.progress.stage], "the light mesh")
     *_, seen = actions.look(shown)
     assert "Preparing the 3D preview" in seen["model"]
     assert 'role="progressbar"' in seen["model"]
@@ -209,7 +209,7 @@ def test_an_asset_shows_what_it_cost_where_a_rate_is_set(
 def test_two_tabs_see_the_same(actions: Any, task_queue: TaskQueue, service: Service, picture: Path) -> None:
     service.plans.append("hang")
     _, shown = generate(actions, picture)
-    until(lambda: task_queue.tasks()[0].tracker.stage, "the first step")
+    until(lambda: task_queue.tasks()[0].progress.stage, "the first step")
     *_, one = actions.look(shown, {})
     *_, two = actions.look("", {})
     assert "Generating the shape" in one["progress"]
@@ -231,7 +231,7 @@ def test_each_tab_follows_its_own_job(
     """Not another tab's, and a job that is removed before its turn hides nothing."""
     service.plans.append("hang")
     _, first = generate(actions, picture)
-    until(lambda: task_queue.tasks()[0].tracker.stage, "the first step")
+    until(lambda: task_queue.tasks()[0].progress.stage, "the first step")
     _, second = generate(actions, picture, seed=8)  # in another tab: there nothing is at work yet
     *_, seen = actions.look(second, {})
     assert "Waiting: 1 job ahead in this app" in seen["progress"]
@@ -610,7 +610,7 @@ def test_what_it_will_take_is_said_before_pressing(
     service.charges(gpu_price_per_hour=3.6e6, currency="EUR")
     service.plans.append("hang")
     _, shown = generate(actions, picture)
-    until(lambda: task_queue.tasks()[0].tracker.stage, "the first step")
+    until(lambda: task_queue.tasks()[0].progress.stage, "the first step")
     *_, seen = actions.look("", seen)
     assert re.search(r"about \d+ s left", seen["progress"]), "from the first run on"
     service.release()

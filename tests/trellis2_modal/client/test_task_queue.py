@@ -99,7 +99,7 @@ def test_it_goes_on_after_the_app_was_closed(
     open_task_queue: Callable[..., TaskQueue], service: Service
 ) -> None:
     task_queue, entry = hanging(open_task_queue, service)
-    until(lambda: task_queue.tasks()[0].tracker.stage, "the first step")
+    until(lambda: task_queue.tasks()[0].progress.stage, "the first step")
     again = open_task_queue()
     service.release()
     assert ended(again, entry).status == "finished"
@@ -169,7 +169,7 @@ def test_the_limit_holds_and_spares_what_was_just_made(task_queue: TaskQueue) ->
 def test_a_running_job_is_cancelled_on_the_service_too(task_queue: TaskQueue, service: Service) -> None:
     service.plans.append("hang")
     entry = task_queue.generate(photo(), "disc.png", {})
-    until(lambda: task_queue.tasks()[0].tracker.stage, "the first step")
+    until(lambda: task_queue.tasks()[0].progress.stage, "the first step")
     task_queue.cancel(task_queue.tasks()[0].id)
     assert ended(task_queue, entry).status == "cancelled"
     assert service.job(0).status == "cancelled"
@@ -185,7 +185,7 @@ def test_several_pictures_wait_and_one_that_waits_is_never_sent(
     service.plans.append("hang")
     first = task_queue.generate(photo(), "a.png", {})
     second, third = (task_queue.generate(photo(), name, {}) for name in ("b.png", "c.png"))
-    until(lambda: task_queue.tasks()[0].tracker.stage, "the first step")
+    until(lambda: task_queue.tasks()[0].progress.stage, "the first step")
     assert [task.entry.title for task in task_queue.tasks()] == ["a.png", "b.png", "c.png"]
     task_queue.cancel(task_queue.tasks()[1].id)
     assert status(task_queue, second) == "cancelled"
@@ -222,7 +222,7 @@ def test_a_service_that_forgot_the_job_makes_it_anew(
     open_task_queue: Callable[..., TaskQueue], service: Service
 ) -> None:
     task_queue, entry = hanging(open_task_queue, service)
-    until(lambda: task_queue.tasks()[0].tracker.stage, "the first step")
+    until(lambda: task_queue.tasks()[0].progress.stage, "the first step")
     task_queue.close()
     service.release()
     until(lambda: service.job().status == "finished", "its end")
@@ -327,12 +327,12 @@ def test_two_presses_of_retry_are_one_task(task_queue: TaskQueue, service: Servi
 def test_what_tabs_see_is_a_copy(task_queue: TaskQueue, service: Service) -> None:
     service.plans.append("hang")
     task_queue.generate(photo(), "disc.png", {})
-    until(lambda: task_queue.tasks()[0].tracker.stage, "the first step")
+    until(lambda: task_queue.tasks()[0].progress.stage, "the first step")
     seen = task_queue.tasks()[0]
-    before = (seen.status_text, seen.tracker.step, dict(seen.tracker.seconds))
+    before = (seen.status_text, seen.progress.step, dict(seen.progress.seconds))
     service.release()
     until(lambda: not task_queue.tasks(), "the end of the work")
-    assert (seen.status_text, seen.tracker.step, seen.tracker.seconds) == before
+    assert (seen.status_text, seen.progress.step, seen.progress.seconds) == before
 
 
 def test_settings_saved_in_many_tabs_are_one_of_them(task_queue: TaskQueue, data_home: Path) -> None:
@@ -350,7 +350,7 @@ def test_settings_saved_in_many_tabs_are_one_of_them(task_queue: TaskQueue, data
 def test_deleting_cancels_what_runs(task_queue: TaskQueue, service: Service) -> None:
     service.plans.append("hang")
     entry = task_queue.generate(photo(), "disc.png", {})
-    until(lambda: task_queue.tasks()[0].tracker.stage, "the first step")
+    until(lambda: task_queue.tasks()[0].progress.stage, "the first step")
     task_queue.delete(entry.id)
     until(lambda: not task_queue.tasks(), "the end of the work")
     assert task_queue.history.get(entry.id) is None
@@ -437,9 +437,10 @@ def test_a_local_server_that_dies_is_started_again(
     before, began = MemoryServer.starts, time.monotonic()
     made = task_queue.generate(photo(), "disc.png", {})
     until(
-        lambda: task_queue.tasks()[0].note and task_queue.tasks()[0].tracker.stage, "the job on its way again"
+        lambda: task_queue.tasks()[0].note and task_queue.tasks()[0].progress.stage,
+        "the job on its way again",
     )
-    assert task_queue.tasks()[0].tracker.began < began + 1.0, "its time goes on, too"
+    assert task_queue.tasks()[0].progress.began < began + 1.0, "its time goes on, too"
     shown = html.progress(task_queue, made)
     assert "The local engine restarted; your job goes on" in shown
     assert "network" not in shown

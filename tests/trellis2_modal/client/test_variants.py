@@ -134,7 +134,7 @@ def test_a_shape_is_textured_again_refined_and_survives_a_crash(
     service.plans.append("hang")
     made = task_queue.again(draft.id, {"seed": 9})
     assert (made.shape, seed_of(task_queue.history.file(made.id, SHAPE))) == (draft.id, 6)
-    until(lambda: task_queue.tasks()[0].tracker.stage, "the first step")
+    until(lambda: task_queue.tasks()[0].progress.stage, "the first step")
     again = open_task_queue()
     service.release()
     made = ended(again, made)

@@ -127,48 +127,48 @@ def event(kind: str, **data: Any) -> JobEvent:
 
 def test_progress_and_time_left() -> None:
     clock = Clock()
-    tracker = JobProgress({"shape": 10.0, "texture": 6.0, "preview": 4.0}, clock)
-    tracker.feed(event("queued", position=2))
-    assert (tracker.state, tracker.position, tracker.left()) == ("queued", 2, None)
-    tracker.feed(event("started"))
-    tracker.feed(event("progress", stage="shape", step=0, steps=10))
+    progress = JobProgress({"shape": 10.0, "texture": 6.0, "preview": 4.0}, clock)
+    progress.feed(event("queued", position=2))
+    assert (progress.state, progress.position, progress.left()) == ("queued", 2, None)
+    progress.feed(event("started"))
+    progress.feed(event("progress", stage="shape", step=0, steps=10))
     clock.now += 3
-    assert tracker.left() == pytest.approx(17)
-    tracker.feed(event("progress", stage="shape", step=5, steps=10))
-    assert tracker.left() == pytest.approx(13), "what is seen counts more than what was expected"
-    assert tracker.overall() == pytest.approx(3 / 16)
+    assert progress.left() == pytest.approx(17)
+    progress.feed(event("progress", stage="shape", step=5, steps=10))
+    assert progress.left() == pytest.approx(13), "what is seen counts more than what was expected"
+    assert progress.overall() == pytest.approx(3 / 16)
     clock.now += 3
-    tracker.feed(event("progress", stage="texture", step=0, steps=1))
-    assert tracker.seconds == {"shape": pytest.approx(6)}
-    assert tracker.left() == pytest.approx(10)
-    tracker.feed(event("restarted", reason="the worker ended"))
-    assert (tracker.state, tracker.message) == ("queued", "the worker ended")
-    tracker.feed(event("result"))
-    assert (tracker.state, tracker.overall()) == ("finished", 1.0)
+    progress.feed(event("progress", stage="texture", step=0, steps=1))
+    assert progress.seconds == {"shape": pytest.approx(6)}
+    assert progress.left() == pytest.approx(10)
+    progress.feed(event("restarted", reason="the worker ended"))
+    assert (progress.state, progress.message) == ("queued", "the worker ended")
+    progress.feed(event("result"))
+    assert (progress.state, progress.overall()) == ("finished", 1.0)
 
 
 @pytest.mark.parametrize("expected", [{}, {"shape": 1.0}])
 def test_overall_never_goes_back_or_over(expected: dict[str, float]) -> None:
-    tracker, seen = JobProgress(expected, Clock()), [0.0]
+    progress, seen = JobProgress(expected, Clock()), [0.0]
     for stage in ("image", "condition", "sparse_structure", "shape", "texture", "mesh", "preview", "stills"):
         for step in range(4):
-            tracker.feed(event("progress", stage=stage, step=step, steps=4))
-            seen.append(tracker.overall())
+            progress.feed(event("progress", stage=stage, step=step, steps=4))
+            seen.append(progress.overall())
     assert max(seen) <= 0.99
     if not expected:
         assert seen == sorted(seen)
 
 
 def test_a_job_at_a_glance() -> None:
-    tracker = JobProgress(clock=Clock())
-    assert phases_of(tracker) == []
-    tracker.feed(event("progress", stage="shape", step=1, steps=2))
-    states = dict(phases_of(tracker))
+    progress = JobProgress(clock=Clock())
+    assert phases_of(progress) == []
+    progress.feed(event("progress", stage="shape", step=1, steps=2))
+    states = dict(phases_of(progress))
     assert (states["Rough form"], states["Shape"], states["Preview"]) == ("done", "now", "next")
     for stage in ("state", "bake"):
-        tracker = JobProgress(clock=Clock())
-        tracker.feed(event("progress", stage=stage, step=1, steps=2))
-        assert "File" in dict(phases_of(tracker)), "an export, though it begins by unpacking the state"
+        progress = JobProgress(clock=Clock())
+        progress.feed(event("progress", stage=stage, step=1, steps=2))
+        assert "File" in dict(phases_of(progress)), "an export, though it begins by unpacking the state"
 
 
 def test_the_report_in_words() -> None:

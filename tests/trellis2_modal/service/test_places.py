@@ -16,7 +16,7 @@ from trellis2_modal.protocol.events import Queued, payload_of
 def test_the_fourth_of_four_jobs_sees_the_others_go(tmp_path: Path) -> None:
     gate = tmp_path / "gate"
     places: list[int | None] = []
-    lines, tracker = io.StringIO(), JobProgress()
+    lines, progress = io.StringIO(), JobProgress()
     bars = Bars(lines)
     with (
         running(tmp_path / "data", options={"gate": str(gate)}) as live,
@@ -29,19 +29,19 @@ def test_the_fourth_of_four_jobs_sees_the_others_go(tmp_path: Path) -> None:
         def follow() -> None:
             for event in jobs[3].events():
                 bars(event)
-                tracker.feed(event)
+                progress.feed(event)
                 if isinstance(payload := payload_of(event), Queued):
                     places.append(payload.position)
 
         follower = threading.Thread(target=follow)
         follower.start()
-        wait_for(lambda: tracker.position == 2, "the third place")
+        wait_for(lambda: progress.position == 2, "the third place")
         jobs[1].cancel()
-        wait_for(lambda: tracker.position == 1, "the second place")
+        wait_for(lambda: progress.position == 1, "the second place")
         jobs[2].cancel()
-        wait_for(lambda: tracker.position == 0, "the first place")
+        wait_for(lambda: progress.position == 0, "the first place")
         gate.touch()
         follower.join(20)
-    assert tracker.state == "finished"
+    assert progress.state == "finished"
     assert places[-3:] == [2, 1, 0]
     assert "Waiting: 2 ahead\nWaiting: 1 ahead\n" in lines.getvalue()

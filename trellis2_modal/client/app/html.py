@@ -86,12 +86,12 @@ def progress(task_queue: TaskQueue, entry: Entry | None) -> str:
 
 
 def _running(task: Task, service: ServiceState, ahead: int) -> str:
-    tracker = task.tracker
-    left = tracker.left()
-    numbers = duration(tracker.elapsed) + (f", about {duration(coarse(left))} left" if left else "")
+    progress = task.progress
+    left = progress.left()
+    numbers = duration(progress.elapsed) + (f", about {duration(coarse(left))} left" if left else "")
     label = "Cancelling" if task.cancelled.is_set() else "Remove" if ahead else "Cancel"
     words = f"Waiting: {ahead} job{'s' if ahead > 1 else ''} ahead in this app" if ahead else headline(task)
-    phases = "".join(f'<li class="{state}">{text(name)}</li>' for name, state in phases_of(tracker))
+    phases = "".join(f'<li class="{state}">{text(name)}</li>' for name, state in phases_of(progress))
     strip = f'<ol class="phases" aria-hidden="true">{phases}</ol>' if phases else ""
     return (
         f'<div class="top"><h2>{text(words)}</h2><span class="muted numbers">{numbers}</span></div>'
@@ -103,8 +103,8 @@ def _running(task: Task, service: ServiceState, ahead: int) -> str:
 
 def progress_bar(task: Task, label: str) -> str:
     """How far a task is; a bar that moves to and fro while that is not known."""
-    unsure = "" if task.tracker.stage else " unsure"
-    percent = round(100 * task.tracker.overall(), 1)
+    unsure = "" if task.progress.stage else " unsure"
+    percent = round(100 * task.progress.overall(), 1)
     return (
         f'<div class="bar{unsure}" role="progressbar" aria-valuemin="0" aria-valuemax="100" '
         f'aria-valuenow="{percent:.0f}" aria-label="{text(label)}"><i style="width:{percent}%"></i></div>'
@@ -117,30 +117,30 @@ def headline(task: Task) -> str:
         return "Cancelling at the next step"
     if task.status_text:
         return task.status_text
-    tracker = task.tracker
-    if tracker.state == "queued":
-        ahead = tracker.position
+    progress = task.progress
+    if progress.state == "queued":
+        ahead = progress.position
         return f"Waiting: {ahead} ahead on the service" if ahead else "Waiting for the service"
-    if tracker.state == "finished":
+    if progress.state == "finished":
         return "Fetching the result"
-    return stage_title(tracker.stage) if tracker.stage else "Starting"
+    return stage_title(progress.stage) if progress.stage else "Starting"
 
 
 def detail(task: Task, service: ServiceState) -> str:
     """The line under the bar: which picture, which step, and a warning before a long wait."""
-    tracker: JobProgress = task.tracker
+    progress: JobProgress = task.progress
     parts = [task.entry.title if task.makes_entry else f"{task.entry.title}, {task.label}"]
-    if tracker.stage and tracker.steps > 1 and tracker.stage not in EXPORT_STAGES:
-        parts.append(f"step {tracker.step} of {tracker.steps}")
+    if progress.stage and progress.steps > 1 and progress.stage not in EXPORT_STAGES:
+        parts.append(f"step {progress.step} of {progress.steps}")
     if (
-        not tracker.stage
+        not progress.stage
         and not service.local
-        and tracker.elapsed > COLD_START_AFTER
-        and not tracker.position
+        and progress.elapsed > COLD_START_AFTER
+        and not progress.position
     ):
         parts.append("the service wakes a GPU; the first start after a pause can take a few minutes")
-    if tracker.message and not tracker.stage:
-        parts.append(tracker.message)
+    if progress.message and not progress.stage:
+        parts.append(progress.message)
     if task.note:
         parts.append(task.note)
     return " · ".join(parts)
@@ -149,7 +149,7 @@ def detail(task: Task, service: ServiceState) -> str:
 def _row(task: Task, runs: bool) -> str:
     picture = kept(task.entry.id, THUMBNAIL)
     words = task.entry.title if task.makes_entry else f"{task.entry.title}, {task.label}"
-    words += f": {100 * task.tracker.overall():.0f} %" if runs else ""
+    words += f": {100 * task.progress.overall():.0f} %" if runs else ""
     end = button("Cancel" if runs else "Remove", "cancel", task.id)
     return f'<li><img src="{picture}" alt=""><span>{text(words)}</span>{end}</li>'
 

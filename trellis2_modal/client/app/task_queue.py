@@ -92,7 +92,7 @@ class Task:
     settings: dict[str, Any]
     label: str = ""
     cancelled: threading.Event = field(default_factory=threading.Event)
-    tracker: JobProgress = field(default_factory=JobProgress)
+    progress: JobProgress = field(default_factory=JobProgress)
     status_text: str = ""
     note: str = ""
     job: Job | None = None
@@ -111,7 +111,7 @@ class Task:
     def snapshot(self) -> Task:
         """A copy that the work does not change."""
         twin = copy.copy(self)
-        twin.tracker = self.tracker.snapshot()
+        twin.progress = self.progress.snapshot()
         return twin
 
 
@@ -499,7 +499,7 @@ class TaskQueue:
         entry_id = task.entry.id
         if task.cancelled.is_set():
             raise UserCancelled
-        self._note(task, tracker=JobProgress(expected=self._expected(task)))
+        self._note(task, progress=JobProgress(expected=self._expected(task)))
         if task.makes_entry:
             self.history.change(entry_id, status="running")
         result = self._tried(task)
@@ -545,11 +545,11 @@ class TaskQueue:
         for event in job.events():
             with self._changed:
                 task.status_text = ""
-                task.tracker.feed(event)
+                task.progress.feed(event)
             is_result(event)
             if self._closing.is_set():
                 raise UserCancelled
-            if task.tracker.stage == "preview" and not asked:
+            if task.progress.stage == "preview" and not asked:
                 asked = True
                 self._take_light(task, job)
         result = job.result()
@@ -581,7 +581,7 @@ class TaskQueue:
                 job = client.job(entry.job)
                 if job.status.status in ("queued", "running", "finished"):
                     with self._changed:
-                        task.tracker.began_at(job.status.created)
+                        task.progress.began_at(job.status.created)
                     return job
             except (NotFoundError, ExpiredError):
                 logger.info("job %s is gone; the picture is submitted again", entry.job)
