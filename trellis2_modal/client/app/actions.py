@@ -183,7 +183,7 @@ class Actions:
         token = Path(chosen.front or "").parent.name
         return views.matte(self.mattes.add(found.png), hint, warn, token, bool(chosen.cut))
 
-    def _cropped(self, chosen: Chosen, picture: Path | str, crop: Crop) -> bytes:
+    def _cropped(self, chosen: Chosen, picture: Path | str | None, crop: Crop) -> bytes:
         """The part of a picture that is used; of a corrected cut-out still one, wherever the crop lies."""
         data = crop_picture(picture, crop)
         return framed(data) if crop != WHOLE and str(picture) == chosen.cut else data
