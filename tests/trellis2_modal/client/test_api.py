@@ -284,6 +284,42 @@ def test_an_interrupt_before_the_answer_cancels_the_job(service: Service, pictur
     assert len(service.jobs()) == 2
 
 
+@pytest.mark.parametrize(
+    ("status", "posts"), [(429, 1), (503, 1), (502, 2)], ids=["refused", "starting", "gateway"]
+)
+def test_an_interrupt_asks_again_only_where_there_may_be_a_job(
+    service: Service, picture: Path, status: int, posts: int
+) -> None:
+    """While the client pauses before it tries again."""
+
+    def interrupt(waiting: Any) -> None:
+        raise KeyboardInterrupt
+
+    service.faults.append(lambda request: httpx.Response(status, headers={"Retry-After": "1"}))
+    client = Client(URL, KEY, transport=service.transport, on_wait=interrupt)
+    with client, pytest.raises(KeyboardInterrupt):
+        client.submit(picture)
+    assert len(service.calls("POST", "/generate")) + len(service.calls("POST", "/jobs")) == posts
+
+
+def test_an_interrupt_uploads_no_longer_than_its_time() -> None:
+    times = iter([0.0, 5.0, 11.0])
+    sent = iter(core.Upload(bytes(3 * core.PIECE), core.CANCEL_SECONDS, lambda: next(times)))
+    assert len(next(sent) + next(sent)) == 2 * core.PIECE
+    with pytest.raises(httpx.WriteTimeout):
+        next(sent)
+
+
+def test_a_call_of_the_async_client_fails_where_it_is_awaited(service: Service, picture: Path) -> None:
+    async def scenario() -> None:
+        async with AsyncClient(URL, KEY, transport=service.transport) as client:
+            calls = [client.generate(picture, seed=-1), client.submit(picture.parent / "missing.png")]
+            for error in await asyncio.gather(*calls, return_exceptions=True):
+                assert isinstance(error, (InvalidRequestError, InvalidImageError)), error
+
+    asyncio.run(scenario())
+
+
 def test_a_task_cancelled_at_the_answer_cancels_its_job(service: Service, picture: Path) -> None:
     async def scenario() -> None:
         def cancel() -> None:

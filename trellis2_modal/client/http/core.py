@@ -11,7 +11,7 @@ import logging
 import re
 import time
 import uuid
-from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC
 from typing import Any, TypeAlias, TypeVar
@@ -51,6 +51,8 @@ MAX_ARTIFACT = 1024 * MIB
 PATIENCE, SLOWEST = 60.0, 1024
 """After so many seconds a reply must have come at so many bytes a second on average."""
 
+PIECE = 1 << 16
+
 PROXY_REFUSAL = b"proxy authorization"
 """What Modal's edge says to who has no proxy token."""
 
@@ -59,8 +61,11 @@ TOKEN_COMMAND = "modal workspace proxy-tokens create"
 NOT_WORTH_WAITING = (QuotaExceededError, TooManyJobsError)
 """Refusals that end with a day or with another job, not with a second."""
 
+REFUSALS = frozenset(range(400, 500)) - {408, 409} | {503}
+"""Statuses that say for certain that nothing was done: others may be a gateway's, or another try's."""
+
 CANCEL_SECONDS = 10.0
-"""For each step of a request that an interrupt still makes."""
+"""For all that an interrupt still asks of the service."""
 
 
 @dataclass(frozen=True)
@@ -119,6 +124,13 @@ class Call:
     """The most bytes of a reply that are read."""
 
     idempotency_key: str | None = None
+
+
+@dataclass
+class Asked:
+    """Whether the service may have done what it was asked: not before it is sent, not after a refusal."""
+
+    perhaps_done: bool = False
 
 
 def new_idempotency_key() -> str:
@@ -236,19 +248,23 @@ class Core:
             yield Close(response)
         return body.whole()
 
-    def request(self, call: Call, patient: bool = True) -> Flow[httpx.Response]:
+    def request(self, call: Call, patient: bool = True, asked: Asked | None = None) -> Flow[httpx.Response]:
         """A successful response to a call, after following result URLs and the retries that are safe.
 
-        `patient` waits for a service that is starting. Raises the `ServiceError` that tells what to do.
+        `patient` waits for a service that is starting; `asked` learns what an interrupt has to know. Raises
+        the `ServiceError` that tells what to do.
         """
         request = self.build(call)
-        attempt, hops = 0, 0
+        attempt, hops, lost = 0, 0, False
+        asked = asked or Asked()
         started = self.clock()
         while True:
+            asked.perhaps_done = True
             try:
                 response = yield from self.exchange(request, call.stream, call.ceiling)
             except httpx.TransportError as error:
                 attempt += 1
+                lost = True
                 if attempt >= self.retry.attempts or call.stream:  # who follows a stream tries again itself
                     raise transport_failure(error, request.url) from error
                 waiting = Waiting(
@@ -265,6 +281,7 @@ class Core:
                 continue
             if response.is_success:
                 return response
+            asked.perhaps_done = lost or response.status_code not in REFUSALS
             failure = failure_of(response)
             attempt += 1
             starting = patient and isinstance(failure, UnavailableError) and (yield from self._starting())
@@ -295,9 +312,9 @@ class Core:
         except (httpx.TransportError, NotTheServiceError):
             return False
 
-    def reply(self, call: Call, model: type[M]) -> Flow[M]:
+    def reply(self, call: Call, model: type[M], asked: Asked | None = None) -> Flow[M]:
         """The reply to a call, read leniently."""
-        response = yield from self.request(call)
+        response = yield from self.request(call, asked=asked)
         return parse(response, model)
 
     def queued(self, ways: Iterable[Call], then: Callable[[JobStatus], Flow[T]]) -> Flow[T]:
@@ -308,11 +325,12 @@ class Core:
         """
         call: Call | None = None
         job: JobStatus | None = None
+        asked = Asked()
         gone: ServiceError = NotFoundError()
         try:
             for call in ways:
                 try:
-                    job = yield from self.reply(call, JobStatus)
+                    job = yield from self.reply(call, JobStatus, asked)
                     break
                 except (NotFoundError, ExpiredError) as error:
                     gone = error
@@ -322,7 +340,7 @@ class Core:
         except (ServiceError, GeneratorExit):
             raise
         except BaseException:
-            if call is not None:
+            if call is not None and (job is not None or asked.perhaps_done):
                 yield Shield(self._withdraw(call, job))
             raise
 
@@ -332,20 +350,40 @@ class Core:
         The service may have the job while the answer is still on its way: the same key never makes a second
         one, so asking once more tells its id.
         """
+        deadline = self.clock() + CANCEL_SECONDS
         try:
             if job is None:
-                job = parse((yield from self._once(call)), JobStatus)
-            yield from self._once(Call("DELETE", job_path(job.id)))
+                job = parse((yield from self._once(call, deadline)), JobStatus)
+            yield from self._once(Call("DELETE", job_path(job.id)), deadline)
         except (ServiceError, httpx.TransportError) as error:
             logger.warning("the service could not be told to cancel: %s", error)
 
-    def _once(self, call: Call) -> Flow[httpx.Response]:
+    def _once(self, call: Call, deadline: float) -> Flow[httpx.Response]:
         request = self.build(call)
-        request.extensions["timeout"] = httpx.Timeout(CANCEL_SECONDS).as_dict()
+        left = max(deadline - self.clock(), 1.0)
+        request.extensions["timeout"] = httpx.Timeout(left).as_dict()
+        request.stream = Upload(request.read(), deadline, self.clock)
         response = yield from self.exchange(request)
         if not response.is_success:
             raise failure_of(response)
         return response
+
+
+class Upload(httpx.SyncByteStream, httpx.AsyncByteStream):
+    """A request's body, until the deadline: httpx has one for each write alone."""
+
+    def __init__(self, data: bytes, deadline: float, clock: Callable[[], float]) -> None:
+        self._data, self._deadline, self._clock = data, deadline, clock
+
+    def __iter__(self) -> Iterator[bytes]:
+        for start in range(0, len(self._data), PIECE):
+            if self._clock() > self._deadline:
+                raise httpx.WriteTimeout(f"the request took more than {CANCEL_SECONDS:.0f} s")
+            yield self._data[start : start + PIECE]
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        for piece in self:
+            yield piece
 
 
 class Body:

@@ -133,7 +133,10 @@ def flow_method(flow: Callable[Concatenate[Any, P], Flow[T]]) -> FlowMethod[P, T
 
     @wraps(flow)
     def run(self: Any, /, *args: P.args, **options: P.kwargs) -> Any:
-        return self._driver.run(flow(self, *args, **options))
+        def begun() -> Flow[T]:  # by the driver: what checks arguments raises where it is awaited
+            return (yield from flow(self, *args, **options))
+
+        return self._driver.run(begun())
 
     signature = inspect.signature(flow)
     result = str(signature.return_annotation).removeprefix("Flow[").removesuffix("]")
