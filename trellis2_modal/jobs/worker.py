@@ -32,6 +32,9 @@ logger = logging.getLogger(__name__)
 
 HEARTBEAT = 1.0
 RESULT_FILE = "result.json"
+OPTIONAL = "light"
+"""The file that a job may end without: it can be made anew from the state."""
+
 EARLY = "early"
 """The folder of files that a job hands over before it ends; it goes with the job's input."""
 
@@ -150,8 +153,11 @@ def serve(generator: Generator, message: dict[str, Any], channel: Channel, inbox
         channel.send("progress", job=job, **dataclasses.asdict(progress))
 
     def early(name: str, file: JobFile) -> None:
-        (folder / EARLY).mkdir(exist_ok=True)
-        write_atomically(folder / EARLY / name, file.data)
+        try:
+            (folder / EARLY).mkdir(exist_ok=True)
+            write_atomically(folder / EARLY / name, file.data)
+        except OSError as error:  # it comes with the result
+            logger.warning("job %s: no early %s: %s", job, name, error)
 
     def ended(kind: str, **members: Any) -> None:
         channel.send(kind, job=job, seconds=time.perf_counter() - start, **members)
@@ -190,13 +196,21 @@ def publish(output: JobOutput, folder: Path, seconds: float) -> None:
     """Write every file into a work folder, then rename it to `result`: all appears at once, or nothing.
 
     It is on the disk when this returns. The job's folder must exist: that of a job that has ended is gone.
+    The optional file is written last, and left out where there is no room for it.
     """
     work = folder / "work"
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir()
     artifacts = {}
-    for name, file in output.files.items():
-        write_new(work / name, file.data)
+    for name, file in sorted(output.files.items(), key=lambda item: item[0] == OPTIONAL):
+        try:
+            write_new(work / name, file.data)
+        except OSError as error:
+            if name != OPTIONAL:
+                raise
+            logger.warning("%s: no %s: %s", folder.name, name, error)
+            (work / name).unlink(missing_ok=True)
+            continue
         artifacts[name] = {"media_type": file.media_type, "bytes": len(file.data)}
     document = {
         "seed": output.seed,

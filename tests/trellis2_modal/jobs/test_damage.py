@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import errno
 import json
 import logging
 import os
@@ -17,6 +18,8 @@ from typing import Any
 import pytest
 
 from tests.trellis2_modal import fake
+from tests.trellis2_modal.server import picture
+from trellis2_modal.jobs import worker
 from trellis2_modal.jobs.execution import JobFile, JobOutput
 from trellis2_modal.jobs.job import Event, Job, NewJob, accepted, finished, new_job_id
 from trellis2_modal.jobs.local.files import JobFiles
@@ -27,6 +30,7 @@ from trellis2_modal.jobs.worker import RESULT_FILE, publish, serve
 from trellis2_modal.protocol.errors import NotFoundError, UnavailableError
 from trellis2_modal.protocol.events import ProgressReport
 from trellis2_modal.protocol.replies import JobEvent
+from trellis2_modal.protocol.requests import GenerateSettings
 
 from .conftest import NEW, LocalPort, ModalPort, Rig, until
 
@@ -341,6 +345,46 @@ def test_a_damaged_result_is_reported_and_removed(
     assert "the result of job job is damaged" in caplog.text
     publish(output, tmp_path / "job", 2.5)  # it is out of the way
     assert asyncio.run(files.published(job)) is not None
+
+
+def test_no_room_for_the_light_mesh_does_not_fail_the_job(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    real, said = worker.write_new, []
+
+    def full(path: Path, data: bytes, *_: Any) -> Any:
+        if path.name == "light":
+            path.write_bytes(data[:1])
+            raise OSError(errno.ENOSPC, "No space left on device", str(path))
+        return real(path, data)
+
+    class Channel:
+        def send(self, kind: str, **members: Any) -> None:
+            said.append(kind)
+
+    class Inbox:
+        def wants_cancel(self, job: str) -> bool:
+            return False
+
+        def forget(self, job: str) -> None: ...
+
+    monkeypatch.setattr(worker, "write_new", full)
+    monkeypatch.setattr(worker, "write_atomically", full)
+    (tmp_path / "job").mkdir()
+    (tmp_path / "picture").write_bytes(picture())
+    (tmp_path / "filmed").touch()
+    generator = fake.FakeGenerator(0.0, None, ("512",), burn=False, pad=0, light=str(tmp_path / "filmed"))
+    settings = GenerateSettings(preview="frames").model_dump()
+    message: Any = {"job": "job", "folder": tmp_path / "job", "payload": tmp_path / "picture"}
+    channel: Any = Channel()
+    inbox: Any = Inbox()
+    assert serve(generator, message | {"kind": "generate", "settings": settings}, channel, inbox)
+    assert said[-1] == "done"
+    job, _ = accepted(NEW, "job", 1.0, 0)
+    found = asyncio.run(JobFiles(tmp_path, 1, 9.0).published(job))
+    assert found is not None
+    assert sorted(found.result["artifacts"]) == ["preview", "state", "video"]
+    assert caplog.text.count("No space left") == 2, "handed over early, and with the result"
 
 
 def test_a_damaged_result_is_made_again(tmp_path: Path) -> None:
