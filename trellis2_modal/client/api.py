@@ -253,7 +253,9 @@ class JobCalls:
 
     @flow_method
     def download(self, artifact: str, patient: bool = True) -> Flow[bytes]:
-        """One file: state, video, preview, light or asset; `patient` waits for a service that is starting."""
+        """One file: state, video, preview, light or asset; `patient` waits for a service that is starting and
+        for a job at work.
+        """
         return calls.artifact(self._core, self.id, artifact, patient)
 
 

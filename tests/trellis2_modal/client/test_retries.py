@@ -21,6 +21,7 @@ from trellis2_modal.client.errors import (
 from trellis2_modal.client.http.core import MAX_HOPS
 from trellis2_modal.protocol.errors import (
     InvalidRequestError,
+    NotReadyError,
     QueueFullError,
     QuotaExceededError,
     RateLimitedError,
@@ -49,6 +50,20 @@ def test_a_lost_connection_is_tried_again(
         client.usage()
     assert isinstance(caught.value, NoAnswerError)
     assert not service.faults, "four tries"
+
+
+def test_a_file_of_a_job_at_work_is_asked_for_once_unless_waited_for(
+    client: Any, service: Service, waits: list[Waiting], picture: Path
+) -> None:
+    service.plans.append("hang")
+    job = client.submit(picture)
+    waits.clear()
+    with pytest.raises(NotReadyError):
+        job.download("light", patient=False)
+    assert (waits, len(service.calls("GET", f"/jobs/{job.id}/light"))) == ([], 1)
+    with pytest.raises(NotReadyError):
+        job.download("light")
+    assert {waiting.reason for waiting in waits} == {"busy"}
 
 
 def test_a_repeated_submission_is_one_job(client: Any, service: Service, picture: Path) -> None:

@@ -25,6 +25,7 @@ from ...protocol.errors import (
     ExpiredError,
     InvalidRequestError,
     NotFoundError,
+    NotReadyError,
     QuotaExceededError,
     ServiceError,
     TooManyJobsError,
@@ -251,8 +252,8 @@ class Core:
     def request(self, call: Call, patient: bool = True, asked: Asked | None = None) -> Flow[httpx.Response]:
         """A successful response to a call, after following result URLs and the retries that are safe.
 
-        `patient` waits for a service that is starting; `asked` learns what an interrupt has to know. Raises
-        the `ServiceError` that tells what to do.
+        `patient` waits for a service that is starting and for a job at work; `asked` learns what an interrupt
+        has to know. Raises the `ServiceError` that tells what to do.
         """
         request = self.build(call)
         attempt, hops, lost = 0, 0, False
@@ -286,7 +287,7 @@ class Core:
             attempt += 1
             starting = patient and isinstance(failure, UnavailableError) and (yield from self._starting())
             pause = self._pause(failure, attempt, starting, self.clock() - started)
-            if pause is None:
+            if pause is None or (not patient and isinstance(failure, NotReadyError)):
                 raise failure
             yield pause
 
