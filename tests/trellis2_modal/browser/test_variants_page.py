@@ -23,6 +23,23 @@ def idle(app: MemoryApp) -> None:
     wait_for(lambda: not app.task_queue.tasks() or None, "the end of the work", 60)
 
 
+def look_of(page: Any, button: str) -> list[Any]:
+    """How a button is drawn, but for its width."""
+    shown = (
+        "height",
+        "background-color",
+        "border-width",
+        "border-radius",
+        "color",
+        "font-size",
+        "font-weight",
+    )
+    found: list[Any] = page.locator(button).evaluate(
+        "(button, names) => names.map((name) => getComputedStyle(button).getPropertyValue(name))", shown
+    )
+    return found
+
+
 @pytest.mark.parametrize("size", [LAPTOP, PHONE], ids=["laptop", "phone"])
 def test_variants_are_told_made_chosen_and_exported(
     browser: Any, quick: MemoryApp, size: tuple[int, int], shots: Path
@@ -102,6 +119,10 @@ def test_a_draft_is_refined_and_textured_again(browser: Any, quick: MemoryApp, s
         page.wait_for_timeout(400)
         assert findings(page) == []
         page.screenshot(path=shots / "draft.png")
+        assert look_of(page, "#again") == look_of(page, "#facts [data-action=reuse]")
+        page.set_viewport_size({"width": PHONE[0], "height": PHONE[1]})
+        page.wait_for_function("document.querySelector('#again').offsetHeight === 44")
+        page.set_viewport_size({"width": LAPTOP[0], "height": LAPTOP[1]})
         page.click("#refine >> text=Refine to 1024")
         wait_for(lambda: len(quick.service.jobs("generate")) == 3 or None, "the third job")
         idle(quick)
