@@ -76,7 +76,7 @@ def test_numbers_of_any_kind_are_shown_or_left_out(tmp_path: Path, odd: Any) -> 
         stats = {"seconds": odd, "voxels": odd, "warnings": odd, "preview": preview}
         stats |= {"gpu_seconds": odd, "price": odd, "currency": odd}
         entry = replace(entry, stats=stats)
-        assert "chair" in result.facts(entry)
+        assert "chair" in result.facts(SimpleNamespace(history=history), entry)
         assert "<div" in result.stills(SimpleNamespace(history=history), entry)
         first_still(GenerateResult("job", 1, 16, b"", preview=None, stats=entry.stats), "a")
     counts = ("faces", "vertices", "components", "source_faces", "boundary_edges", "non_manifold_edges")

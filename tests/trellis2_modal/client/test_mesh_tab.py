@@ -129,7 +129,7 @@ def test_a_mesh_becomes_an_entry_with_everything(
     assert task_queue.history.file(entry.id, STATE) is None
     assert result.viewed_file(task_queue, entry, "") == "chair-textured.glb"
     assert "chair-textured.glb" in result.files(task_queue, entry)
-    assert 'data-action="reuse-mesh"' in result.facts(entry)
+    assert 'data-action="reuse-mesh"' in result.facts(task_queue, entry)
     task_queue.make_light(entry.id)
     assert not task_queue.tasks(), "there is no state to make one from"
     (again,) = History(task_queue.history.root).entries()

@@ -8,6 +8,7 @@ import json
 import re
 import warnings
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -18,11 +19,12 @@ from PIL import Image
 
 from tests.trellis2_modal.client.conftest import QUICK
 from tests.trellis2_modal.client.service import KEY, URL, Service, answers, passes, photo, problem, until
+from tests.trellis2_modal.meshes import mesh_glb
 from trellis2_modal.client.app import forms, html, result
 from trellis2_modal.client.app.file_routes import Mattes
 from trellis2_modal.client.app.history_view import HistoryView
 from trellis2_modal.client.app.inputs import ready_made
-from trellis2_modal.client.app.inputs.intake import NOTHING, Chosen, single
+from trellis2_modal.client.app.inputs.intake import NOTHING, Chosen, single, swapped
 from trellis2_modal.client.app.task_queue import ServiceState, TaskQueue
 from trellis2_modal.client.options import ProxyToken
 from trellis2_modal.client.results import Matte
@@ -32,6 +34,7 @@ from trellis2_modal.protocol.presets import PRESETS
 from trellis2_modal.protocol.replies import Health, ViewSupport
 from trellis2_modal.protocol.requests import SAMPLER_FIELDS, ExtractSettings, GenerateSettings
 
+SKIPPED = {"__type__": "update"}
 GENERATION = [c.name for c in controls(GenerateSettings) if c.group != "Basic"]
 EXTRACTION = [c.name for c in controls(ExtractSettings) if c.name != "simplify"]
 
@@ -97,7 +100,7 @@ def idle(task_queue: TaskQueue) -> None:
 
 
 def skipped(update: Any) -> bool:
-    return isinstance(update, dict) and update == {"__type__": "update"}
+    return isinstance(update, dict) and update == SKIPPED
 
 
 def test_remesh_has_three_positions_under_every_budget() -> None:
@@ -198,12 +201,12 @@ def test_an_asset_shows_what_it_cost_where_a_rate_is_set(
     generate(actions, picture)
     idle(task_queue)
     (entry,) = task_queue.history.entries()
-    assert "GPU time" not in result.facts(entry)
+    assert "GPU time" not in result.facts(task_queue, entry)
     service.charges(gpu_price_per_hour=3.6e6, currency="EUR")
     generate(actions, picture, seed=8)
     idle(task_queue)
     newest = max(task_queue.history.entries(), key=lambda found: found.created)
-    assert re.search(r"about [\d.]+ EUR for 0 s of GPU time", result.facts(newest))
+    assert re.search(r"about [\d.]+ EUR for 0 s of GPU time", result.facts(task_queue, newest))
 
 
 def test_two_tabs_see_the_same(actions: Any, task_queue: TaskQueue, service: Service, picture: Path) -> None:
@@ -365,6 +368,55 @@ def test_extract_view_and_reuse(actions: Any, task_queue: TaskQueue, picture: Pa
     assert Path(copy.front).read_bytes() == photo()
     assert (pipeline, seed, new_seed) == ("1024", 11, False)
     assert tabs["selected"] == "create"
+
+
+def test_variants_are_used_again_from_their_first_seed(
+    actions: Any, task_queue: TaskQueue, picture: Path
+) -> None:
+    shown = task_queue.generate(picture, "chair.png", {"seed": 11, "num_samples": 3}).id
+    idle(task_queue)
+    task_queue.choose(shown, 3)
+    entry = task_queue.history.get(shown)
+    assert entry is not None
+    assert entry.seed == 13
+    *_, seed, new_seed = actions.act(shown, HistoryView(), None, press("reuse", shown))[5:8]
+    assert (seed, new_seed) == (11, False), "the same set once more"
+
+
+def test_what_was_deleted_is_told_and_what_is_shown_stays(
+    actions: Any, task_queue: TaskQueue, picture: Path
+) -> None:
+    _, gone = generate(actions, picture, seed=1)
+    _, shown = generate(actions, picture, seed=2)
+    idle(task_queue)
+    assert actions.act(shown, HistoryView(), None, press("open", gone))[0] == gone
+    task_queue.delete(gone)
+    with pytest.warns(UserWarning, match="may have been deleted"):
+        after, _, tabs, *_ = actions.act(shown, HistoryView(), None, press("open", gone))
+    assert after == shown
+    assert skipped(tabs)
+
+
+def test_another_picture_for_a_mesh_leaves_the_chosen_picture(
+    actions: Any, task_queue: TaskQueue, service: Service, picture: Path
+) -> None:
+    service.plans += ["invalid-image"] * 2
+    textured = task_queue.texture(mesh_glb(), [photo()], "chair.glb", {})
+    _, generated = generate(actions, picture)
+    idle(task_queue)
+    for entry_id, chosen in ((textured.id, SKIPPED), (generated, NOTHING)):
+        entry = task_queue.history.get(entry_id)
+        assert entry is not None
+        assert f'data-action="picture" data-target="{entry_id}"' in result.unfinished(entry)
+        assert actions.act(entry_id, HistoryView(), None, press("picture", entry_id))[4] == chosen
+
+
+def test_a_corrected_front_stays_while_other_sides_change_places() -> None:
+    chosen = replace(Chosen.of({"front": "f", "left": "l", "back": "b"}), cut="corrected")
+    moved = swapped(chosen, "left", "back")
+    assert (moved.sides, moved.cut) == ({"front": "f", "back": "l", "left": "b"}, "corrected")
+    assert swapped(chosen, "left", "right").cut == "corrected"
+    assert [swapped(chosen, *sides).cut for sides in (("left", "front"), ("front", "back"))] == ["", ""]
 
 
 def test_other_sides_go_along_and_come_back(
@@ -639,9 +691,6 @@ def test_a_corrected_cut_out_is_what_is_generated_from(
     assert Path(chosen.used).name == "chair.png"
     assert Path(chosen.used).read_bytes() == buffer.getvalue()
     assert "Undo the correction" in list(actions.show_matte(chosen))[-1]
-    inside = actions._cropped(chosen, chosen.used, (0, 70, 100, 100))
-    alpha = Image.open(io.BytesIO(inside)).getchannel("A")
-    assert alpha.getextrema() == (0, 255), "a crop within the subject is a cut-out still"
 
     def arrived(slot: str) -> Any:
         return press("received", json.dumps({"slot": slot, "tokens": [received.token]}))

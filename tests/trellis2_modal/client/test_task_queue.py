@@ -144,6 +144,37 @@ def test_a_full_disk_loses_nothing(
     assert len(service.calls("POST", "/jobs")) == 1
 
 
+def test_no_room_for_the_light_mesh_loses_nothing_else(
+    task_queue: TaskQueue, service: Service, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    filmed = tmp_path / "filmed"
+    filmed.touch()
+    service.generator._light = filmed
+    real, refused = history_module.write_atomically, threading.Event()
+
+    def full(path: Path, data: bytes, mode: int = 0o644) -> Path:
+        if path.name == LIGHT:
+            refused.set()
+            raise OSError(errno.ENOSPC, "No space left on device", str(path))
+        return real(path, data, mode)
+
+    monkeypatch.setattr(history_module, "write_atomically", full)
+    entry = ended(task_queue, task_queue.generate(photo(), "disc.png", {}))
+    assert (entry.status, entry.problem) == ("finished", {})
+    assert refused.is_set()
+    assert task_queue.history.file(entry.id, STATE) is not None
+    monkeypatch.undo()
+    task_queue.make_light(entry.id)
+    ended(task_queue, entry)
+    assert task_queue.history.file(entry.id, LIGHT) is not None
+
+
+def test_a_light_mesh_is_asked_for_only_where_one_is_made(task_queue: TaskQueue, service: Service) -> None:
+    for preview, asked in (("video", False), ("frames", True)):
+        entry = ended(task_queue, task_queue.generate(photo(), "disc.png", {"preview": preview}))
+        assert bool(service.calls("GET", f"/jobs/{entry.job}/light")) == asked
+
+
 def test_a_disk_full_from_the_start_is_told_at_once(
     task_queue: TaskQueue, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -72,7 +72,7 @@ def test_variants_are_one_entry_of_which_one_is_chosen(
     assert (entry.variant, entry.seed) == (2, 6)
     assert result.viewed_file(task_queue, entry, "") == "light-2.glb"
     assert 'src="/kept/' + entry.id + "/turntable-2.mp4" in result.turntable(task_queue, entry)
-    assert "variant 2 of 3" in result.facts(entry)
+    assert "variant 2 of 3" in result.facts(task_queue, entry)
     row = html.variants(task_queue, entry)
     assert row.count('type="radio"') == 3
     assert f'checked data-action="variant" data-target="{entry.id} 2" aria-label="Variant 2, seed 6"' in row
@@ -105,6 +105,22 @@ def test_a_variant_is_exported_from_its_own_state_when_the_service_forgot_the_jo
     task_queue.choose(entry.id, 2)
     ended(task_queue, entry)
     assert unpack_state(decompress_state(service.generator.payloads[-1])).info["seed"] == 6
+
+
+def test_a_failed_export_is_tried_again_of_its_own_variant(task_queue: TaskQueue, service: Service) -> None:
+    entry = ended(task_queue, task_queue.generate(photo(), "chair.png", {"seed": 5, "num_samples": 2}))
+    service.plans.append("out-of-memory")
+    task_queue.extract(entry.id, {"simplify": "web"}, "Web")
+    ended(task_queue, entry)
+    assert task_queue.export_problem(entry.id)
+    task_queue.choose(entry.id, 2)
+    ended(task_queue, entry)
+    task_queue.retry_extract(entry.id)
+    (export,) = ended(task_queue, entry).exports
+    assert (export.file, export.variant) == ("chair-1-web.glb", 1)
+    kept = task_queue.history.file(entry.id, export.file)
+    assert kept is not None
+    assert kept.read_bytes() == asset(5)
 
 
 def test_damaged_numbers_of_variants_harm_nobody(task_queue: TaskQueue) -> None:
@@ -141,13 +157,15 @@ def test_a_shape_is_textured_again_refined_and_survives_a_crash(
     assert (made.status, made.seed, made.settings["texture"]) == ("finished", 9, True)
     assert made.settings["num_samples"] == 1, "of the shape that was chosen"
     assert again.history.file(made.id, SHAPE) is None, "what was sent is not kept twice"
-    assert "Show whose shape it has" in result.facts(made)
+    assert "Show whose shape it has" in result.facts(again, made)
     fine = ended(again, again.again(made.id, {"seed": 9, "pipeline_type": "1024_cascade"}))
     assert fine.settings["pipeline_type"] == "1024_cascade"
     assert again.refinements(fine) == []
     assert len(service.jobs("generate")) == 3
     plain = ended(again, again.generate(photo(), "chair.png", {}))
     assert not again.keeps_shape(plain)
+    again.delete(draft.id)
+    assert "Show whose shape it has" not in result.facts(again, made)
     with pytest.raises(NotFoundError, match="Keep latents"):
         again.again(plain.id, {})
 

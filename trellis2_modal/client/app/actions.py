@@ -111,7 +111,7 @@ class Actions:
             "model": result.model(task_queue, entry, viewed),
             "video": result.turntable(task_queue, entry),
             "stills": result.stills(task_queue, entry),
-            "facts": result.facts(entry),
+            "facts": result.facts(task_queue, entry),
             "export": entry is not None and (extracts or bool(entry.exports)),
             "export_form": extracts,
             "shape_actions": entry is not None and task_queue.keeps_shape(entry),
@@ -172,7 +172,7 @@ class Actions:
 
     def _matte(self, chosen: Chosen, subjects: str, crop: Crop) -> str:
         try:
-            found = self.task_queue.matte(self._cropped(chosen, chosen.used, crop), subjects=subjects)
+            found = self.task_queue.matte(crop_picture(chosen.used, crop), subjects=subjects)
         except ServiceError as error:
             why = explain(error, local=self.task_queue.service.local)
             return views.matte("", f"{why.title}. {why.detail}", warn=True)
@@ -182,11 +182,6 @@ class Actions:
         hint, warn = (told, True) if told else judge(found.png)
         token = Path(chosen.front or "").parent.name
         return views.matte(self.mattes.add(found.png), hint, warn, token, bool(chosen.cut))
-
-    def _cropped(self, chosen: Chosen, picture: Path | str | None, crop: Crop) -> bytes:
-        """The part of a picture that is used; of a corrected cut-out still one, wherever the crop lies."""
-        data = crop_picture(picture, crop)
-        return framed(data) if crop != WHOLE and str(picture) == chosen.cut else data
 
     def _corrected(self, chosen: Chosen, name: str) -> Chosen:
         """With the cut-out of the front that was settled on; without a name with none. Raises OSError."""
@@ -242,16 +237,16 @@ class Actions:
             settings["seed"] = int(seed)
         with errors_shown():
             made = [
-                self._queue(Path(path), self._cropped(chosen, path, crop), chosen.others, settings)
+                self._queue(Path(path), crop, chosen.others, settings)
                 for path in chosen.queue or (chosen.used or chosen.front,)
             ]
         followed = self.task_queue.history.get(shown.partition("/")[0])
         stays = followed is not None and not followed.over
         return [made[0].settings["seed"], gr.skip() if stays else made[0].id]
 
-    def _queue(self, picture: Path, data: bytes, others: dict[str, Path], settings: dict[str, Any]) -> Entry:
+    def _queue(self, picture: Path, crop: Crop, others: dict[str, Path], settings: dict[str, Any]) -> Entry:
         """Queue one picture; a repeated press gets the job that is there. Without a seed one is drawn."""
-        sides = {side: read_picture(path) for side, path in others.items()}
+        data, sides = crop_picture(picture, crop), {side: read_picture(path) for side, path in others.items()}
         asked = digest([data, *sides.values()], settings | {"sides": list(sides)})
         drawn = {"seed": random.randrange(MAX_SEED)} | settings
         return self._generated.once(asked, lambda: self.task_queue.generate(data, picture.name, drawn, sides))
@@ -360,7 +355,7 @@ class Actions:
                 shown, view, tabs = self.go_to(target, shown, view)
                 if action == "arrive" and "tab=" not in target:
                     tabs = gr.skip()  # a person may have opened another one meanwhile
-            elif action == "open":
+            elif action == "open" and self._is_here(target):
                 shown, tabs = target, gr.update(selected="create")
                 view = replace(view, compared=())
             elif action == "view":
@@ -368,7 +363,9 @@ class Actions:
             elif action == "settings":
                 tabs = gr.update(selected="settings")
             elif action == "picture":
-                chosen = NOTHING
+                named = self.task_queue.history.get(target or shown.partition("/")[0])
+                if named is None or not named.mesh:  # that of a mesh lies in the mesh's own form
+                    chosen = NOTHING
             elif action == "example":
                 for path in [path for path in self.examples if path.name == target]:
                     chosen, recipe[1:3] = self._received(path), [EXAMPLE_SEED, False]
@@ -385,11 +382,17 @@ class Actions:
         """What the page's address names: shown, compared, and the tab; says so where that is not here."""
         asset, compared, tab = history_view.read_address(query)
         for name in filter(None, (asset, *compared)):
-            if self.task_queue.history.get(name) is None:
-                gr.Warning("It may have been deleted, or is on another computer.", title="No such asset here")
+            if not self._is_here(name):
                 asset, compared = "", ()
         shown = asset if asset or tab == "create" else shown
         return shown, replace(view, compared=compared), gr.update(selected=tab)
+
+    def _is_here(self, name: str) -> bool:
+        """Whether there is such an asset; says so where there is none."""
+        if self.task_queue.history.get(name) is not None:
+            return True
+        gr.Warning("It may have been deleted, or is on another computer.", title="No such asset here")
+        return False
 
     def set_view(self, view: HistoryView, search: str, order: str, favourites: bool) -> HistoryView:
         """Which entries History shows, in which order."""
@@ -407,7 +410,8 @@ class Actions:
         files = {side: self.task_queue.history.file(entry_id, name) for side, name in names.items()}
         chosen = Chosen.of({side: self._copied(file, stem) for side, file in files.items() if file})
         values = [settings.get(name, auto.get(name, gr.skip())) for name in self.generation]
-        seed = entry.seed if entry.seed is not None else settings.get("seed", 42)
+        first = entry.variants[0] if entry.variants else entry.seed  # the seeds of all follow from it
+        seed = first if first is not None else settings.get("seed", 42)
         pipeline = settings.get("pipeline_type") or AUTOMATIC
         known = pipeline in (AUTOMATIC, *self.task_queue.pipeline_types())
         return chosen, [pipeline if known else AUTOMATIC, seed, False, *values, *WHOLE]

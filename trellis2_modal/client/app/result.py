@@ -55,7 +55,8 @@ def model(task_queue: TaskQueue, entry: Entry | None, viewed: str) -> str:
 
 
 def _light_is_made(task_queue: TaskQueue, entry: Entry) -> str:
-    found = [task for task in task_queue.tasks() if task.kind == "light" and task.entry.id == entry.id]
+    kinds = ("light", "generate")  # a generation that has ended may still fetch it
+    found = [task for task in task_queue.tasks() if task.kind in kinds and task.entry.id == entry.id]
     picture = f'<img src="{kept(entry.id, THUMBNAIL)}" alt="">'
     if not found:
         again = button("Make the 3D preview", "light", entry.id, "main")
@@ -134,7 +135,7 @@ def problem(found: Mapping[str, str], retry: str, target: str) -> str:
     )
 
 
-def facts(entry: Entry | None) -> str:
+def facts(task_queue: TaskQueue, entry: Entry | None) -> str:
     """Seed, resolution, time and costs of a finished entry in one quiet line, and its warnings."""
     if entry is None or entry.status != "finished":
         return ""
@@ -151,7 +152,7 @@ def facts(entry: Entry | None) -> str:
     ]
     words, action = ("mesh", "reuse-mesh") if entry.mesh else ("picture", "reuse")
     again = button(f"Use this {words} again", action, entry.id)
-    if entry.shape:
+    if entry.shape and task_queue.history.get(entry.shape) is not None:
         again += button("Show whose shape it has", "open", entry.shape)
     again += '<a class="plain only-phone" href="#inputs">New picture</a>'
     rows = "".join(f"<span>{fact}</span>" for fact in found if fact)

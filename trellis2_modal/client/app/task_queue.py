@@ -122,6 +122,7 @@ class FailedExport:
     settings: dict[str, Any]
     label: str
     reason: dict[str, str]
+    variant: int
 
 
 @dataclass(frozen=True)
@@ -298,9 +299,13 @@ class TaskQueue:
             return []
         return [name for name in self.pipeline_types() if name.endswith("_cascade")]
 
-    def extract(self, entry_id: str, settings: Mapping[str, Any], label: str) -> None:
-        """Queue an extraction from a kept state."""
+    def extract(
+        self, entry_id: str, settings: Mapping[str, Any], label: str, variant: int | None = None
+    ) -> None:
+        """Queue an extraction from a kept state: of the chosen variant unless one is named."""
         entry = self.history.get(entry_id)
+        if entry is not None and variant is not None:
+            entry = replace(entry, variant=variant)
         if entry is None or self.history.file(entry_id, entry.own(STATE)) is None:
             raise NotFoundError("this asset has no state yet; generate it first")
         with self._changed:
@@ -325,11 +330,13 @@ class TaskQueue:
             self.make_light(entry_id)
 
     def retry_extract(self, entry_id: str) -> None:
-        """Queue the extraction that failed once more, with the smaller settings if the service named some."""
+        """Queue the extraction that failed once more, of the same variant, with the smaller settings if the
+        service named some.
+        """
         with self._changed:
             found = self._failed_export.pop(entry_id, None)
         if found is not None:
-            self.extract(entry_id, found.settings, found.label)
+            self.extract(entry_id, found.settings, found.label, found.variant)
 
     def cancel(self, task_id: str) -> bool:
         """Stop a task: one that waits at once, a running one at its next step, on the service too.
@@ -502,10 +509,15 @@ class TaskQueue:
         self._note(task, progress=JobProgress(expected=self._expected(task)))
         if task.makes_entry:
             self.history.change(entry_id, status="running")
-        result = self._tried(task)
+        return self._tried(task)
+
+    def _keep(self, task: Task, job: Job, result: Result) -> Task | None:
+        """Keep what a task gave; what is to be made next."""
+        entry_id = task.entry.id
         if isinstance(result, GenerateResult):
             entry = self.history.keep_result(entry_id, result)
             self._prune(entry_id)
+            self._take_light(task, job)  # last: it can be made anew
             return None if task.light else Task("light", entry, dict(LIGHT_SETTINGS))
         if isinstance(result, TextureResult):
             self.history.keep_textured(entry_id, result)
@@ -519,8 +531,8 @@ class TaskQueue:
     def _prune(self, made: str) -> None:
         self.history.prune(int(self.settings.history_limit_gb * GB), frozenset({made}))
 
-    def _tried(self, task: Task) -> Result:
-        """The result of a task; when the server on this machine died under it, that is started again."""
+    def _tried(self, task: Task) -> Task | None:
+        """Do a task; when the server on this machine died under it, that is started again."""
         for _ in range(LOCAL_RESTARTS):
             connection = self._connect(task)
             with connection.client as client:
@@ -535,8 +547,8 @@ class TaskQueue:
         with connection.client:
             return self._finish(task, connection)
 
-    def _finish(self, task: Task, connection: Connection) -> Result:
-        """Submit the task (or take its job up again), follow it, fetch its files."""
+    def _finish(self, task: Task, connection: Connection) -> Task | None:
+        """Submit the task (or take its job up again), follow it, fetch its files and keep them."""
         job = self._job(task, connection)
         self._note(task, job=job)
         if task.cancelled.is_set():
@@ -552,20 +564,23 @@ class TaskQueue:
             if task.progress.stage == "preview" and not asked:
                 asked = True
                 self._take_light(task, job)
-        result = job.result()
-        self._take_light(task, job)
-        return result
+        return self._keep(task, job, job.result())
 
     def _take_light(self, task: Task, job: Job) -> None:
-        """Keep the light mesh of a generation: the service may have it while it renders the turntable."""
-        if task.kind != "generate" or task.light or task.settings.get("num_samples", 1) > 1:
+        """Keep the light mesh of a generation: the service may have it while it renders the turntable.
+
+        The result does not depend on it: whatever stands in its way is only logged.
+        """
+        settings = task.settings
+        if task.kind != "generate" or task.light or settings.get("num_samples", 1) > 1:
             return
+        if settings.get("preview") != "frames":
+            return  # the service makes none
         try:
-            data = job.download("light", patient=False)
-        except ServiceError as error:  # an older service has none, one on Modal has it with the result
-            logger.info("no light mesh yet: %s", error.detail)
+            self.history.keep_light(task.entry.id, job.download("light", patient=False))
+        except (ServiceError, OSError) as error:  # one on Modal has it with the result, an older one has none
+            logger.info("no light mesh yet: %s", error)
             return
-        self.history.keep_light(task.entry.id, data)
         self._note(task, light=True)
 
     def _job(self, task: Task, connection: Connection) -> Job:
@@ -646,7 +661,9 @@ class TaskQueue:
         entry, smaller = task.entry, suggested_settings(error)
         if task.kind == "extract":
             with self._changed:
-                self._failed_export[entry.id] = FailedExport(task.settings | smaller, task.label, reason)
+                self._failed_export[entry.id] = FailedExport(
+                    task.settings | smaller, task.label, reason, entry.variant
+                )
         elif task.makes_entry:
             self._end(task, status="failed", problem=reason, settings=task.settings | smaller)
         else:

@@ -161,7 +161,8 @@ def removed(chosen: Chosen, target: str) -> Chosen:
 def swapped(chosen: Chosen, here: str, there: str) -> Chosen:
     """With the pictures of two sides exchanged."""
     other = {here: there, there: here}
-    return Chosen.of({other.get(side, side): path for side, path in chosen.pairs})
+    moved = Chosen.of({other.get(side, side): path for side, path in chosen.pairs})
+    return replace(moved, cut="" if "front" in other else chosen.cut)
 
 
 CORRECTS = """
