@@ -11,6 +11,8 @@ from pathlib import Path
 from .durable import write_atomically
 
 FILE = "server.json"
+LOCK = "server.lock"
+"""A file beside it, locked by the server as long as its process lives."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,7 @@ def announced(folder: Path, server: RunningServer) -> Iterator[None]:
 def running_server(folder: Path) -> RunningServer | None:
     """The server that is announced there; None when there is none.
 
-    A killed server leaves its file: whether the address answers is for the caller to try.
+    A killed server leaves its file: whether its process still holds `LOCK` is for the caller to see.
     """
     try:
         found = json.loads((folder / FILE).read_text())

@@ -55,7 +55,12 @@ def listen(host: str, port: int) -> socket.socket:
 
 def address_of(listener: socket.socket, host: str) -> str:
     """The URL of a listening socket that was asked for by this host."""
-    return f"http://{f'[{host}]' if ':' in host else host}:{listener.getsockname()[1]}"
+    return url_of(host, listener.getsockname()[1])
+
+
+def url_of(host: str, port: int) -> str:
+    """The URL of a host, which may be an IPv6 address."""
+    return f"http://{f'[{host}]' if ':' in host else host}:{port}"
 
 
 def is_loopback(host: str) -> bool:

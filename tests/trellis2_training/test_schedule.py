@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -193,6 +195,47 @@ def test_a_file_says_what_is_trained(tmp_path: Path, monkeypatch: pytest.MonkeyP
         read_run(run)
     with pytest.raises(InvalidArgumentError, match="4000steps"):
         Budget.parse("tex_flow:fast")
+
+
+def test_a_run_goes_on_where_it_stopped(tmp_path: Path) -> None:
+    """With what its stages lack: what has ended is passed over, and steps count from the very first one."""
+
+    def steps_after(*stages: str) -> list[int]:
+        run = tmp_path / "run.toml"
+        head = f'workdir = "{(tmp_path / "run").as_posix()}"\nconfig = "tiny"\ndevice = "cpu"\nobjects = 6\n'
+        run.write_text(f"{head}batch = 1\nworkers = 1\nstages = {json.dumps(stages)}")
+        assert main(["train", "--config", str(run)]) == 0
+        lines = (tmp_path / "run" / "train.log").read_text().splitlines()
+        return [json.loads(line)["step"] for line in lines]
+
+    assert steps_after("ss_vae:2steps") == [1, 2]
+    assert steps_after("ss_vae:2steps") == [1, 2], "it has ended"
+    (tmp_path / "run" / "done" / "ss_vae").unlink()
+    assert steps_after("ss_vae:2steps") == [1, 2], "it was interrupted after its last step"
+    assert steps_after("ss_vae:3steps") == [1, 2, 3], "one step more was asked for"
+    with pytest.raises(InvalidArgumentError, match="ss_vae twice"):
+        steps_after("ss_vae:3steps", "ss_vae:4steps")
+
+
+def test_of_two_processes_one_makes_what_both_read(trained: Path, tmp_path: Path) -> None:
+    stages = ["latents", "views", "tex_flow:2steps"]
+    for name in ("one", "two"):
+        shutil.copytree(trained / "weights", tmp_path / name / "weights")
+    run_stages(stages[:2], _settings(tmp_path / "one"))
+    run = tmp_path / "run.toml"
+    head = f'workdir = "{(tmp_path / "two").as_posix()}"\nconfig = "tiny"\ndevice = "cpu"\nobjects = 6\n'
+    run.write_text(
+        f"{head}latent_objects = 2\nviews = 1\nbatch = 1\nworkers = 1\nstages = {json.dumps(stages)}"
+    )
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    command += ["-m", "trellis2_training", "train", "--config", str(run)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stderr.count("latents 0of1: 2 objects") == 1
+    assert done.stderr.count("tex_flow: 2 steps in total") == 2
+    one, two = (load_latents(tmp_path / name, torch.device("cpu")) for name in ("one", "two"))
+    for key, value in vars(one).items():
+        assert torch.equal(value, getattr(two, key)), key
 
 
 def test_plans_fill_their_time(tmp_path: Path) -> None:

@@ -52,9 +52,11 @@ def train(
     save_every: float = 120.0,
     profile: bool = False,
     rate: float = 1.0,
+    in_total: bool = False,
 ) -> int:
     """Train until the budget is spent; writes full state and averaged weights; returns the total steps so
-    far. `rate` scales the recipe's learning rate.
+    far. `rate` scales the recipe's learning rate. With `in_total`, `max_steps` counts the steps of earlier
+    runs too, and the learning rate goes on where it was.
 
     Goes on from the folder's full state when there is one, else from its weights, else from scratch. With
     `profile` a few early steps are traced, and `profile_NAME.log` tells where their time goes.
@@ -70,19 +72,20 @@ def train(
         parameters, lr=r.lr, betas=r.betas, weight_decay=r.weight_decay, fused=runtime.device.type == "cuda"
     )
     ema, clipper = Ema(parameters, r.ema), AdaptiveGradClipper()
-    state_path = folder / "state" / f"{stage.name}.{runtime.rank}.pt"
+    state_path = folder / "state" / f"{stage.name}.0.pt"  # process 0's, for all: they are at one step
     step = _restore(state_path, stage, optimizer, ema, runtime)
     record = RunLog(folder / "train.log", stage.name)
     started = saved = time.perf_counter()
     first, skipped = step, 0
+    origin = 0 if in_total else first
     sums: dict[str, Tensor] = {}
     tracer = _tracer(folder / f"profile_{stage.name}.log", runtime) if profile else None
-    progress = 0.0
+    progress = 1.0 if max_steps is not None and step - origin >= max_steps > 0 else 0.0
     while progress < 1.0:
         spent = time.perf_counter() - started
-        progress = runtime.agreed(max(spent / seconds, (step - first + 1) / max_steps if max_steps else 0.0))
+        progress = runtime.agreed(max(spent / seconds, (step - origin + 1) / max_steps if max_steps else 0.0))
         for group in optimizer.param_groups:
-            group["lr"] = learning_rate(rate * r.lr, step - first, progress, r.warmup, decay)
+            group["lr"] = learning_rate(rate * r.lr, step - origin, progress, r.warmup, decay)
         optimizer.zero_grad(set_to_none=True)
         with runtime.autocast():
             terms = stage.losses(min(progress, 1.0))
@@ -148,6 +151,8 @@ def _since(steps: int) -> int:
 def _save(
     path: Path, folder: Path, stage: Stage, optimizer: torch.optim.Optimizer, ema: Ema, step: int
 ) -> None:
+    if stage.runtime.rank > 0:
+        return
     state = {
         "networks": {k: v.state_dict() for k, v in stage.networks.items()},
         "shadow": ema.shadow,
@@ -157,11 +162,10 @@ def _save(
         "random": torch.get_rng_state(),
     }
     checkpoint.save_state(path, state)
-    if stage.runtime.rank == 0:
-        ema.swap()
-        for name, network in stage.networks.items():
-            checkpoint.save_weights(folder, name, network)
-        ema.swap()
+    ema.swap()
+    for name, network in stage.networks.items():
+        checkpoint.save_weights(folder, name, network)
+    ema.swap()
 
 
 def _restore(path: Path, stage: Stage, optimizer: torch.optim.Optimizer, ema: Ema, runtime: Runtime) -> int:
@@ -174,5 +178,9 @@ def _restore(path: Path, stage: Stage, optimizer: torch.optim.Optimizer, ema: Em
         shadow.copy_(kept)
     ema.steps = state["ema_steps"]
     optimizer.load_state_dict(state["optimizer"])
-    torch.set_rng_state(state["random"].cpu())
-    return int(state["step"])
+    step = int(state["step"])
+    if runtime.rank == 0:
+        torch.set_rng_state(state["random"].cpu())
+    else:  # numbers of its own, which it has not drawn yet
+        torch.manual_seed(torch.initial_seed() + 1_000_003 * step)
+    return step

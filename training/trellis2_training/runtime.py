@@ -6,8 +6,10 @@ import json
 import logging
 import os
 import time
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,9 @@ import torch
 import torch.distributed as dist
 
 log = logging.getLogger(__name__)
+
+LONGEST_WAIT = timedelta(days=7)
+"""Of processes that wait while process 0 makes the bank, latents and views."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +60,20 @@ class Runtime:
             for t in tensors:
                 dist.broadcast(t, 0)
 
+    def barrier(self) -> None:
+        """Wait until every process is here."""
+        if self.world > 1:
+            dist.barrier()
+
+    @contextmanager
+    def first_alone(self) -> Iterator[None]:
+        """Process 0 does what is inside, then the others do: they find its files whole."""
+        if self.rank > 0:
+            self.barrier()
+        yield
+        if self.rank == 0:
+            self.barrier()
+
 
 def start(device: str, seed: int) -> Runtime:
     """Pick the device, join the process group when launched by torchrun, seed this process."""
@@ -71,7 +90,7 @@ def start(device: str, seed: int) -> Runtime:
     else:
         chosen = torch.device(device)
     if world > 1 and not dist.is_initialized():
-        dist.init_process_group("nccl" if chosen.type == "cuda" else "gloo")
+        dist.init_process_group("nccl" if chosen.type == "cuda" else "gloo", timeout=LONGEST_WAIT)
     torch.manual_seed(seed * 1000 + rank)
     return Runtime(chosen, rank, world)
 

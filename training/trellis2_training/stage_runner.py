@@ -42,6 +42,7 @@ STAGES = (
     "shape_decoder",
     "tex_decoder",
 )
+MADE_ONCE = ("latents", "views")  # files, by process 0; the other stages train
 WAITS = "wait"  # "wait:SECONDS:FILE" holds a process until another one has written FILE
 DONE = "done"  # the folder in which a stage leaves a file of its name when it has ended
 
@@ -95,14 +96,18 @@ class Budget:
         return cls(name, steps, seconds, detail)
 
 
-def run_stages(stages: list[str], settings: Settings) -> None:
+def run_stages(stages: list[str], settings: Settings, go_on: bool = False) -> None:
     """Run stages in order, each by its `Budget`.
 
-    Without one a stage ends after `settings.max_steps`, latents after `settings.latent_objects`.
+    Without one a stage ends after `settings.max_steps`, latents after `settings.latent_objects`. To `go_on`
+    with a run, stages that ended are passed over, and steps count from the very first one. Of several
+    processes the first one alone makes the bank, latents and views.
     """
     runtime = start(settings.device, settings.seed)
     config = CONFIGS[settings.config]
     bank: TableBank | None = None
+    ended = _ended(settings.folder) if go_on else {}
+    runtime.barrier()  # nobody ends a stage before all have read what has ended
     for number, entry in enumerate(stages):
         budget = Budget.parse(entry, settings.max_steps)
         name, seconds, detail = budget.name, budget.seconds, budget.detail
@@ -111,23 +116,37 @@ def run_stages(stages: list[str], settings: Settings) -> None:
             continue
         if name not in STAGES:
             raise InvalidArgumentError(f"unknown stage {name!r}; known: {', '.join(STAGES)}, {WAITS}")
-        if math.isinf(seconds) and budget.steps is None and name not in ("latents", "views"):
+        if math.isinf(seconds) and budget.steps is None and name not in MADE_ONCE:
             raise InvalidArgumentError(f"{name} has no end: give it steps, {name}:4000steps, or seconds")
+        if ended.get(name + detail) == entry:
+            log.info("stage %s has ended before", entry)
+            continue
         if bank is None:
             path = settings.folder / "world.pt"
-            tables = load_or_make_bank(path, settings.objects, settings.workers, settings.first)
+            with runtime.first_alone():
+                tables = load_or_make_bank(path, settings.objects, settings.workers, settings.first)
             bank = TableBank(tables, runtime.device, settings.seed * 977 + 31 * number + runtime.rank)
         started = time.perf_counter()
-        if name == "latents":
-            part = Part.parse(detail) if detail else WHOLE
-            _make_latents(part, seconds, config, bank, settings, runtime)
-        else:
-            _run_stage(budget, config, bank, settings, runtime)
+        if name not in MADE_ONCE:
+            _run_stage(budget, config, bank, settings, runtime, go_on)
+        elif runtime.rank == 0:
+            if name == "latents":
+                part = Part.parse(detail) if detail else WHOLE
+                _make_latents(part, seconds, config, bank, settings, runtime)
+            else:
+                _make_views(config, settings, runtime)
+        runtime.barrier()  # the next stage reads what process 0 has written
         log.info("stage %s took %.0f s", name, time.perf_counter() - started)
-        (settings.folder / DONE).mkdir(exist_ok=True)
-        (settings.folder / DONE / (name + detail)).touch()
+        if runtime.rank == 0:
+            (settings.folder / DONE).mkdir(exist_ok=True)
+            (settings.folder / DONE / (name + detail)).write_text(entry, encoding="utf-8")
         if runtime.device.type == "cuda":
             torch.cuda.empty_cache()
+
+
+def _ended(folder: Path) -> dict[str, str]:
+    """Stages that ended in this folder, with the entries that they had."""
+    return {path.name: path.read_text(encoding="utf-8") for path in (folder / DONE).glob("*")}
 
 
 def _wait(path: Path, seconds: float) -> None:
@@ -149,18 +168,20 @@ def _make_latents(
     save_part(made, folder, part)
 
 
+def _make_views(config: MiniConfig, settings: Settings, runtime: Runtime) -> None:
+    folder = settings.folder
+    gather(folder)
+    latents = load_latents(folder, runtime.device)
+    tokens = encode_views(config, latents, folder, runtime, settings.views, settings.seed + 5)
+    torch.save(tokens.cpu(), folder / "tokens.partial")
+    (folder / "tokens.partial").replace(folder / "tokens.pt")
+
+
 def _run_stage(
-    budget: Budget, config: MiniConfig, bank: TableBank, settings: Settings, runtime: Runtime
+    budget: Budget, config: MiniConfig, bank: TableBank, settings: Settings, runtime: Runtime, in_total: bool
 ) -> None:
     started = time.perf_counter()
     name, folder = budget.name, settings.folder
-    if name == "views":
-        gather(folder)
-        latents = load_latents(folder, runtime.device)
-        tokens = encode_views(config, latents, folder, runtime, settings.views, settings.seed + 5)
-        torch.save(tokens.cpu(), folder / "tokens.partial")
-        (folder / "tokens.partial").replace(folder / "tokens.pt")
-        return
     stage = _make_stage(name, config, bank, settings, runtime)
     left = budget.seconds - (time.perf_counter() - started)
     steps = train(
@@ -171,6 +192,7 @@ def _run_stage(
         settings.decay,
         profile=settings.profile,
         rate=settings.rate,
+        in_total=in_total,
     )
     log.info("%s: %d steps in total", name, steps)
 
@@ -201,7 +223,8 @@ def _make_stage(
             return Conditioning(config, bank, runtime, structures, **sized(batch=1))
         encoder = checkpoint.need_network(folder, config, "encoder", runtime.device)
         return StructureFlow(config, bank, runtime, structures, encoder, **sized(batch=1))
-    gather(folder, keep_statistics=True)
+    with runtime.first_alone():
+        gather(folder, keep_statistics=True)
     latents = load_latents(folder, runtime.device)
     statistics = checkpoint.load_statistics(folder)
     if name == AlignedTextureFlow.name:

@@ -4,19 +4,21 @@
     objects = 8192                       # and the other fields of `Settings`
     stages = ["ss_vae:4000steps", "latents", "tex_flow:8000steps"]
 
-A budget is steps, seconds (`tex_flow:600`) or both (`tex_flow:8000steps,600`). What the working folder holds
-is gone on from. `torchrun` trains on several GPUs.
+A budget is steps, seconds (`tex_flow:600`) or both (`tex_flow:8000steps,600`). Run again after an interrupt,
+it passes over the stages that ended with the same budget, and counts the steps saved of the next one.
+`torchrun` trains on several GPUs of one machine; process 0 makes bank, latents and views for all.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import tomllib
+from collections import Counter
 from pathlib import Path
 
 from trellis2.errors import InvalidArgumentError
 
-from .stage_runner import Settings, run_stages
+from .stage_runner import WAITS, Budget, Settings, run_stages
 
 
 def read_run(path: Path) -> tuple[list[str], Settings]:
@@ -31,9 +33,12 @@ def read_run(path: Path) -> tuple[list[str], Settings]:
         raise InvalidArgumentError(f"{path}: {told}")
     if missing := {"workdir", "stages"} - values.keys():
         raise InvalidArgumentError(f"{path} lacks {', '.join(sorted(missing))}")
+    names = [(budget.name, budget.detail) for budget in map(Budget.parse, values["stages"])]
+    if twice := [name for name, count in Counter(names).items() if count > 1 and name[0] != WAITS]:
+        raise InvalidArgumentError(f"{path} lists {twice[0][0]} twice; give it one budget")
     return values.pop("stages"), Settings(folder=Path(values.pop("workdir")), **values)
 
 
 def train_by(path: Path) -> None:
-    """Run the stages of a file."""
-    run_stages(*read_run(path))
+    """Run the stages of a file, or what is left of them."""
+    run_stages(*read_run(path), go_on=True)

@@ -17,8 +17,9 @@ from typing import IO
 
 import httpx
 
+from ..jobs.locks import holder_of
 from ..protocol.errors import ServiceError
-from ..running import RunningServer, running_server
+from ..running import LOCK, RunningServer, running_server
 from .api import Client
 from .errors import LocalServerError
 from .options import Retry, Timeouts
@@ -38,15 +39,19 @@ def can_run_here() -> bool:
 
 
 def find_server(*folders: Path) -> RunningServer | None:
-    """The first of the servers with these data folders that runs and answers."""
+    """The first of the servers with these data folders that runs and can take jobs.
+
+    Only the process that announced itself counts: after a kill its port may be anybody's, and whoever listens
+    there would get the key and the pictures.
+    """
     for folder in folders:
         server = running_server(folder)
-        if server is None:
+        if server is None or holder_of(folder / LOCK) != server.pid:
             continue
         patience = Timeouts(connect=ANSWER_TIMEOUT, read=ANSWER_TIMEOUT)
         with contextlib.suppress(ServiceError), Client(server.url, timeouts=patience, retry=ONCE) as client:
-            client.health()
-            return server
+            if client.health().status not in ("degraded", "stopping"):
+                return server
     return None
 
 

@@ -71,6 +71,20 @@ class FileLock:
         self.release()
 
 
+def holder_of(path: Path) -> int | None:
+    """The process that holds the lock on this file now; None when nobody does."""
+    try:
+        handle = os.open(path, os.O_RDWR)
+    except OSError:
+        return None
+    try:
+        return None if _try_lock(handle) else int(_holder(handle))
+    except ValueError:  # it has the lock and has not written yet who it is
+        return None
+    finally:
+        os.close(handle)
+
+
 def _holder(handle: int) -> str:
     """What the holder wrote: its process id."""
     os.lseek(handle, 0, os.SEEK_SET)

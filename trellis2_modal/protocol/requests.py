@@ -160,7 +160,7 @@ class GenerateSettings(Strict):
         "video",
         title="Preview",
         description="video: a turntable; frames: also a sheet of stills in every render mode, and of a "
-        "generation a light mesh before the turntable; none: nothing.",
+        "generation of one asset a light mesh before the turntable; none: nothing.",
         json_schema_extra={"group": "Basic"},
     )
     remove_background: bool = Field(

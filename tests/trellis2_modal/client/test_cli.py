@@ -42,6 +42,7 @@ from trellis2_modal.client.local import LocalServer
 from trellis2_modal.client.options import Retry, Waiting
 from trellis2_modal.client.report import describe_costs
 from trellis2_modal.client.stats import Costs
+from trellis2_modal.jobs.locks import FileLock
 from trellis2_modal.protocol.errors import ERRORS, ServiceError
 from trellis2_modal.protocol.replies import JobEvent
 from trellis2_modal.running import RunningServer, announced
@@ -326,7 +327,8 @@ def test_a_server_that_runs_here_is_used(
     folder, key = tmp_path / place, tmp_path / "key.txt"
     folder.mkdir(parents=True)
     key.write_text(KEY + "\n")
-    with announced(folder, RunningServer(live, str(key), os.getpid())):
+    server = RunningServer(live, str(key), os.getpid())
+    with FileLock(folder / "server.lock"), announced(folder, server):
         told = run("generate", picture).stderr
         assert f"Using the server that runs on this machine, {live}" in told
         assert "starting one" not in told
@@ -342,9 +344,37 @@ def test_a_server_that_ended_is_none(
 ) -> None:
     monkeypatch.delenv("TRELLIS2_URL")
     (tmp_path / "data").mkdir()
+    lock = FileLock(tmp_path / "data" / "server.lock")
     for address in ("http://127.0.0.1:9", live + "/docs"):  # nothing, and something else, at the address
-        with announced(tmp_path / "data", RunningServer(address, "", os.getpid())):
+        with lock, announced(tmp_path / "data", RunningServer(address, "", os.getpid())):
             assert "none runs on this machine" in run("jobs", "list", code=Exit.NO_ANSWER).stderr
+
+
+def test_what_listens_where_a_killed_server_did_gets_neither_key_nor_picture(
+    run: Run, live: str, service: Service, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Its file is still there; its lock is free, or is that of another server which starts."""
+    monkeypatch.delenv("TRELLIS2_URL")
+    folder = tmp_path / "data"
+    folder.mkdir()
+    with announced(folder, RunningServer(live, "", os.getpid())):
+        assert "none runs on this machine" in run("jobs", "list", code=Exit.NO_ANSWER).stderr
+    with FileLock(folder / "server.lock"), announced(folder, RunningServer(live, "", os.getpid() + 1)):
+        assert "none runs on this machine" in run("jobs", "list", code=Exit.NO_ANSWER).stderr
+    assert not service.requests
+
+
+@pytest.mark.parametrize("status", ["degraded", "stopping"])
+def test_a_server_here_that_takes_no_jobs_is_passed_over(
+    run: Run, live: str, service: Service, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, status: str
+) -> None:
+    monkeypatch.delenv("TRELLIS2_URL")
+    health = {"status": status, "version": "1", "model": "mini"}
+    service.faults.append(lambda request: httpx.Response(200, json=health))
+    folder = tmp_path / "data"
+    folder.mkdir()
+    with FileLock(folder / "server.lock"), announced(folder, RunningServer(live, "", os.getpid())):
+        assert "none runs on this machine" in run("jobs", "list", code=Exit.NO_ANSWER).stderr
 
 
 @pytest.mark.parametrize(

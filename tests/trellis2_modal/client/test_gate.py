@@ -14,6 +14,14 @@ from trellis2_modal.client.app.launch import make_app, new_password
 from trellis2_modal.client.history import History
 
 
+def test_browsers_that_tell_nothing_do_not_frame_it_either(gate: Gate) -> None:
+    async def call() -> str:
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(gate)) as client:
+            return (await client.get("http://127.0.0.1:7860/")).headers["content-security-policy"]
+
+    assert asyncio.run(call()) == "frame-ancestors 'self'"
+
+
 async def inner(scope: Any, receive: Any, send: Any) -> None:
     await send({"type": "http.response.start", "status": 200, "headers": []})
     await send({"type": "http.response.body", "body": b"page"})
@@ -51,7 +59,9 @@ def test_other_origins_and_ports_upload_nothing(gate: Gate, origin: str) -> None
 
 
 def test_other_sites_may_link_here_but_not_embed(gate: Gate) -> None:
-    assert ask(gate, sec_fetch_site="cross-site", sec_fetch_mode="navigate") == 200
+    link = {"sec_fetch_site": "cross-site", "sec_fetch_mode": "navigate"}
+    assert ask(gate, **link) == ask(gate, sec_fetch_dest="document", **link) == 200
+    assert ask(gate, sec_fetch_dest="iframe", **link) == 403
     assert ask(gate, "/kept/x/y", sec_fetch_site="cross-site", sec_fetch_mode="no-cors") == 403
     assert ask(gate, "/kept/x/y", sec_fetch_site="same-site", sec_fetch_mode="no-cors") == 403
     assert ask(gate, method="POST", sec_fetch_site="cross-site", sec_fetch_mode="navigate") == 403

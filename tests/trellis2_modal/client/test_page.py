@@ -691,6 +691,9 @@ def test_a_corrected_cut_out_is_what_is_generated_from(
     assert Path(chosen.used).name == "chair.png"
     assert Path(chosen.used).read_bytes() == buffer.getvalue()
     assert "Undo the correction" in list(actions.show_matte(chosen))[-1]
+    inside = actions._cropped(chosen, chosen.used, (0, 70, 100, 100))
+    alpha = Image.open(io.BytesIO(inside)).getchannel("A")
+    assert alpha.getextrema() == (0, 255), "a crop within the subject is a cut-out still"
 
     def arrived(slot: str) -> Any:
         return press("received", json.dumps({"slot": slot, "tokens": [received.token]}))

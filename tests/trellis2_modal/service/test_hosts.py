@@ -41,6 +41,12 @@ def test_pages_of_other_sites_are_not_answered(tmp_path: Path) -> None:
             problem(client.post("/matte", headers={"Origin": origin}, content=b"x"), 421, "misdirected")
 
 
+def test_the_operator_lets_every_site_in(tmp_path: Path) -> None:
+    with running(tmp_path, cors_origins=("*",)) as live, live.client() as client:
+        answer = client.get("/usage", headers={"Origin": "https://any.example"})
+        assert (answer.status_code, answer.headers["access-control-allow-origin"]) == (200, "*")
+
+
 @pytest.mark.parametrize("names", [("api.example",), ("*",)])
 def test_the_operator_adds_names(tmp_path: Path, names: Any) -> None:
     with running(tmp_path, hosts=names) as live, live.client() as client:

@@ -172,7 +172,7 @@ class Actions:
 
     def _matte(self, chosen: Chosen, subjects: str, crop: Crop) -> str:
         try:
-            found = self.task_queue.matte(crop_picture(chosen.used, crop), subjects=subjects)
+            found = self.task_queue.matte(self._cropped(chosen, chosen.used, crop), subjects=subjects)
         except ServiceError as error:
             why = explain(error, local=self.task_queue.service.local)
             return views.matte("", f"{why.title}. {why.detail}", warn=True)
@@ -182,6 +182,11 @@ class Actions:
         hint, warn = (told, True) if told else judge(found.png)
         token = Path(chosen.front or "").parent.name
         return views.matte(self.mattes.add(found.png), hint, warn, token, bool(chosen.cut))
+
+    def _cropped(self, chosen: Chosen, picture: Path | str | None, crop: Crop) -> bytes:
+        """The part of a picture that is used; of a corrected cut-out still one, wherever the crop lies."""
+        data = crop_picture(picture, crop)
+        return framed(data) if crop != WHOLE and str(picture) == chosen.cut else data
 
     def _corrected(self, chosen: Chosen, name: str) -> Chosen:
         """With the cut-out of the front that was settled on; without a name with none. Raises OSError."""
@@ -237,16 +242,16 @@ class Actions:
             settings["seed"] = int(seed)
         with errors_shown():
             made = [
-                self._queue(Path(path), crop, chosen.others, settings)
+                self._queue(Path(path), self._cropped(chosen, path, crop), chosen.others, settings)
                 for path in chosen.queue or (chosen.used or chosen.front,)
             ]
         followed = self.task_queue.history.get(shown.partition("/")[0])
         stays = followed is not None and not followed.over
         return [made[0].settings["seed"], gr.skip() if stays else made[0].id]
 
-    def _queue(self, picture: Path, crop: Crop, others: dict[str, Path], settings: dict[str, Any]) -> Entry:
+    def _queue(self, picture: Path, data: bytes, others: dict[str, Path], settings: dict[str, Any]) -> Entry:
         """Queue one picture; a repeated press gets the job that is there. Without a seed one is drawn."""
-        data, sides = crop_picture(picture, crop), {side: read_picture(path) for side, path in others.items()}
+        sides = {side: read_picture(path) for side, path in others.items()}
         asked = digest([data, *sides.values()], settings | {"sides": list(sides)})
         drawn = {"seed": random.randrange(MAX_SEED)} | settings
         return self._generated.once(asked, lambda: self.task_queue.generate(data, picture.name, drawn, sides))

@@ -55,7 +55,7 @@ class Gate:
         elif scope["type"] == "websocket":  # no part of the page opens one
             await send({"type": "websocket.close", "code": 1008})
             return
-        await self._app(scope, receive, send)
+        await self._app(scope, receive, _unframed(send))
 
     async def _slowed_down(self) -> bool:
         """Make a wrong password cost its time; False when too many wait for that."""
@@ -77,7 +77,11 @@ class Gate:
         origin = headers.get("origin")
         if origin is not None and netloc_of(origin) != host.lower():
             return "requests from other sites are not answered"
-        opened = method == "GET" and headers.get("sec-fetch-mode") == "navigate"
+        opened = (
+            method == "GET"
+            and headers.get("sec-fetch-mode") == "navigate"
+            and headers.get("sec-fetch-dest", "document") == "document"
+        )
         if headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "none") and not opened:
             return "requests from other sites are not answered"
         asked = FILE_ROUTES.search(path)
@@ -99,6 +103,18 @@ class Gate:
         except (binascii.Error, ValueError):
             return False
         return kind.lower() == "basic" and hmac.compare_digest(given, self._password.encode())
+
+
+def _unframed(send: Any) -> Any:
+    """Pages of other sites cannot show the answer in a frame and steer clicks into it."""
+
+    async def sent(message: Any) -> None:
+        if message["type"] == "http.response.start":
+            own = (b"content-security-policy", b"frame-ancestors 'self'")
+            message = {**message, "headers": [*message["headers"], own]}
+        await send(message)
+
+    return sent
 
 
 async def _answer(send: Any, status: int, text: str, challenge: bytes = b"") -> None:

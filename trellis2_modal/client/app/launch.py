@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from ...jobs.locks import FileLock, private_folder
-from ...sockets import address_of, is_loopback, listen, network_addresses
+from ...sockets import address_of, is_loopback, listen, network_addresses, url_of
 from ..errors import AppRunsError
 from ..options import ProxyToken
 from ..settings import home
@@ -103,7 +103,7 @@ def run(
             listening(address)
             if not is_loopback(host):
                 others = network_addresses() if everywhere else [host]
-                shared(Shared([f"http://{name}:{port}" for name in others], made))
+                shared(Shared([address_of(listener, name) for name in others], made))
             if browser:
                 threading.Timer(0.3, webbrowser.open, (address,)).start()
             uvicorn.Server(config).run(sockets=[listener])
@@ -127,7 +127,7 @@ def _listen(host: str, port: int) -> socket.socket:
         if error.errno not in (errno.EADDRINUSE, errno.EACCES):
             raise
         raise AppRunsError(
-            f"port {port} is taken, perhaps by this app in another window: open http://{host}:{port}, "
+            f"port {port} is taken, perhaps by this app in another window: open {url_of(host, port)}, "
             "or choose another port (0 finds a free one)"
         ) from error
 

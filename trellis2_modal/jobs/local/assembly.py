@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from ...running import LOCK
 from ..engine import Engine
 from ..locks import FileLock
 from ..settings import JobSettings
@@ -17,7 +18,7 @@ SERVER_LOCK_TIMEOUT = 15.0
 
 def folder_lock(data_dir: Path) -> FileLock:
     """One server a data folder. Waits for one that is stopping; raises TimeoutError when it does not."""
-    return FileLock(data_dir / "server.lock", timeout=SERVER_LOCK_TIMEOUT)
+    return FileLock(data_dir / LOCK, timeout=SERVER_LOCK_TIMEOUT)
 
 
 def local_engine(

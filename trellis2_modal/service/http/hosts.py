@@ -18,7 +18,7 @@ ANY = "*"
 
 
 class HostCheck:
-    """ASGI middleware; `names` beside addresses and the machine's own, `origins` beside its own."""
+    """ASGI middleware; `names` beside addresses and the machine's own, `origins` beside its own; `*`: any."""
 
     def __init__(self, app: ASGIApp, names: Collection[str], origins: Collection[str]) -> None:
         self._app = app
@@ -33,7 +33,8 @@ class HostCheck:
                     f"this server does not answer to the name {host[:100]!r}; the operator adds names with "
                     "TRELLIS2_HOSTS"
                 )
-            if origin is not None and netloc_of(origin) != host.lower() and origin not in self._origins:
+            own = origin is None or netloc_of(origin) == host.lower()
+            if not own and not self._origins & {origin, ANY}:
                 raise MisdirectedError(
                     "pages of other sites may not call this server; the operator adds origins with "
                     "TRELLIS2_CORS_ORIGINS"
