@@ -13,6 +13,9 @@ from typing import Any
 from urllib.parse import urlsplit
 
 EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+EVERY_ADDRESS = {"0.0.0.0": "127.0.0.1", "::": "::1"}
+"""Hosts that stand for all addresses, and the one of them by which this machine reaches itself."""
+
 ACCEPT_PAUSE = 0.9
 """A little less than the second after which asyncio accepts again."""
 
@@ -54,12 +57,13 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 def address_of(listener: socket.socket, host: str) -> str:
-    """The URL of a listening socket that was asked for by this host."""
+    """The URL by which this machine reaches a listening socket that was asked for by this host."""
     return url_of(host, listener.getsockname()[1])
 
 
 def url_of(host: str, port: int) -> str:
-    """The URL of a host, which may be an IPv6 address."""
+    """The URL of a host, which may be an IPv6 address or stand for all addresses."""
+    host = EVERY_ADDRESS.get(host, host)
     return f"http://{f'[{host}]' if ':' in host else host}:{port}"
 
 

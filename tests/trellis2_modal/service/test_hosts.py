@@ -10,6 +10,7 @@ import pytest
 
 from tests.trellis2_modal.server import running
 from tests.trellis2_modal.service.test_api import problem
+from trellis2_modal.sockets import address_of, listen
 
 PATHS = ("/health", "/docs", "/usage", "/jobs", "/jobs/job_x/events")
 
@@ -53,3 +54,16 @@ def test_the_operator_adds_names(tmp_path: Path, names: Any) -> None:
         assert client.get("/health", headers={"Host": "API.example"}).status_code == 200
         status = client.get("/health", headers={"Host": "other.example"}).status_code
         assert status == (200 if "*" in names else 421)
+
+
+@pytest.mark.parametrize(
+    ("host", "address"), [("0.0.0.0", "127.0.0.1"), ("::", "[::1]"), ("127.0.0.1", "127.0.0.1")]
+)
+def test_clients_here_reach_what_listens_everywhere_by_loopback(host: str, address: str) -> None:
+    try:
+        listener = listen(host, 0)
+    except OSError:
+        pytest.skip(f"no {host} here")
+    with listener:
+        url = address_of(listener, host)
+        assert url == f"http://{address}:{listener.getsockname()[1]}"

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from ...jobs.locks import FileLock, private_folder
-from ...sockets import address_of, is_loopback, listen, network_addresses, url_of
+from ...sockets import EVERY_ADDRESS, address_of, is_loopback, listen, network_addresses, url_of
 from ..errors import AppRunsError
 from ..options import ProxyToken
 from ..settings import home
@@ -33,9 +33,6 @@ logger = logging.getLogger(__name__)
 
 MAX_UPLOAD = "1mb"
 """Of Gradio's own uploads, which no part of the page uses."""
-
-EVERY_ADDRESS = {"0.0.0.0": "127.0.0.1", "::": "::1"}
-"""Hosts that stand for all addresses, and the one of them by which this machine reaches itself."""
 
 LETTERS = "abcdefghjkmnpqrstuvwxyz"
 SHORTEST_PASSWORD = 8
@@ -85,7 +82,7 @@ def run(
     with _listen(host, port) as listener:
         port = listener.getsockname()[1]
         everywhere = host in EVERY_ADDRESS
-        address = address_of(listener, EVERY_ADDRESS.get(host, host))
+        address = address_of(listener, host)
         try:
             lock.acquire()
         except TimeoutError:
