@@ -19,6 +19,7 @@ from ..errors import FormatError
 from .scene import UNITS, Part, Scene
 
 _MODEL = "http://schemas.microsoft.com/3dmanufacturing/2013/01/3dmodel"
+_CORE = "http://schemas.microsoft.com/3dmanufacturing/core/2015/02"
 _MILLIMETRES = {
     "micron": 1e-3, "millimeter": 1.0, "centimeter": 10.0, "inch": 25.4, "foot": 304.8, "meter": 1000.0,
 }  # fmt: skip
@@ -113,7 +114,9 @@ class _Package:
         items: list[Place] = []
         now = _Object()
         for event, element in ElementTree.iterparse(BytesIO(self._bytes(path)), events=("start", "end")):
-            name = element.tag.rpartition("}")[2]
+            namespace, _, name = element.tag.rpartition("}")
+            if namespace != "{" + _CORE:  # of an extension: slices have vertices too
+                continue
             if event == "start":
                 if name == "object":
                     now = self._objects[path, element.attrib["id"]] = _Object()

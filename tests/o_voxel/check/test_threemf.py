@@ -76,6 +76,19 @@ def test_objects_in_files_of_their_own(tmp_path: Path) -> None:
     assert [float(part.vertices[:, 0].min()) for part in found.parts] == [0.0, 4.0]
 
 
+def test_what_extensions_add_is_passed_over(tmp_path: Path) -> None:
+    """Slices, whose vertices have no z, and an item of somebody's own."""
+    slices = (
+        '<s:slicestack xmlns:s="http://schemas.microsoft.com/3dmanufacturing/slice/2015/07" id="9">'
+        '<s:slice ztop="1"><s:vertices><s:vertex x="0" y="0"/><s:vertex x="1" y="0"/></s:vertices>'
+        '<s:polygon startv="0"><s:segment v2="1"/></s:polygon></s:slice></s:slicestack>'
+    )
+    text = model(slices + TETRAHEDRON, ITEM + '<o:item xmlns:o="urn:own" name="x"/>')
+    found = check_file(package(tmp_path / "slices.3mf", text))
+    assert found.quality.solid
+    assert found.quality.faces == 4
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [
