@@ -131,9 +131,10 @@ def connected(
     key: str | None,
     weights: str | None = None,
     device: str | None = None,
+    starting: Callable[[], None] = lambda: None,
 ) -> Iterator[Client]:
     """A client of the chosen service or of a server that runs here; else, or with weights or a device of its
-    own, of one that is started here for this command."""
+    own, of one that is started here for this command, which `starting` hears of."""
     own = bool(weights or device)
     target = choose_target(url, key) if own else _chosen(url, key)
     if target.url and own:
@@ -143,6 +144,7 @@ def connected(
             yield client
         return
     click.echo("No service is set: starting one on this machine ...", err=True)
+    starting()
     with LocalServer(weights=weights, device=device) as server:
         click.echo(f"It runs at {server.url}; it stops with this command.", err=True)
         with Client(server.url, server.key, on_wait=TellWaiting()) as client:

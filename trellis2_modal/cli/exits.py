@@ -6,7 +6,7 @@ import json
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from enum import IntEnum
 from pathlib import Path
@@ -132,11 +132,11 @@ CANCELLED = "; a job that was running is cancelled"
 
 
 @contextmanager
-def reported(as_json: bool = False, then: str = "") -> Iterator[None]:
+def reported(as_json: bool = False, then: str | Callable[[], str] = "") -> Iterator[None]:
     """Errors of the client become a message (or a JSON problem) on stderr and an exit code.
 
-    `then` is what an interrupt leads to. SIGTERM is an interrupt here: jobs are cancelled, and a server that
-    the command started ends with it.
+    `then` is what an interrupt leads to, or gives it. SIGTERM is an interrupt here: jobs are cancelled, and a
+    server that the command started ends with it.
     """
     came = threading.Event()
 
@@ -172,6 +172,7 @@ def reported(as_json: bool = False, then: str = "") -> Iterator[None]:
         sys.exit(Exit.DISK)
     except KeyboardInterrupt as interrupt:
         terminated = isinstance(interrupt, Terminated)
+        then = then if isinstance(then, str) else then()
         after_bar = "\n" if sys.stderr.isatty() else ""
         click.echo(f"{after_bar}{'Terminated' if terminated else 'Interrupted'}{then}.", err=True)
         sys.exit(Exit.TERMINATED if terminated else Exit.INTERRUPTED)

@@ -37,6 +37,7 @@ from trellis2_modal.cli.connection import TellWaiting
 from trellis2_modal.cli.exits import KINDS, Exit, exit_code, reported
 from trellis2_modal.client import errors as client_errors
 from trellis2_modal.client.api import Client
+from trellis2_modal.client.batch import Batch
 from trellis2_modal.client.history import HISTORY, STATE, History
 from trellis2_modal.client.local import LocalServer
 from trellis2_modal.client.options import Retry, Waiting
@@ -558,6 +559,34 @@ def test_an_interrupt_says_what_becomes_of_the_job(
     result = run("jobs", "watch", job.id, code=Exit.INTERRUPTED)
     assert result.stderr == "Interrupted; the job goes on.\n"
     assert service.job().status != "cancelled"
+
+
+@pytest.mark.parametrize(
+    ("own", "words"),
+    [(False, "go on, and the next run takes"), (True, "ended with the server of this command")],
+)
+def test_an_interrupted_batch_says_what_becomes_of_its_jobs(
+    run: Run,
+    live: str,
+    picture: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    own: bool,
+    words: str,
+) -> None:
+    def ensure(self: LocalServer) -> str:
+        self.url, self.key = live, KEY
+        return live
+
+    def interrupt(self: Batch, at_once: int) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(LocalServer, "ensure", ensure)
+    monkeypatch.setattr(Batch, "run", interrupt)
+    if own:
+        monkeypatch.delenv("TRELLIS2_URL")
+    result = run("batch", picture.parent, "--out", tmp_path / "out", code=Exit.INTERRUPTED)
+    assert words in result.stderr.splitlines()[-1]
 
 
 @pytest.mark.skipif(os.name == "nt", reason="SIGTERM ends a process at once on Windows")

@@ -21,6 +21,9 @@ from ..flags import given, settings_options
 
 WORDS = {"made": "made", "there": "already there", "failed": "FAILED", "unbegun": "not begun"}
 
+GO_ON = "; jobs that were begun go on, and the next run takes their files"
+LOST = "; jobs that were begun ended with the server of this command, and the next run begins them again"
+
 
 @click.command()
 @click.argument("source", type=click.Path(exists=True, path_type=Path))
@@ -48,15 +51,16 @@ def command(
 ) -> None:
     """Make a file of every picture in SOURCE: a folder, or a CSV with the columns picture, name, settings.
 
-    Run it again after an interrupt, a power cut or a failure: what is there stays, jobs that were begun are
-    found again, and only what is missing is made.
+    Run it again after an interrupt, a power cut or a failure: what is there stays, jobs that were begun on a
+    service that goes on are found again, and only what is missing is made.
     """
     values = given(values)
     settings = [
         {k: v for k, v in values.items() if k in model.model_fields}
         for model in (GenerateSettings, ExtractSettings)
     ]
-    with reported(as_json, "; jobs that were begun go on, and the next run takes their files"):
+    own: list[bool] = []  # whether the server is this command's, whose jobs end with it
+    with reported(as_json, lambda: LOST if own else GO_ON):
         check_folder(folder)
         items = read_items(source, *settings)
         done = 0
@@ -68,7 +72,7 @@ def command(
                 rest = f": {outcome.problem}" if outcome.problem else ""
                 click.echo(f"[{done}/{len(items)}] {outcome.name} {WORDS[outcome.state]}{rest}", err=True)
 
-        with connected(url, key, weights, device) as client:
+        with connected(url, key, weights, device, lambda: own.append(True)) as client:
             outcomes = Batch(client, items, folder, told).run(at_once)
     if as_json:
         rows = [asdict(o) | {"costs": o.costs.model_dump()} for o in outcomes]
