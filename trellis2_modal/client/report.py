@@ -151,7 +151,8 @@ def _sides(report: ExportReport) -> str:
         return ""
     if report.inside_out < 0.0005:
         return "Every face that can be seen points outward."
-    return f"{report.inside_out:.1%} of the visible surface is inside out: game engines show holes there."
+    turned = f"{report.inside_out:.1%} of the visible surface is inside out"
+    return f"{turned}: engines that cull back faces show holes there."
 
 
 def _size(report: ExportReport) -> str:

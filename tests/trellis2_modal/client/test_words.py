@@ -187,7 +187,7 @@ def test_the_report_in_words() -> None:
     assert "Size 100 x 51.2 x 80 mm." in printed
     assert not any("outward" in line for line in printed)
     assert "Every face that can be seen points outward." in describe_report(report | {"inside_out": 0.0})
-    turned = "12.5% of the visible surface is inside out: game engines show holes there."
+    turned = "12.5% of the visible surface is inside out: engines that cull back faces show holes there."
     assert turned in describe_report(report | {"inside_out": 0.125})
     text = "\n".join(describe_report(report, 1_600_000))
     for words in ("50,000 faces", "in one piece", "72,664", "Watertight", "1.00 x 0.50 x 1.00", "1024 x 1024",
