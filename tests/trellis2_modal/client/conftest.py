@@ -9,8 +9,10 @@ from typing import Any
 
 import pytest
 
-from tests.trellis2_modal.client.service import KEY, URL, Service, photo
+from tests.trellis2_modal.client.service import KEY, URL, Service, photo, until
 from trellis2_modal.client.api import AsyncClient, AsyncJob, Client, Retry, Waiting
+from trellis2_modal.client.app.task_queue import TaskQueue
+from trellis2_modal.client.history import Entry
 
 QUICK = Retry(base=0.001, cap=0.002)
 
@@ -101,3 +103,34 @@ def data_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("TRELLIS2_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("TRELLIS2_DATA_DIR", str(tmp_path / "data"))
     return tmp_path / "home"
+
+
+@pytest.fixture
+def open_task_queue(data_home: Path, service: Service) -> Iterator[Callable[..., TaskQueue]]:
+    """Opens the app's task queue on the same folder as often as it is asked to."""
+    opened: list[TaskQueue] = []
+
+    def make(url: str | None = URL, key: str | None = KEY, **options: Any) -> TaskQueue:
+        for task_queue in opened:
+            task_queue.close()
+        client_options = {"transport": service.transport, "retry": QUICK} | options
+        opened.append(TaskQueue(data_home, url, key, client_options=client_options))
+        return opened[-1]
+
+    yield make
+    service.release()
+    for task_queue in opened:
+        task_queue.close()
+
+
+@pytest.fixture
+def task_queue(open_task_queue: Callable[..., TaskQueue]) -> TaskQueue:
+    return open_task_queue()
+
+
+def ended(task_queue: TaskQueue, entry: Entry) -> Entry:
+    """The entry as soon as nothing is left to do."""
+    until(lambda: not task_queue.tasks(), "the end of the work")
+    found = task_queue.history.get(entry.id)
+    assert found is not None
+    return found

@@ -5,21 +5,21 @@ from __future__ import annotations
 import asyncio
 import json
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from tests.trellis2_modal.client.conftest import QUICK
-from tests.trellis2_modal.client.service import KEY, URL, Service, answers, photo, problem, until
+from tests.trellis2_modal.client.conftest import ended
+from tests.trellis2_modal.client.service import Service, answers, photo, problem, until
 from tests.trellis2_modal.meshes import mesh_glb
 from trellis2_modal.client.app import html, result
 from trellis2_modal.client.app.inputs.meshes import EMPTY, Given, mesh_pane, pictures_pane, taken
 from trellis2_modal.client.app.inputs.received import MAX_RECEIVED_BYTES, PictureTray, address
 from trellis2_modal.client.app.task_queue import TaskQueue
-from trellis2_modal.client.history import COVER, STATE, VIDEO, Entry, History
+from trellis2_modal.client.history import COVER, STATE, VIDEO, History
 from trellis2_modal.client.stages import JobProgress, phases_of
 from trellis2_modal.protocol.errors import InvalidImageError, InvalidMeshError
 from trellis2_modal.protocol.replies import JobEvent
@@ -30,36 +30,6 @@ OBJ = b"o square\nv 0 0 0\nv 1 0 0\nv 1 1 0\nf 1 2 3\n"
 @pytest.fixture
 def tray(tmp_path: Path) -> PictureTray:
     return PictureTray(tmp_path / "received")
-
-
-@pytest.fixture
-def open_task_queue(data_home: Path, service: Service) -> Iterator[Callable[[], TaskQueue]]:
-    """Opens the queue on the same folder as often as it is asked to."""
-    opened: list[TaskQueue] = []
-
-    def make() -> TaskQueue:
-        for task_queue in opened:
-            task_queue.close()
-        options = {"transport": service.transport, "retry": QUICK}
-        opened.append(TaskQueue(data_home, URL, KEY, client_options=options))
-        return opened[-1]
-
-    yield make
-    service.release()
-    for task_queue in opened:
-        task_queue.close()
-
-
-@pytest.fixture
-def task_queue(open_task_queue: Callable[[], TaskQueue]) -> TaskQueue:
-    return open_task_queue()
-
-
-def ended(task_queue: TaskQueue, entry: Entry) -> Entry:
-    until(lambda: not task_queue.tasks(), "the end of the work")
-    found = task_queue.history.get(entry.id)
-    assert found is not None
-    return found
 
 
 def received(tray: PictureTray, *files: tuple[str, bytes], given: Given = EMPTY, slot: str = "mesh") -> Given:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import errno
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
-from tests.trellis2_modal.client.conftest import QUICK
+from tests.trellis2_modal.client.conftest import ended
 from tests.trellis2_modal.client.service import (
     KEY,
     URL,
@@ -33,37 +33,6 @@ from trellis2_modal.client.app.task_queue import GB, LIGHT_SETTINGS, TaskQueue
 from trellis2_modal.client.history import COVER, LIGHT, STATE, VIDEO, Entry
 from trellis2_modal.client.settings import ClientSettings, load_settings
 from trellis2_modal.protocol.errors import NotFoundError, UnauthenticatedError
-
-
-@pytest.fixture
-def open_task_queue(data_home: Path, service: Service) -> Iterator[Callable[..., TaskQueue]]:
-    """Opens the app's task queue on the same folder as often as it is asked to."""
-    desks: list[TaskQueue] = []
-
-    def make(url: str | None = URL, key: str | None = KEY, **options: Any) -> TaskQueue:
-        for task_queue in desks:
-            task_queue.close()
-        client_options = {"transport": service.transport, "retry": QUICK} | options
-        desks.append(TaskQueue(data_home, url, key, client_options=client_options))
-        return desks[-1]
-
-    yield make
-    service.release()
-    for task_queue in desks:
-        task_queue.close()
-
-
-@pytest.fixture
-def task_queue(open_task_queue: Callable[..., TaskQueue]) -> TaskQueue:
-    return open_task_queue()
-
-
-def ended(task_queue: TaskQueue, entry: Entry) -> Entry:
-    """The entry as soon as nothing is left to do."""
-    until(lambda: not task_queue.tasks(), "the end of the work")
-    found = task_queue.history.get(entry.id)
-    assert found is not None
-    return found
 
 
 def status(task_queue: TaskQueue, entry: Entry) -> str:

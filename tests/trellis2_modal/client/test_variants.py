@@ -3,52 +3,22 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from tests.trellis2_modal.client.conftest import QUICK
-from tests.trellis2_modal.client.service import KEY, URL, Service, asset, photo, until
+from tests.trellis2_modal.client.conftest import ended
+from tests.trellis2_modal.client.service import Service, asset, photo, until
 from trellis2_modal.client.app import history_view, html, result
 from trellis2_modal.client.app.task_queue import TaskQueue
 from trellis2_modal.client.estimates import Forecasts
-from trellis2_modal.client.history import COVER, ENTRY, LIGHT, SHAPE, STATE, VIDEO, Entry, History, numbered
+from trellis2_modal.client.history import COVER, ENTRY, LIGHT, SHAPE, STATE, VIDEO, History, numbered
 from trellis2_modal.client.results import GenerateResult
 from trellis2_modal.protocol.errors import NotFoundError
 from trellis2_modal.protocol.replies import Estimate, Health
 from trellis2_modal.protocol.state import decompress_state, peek_state, unpack_state
-
-
-@pytest.fixture
-def open_task_queue(data_home: Path, service: Service) -> Iterator[Callable[[], TaskQueue]]:
-    """Opens the queue on the same folder as often as it is asked to."""
-    opened: list[TaskQueue] = []
-
-    def make() -> TaskQueue:
-        for task_queue in opened:
-            task_queue.close()
-        options = {"transport": service.transport, "retry": QUICK}
-        opened.append(TaskQueue(data_home, URL, KEY, client_options=options))
-        return opened[-1]
-
-    yield make
-    service.release()
-    for task_queue in opened:
-        task_queue.close()
-
-
-@pytest.fixture
-def task_queue(open_task_queue: Callable[[], TaskQueue]) -> TaskQueue:
-    return open_task_queue()
-
-
-def ended(task_queue: TaskQueue, entry: Entry) -> Entry:
-    until(lambda: not task_queue.tasks(), "the end of the work")
-    found = task_queue.history.get(entry.id)
-    assert found is not None
-    return found
 
 
 def seed_of(path: Path | None) -> int:
