@@ -245,9 +245,7 @@ class Actions:
                 self._queue(Path(path), self._cropped(chosen, path, crop), chosen.others, settings)
                 for path in chosen.queue or (chosen.used or chosen.front,)
             ]
-        followed = self.task_queue.history.get(shown.partition("/")[0])
-        stays = followed is not None and not followed.over
-        return [made[0].settings["seed"], gr.skip() if stays else made[0].id]
+        return [made[0].settings["seed"], shown_next(self.task_queue, shown, made[0])]
 
     def _queue(self, picture: Path, data: bytes, others: dict[str, Path], settings: dict[str, Any]) -> Entry:
         """Queue one picture; a repeated press gets the job that is there. Without a seed one is drawn."""
@@ -476,6 +474,12 @@ def _kind(pipeline: str) -> dict[str, str]:
     if pipeline == AUTOMATIC:
         return {}
     return {"pipeline_type": "512" if pipeline == DRAFT else pipeline}
+
+
+def shown_next(task_queue: TaskQueue, shown: str, queued: Entry) -> Any:
+    """What a tab shows after a press: what was queued, unless it shows work that is still under way."""
+    followed = task_queue.history.get(shown.partition("/")[0])
+    return gr.skip() if followed is not None and not followed.over else queued.id
 
 
 def crop_of(values: Sequence[float]) -> Crop:

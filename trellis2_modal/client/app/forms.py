@@ -9,7 +9,7 @@ from pydantic import BaseModel
 
 from ...protocol.controls import Control, controls
 from ...protocol.presets import PRESETS
-from ...protocol.requests import SAMPLER_FIELDS, ExtractSettings, GenerateSettings
+from ...protocol.requests import MAX_SEED, SAMPLER_FIELDS, ExtractSettings, GenerateSettings
 from ..report import PRINTED, TEXTURED
 
 CUSTOM = "custom"
@@ -116,6 +116,25 @@ def components(
         if c.group in groups and c.name not in leave_out and (only is None or c.name in only)
     ]
     return {control.name: component(control, **options) for control in chosen}
+
+
+def seed_fields(prefix: str = "", info: str | None = None) -> tuple[Any, Any]:
+    """The random seed, and whether each press draws a new one."""
+    import gradio as gr
+
+    seed = gr.Number(
+        42,
+        label="Random seed",
+        precision=0,
+        minimum=0,
+        maximum=MAX_SEED,
+        elem_id=f"{prefix}seed",
+        min_width=120,
+    )
+    drawn = gr.Checkbox(
+        True, label="New seed each time", info=info, elem_id=f"{prefix}new-seed", min_width=150
+    )
+    return seed, drawn
 
 
 def values_of(model: type[BaseModel], names: Sequence[str], values: Sequence[Any]) -> dict[str, Any]:

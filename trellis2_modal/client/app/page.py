@@ -7,7 +7,6 @@ from typing import Any
 import gradio as gr
 
 from ...protocol.requests import (
-    MAX_SEED,
     SAMPLER_FIELDS,
     SHAPE,
     STRUCTURE,
@@ -142,22 +141,8 @@ class Page:
             makes = ["num_samples", "texture"]
             self.generation = forms.components(GenerateSettings, ["Basic"], only=makes, min_width=190)
         with gr.Row(elem_id="seed-row"):
-            self.seed = gr.Number(
-                42,
-                label="Random seed",
-                precision=0,
-                minimum=0,
-                maximum=MAX_SEED,
-                elem_id="seed",
-                min_width=120,
-            )
-            self.new_seed = gr.Checkbox(
-                True,
-                label="New seed each time",
-                info="Off: the same picture and settings give the same asset.",
-                elem_id="new-seed",
-                min_width=150,
-            )
+            same = "Off: the same picture and settings give the same asset."
+            self.seed, self.new_seed = forms.seed_fields(info=same)
         with gr.Column(elem_id="advanced"):
             with gr.Accordion("Picture", open=False):
                 elsewhere = ["seed", "pipeline_type", "preview", *self.generation]

@@ -13,7 +13,7 @@ from ....protocol.requests import MAX_SEED, TextureSettings
 from ...history import Entry
 from .. import forms
 from .. import html as views
-from ..actions import AUTOMATIC, errors_shown
+from ..actions import AUTOMATIC, errors_shown, shown_next
 from ..inputs.intake import ARRIVES
 from ..inputs.meshes import EMPTY, Given, mesh_pane, pictures_pane, taken
 from ..inputs.presses import Presses, digest
@@ -46,18 +46,7 @@ class TextureTab:
             elem_classes="segments",
         )
         with gr.Row():
-            self.seed = gr.Number(
-                42,
-                label="Random seed",
-                precision=0,
-                minimum=0,
-                maximum=MAX_SEED,
-                elem_id="texture-seed",
-                min_width=120,
-            )
-            self.new_seed = gr.Checkbox(
-                True, label="New seed each time", elem_id="texture-new-seed", min_width=150
-            )
+            self.seed, self.new_seed = forms.seed_fields("texture-")
         with gr.Accordion("Textures and picture", open=False, elem_id="texture-details"):
             self.settings = forms.components(
                 TextureSettings,
@@ -134,9 +123,7 @@ class TextureTab:
             settings["seed"] = int(seed)
         with errors_shown():
             entry = self._queue(given, settings)
-        followed = self.task_queue.history.get(shown.partition("/")[0])
-        stays = followed is not None and not followed.over
-        return [entry.settings["seed"], gr.skip() if stays else entry.id]
+        return [entry.settings["seed"], shown_next(self.task_queue, shown, entry)]
 
     def _queue(self, given: Given, settings: dict[str, Any]) -> Entry:
         mesh = Path(given.mesh)
