@@ -213,8 +213,9 @@ class TRELLIS2Generator:
     ) -> list[tuple[dict[str, JobFile], dict[str, Any]]]:
         """The files and the numbers of each sample.
 
-        On a CPU the previews of one are made while the next is sampled: neither keeps all cores busy. On a
-        device they wait, since the kernels of a second thread would end up in the first one's graph.
+        On a CPU the previews of one are made while the next is sampled, on cores that would idle; two are
+        busy already (benchmarks/NOTES.md). On a device they wait, since the kernels of a second thread would
+        end up in the first one's graph.
         """
         sampled = threading.Event()
         outer = clock.monitor
