@@ -195,3 +195,26 @@ def test_recolouring_permutes_channels_and_nothing_else(tables: Tensor) -> None:
 def test_a_grid_that_doubling_does_not_reach_is_refused() -> None:
     with pytest.raises(InvalidArgumentError, match="96"):
         surface_cells(torch.from_numpy(world.object_table(0)), 96)
+
+
+def test_bodies_of_revolution_are_symmetric_and_things_with_a_front_are_not() -> None:
+    names = [world.family_of(i) for i in range(ONE_OF_EACH)]
+    tables = world.table_bank(0, ONE_OF_EACH)
+    alike = dict(zip(names, world.is_symmetric(tables).tolist(), strict=True))
+    assert all(alike[name] for name in ("bottle", "barrel", "lamp", "screwdriver", "rock", "tree"))
+    assert not any(alike[name] for name in ("mug", "duck", "bear", "clock", "television", "train"))
+
+    # The distance itself, under a turn that the flag does not use.
+    points = _scattered(tables, 400)
+    cos, sin = np.cos(0.4), np.sin(0.4)
+    turned = points @ torch.tensor([[cos, sin, 0], [-sin, cos, 0], [0, 0, 1]], dtype=torch.float32)
+    change = (world.distance(tables, turned)[0] - world.distance(tables, points)[0]).abs().amax(1)
+    assert float(change[names.index("bottle")]) < 1e-4
+    assert float(change[names.index("mug")]) > 0.05
+
+
+def test_a_label_or_a_face_gives_a_bottle_a_front() -> None:
+    bottle = world.table_bank(1, 1)
+    assert world.family_of(1) == "bottle"
+    bottle[0, 0, tb.PATTERN] = tb.Pattern.LABEL
+    assert not bool(world.is_symmetric(bottle))

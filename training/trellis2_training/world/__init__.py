@@ -9,6 +9,7 @@ from __future__ import annotations
 from .distance import attributes, distance, normals
 from .patterns import patterned
 from .sample import HELD_OUT_SEED, family_of, held_out_tables, object_table, table_bank
+from .symmetry import is_symmetric
 
 __all__ = [
     "HELD_OUT_SEED",
@@ -16,6 +17,7 @@ __all__ = [
     "distance",
     "family_of",
     "held_out_tables",
+    "is_symmetric",
     "normals",
     "object_table",
     "patterned",

@@ -190,8 +190,10 @@ class ObjectBuilder:
         radius += abs(row[tb.BUMP]) + 0.25 * row[tb.BLEND]
         return np.stack([points.min(0) - radius, points.max(0) + radius])
 
-    def finish(self) -> np.ndarray:
-        """Table `[MAX_PRIMITIVES, ROW]` float32, object in [-0.5, 0.5]^3."""
+    def finish(self, frontless: bool = False) -> np.ndarray:
+        """Table `[MAX_PRIMITIVES, ROW]` float32, object in [-0.5, 0.5]^3; `frontless` when its sides are
+        alike to the eye, though not the same.
+        """
         low = np.min([e[0] for e in self._extents], axis=0)
         high = np.max([e[1] for e in self._extents], axis=0)
         scale = CUBE_SIDE / float((high - low).max())
@@ -209,6 +211,7 @@ class ObjectBuilder:
             row[tb.TRANSLATION : tb.TRANSLATION + 3] *= scale
             row[tb.ORIGIN : tb.ORIGIN + 3] = origin
             rows[i] = row
+        rows[0, tb.FRONTLESS] = frontless
         return rows.astype(np.float32)
 
 

@@ -66,6 +66,7 @@ BASE = 32  # base colour (sRGB values, 0..1)
 METALLIC, ROUGHNESS, PATTERN = 35, 36, 37
 SECOND = 38  # second base colour
 SECOND_METALLIC, SECOND_ROUGHNESS, FREQUENCY, PHASE, TILT = 41, 42, 43, 44, 45
+FRONTLESS = 46  # 1 in an object's first row when no side of it is the front (a rock, a bush)
 
 # Parameters that scale with the object (the others are angles, counts and ratios).
 LENGTHS: dict[Kind, tuple[int, ...]] = {

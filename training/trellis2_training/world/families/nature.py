@@ -48,7 +48,7 @@ def tree(rng: Rng) -> np.ndarray:
         angle, size = rng.random() * 2 * np.pi, crown * uniform(rng, 0.4, 0.65)
         at = (crown * 0.75 * np.cos(angle), crown * 0.75 * np.sin(angle), h + tall * uniform(rng, 0.3, 1.1))
         b.add(Kind.ELLIPSOID, (size, size, size), green, at=at, blend=0.08, bump=bump)
-    return b.finish()
+    return b.finish(frontless=True)
 
 
 def pine(rng: Rng) -> np.ndarray:
@@ -243,4 +243,4 @@ def rock(rng: Rng) -> np.ndarray:
         extra = (*shape, size * 0.3) if kind is Kind.BOX else shape
         turn = (uniform(rng, -30, 30), uniform(rng, -30, 30), uniform(rng, 0, 90))
         b.add(kind, extra, m, at=at, turn=turn, blend=0.1, bump=(0.02, uniform(rng, 7, 12)))
-    return b.finish()
+    return b.finish(frontless=True)
