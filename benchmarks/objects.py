@@ -64,6 +64,46 @@ def benchmark_object(
     }
 
 
+def as_decoded(made: dict[str, Any]) -> dict[str, Any]:
+    """A `benchmark_object` in the order and with the faces of a shape decoder: voxels as children of the
+    latent's, quads by voxel and axis that wind one way on either side, cut along either diagonal.
+
+    The state codec stores such faces as flags, and an export has to find out which way they look.
+    """
+    from o_voxel.convert import flexible_dual_grid_to_mesh
+
+    cells = made["resolution"]
+    coords, corners = made["coords"], made["faces"].long().reshape(-1, 6)[:, :3]
+    steps = coords[corners[:, 1:]] - coords[corners[:, :1]]  # [Q, 2, 3], to the next corner and across
+    across = torch.where(steps[:, :1].sum(2, keepdim=True) == 2, steps[:, :1], steps[:, 1:])[:, 0]
+    flags = torch.zeros(coords.shape, dtype=torch.bool, device=coords.device)
+    flags[corners[:, 0], (across == 0).int().argmax(dim=1)] = True
+    order = torch.argsort(decoder_keys(coords))
+    coords, flags = coords[order], flags[order]
+    local = (made["vertices"][order] + 0.5) * cells - coords
+    weights = torch.rand(len(coords), generator=torch.Generator().manual_seed(0)).to(local) + 0.5
+    box = [[-0.5] * 3, [0.5] * 3]
+    vertices, faces = flexible_dual_grid_to_mesh(coords, local, flags, weights, box, grid_size=cells)
+    return made | {"vertices": vertices, "faces": faces, "coords": coords, "attrs": made["attrs"][order]}
+
+
+def decoder_keys(coords: torch.Tensor, levels: int = 4) -> torch.Tensor:
+    """Numbers [N] in whose order a decoder of `levels` doublings makes voxels [N, 3]: the latent's in rows,
+    the children of each with x fastest."""
+    coarse, inside = coords.long() >> levels, coords.long() & ((1 << levels) - 1)
+    keys = (coarse[:, 0] << 20 | coarse[:, 1] << 10 | coarse[:, 2]) << 3 * levels
+    for level in range(levels):
+        for axis in range(3):
+            keys |= (inside[:, axis] >> level & 1) << 3 * level + axis
+    return keys
+
+
+def frayed(made: dict[str, Any], missing: float, seed: int = 0) -> dict[str, Any]:
+    """The object with a share of its faces missing at random, as rough weights leave a surface."""
+    drawn = torch.rand(len(made["faces"]), generator=torch.Generator().manual_seed(seed))
+    return made | {"faces": made["faces"][(drawn >= missing).to(made["faces"].device)]}
+
+
 def asset_of(made: dict[str, Any]) -> Any:
     """The `MeshWithVoxel` of a `benchmark_object`, on its device."""
     from trellis2.representations import PBR_ATTR_LAYOUT, MeshWithVoxel

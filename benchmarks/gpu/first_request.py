@@ -34,7 +34,7 @@ from PIL import Image, ImageOps  # noqa: E402
 from benchmarks.gpu.networks import network  # noqa: E402
 from benchmarks.gpu.sampling import SHAPE, STRUCTURE, TEXTURE  # noqa: E402
 from benchmarks.gpu.voxels import Pyramid, pyramid  # noqa: E402
-from benchmarks.objects import asset_of, benchmark_object  # noqa: E402
+from benchmarks.objects import as_decoded, asset_of, benchmark_object  # noqa: E402
 from benchmarks.record import Record  # noqa: E402
 from trellis2.conditioning.encoders.dinov3 import DinoV3FeatureExtractor, without_final_norm  # noqa: E402
 from trellis2.pipelines import Trellis2ImageTo3DPipeline  # noqa: E402
@@ -130,14 +130,15 @@ def make_objects(size: Size, folder: Path, kinds: Iterable[str]) -> None:
         scale = random.Random(f"{kind} {number}").uniform(low, high)
         levels = {r: pyramid(r, size.device, scale) for r in {512, PIPELINE_TYPES[kind].resolution}}
         made: dict[str, Any] = {
-            "mesh": benchmark_object(PIPELINE_TYPES[kind].resolution, size.device, scale),
+            "mesh": as_decoded(benchmark_object(PIPELINE_TYPES[kind].resolution, size.device, scale)),
             "pyramids": {r: {"coords": p.coords, "masks": p.masks} for r, p in levels.items()},
         }
         torch.save(made, folder / f"{number:02}.pt")
 
 
 def read_objects(folder: Path, device: str) -> Iterator[dict[str, Any]]:
-    for path in sorted(folder.glob("*.pt")):
+    """The objects of a folder, or of one file."""
+    for path in sorted(folder.glob("*.pt")) if folder.is_dir() else [folder]:
         made: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
         yield made | {"pyramids": {r: Pyramid(**parts) for r, parts in made["pyramids"].items()}}
 
