@@ -189,7 +189,8 @@ def main() -> int:
     print(table(runs))
     for row in rows:
         met = {None: "", True: "ok", False: "MISSED"}[row.met]
-        print(f"{row.name:64} {row.value:7.2f} s {'' if row.target is None else f'<= {row.target:g}':7} {met}")
+        target = "" if row.target is None else f"<= {row.target:g}"
+        print(f"{row.name:64} {row.value:7.2f} s {target:7} {met}")
     return 0
 
 
