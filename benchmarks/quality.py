@@ -10,8 +10,11 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import multiprocessing
 import sys
 import time
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +29,7 @@ OTHER_NOISE = 10_000  # added to an object's seed
 POINTS = 20_000
 SCORES = {"f_002": 1.0, "f_005": 1.0, "visible_base_color_mae": -1.0}  # and whether more is better
 log = logging.getLogger(__name__)
+log.setLevel(logging.INFO)  # also in the processes
 
 
 def silhouette_iou(a: Any, b: Any) -> float:
@@ -43,8 +47,8 @@ def silhouette_iou(a: Any, b: Any) -> float:
     return float(np.mean(found))
 
 
-def measure(objects: int, device: str, seconds: float) -> list[dict[str, Any]]:
-    """A row an object, while `seconds` last."""
+def measure(objects: Sequence[int], device: str, seconds: float) -> list[dict[str, Any]]:
+    """A row an object (0: the first held-out one), while `seconds` last."""
     from trellis2_training import world
     from trellis2_training.data.voxelize import voxelize
     from trellis2_training.evaluation import measures
@@ -55,7 +59,7 @@ def measure(objects: int, device: str, seconds: float) -> list[dict[str, Any]]:
     pipeline = Trellis2ImageTo3DPipeline.from_pretrained(WEIGHTS, device=device, skip=("rembg_model",))
     rows: list[dict[str, Any]] = []
     started = time.monotonic()
-    for i in range(objects):
+    for i in objects:
         if rows and time.monotonic() - started > seconds:
             break
         number = world.HELD_OUT_SEED + i
@@ -90,6 +94,17 @@ def measure(objects: int, device: str, seconds: float) -> list[dict[str, Any]]:
         rows.append(row)
         log.info("%s", json.dumps(row))
     return rows
+
+
+def measure_side_by_side(objects: int, device: str, seconds: float, processes: int) -> list[dict[str, Any]]:
+    """The same by several processes, each with every so manieth object; rows in the objects' order."""
+    if processes == 1:
+        return measure(range(objects), device, seconds)
+    shares = [range(k, objects, processes) for k in range(processes)]
+    with ProcessPoolExecutor(processes, mp_context=multiprocessing.get_context("spawn")) as pool:
+        made = [pool.submit(measure, share, device, seconds) for share in shares]
+        rows = [row for part in made for row in part.result()]
+    return sorted(rows, key=lambda row: row["number"])
 
 
 def _generator(number: int) -> torch.Generator:
@@ -129,14 +144,14 @@ def summarise(rows: list[dict[str, Any]]) -> dict[str, Any]:
 
 def main() -> int:
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
-    log.setLevel(logging.INFO)
     parser = argparse.ArgumentParser(prog="python -m benchmarks.quality", description=__doc__)
     parser.add_argument("--objects", type=int, default=128)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--seconds", type=float, default=float("inf"), help="start no object after so long")
+    parser.add_argument("--processes", type=int, default=1, help="side by side, each with its own pipeline")
     parser.add_argument("--json", type=Path, default=ROOT / "benchmarks" / "results" / "quality.json")
     options = parser.parse_args()
-    rows = measure(options.objects, options.device, options.seconds)
+    rows = measure_side_by_side(options.objects, options.device, options.seconds, options.processes)
     summary = summarise(rows)
     options.json.write_text(json.dumps({"summary": summary, "objects": rows}, indent=1) + "\n")
     print(json.dumps(summary, indent=1))
