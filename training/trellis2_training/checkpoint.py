@@ -22,6 +22,7 @@ SLIM_FILES = {
     "shape_flow": ("shape_flow",),
     "tex_flow": ("tex_flow",),
     "pixel": ("pixel_map", "camera_head", "pixel_head"),
+    "matting": ("matting",),
 }
 
 

@@ -100,6 +100,18 @@ def _parser() -> argparse.ArgumentParser:
     texture.add_argument("--seconds", type=float, help="start no object after this time")
     texture.add_argument("--sheet", type=Path, help="write a contact sheet (PNG)")
 
+    matting = commands.add_parser(
+        "matting", help="measure background removers on held-out objects over textured backgrounds"
+    )
+    matting.add_argument("weights", type=Path)
+    matting.add_argument("--objects", type=int, default=64)
+    matting.add_argument("--size", type=int, default=384, help="side of the pictures")
+    matting.add_argument("--device", default="cpu", help="draws the pictures: cpu or cuda")
+    matting.add_argument("--out", type=Path, required=True, help="JSON file")
+    matting.add_argument("--pictures", type=Path, help="folder that keeps the pictures, for the next time")
+    matting.add_argument("--photos", type=Path, help="folder of photos: backgrounds of every eighth picture")
+    matting.add_argument("--sheet", type=Path, help="write the pictures and what is left of them (PNG)")
+
     sheet = commands.add_parser("sheet", help="contact sheet: example pictures and results from four sides")
     sheet.add_argument("weights", type=Path)
     sheet.add_argument("out", type=Path, help="picture to write (WebP, PNG, JPEG)")
@@ -159,6 +171,21 @@ def main(arguments: list[str] | None = None) -> int:
             options.out,
             limit,
             options.sheet,
+        )
+    elif options.command == "matting":
+        from .evaluation.matting import log_table, measure_matting
+
+        log_table(
+            measure_matting(
+                options.weights,
+                options.objects,
+                options.out,
+                options.size,
+                options.device,
+                options.pictures,
+                options.photos,
+                options.sheet,
+            )
         )
     elif options.command == "sheet":
         from .evaluation.sheet import write_sheet

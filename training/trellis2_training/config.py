@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from trellis2.conditioning.encoders.small_encoder import SmallVit, SmallVitConfig
+from trellis2.conditioning.matting.small_matting import SmallMattingConfig, SmallMattingNet
 from trellis2.conditioning.pixel_map import CameraHead, PixelMap, PixelMapConfig
 from trellis2.models.loading import build
 
@@ -47,6 +48,7 @@ class MiniConfig:
     shape_flow_blocks: int = 6
     texture_flow_blocks: int = 4
     encoder: SmallVitConfig = field(default_factory=SmallVitConfig)
+    matting: SmallMattingConfig = field(default_factory=SmallMattingConfig)
     pixel_widths: tuple[int, int] = (96, 128)  # of the pixel map: inside, and what comes out
 
     def _flow(
@@ -131,6 +133,8 @@ class MiniConfig:
             return SmallVit(self.encoder).train()
         if name == "pixel_map":
             return PixelMap(self.pixel_map).train()
+        if name == "matting":
+            return SmallMattingNet(self.matting).train()
         return CameraHead(self.cond).train() if name == "camera_head" else self.models[name].build()
 
 
@@ -165,6 +169,7 @@ TINY = MiniConfig(
     shape_flow_blocks=1,
     texture_flow_blocks=1,
     encoder=SmallVitConfig(image_size=64, width=32, blocks=1, heads=2, stem=(8, 16, 16)),
+    matting=SmallMattingConfig(image_size=32, widths=(8, 8, 16), heads=2),
     pixel_widths=(16, 16),
 )
 CONFIGS = {"mini": MINI, "tiny": TINY}

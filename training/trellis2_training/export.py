@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from trellis2.conditioning.encoders.small_encoder import load_small_vit, save_small_vit
+from trellis2.conditioning.matting.small_matting import load_small_matting, save_small_matting
 from trellis2.conditioning.pixel_map import PixelSource, load_pixel_source, save_pixel_source
 from trellis2.models import from_pretrained
 
@@ -28,6 +29,7 @@ log = logging.getLogger(__name__)
 
 ENCODER_STEM = "ckpts/image_encoder"
 PIXEL_STEM = "ckpts/pixel_source"
+MATTING_STEM = "ckpts/matting"
 # Added to the logits of structures: wavering thin parts are kept. Of eight objects that no evaluation uses
 # all came in one piece, not seven, at the same F-score.
 OCCUPANCY_BIAS = 1.0
@@ -47,8 +49,10 @@ def _sampler(
     return {**SAMPLER, "params": params}
 
 
-def pipeline_config(statistics: dict[str, torch.Tensor]) -> dict[str, Any]:
-    """The content of pipeline.json; sampler settings are those that evaluation favoured."""
+def pipeline_config(statistics: dict[str, torch.Tensor], matting: bool = False) -> dict[str, Any]:
+    """The content of pipeline.json; sampler settings are those that evaluation favoured. `matting` names the
+    matting network as background remover.
+    """
     stems = {name: f"ckpts/{stem}" for name, stem in SHIPPED.items()}
 
     def normalization(name: str) -> dict[str, list[float]]:
@@ -70,7 +74,9 @@ def pipeline_config(statistics: dict[str, torch.Tensor]) -> dict[str, Any]:
         "tex_slat_normalization": normalization("texture"),
         "image_cond_model": {"name": "SmallImageEncoder", "args": {"model_name": ENCODER_STEM}},
         "pixel_source": PIXEL_STEM,
-        "rembg_model": {"name": "GrabCutMatting", "args": {}},
+        "rembg_model": {"name": "SmallMatting", "args": {"model_name": MATTING_STEM}}
+        if matting
+        else {"name": "GrabCutMatting", "args": {}},
         "low_vram": False,
         "default_pipeline_type": "512",
     }
@@ -113,8 +119,10 @@ def export_package(config: MiniConfig, folder: Path, target: Path) -> int:
     for part, network in (("map", "pixel_map"), ("camera", "camera_head")):
         setattr(source, part, need_network(folder, config, network, cpu))
     save_pixel_source(source, target / PIXEL_STEM)
-    statistics = load_statistics(folder)
-    pipeline = pipeline_config(statistics)
+    matting = weights_path(folder, "matting").exists()
+    if matting:
+        save_small_matting(need_network(folder, config, "matting", cpu), target / MATTING_STEM)
+    pipeline = pipeline_config(load_statistics(folder), matting)
     for name, content in (("pipeline", pipeline), ("texturing_pipeline", texturing_config(pipeline["args"]))):
         (target / f"{name}.json").write_text(json.dumps(content, indent=4) + "\n", encoding="utf-8")
     total = sum(p.stat().st_size for p in (target / "ckpts").iterdir())
@@ -152,6 +160,11 @@ def import_package(package: Path, folder: Path) -> list[str]:
             if not weights_path(folder, network).exists():
                 save_weights(folder, network, part)
                 found.append(network)
+    if args["rembg_model"]["name"] == "SmallMatting" and not weights_path(folder, "matting").exists():
+        save_weights(
+            folder, "matting", load_small_matting(package / args["rembg_model"]["args"]["model_name"])
+        )
+        found.append("matting")
     if statistics_path(folder).exists():
         return found
     parts = {"shape": args["shape_slat_normalization"], "texture": args["tex_slat_normalization"]}

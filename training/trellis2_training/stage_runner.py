@@ -24,6 +24,7 @@ from .stages.autoencoders import MixedTexture, ShapeVae, SparseStructureVae, Tex
 from .stages.conditioning import Conditioning, StructureFlow, structure_latents
 from .stages.decoders import DecoderOnFlow
 from .stages.latents import WHOLE, Part, encode_objects, encode_views, gather, load_latents, save_part
+from .stages.matting import Matting
 from .stages.slat_flows import ShapeFlow
 
 log = logging.getLogger(__name__)
@@ -41,6 +42,7 @@ STAGES = (
     "tex_flow",
     "shape_decoder",
     "tex_decoder",
+    "matting",
 )
 MADE_ONCE = ("latents", "views")  # files, by process 0; the other stages train
 WAITS = "wait"  # "wait:SECONDS:FILE" holds a process until another one has written FILE
@@ -215,6 +217,8 @@ def _make_stage(
     if name == MixedTexture.name:
         encoder = checkpoint.need_network(folder, config, "tex_enc", runtime.device)
         return MixedTexture(config, bank, runtime, encoder, **sized(budget=4000, objects=2))
+    if name == Matting.name:
+        return Matting(config, bank, runtime, **sized(batch=1))
     if name == "encoder":
         return Conditioning(config, bank, runtime, None, **sized(batch=1))
     if name in ("ss_joint", "ss_flow"):

@@ -42,7 +42,11 @@ IMAGE_ENCODERS: Mapping[str, str] = {
     "DinoV2FeatureExtractor": "encoders.dinov2",
     "SmallImageEncoder": "encoders.small_encoder",
 }
-BACKGROUND_REMOVERS: Mapping[str, str] = {"BiRefNet": "matting.birefnet", "GrabCutMatting": "matting.grabcut"}
+BACKGROUND_REMOVERS: Mapping[str, str] = {
+    "BiRefNet": "matting.birefnet",
+    "GrabCutMatting": "matting.grabcut",
+    "SmallMatting": "matting.small_matting",
+}
 
 
 def build_image_encoder(

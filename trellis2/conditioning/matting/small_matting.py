@@ -1,0 +1,186 @@
+"""Background removal with the small network of the bundled weights, its edges brought to the picture's size.
+
+The network is a U-Net (Ronneberger, Fischer and Brox, 2015) with attention where it is coarsest, for what
+only the whole picture tells: which of all things is the subject. It sees the picture at a size of its own; a
+guided filter (He, Sun and Tang, 2010) on the picture's colours makes the edges as fine as the picture.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import nn
+
+from ...errors import CheckpointError
+from ..encoders.image_batch import image_batch, normalize_imagenet
+from .grabcut import Floats
+
+FILTER_SIDE = 512  # the longer side at which the guided filter is fitted; it is applied at full size
+FILTER_RADIUS = 3  # pixels there
+FILTER_NOISE = 1e-4  # variance of colours (0..1) below which the guide says nothing
+SURE = (0.1, 0.9)  # mattes below and above are sure
+DOUBT = 0.25  # of a subject's area: with more unsure pixels the cut is a guess
+
+
+@dataclass(frozen=True)
+class SmallMattingConfig:
+    """Shape of the network: side of the picture that it sees, and channels from fine to coarse."""
+
+    image_size: int = 256
+    widths: tuple[int, ...] = (16, 32, 64, 96, 128)
+    heads: int = 4
+
+
+def _convolution(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(inputs, outputs, 3, stride, padding=1), nn.GroupNorm(8, outputs), nn.SiLU()
+    )
+
+
+class SmallMattingNet(nn.Module):
+    """Pictures `[B, 3, S, S]` in 0..1 to logits of the matte `[B, 1, S, S]`."""
+
+    def __init__(self, config: SmallMattingConfig) -> None:
+        super().__init__()
+        self.config = config
+        widths = config.widths
+        self.first = _convolution(3, widths[0])
+        self.down = nn.ModuleList(_convolution(a, b, 2) for a, b in pairwise(widths))
+        self.each = nn.ModuleList(_convolution(b, b) for b in widths[1:])
+        self.whole = nn.TransformerEncoderLayer(
+            widths[-1], config.heads, 2 * widths[-1], 0.0, "gelu", batch_first=True, norm_first=True
+        )
+        self.place = nn.Parameter(torch.zeros(widths[-1], *(config.image_size >> (len(widths) - 1),) * 2))
+        narrow = list(pairwise(reversed(widths)))
+        self.join = nn.ModuleList(nn.Conv2d(a + b, b, 1) for a, b in narrow)
+        self.up = nn.ModuleList(_convolution(b, b) for _, b in narrow)
+        self.out = nn.Conv2d(widths[0], 1, 3, padding=1)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        x = self.first(normalize_imagenet(images))
+        fine = []
+        for down, each in zip(self.down, self.each, strict=True):
+            fine.append(x)
+            x = down(x)
+            x = x + each(x)
+        tokens = self.whole((x + self.place).flatten(2).transpose(1, 2))
+        x = x + tokens.transpose(1, 2).unflatten(2, x.shape[2:])
+        for join, up, skipped in zip(self.join, self.up, reversed(fine), strict=True):
+            x = F.interpolate(x, skipped.shape[2:], mode="bilinear", align_corners=False)
+            x = join(torch.cat([x, skipped], 1))
+            x = x + up(x)
+        logits: torch.Tensor = self.out(x)
+        return logits
+
+
+class SmallMatting:
+    """RGB picture in, the same picture with a matte as RGBA out. Needs OpenCV; runs on the CPU, too.
+
+    `model_name` is the stem of `<stem>.json` and `<stem>.safetensors`. Raises `CheckpointError` for missing
+    or damaged files.
+    """
+
+    subjects = "largest"
+    """What is kept of several subjects unless told otherwise: simple mattes often find clutter, too."""
+
+    def __init__(self, model_name: str) -> None:
+        self.model_name = model_name
+        self.model = load_small_matting(Path(model_name)).float().eval().requires_grad_(False)
+
+    def __call__(self, image: Image.Image) -> Image.Image:
+        """The picture with its matte."""
+        image = image.convert("RGB")
+        alpha = refined(np.asarray(image), self.coarse(image))
+        image.putalpha(Image.fromarray(np.rint(alpha * 255).astype(np.uint8)))
+        return image
+
+    @torch.no_grad()
+    def coarse(self, image: Image.Image) -> Floats:
+        """The matte `[S, S]` at the network's own size."""
+        size = self.model.config.image_size
+        device = next(self.model.parameters()).device
+        matte = self.model(image_batch([image.convert("RGB")], size).to(device)).sigmoid()[0, 0]
+        return np.asarray(matte.float().cpu().numpy(), dtype=np.float32)
+
+    def certain(self, image: Image.Image) -> bool:
+        """Whether the network is sure of nearly all that it finds; else a cut is a guess."""
+        matte = self.coarse(image)
+        unsure = ((matte > SURE[0]) & (matte < SURE[1])).sum()
+        return bool(unsure <= DOUBT * (matte > 0.5).sum())
+
+    def to(self, device: torch.device | str) -> SmallMatting:
+        self.model.to(device)
+        return self
+
+    def cuda(self) -> SmallMatting:
+        return self.to("cuda")
+
+    def cpu(self) -> SmallMatting:
+        return self.to("cpu")
+
+
+def refined(pixels: npt.NDArray[np.uint8], matte: Floats) -> Floats:
+    """A small matte brought to the size of its picture `[H, W, 3]`, its edges on the picture's own.
+
+    A guided filter with the colours as guide: around each pixel alpha is a linear function of colour.
+    """
+    import cv2
+
+    height, width = pixels.shape[:2]
+    scale = min(1.0, FILTER_SIDE / max(height, width))
+    size = max(1, round(width * scale)), max(1, round(height * scale))
+    guide = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA).astype(np.float32) / 255
+    target = cv2.resize(matte, size, interpolation=cv2.INTER_LINEAR)
+    side = (2 * FILTER_RADIUS + 1,) * 2
+
+    def mean(values: npt.NDArray[np.floating]) -> npt.NDArray[np.float64]:
+        blurred = cv2.blur(values.reshape(*values.shape[:2], -1).astype(np.float64), side)
+        return np.asarray(blurred, dtype=np.float64).reshape(values.shape)
+
+    colour, alpha = mean(guide), mean(target)
+    pairs = np.stack([guide[..., i] * guide[..., j] for i in range(3) for j in range(3)], -1)
+    spread = np.stack([mean(pairs[..., i : i + 3]) for i in (0, 3, 6)], -2)
+    spread += FILTER_NOISE * np.eye(3) - colour[..., :, None] * colour[..., None, :]
+    shared = mean(guide * target[..., None]) - colour * alpha[..., None]
+    slope = np.linalg.solve(spread, shared[..., None])[..., 0]
+    offset = alpha - (slope * colour).sum(-1)
+    fitted = np.concatenate([mean(slope), mean(offset)[..., None]], -1).astype(np.float32)
+    fitted = cv2.resize(fitted, (width, height), interpolation=cv2.INTER_LINEAR)
+    found = (fitted[..., :3] * (pixels.astype(np.float32) / 255)).sum(-1) + fitted[..., 3]
+    return np.asarray(np.clip((found - 0.05) / 0.9, 0, 1), dtype=np.float32)
+
+
+def load_small_matting(stem: Path) -> SmallMattingNet:
+    """The network stored at `<stem>.json` and `<stem>.safetensors`. Raises `CheckpointError`."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    config_path, weights_path = (stem.with_name(f"{stem.name}{end}") for end in (".json", ".safetensors"))
+    try:
+        args = json.loads(config_path.read_text(encoding="utf-8"))["args"]
+        model = SmallMattingNet(SmallMattingConfig(**{**args, "widths": tuple(args["widths"])}))
+        model.load_state_dict(load_file(weights_path))
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
+        raise CheckpointError(
+            f"no usable matting network at {config_path}, {weights_path}: {error}"
+        ) from error
+    return model
+
+
+def save_small_matting(model: SmallMattingNet, stem: Path, dtype: torch.dtype = torch.float16) -> None:
+    """Write `<stem>.json` and `<stem>.safetensors` with the weights in `dtype`."""
+    from safetensors.torch import save_file
+
+    stem.parent.mkdir(parents=True, exist_ok=True)
+    config = {"name": "SmallMatting", "args": asdict(model.config)}
+    stem.with_name(f"{stem.name}.json").write_text(json.dumps(config, indent=4) + "\n", encoding="utf-8")
+    tensors = {k: v.detach().to("cpu", dtype).contiguous() for k, v in model.state_dict().items()}
+    save_file(tensors, stem.with_name(f"{stem.name}.safetensors"))
