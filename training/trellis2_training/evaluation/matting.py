@@ -64,7 +64,7 @@ def measure_matting(
             began = time.perf_counter()
             matted = with_matte(sample.picture, remover, getattr(remover, "subjects", "all"), ignore)
             row[f"{name} seconds"] = time.perf_counter() - began
-            alpha = np.asarray(matted.getchannel("A"), dtype=np.float32) / 255
+            alpha = as_matte(np.asarray(matted.getchannel("A")))
             row[f"{name} iou"], row[f"{name} error"] = overlap(alpha, sample.truth)
             tiles[-1].append(
                 Image.alpha_composite(Image.new("RGBA", matted.size, (255, 0, 255, 255)), matted)
@@ -76,6 +76,11 @@ def measure_matting(
     if sheet is not None:
         _sheet(tiles).save(sheet)
     return table
+
+
+def as_matte(alpha: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+    """8 bits to 0..1."""
+    return np.asarray(alpha / 255, dtype=np.float32)
 
 
 def overlap(alpha: npt.NDArray[np.float32], truth: npt.NDArray[np.float32]) -> tuple[float, float]:
@@ -115,7 +120,7 @@ def samples(
             if path is not None:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 Image.fromarray(pixels).save(path)
-        truth = pixels[..., 3].astype(np.float32) / 255
+        truth = as_matte(pixels[..., 3])
         yield Sample(kind, Image.fromarray(np.ascontiguousarray(pixels[..., :3])), truth)
 
 

@@ -23,8 +23,8 @@ from ...errors import CheckpointError
 from ..encoders.image_batch import image_batch, normalize_imagenet
 from .grabcut import Floats
 
-FILTER_SIDE = 512  # the longer side at which the guided filter is fitted; it is applied at full size
-FILTER_RADIUS = 3  # pixels there
+FILTER_SIDE = 384  # the longer side at which the guided filter is fitted; it is applied at full size
+FILTER_RADIUS = 2  # pixels there
 FILTER_NOISE = 1e-4  # variance of colours (0..1) below which the guide says nothing
 SURE = (0.1, 0.9)  # mattes below and above are sure
 DOUBT = 0.25  # of a subject's area: with more unsure pixels the cut is a guess
@@ -137,24 +137,25 @@ def refined(pixels: npt.NDArray[np.uint8], matte: Floats) -> Floats:
     height, width = pixels.shape[:2]
     scale = min(1.0, FILTER_SIDE / max(height, width))
     size = max(1, round(width * scale)), max(1, round(height * scale))
-    guide = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA).astype(np.float32) / 255
-    target = cv2.resize(matte, size, interpolation=cv2.INTER_LINEAR)
     side = (2 * FILTER_RADIUS + 1,) * 2
 
-    def mean(values: npt.NDArray[np.floating]) -> npt.NDArray[np.float64]:
-        blurred = cv2.blur(values.reshape(*values.shape[:2], -1).astype(np.float64), side)
-        return np.asarray(blurred, dtype=np.float64).reshape(values.shape)
+    def resized(values: Floats, size: tuple[int, int]) -> Floats:
+        return np.asarray(cv2.resize(values, size, interpolation=cv2.INTER_LINEAR), dtype=np.float32)
 
+    def mean(values: Floats) -> Floats:
+        return np.asarray(cv2.blur(values, side), dtype=np.float32).reshape(values.shape)
+
+    small = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)
+    guide: Floats = np.multiply(small, np.float32(1 / 255), dtype=np.float32)
+    target = resized(matte, size)
     colour, alpha = mean(guide), mean(target)
-    pairs = np.stack([guide[..., i] * guide[..., j] for i in range(3) for j in range(3)], -1)
-    spread = np.stack([mean(pairs[..., i : i + 3]) for i in (0, 3, 6)], -2)
-    spread += FILTER_NOISE * np.eye(3) - colour[..., :, None] * colour[..., None, :]
+    spread = np.stack([mean(guide * guide[..., i : i + 1]) for i in range(3)], -2)
+    spread += FILTER_NOISE * np.eye(3, dtype=np.float32) - colour[..., :, None] * colour[..., None, :]
     shared = mean(guide * target[..., None]) - colour * alpha[..., None]
     slope = np.linalg.solve(spread, shared[..., None])[..., 0]
     offset = alpha - (slope * colour).sum(-1)
-    fitted = np.concatenate([mean(slope), mean(offset)[..., None]], -1).astype(np.float32)
-    fitted = cv2.resize(fitted, (width, height), interpolation=cv2.INTER_LINEAR)
-    found = (fitted[..., :3] * (pixels.astype(np.float32) / 255)).sum(-1) + fitted[..., 3]
+    fitted = resized(np.concatenate([mean(slope), mean(offset)[..., None]], -1), (width, height))
+    found = (fitted[..., :3] * pixels).sum(-1) / 255 + fitted[..., 3]
     return np.asarray(np.clip((found - 0.05) / 0.9, 0, 1), dtype=np.float32)
 
 
