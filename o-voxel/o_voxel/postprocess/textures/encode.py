@@ -9,13 +9,18 @@ more bytes on the same error.
 
 from __future__ import annotations
 
-import zlib
 from bisect import bisect_left
 from collections.abc import Callable
 from dataclasses import dataclass
 from io import BytesIO
+from typing import TypeVar
 
 import numpy as np
+
+from ...kernels import on_cpu_threads
+from .png import encode_png
+
+T = TypeVar("T")
 
 TEXTURE_FORMATS = ("png", "jpeg", "webp")
 MIME_TYPES = {"png": "image/png", "webp": "image/webp", "jpeg": "image/jpeg"}
@@ -43,23 +48,29 @@ _NORMAL_STEP = 4  # levels a lossless WebP of normals may move by half of: 1.3 d
 
 @dataclass(frozen=True)
 class MapKind:
-    """What an encoder may do to a map: `error` of two pictures [H, W, 3 or 4] float, at most `bound`.
+    """What an encoder may do to a map: `error` of two pictures [H, W, 3 or 4], at most `bound`.
 
-    `of_blocks`: an error that is the worst block's, of all blocks.
+    `of_blocks`: an error that is the worst block's, of all blocks. `hopeless`: by how much the sheet's error
+    may exceed the bound at the best quality before no whole picture is tried.
     """
 
     error: Callable[[np.ndarray, np.ndarray], float]
     bound: float
+    hopeless: float
     of_blocks: Callable[[np.ndarray, np.ndarray], list[float]] | None = None
 
 
 def colour_error(truth: np.ndarray, shown: np.ndarray) -> float:
     """-PSNR in dB of the colour of all texels that are not clear."""
-    squared = (truth[..., :3] - shown[..., :3]) ** 2
-    if truth.shape[2] == 4:
-        squared = squared[truth[..., 3] > 0]
-    mean = float(squared.mean()) if squared.size else 0.0
-    return float(10 * np.log10(max(mean, 1e-9) / 255**2))
+
+    def squares(rows: slice) -> tuple[float, int]:
+        squared = np.square(np.subtract(truth[rows, :, :3], shown[rows, :, :3], dtype=np.float32))
+        if truth.shape[2] == 4:
+            squared = squared[truth[rows, :, 3] > 0]
+        return float(squared.sum(dtype=np.float64)), squared.size
+
+    total, count = np.sum(_by_rows(squares, len(truth)), axis=0)
+    return float(10 * np.log10(max(total / max(count, 1), 1e-9) / 255**2))
 
 
 def normal_error(truth: np.ndarray, shown: np.ndarray) -> float:
@@ -68,12 +79,16 @@ def normal_error(truth: np.ndarray, shown: np.ndarray) -> float:
 
 
 def _normal_errors(truth: np.ndarray, shown: np.ndarray) -> list[float]:
-    a, b = (pixels / 127.5 - 1 for pixels in (truth, shown))
-    across, length, other = (np.einsum("...k,...k", *pair) for pair in ((a, b), (a, a), (b, b)))
-    cosine = across / np.sqrt(length * other).clip(1e-6)
-    least = [np.partition(block, block.size // 20, axis=None)[block.size // 20] for block in _blocks(cosine)]
-    degrees: list[float] = np.degrees(np.arccos(np.clip(least, -1, 1))).tolist()
-    return degrees
+    def degrees(rows: slice) -> list[float]:
+        a, b = (pixels[rows] / np.float32(127.5) - 1 for pixels in (truth, shown))
+        across, length, other = (np.einsum("...k,...k", *pair) for pair in ((a, b), (a, a), (b, b)))
+        cosine = across / np.sqrt(length * other).clip(1e-6)
+        blocks = [cosine[:, x : x + _BLOCK] for x in range(0, cosine.shape[1], _BLOCK)]
+        least = [np.partition(block, block.size // 20, axis=None)[block.size // 20] for block in blocks]
+        found: list[float] = np.degrees(np.arccos(np.clip(least, -1, 1))).tolist()
+        return found
+
+    return [error for row in _by_rows(degrees, len(truth)) for error in row]
 
 
 def channel_error(truth: np.ndarray, shown: np.ndarray) -> float:
@@ -82,18 +97,34 @@ def channel_error(truth: np.ndarray, shown: np.ndarray) -> float:
 
 
 def _channel_errors(truth: np.ndarray, shown: np.ndarray) -> list[float]:
-    return [float(block.mean(axis=(0, 1)).max()) for block in _blocks(np.abs(truth - shown))]
+    starts = np.arange(0, truth.shape[1], _BLOCK)
+    widths = np.diff(starts, append=truth.shape[1])[:, None]
+
+    def means(rows: slice) -> list[float]:
+        apart = np.abs(np.subtract(truth[rows], shown[rows], dtype=np.float32))
+        sums = np.add.reduceat(apart.sum(axis=0, dtype=np.float64), starts, axis=0)
+        found: list[float] = (sums / (widths * len(apart))).max(axis=1).tolist()
+        return found
+
+    return [error for row in _by_rows(means, len(truth)) for error in row]
 
 
-def _blocks(values: np.ndarray) -> list[np.ndarray]:
-    rows, columns = (range(0, side, _BLOCK) for side in values.shape[:2])
-    return [values[y : y + _BLOCK, x : x + _BLOCK] for y in rows for x in columns]
+def _by_rows(work: Callable[[slice], T], height: int) -> list[T]:
+    """What `work` gives for the rows of each row of blocks, on all cores: numpy releases the interpreter's
+    lock, and a row of blocks stays in a core's cache."""
+    found: dict[int, T] = {}
+
+    def run(row: int) -> None:
+        found[row] = work(slice(row * _BLOCK, min((row + 1) * _BLOCK, height)))
+
+    on_cpu_threads(run, -(-height // _BLOCK))
+    return [found[row] for row in range(len(found))]
 
 
 MAP_KINDS = {
-    "base_color": MapKind(colour_error, -COLOUR_PSNR),
-    "metallic_roughness": MapKind(channel_error, CHANNEL_ERROR, _channel_errors),
-    "normal": MapKind(normal_error, NORMAL_ERROR, _normal_errors),
+    "base_color": MapKind(colour_error, -COLOUR_PSNR, 1.0),
+    "metallic_roughness": MapKind(channel_error, CHANNEL_ERROR, 0.5, _channel_errors),
+    "normal": MapKind(normal_error, NORMAL_ERROR, 0.3, _normal_errors),
 }
 
 
@@ -113,12 +144,6 @@ def encode_map(name: str, image: np.ndarray, texture_format: str) -> tuple[str, 
     if name == "normal":
         stored = (np.rint((image - 128.0) / _NORMAL_STEP) * _NORMAL_STEP + 128).clip(0, 255).astype(np.uint8)
     return "webp", lossy or _webp(stored, None)
-
-
-def encode_png(image: np.ndarray) -> bytes:
-    """uint8 [H, W], [H, W, 3] or [H, W, 4] as the bytes of a PNG file."""
-    # Runs only: baked textures hold few other repetitions, and looking for them takes four times as long.
-    return _saved(image, "PNG", compress_level=6, compress_type=zlib.Z_RLE)
 
 
 def _jpeg(image: np.ndarray, step: int, **options: object) -> bytes:
@@ -150,10 +175,9 @@ def _coarsest_within(
     A sheet of some of the blocks says which choice to try on the whole picture: evenly spread blocks at
     first, then those that came out worst.
     """
-    truth = image.astype(np.float32)
     found: tuple[int | None, bytes] = (None, b"")
     low, high = 0, len(choices)  # all before `low` miss the bound, `high` keeps it
-    count = len(_blocks(image))
+    count = _blocks(image)
     spread = np.linspace(0, count - 1, _SHEET**2, dtype=int)
     sheet = image if count <= 4 * _SHEET**2 else _sheet(image, spread)
     apart = 0.0  # by how much the picture's error exceeds the sheet's
@@ -161,11 +185,15 @@ def _coarsest_within(
     while low < high:
         guess = (low + high) // 2  # where the sheet has misled
         if tried < 3:
-            guess = min(low + _first_within(kind, sheet, save, choices[low:high], apart), high - 1)
+            guess = low + _first_within(kind, sheet, save, choices[low:high], apart)
+            if guess == high:
+                guess -= 1
+                if sheet is not image and not tried and _misses_by(kind, sheet, save, choices[guess]):
+                    break
         tried += 1
         data = save(image, choices[guess])
-        shown = decoded(data, image.shape[2])
-        errors = kind.of_blocks(truth, shown) if kind.of_blocks else [kind.error(truth, shown)]
+        shown = _pixels(data, image.shape[2])
+        errors = kind.of_blocks(image, shown) if kind.of_blocks else [kind.error(image, shown)]
         if max(errors) <= kind.bound:
             found, high = (choices[guess], data), guess
             if kind.of_blocks or sheet is image or tried > 1:
@@ -177,9 +205,15 @@ def _coarsest_within(
         if kind.of_blocks:
             sheet = _sheet(image, np.argsort(errors)[-(_SHEET**2) :])
         else:
-            as_shown = decoded(save(sheet, choices[guess]), image.shape[2])
-            apart = errors[0] - kind.error(sheet.astype(np.float32), as_shown)
+            apart = errors[0] - kind.error(sheet, _pixels(save(sheet, choices[guess]), image.shape[2]))
     return found
+
+
+def _misses_by(
+    kind: MapKind, sheet: np.ndarray, save: Callable[[np.ndarray, int], bytes], choice: int
+) -> bool:
+    """Whether a sheet is so far from the bound that the picture it stands for will not keep it either."""
+    return kind.error(sheet, _pixels(save(sheet, choice), sheet.shape[2])) > kind.bound + kind.hopeless
 
 
 def _first_within(
@@ -191,16 +225,19 @@ def _first_within(
 ) -> int:
     """Index of the first of `choices` that keeps the bound with `apart` to spare, by bisection; their number
     where none does."""
-    truth = image.astype(np.float32)
 
     def keeps(choice: int) -> bool:
-        return kind.error(truth, decoded(save(image, choice), image.shape[2])) + apart <= kind.bound
+        return kind.error(image, _pixels(save(image, choice), image.shape[2])) + apart <= kind.bound
 
     return bisect_left(choices, True, key=keeps)
 
 
+def _blocks(image: np.ndarray) -> int:
+    return -(-image.shape[0] // _BLOCK) * -(-image.shape[1] // _BLOCK)
+
+
 def _sheet(image: np.ndarray, chosen: np.ndarray) -> np.ndarray:
-    """A square picture of `_SHEET` times `_SHEET` blocks of a picture, by their numbers in `_blocks`."""
+    """A square picture of `_SHEET` times `_SHEET` blocks of a picture, by their numbers, row by row."""
     columns = -(-image.shape[1] // _BLOCK)
     corners = [
         [min(at * _BLOCK, side - _BLOCK) for at, side in zip(divmod(n, columns), image.shape, strict=False)]
@@ -213,10 +250,15 @@ def _sheet(image: np.ndarray, chosen: np.ndarray) -> np.ndarray:
 
 def decoded(data: bytes, channels: int = 3) -> np.ndarray:
     """Pixels [H, W, channels] float32 of an encoded picture."""
+    return _pixels(data, channels).astype(np.float32)
+
+
+def _pixels(data: bytes, channels: int) -> np.ndarray:
+    """Pixels [H, W, channels] uint8 of an encoded picture."""
     from PIL import Image
 
     with Image.open(BytesIO(data)) as picture:
-        return np.asarray(picture.convert("RGBA" if channels == 4 else "RGB"), dtype=np.float32)
+        return np.asarray(picture.convert("RGBA" if channels == 4 else "RGB"))
 
 
 def _saved(image: np.ndarray, kind: str, **options: object) -> bytes:

@@ -9,7 +9,8 @@ from io import BytesIO, StringIO
 import numpy as np
 
 from ..material import Material
-from ..textures.encode import SUFFIXES, encode_png
+from ..textures.encode import SUFFIXES
+from ..textures.png import encode_png
 
 Files = dict[str, bytes]
 
