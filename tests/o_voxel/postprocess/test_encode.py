@@ -6,6 +6,7 @@ from io import BytesIO
 
 import numpy as np
 import pytest
+from o_voxel import kernels
 from o_voxel.postprocess.textures import encode
 from o_voxel.postprocess.textures.encode import (
     CHANNEL_ERROR,
@@ -16,6 +17,7 @@ from o_voxel.postprocess.textures.encode import (
     encode_map,
     normal_error,
 )
+from o_voxel.postprocess.textures.png import encode_png
 from PIL import Image
 
 rows, columns = np.mgrid[:256, :256]
@@ -159,3 +161,49 @@ def test_the_choice_for_a_large_picture_is_that_of_trying_all_of_it(name: str) -
     assert len(whole) <= 3
     assert step == choices[encode._first_within(kind, image, encode._jpeg, choices)]
     assert kind.error(image.astype(np.float32), encode.decoded(data)) <= kind.bound
+
+
+def speckles(side: int) -> np.ndarray:
+    """Colour [side, side, 3] that no lossy WebP keeps within 40 dB, since it halves chroma."""
+    red = np.random.default_rng(0).integers(0, 2, (side, side, 1)).astype(bool)
+    return np.where(red, [200, 30, 30], [30, 200, 200]).astype(np.uint8)
+
+
+@pytest.mark.parametrize("name", list(encode.MAP_KINDS))
+def test_a_hopeless_picture_is_not_encoded_with_loss(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    qualities = []
+
+    def webp(image: np.ndarray, quality: int | None) -> bytes:
+        qualities.extend([quality] if len(image) > 1000 else [])
+        return lossy_or_not(image, quality)
+
+    lossy_or_not = encode._webp
+    monkeypatch.setattr(encode, "_webp", webp)
+    picture = speckles(17 * 64)
+    kind, data = encode_map(name, picture, "webp")
+    assert (kind, qualities) == ("webp", [None])
+    if name != "normal":  # whose levels a lossless file rounds
+        np.testing.assert_array_equal(decoded(data), picture)
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (128, 3), (129, 40), (300, 200)])
+@pytest.mark.parametrize("channels", [1, 3, 4])
+def test_png_in_strips_is_the_picture(
+    shape: tuple[int, int], channels: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (*shape, channels)).astype(np.uint8)
+    rising = np.cumsum(noise // 64, axis=0, dtype=np.uint8)
+    picture = rising[..., 0] if channels == 1 else rising
+    files = []
+    for threads in (1, 8):
+        monkeypatch.setattr(kernels, "cpu_threads", lambda threads=threads: threads)
+        files.append(encode_png(picture))
+    with Image.open(BytesIO(files[0])) as opened:
+        opened.verify()  # checksums
+    with Image.open(BytesIO(files[0])) as opened:
+        assert opened.mode == {1: "L", 3: "RGB", 4: "RGBA"}[channels]
+        np.testing.assert_array_equal(np.asarray(opened), picture)
+    assert files[0] == files[1]
+    whole = BytesIO()
+    Image.fromarray(picture).save(whole, "PNG", compress_level=6, compress_type=3)
+    assert len(files[0]) < 1.02 * len(whole.getvalue()) + 100

@@ -7,6 +7,8 @@ is searched for. Only the charts' outlines and inner cells go to the CPU for tha
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -30,6 +32,8 @@ _SHRINK_LIMIT = 80
 _ATTEMPTS = 4  # to do better, once all charts have found a place
 _FIRST_FILL = 0.7
 _SHRINK, _GROW = 0.95, 1.04
+_MOST_BOXES = 1 << 26  # cells of all charts' boxes that are marked rather than sorted
+_AHEAD = 7  # scales that are tried at once where there are cores: all that the next three can be
 _DENSE = 1.5
 """Inner points of a chart along a cell's side, so that none is missed at any turn."""
 
@@ -82,30 +86,79 @@ def pack_charts(flat: FlatCharts, cells: int = 512) -> Packing:
     inner = _inner(upright, flat, limit * _DENSE)
     turns = TURNS if charts < _MANY_CHARTS else TURNS // 2
 
-    scale = min(limit, full * float(np.sqrt(_FIRST_FILL)))
-    fitting, too_large = 0.0, np.inf
-    places = _Places(np.zeros(charts, dtype=np.int64), np.zeros((2, charts)))
-    last = _SHRINK_LIMIT
-    for attempt in range(_SHRINK_LIMIT):
-        tried = _pack(outline, inner, scale, cells, turns)
-        if tried is not None:
-            last = last if fitting else attempt + _ATTEMPTS
-            fitting, places = scale, tried
-        else:
-            too_large = scale
-        if fitting and (attempt >= last or scale >= limit or too_large < 1.01 * fitting):
-            break
-        if np.isinf(too_large):
-            scale = min(limit, _GROW * fitting)
-        elif not fitting:
-            scale *= _SHRINK
-        else:
-            scale = float(np.sqrt(fitting * too_large))
+    fitting, places = _largest_fitting(
+        lambda scale: _pack(outline, inner, scale, cells, turns),
+        min(limit, full * float(np.sqrt(_FIRST_FILL))),
+        limit,
+    )
+    if places is None:
+        places = _Places(np.zeros(charts, dtype=np.int64), np.zeros((2, charts)))
     angle = torch.from_numpy(places.turns * (2 * np.pi / turns)).to(upright.device)
     turned = _turn(upright * fitting, angle, flat.owner)
     shift = torch.from_numpy(places.corners).to(upright.device) - chart_boxes(turned, flat.owner, charts)[0]
     uvs = (turned + gather_columns(shift, flat.owner)) / cells
     return Packing(uvs.clamp_(0.0, 1.0), area * fitting**2 / cells**2)
+
+
+def _largest_fitting(
+    tried: Callable[[float], _Places | None], first: float, limit: float
+) -> tuple[float, _Places | None]:
+    """The largest scale found, and the places of the charts at it; 0 and None where none fits."""
+    search, places = _Search(first, 0.0, math.inf, limit), None
+    known: dict[float, _Places | None] = {}
+    last = _SHRINK_LIMIT
+    for attempt in range(_SHRINK_LIMIT):
+        scale = search.scale
+        if scale not in known:
+            scales = search.scales_ahead(_AHEAD if kernels.cpu_threads() >= _AHEAD else 1)
+            known |= zip(scales, _on_threads(tried, scales), strict=True)
+        found = known[scale]
+        if found is not None:
+            last = last if places is not None else attempt + _ATTEMPTS
+            places = found
+        search = search.after(found is not None)
+        if places is not None and (attempt >= last or scale >= limit or search.narrow):
+            break
+    return search.fitting, places
+
+
+def _on_threads(tried: Callable[[float], _Places | None], scales: list[float]) -> list[_Places | None]:
+    found: dict[int, _Places | None] = {}
+    kernels.on_cpu_threads(lambda k: found.update({k: tried(scales[k])}), len(scales))
+    return [found[k] for k in range(len(scales))]
+
+
+@dataclass(frozen=True)
+class _Search:
+    """A scale to try, the largest that is known to fit (0: none) and the smallest known not to."""
+
+    scale: float
+    fitting: float
+    too_large: float
+    limit: float
+
+    @property
+    def narrow(self) -> bool:
+        return self.too_large < 1.01 * self.fitting
+
+    def after(self, fits: bool) -> _Search:
+        fitting, too_large = (self.scale, self.too_large) if fits else (self.fitting, self.scale)
+        if math.isinf(too_large):
+            scale = min(self.limit, _GROW * fitting)
+        elif not fitting:
+            scale = _SHRINK * self.scale
+        else:
+            scale = math.sqrt(fitting * too_large)
+        return _Search(scale, fitting, too_large, self.limit)
+
+    def scales_ahead(self, count: int) -> list[float]:
+        """This scale and the next ones, whatever comes out of each; about `count` of them."""
+        searches = [self]
+        for search in searches:
+            if len(searches) >= count:
+                break
+            searches += [search.after(True), search.after(False)]
+        return list(dict.fromkeys(search.scale for search in searches))
 
 
 def _upright(plane: Tensor, owner: Tensor, charts: int) -> Tensor:
@@ -166,18 +219,10 @@ def _pack(outline: _Outline, inner: _Outline, scale: float, cells: int, turns: i
     low = np.minimum.reduceat(along, outline.first, axis=2)  # [2, turns, charts]
     cell = (along - low[..., outline.owner]).astype(np.int32)
     sizes = np.maximum.reduceat(cell, outline.first, axis=2) + 1
-    item = outline.owner * turns + np.arange(turns)[:, None]  # [turns, N]
-    # Far apart ones first: most places are found taken after a look or two.
-    keys = np.unique(((item * cells + cell[1]) * cells + cell[0]).ravel())
-    keys = np.random.default_rng(0).permutation(keys)
-    item = keys // cells**2
-    order = np.argsort(item, kind="stable")
-    keys, item = keys[order], item[order]
-    border = np.stack([keys % cells, keys // cells % cells], axis=1).astype(np.int32)
-    first_border = np.searchsorted(item, np.arange(turns * charts + 1)).astype(np.int32)
+    border, first_border = _border_cells(outline, cell, sizes)
     per_item = [np.ascontiguousarray(a.transpose(2, 1, 0).reshape(-1, 2)) for a in (sizes, low)]
     largest_first = np.argsort(-sizes[:, 0].max(axis=0), kind="stable").astype(np.int32)
-    first_inner = np.append(inner.first, len(inner.owner)).astype(np.int32)
+    first_inner = np.append(inner.first, inner.counts.sum()).astype(np.int32)
     turn_of, placed = torch.zeros(charts, dtype=torch.int32), torch.zeros(1, dtype=torch.int32)
     place_of = torch.zeros((charts, 2), dtype=torch.int32)
     state = torch.zeros(cells * cells, dtype=torch.int32), torch.zeros(cells * cells, dtype=torch.uint8)
@@ -199,3 +244,40 @@ def _pack(outline: _Outline, inner: _Outline, scale: float, cells: int, turns: i
     if int(placed) < charts:
         return None
     return _Places(turn_of.long().numpy(), place_of.T.double().numpy())
+
+
+def _border_cells(
+    outline: _Outline, cell: NDArray[np.int32], sizes: NDArray[np.int32]
+) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+    """Distinct cells [K, 2] of the outlines' points [2, turns, N] in boxes of `sizes` [2, turns, charts],
+    turn by turn of each chart, and the first of each turn."""
+    wide, high = (size.T.ravel().astype(np.int64) for size in sizes)  # [charts * turns]
+    base = np.cumsum(wide * high) - wide * high
+    turns = cell.shape[1]
+    item = outline.owner * turns + np.arange(turns)[:, None]  # [turns, N]
+    keys = base[item] + cell[1] * wide[item] + cell[0]
+    boxes = int(base[-1] + wide[-1] * high[-1])
+    if boxes <= _MOST_BOXES:
+        filled = np.zeros(boxes, bool)
+        filled[keys] = True
+        found = np.flatnonzero(filled)
+    else:  # many thin slanted charts
+        found = np.unique(keys)
+    first = np.append(np.searchsorted(found, base), len(found))
+    counts = np.diff(first)
+    item = np.repeat(np.arange(len(base)), counts)
+    # Far apart ones first: most places are found taken after a look or two.
+    place = (np.arange(len(found)) - first[item]) * _long_steps(counts)[item] % counts[item]
+    found = found[first[item] + place] - base[item]
+    row = found // wide[item]
+    border = np.stack([found - row * wide[item], row], axis=1)
+    return border.astype(np.int32), first.astype(np.int32)
+
+
+def _long_steps(counts: Ints) -> Ints:
+    """Of each count, a number without a common divisor: its multiples come to all places, and neighbours lie
+    far apart."""
+    steps = np.maximum((0.618 * counts).astype(np.int64), 1)
+    while (shared := np.gcd(steps, counts) > 1).any():
+        steps += shared
+    return steps

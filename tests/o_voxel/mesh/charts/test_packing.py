@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
+import numpy as np
 import pytest
 import torch
+from o_voxel import kernels
+from o_voxel.mesh.charts import packing as packing_module
 from o_voxel.mesh.charts.flatten import FlatCharts, covered_cells
 from o_voxel.mesh.charts.packing import pack_charts
 
@@ -67,3 +72,48 @@ def test_a_chart_lies_in_the_hole_of_another(device: torch.device) -> None:
     low, high = place[4:8].amin(dim=0), place[4:8].amax(dim=0)
     assert bool((place[8:] > low).all())
     assert bool((place[8:] < high).all())
+
+
+def triangles_of(count: int) -> FlatCharts:
+    plane = torch.rand((3 * count, 2), generator=torch.Generator().manual_seed(1))
+    faces = torch.arange(3 * count).reshape(-1, 3)
+    return flat_charts(plane, faces, torch.arange(count), torch.device("cpu"))
+
+
+def test_scales_tried_at_once_give_the_same_atlas(monkeypatch: pytest.MonkeyPatch) -> None:
+    flat = triangles_of(40)
+    expected = pack_charts(flat, cells=128)
+    tried = []
+
+    def pack(outline, inner, scale, *rest):  # type: ignore[no-untyped-def]
+        tried.append(scale)
+        return whole(outline, inner, scale, *rest)
+
+    whole = packing_module._pack
+    monkeypatch.setattr(packing_module, "_pack", pack)
+    pack_charts(flat, cells=128)
+    alone = list(tried)
+    monkeypatch.setattr(kernels, "cpu_threads", lambda: 8)
+    found = pack_charts(flat, cells=128)
+    assert set(alone) < set(tried[len(alone) :])
+    assert torch.equal(found.uvs, expected.uvs)
+
+
+def test_cells_that_are_marked_are_those_that_are_sorted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Slanted charts have boxes that are mostly empty, so too many boxes are not marked."""
+    flat = triangles_of(40)
+    outline = packing_module._outline(flat.plane, flat, spacing=0.01)
+    cell = (outline.points[:, None] * 50).astype(np.int32)
+    low = np.minimum.reduceat(cell, outline.first, axis=2)
+    cell = cell - low[..., outline.owner]
+    sizes = np.maximum.reduceat(cell, outline.first, axis=2) + 1
+    marked, first = packing_module._border_cells(outline, cell, sizes)
+    monkeypatch.setattr(packing_module, "_MOST_BOXES", 0)
+    for found, expected in zip(
+        packing_module._border_cells(outline, cell, sizes), (marked, first), strict=True
+    ):
+        np.testing.assert_array_equal(found, expected)
+    for chart, (start, end) in enumerate(pairwise(first)):
+        own = cell[:, 0, outline.owner == chart].T
+        assert {*map(tuple, marked[start:end].tolist())} == {*map(tuple, own.tolist())}
+        assert end - start == len(np.unique(own, axis=0))
