@@ -13,18 +13,33 @@ from trellis2_training import world
 from trellis2_training.data import render as rd
 from trellis2_training.data.voxelize import occupancy, surface_cells, voxelize
 from trellis2_training.world import table as tb
-from trellis2_training.world.families import FAMILIES
+from trellis2_training.world.families import FAMILIES, FIRST_FAMILIES
 
 from trellis2.errors import InvalidArgumentError
 
 distance = importlib.import_module("trellis2_training.world.distance")  # `world.distance` is its function
 
 ONE_OF_EACH = len(FAMILIES)
+# A number whose family is the first of all.
+ALL_FROM = world.HELD_OUT_ALL + -world.HELD_OUT_ALL % ONE_OF_EACH
+# Number, family, and a weighted sum of the table; the first families from below 200,000 and 1,000,000,000 on.
+PINNED = (
+    (0, "mug", 2.0061),
+    (131_999, "sofa", -1.5991),
+    (199_999, "castle", 3.5862),
+    (200_000, "laptop", -3.3763),
+    (250_042, "gamepad", -4.1044),
+    (999_999_999, "die", 2.3151),
+    (1_000_000_000, "bucket", 10.1589),
+    (1_000_000_127, "car", -2.4166),
+    (2_000_000_000, "phone", 6.0734),
+    (2_000_000_083, "pineapple", 37.9280),
+)
 
 
 @pytest.fixture(scope="module")
 def tables() -> Tensor:
-    return world.held_out_tables(ONE_OF_EACH)
+    return world.held_out_tables(ONE_OF_EACH, ALL_FROM)
 
 
 def _scattered(tables: Tensor, count: int, seed: int = 0) -> Tensor:
@@ -33,13 +48,27 @@ def _scattered(tables: Tensor, count: int, seed: int = 0) -> Tensor:
 
 
 def test_there_are_many_families_and_they_take_turns() -> None:
-    assert ONE_OF_EACH >= 16
-    assert {world.family_of(i) for i in range(ONE_OF_EACH)} == set(FAMILIES)
+    assert ONE_OF_EACH >= 72
+    assert [world.family_of(ALL_FROM + i) for i in range(ONE_OF_EACH)] == list(FAMILIES)
+    assert {world.family_of(i) for i in range(FIRST_FAMILIES)} == set(list(FAMILIES)[:FIRST_FAMILIES])
+
+
+@pytest.mark.parametrize(
+    ("number", "family", "total"),
+    PINNED,
+)
+def test_objects_stay_what_they_are(number: int, family: str, total: float) -> None:
+    """Held-out figures of different days speak of the same objects."""
+    table = world.object_table(number).astype(np.float64)
+    table[:, tb.FRONTLESS] = 0
+    weights = np.cos(np.arange(table.size)).reshape(table.shape)
+    assert world.family_of(number) == family
+    assert float((table * weights).sum()) == pytest.approx(total, abs=1e-3)
 
 
 def test_an_object_depends_on_its_number_alone() -> None:
     assert torch.equal(world.table_bank(5, 3), world.table_bank(0, 8)[5:])
-    assert not torch.equal(world.table_bank(0, 1), world.table_bank(ONE_OF_EACH, 1))
+    assert not torch.equal(world.table_bank(0, 1), world.table_bank(FIRST_FAMILIES, 1))
 
 
 def test_tables_are_finite_and_name_known_kinds(tables: Tensor) -> None:
@@ -198,8 +227,8 @@ def test_a_grid_that_doubling_does_not_reach_is_refused() -> None:
 
 
 def test_bodies_of_revolution_are_symmetric_and_things_with_a_front_are_not() -> None:
-    names = [world.family_of(i) for i in range(ONE_OF_EACH)]
-    tables = world.table_bank(0, ONE_OF_EACH)
+    names = [world.family_of(i) for i in range(FIRST_FAMILIES)]
+    tables = world.table_bank(0, FIRST_FAMILIES)
     alike = dict(zip(names, world.is_symmetric(tables).tolist(), strict=True))
     assert all(alike[name] for name in ("bottle", "barrel", "lamp", "screwdriver", "rock", "tree"))
     assert not any(alike[name] for name in ("mug", "duck", "bear", "clock", "television", "train"))

@@ -8,10 +8,20 @@ from __future__ import annotations
 
 from .distance import attributes, distance, normals
 from .patterns import patterned
-from .sample import HELD_OUT_SEED, family_of, held_out_tables, object_table, table_bank
+from .sample import (
+    ALL_FAMILIES_SEED,
+    HELD_OUT_ALL,
+    HELD_OUT_SEED,
+    family_of,
+    held_out_tables,
+    object_table,
+    table_bank,
+)
 from .symmetry import is_symmetric
 
 __all__ = [
+    "ALL_FAMILIES_SEED",
+    "HELD_OUT_ALL",
     "HELD_OUT_SEED",
     "attributes",
     "distance",

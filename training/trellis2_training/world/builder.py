@@ -174,6 +174,12 @@ class ObjectBuilder:
             self._extents.append(self._extent(kind, values, turned, np.asarray(at), row))
         return self
 
+    def trim(self, axis: int, low: float, high: float) -> ObjectBuilder:
+        """Bound what was added so far along an axis, where subtractions have taken the rest away."""
+        for extent in self._extents:
+            extent[:, axis] = extent[:, axis].clip(low, high)
+        return self
+
     def _extent(
         self, kind: Kind, values: np.ndarray, turned: np.ndarray, at: np.ndarray, row: np.ndarray
     ) -> np.ndarray:

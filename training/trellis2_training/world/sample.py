@@ -1,4 +1,8 @@
-"""Objects by number: object i is always the same object, and held-out numbers never meet training numbers."""
+"""Objects by number: object i is always the same object, and held-out numbers never meet training numbers.
+
+Numbers below 200,000 and held-out ones from 1,000,000,000 on draw from the first 51 families, as they always
+did; numbers from 200,000 on and held-out ones from 2,000,000,000 on draw from all.
+"""
 
 from __future__ import annotations
 
@@ -9,16 +13,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .families import FAMILIES
+from .families import FAMILIES, FIRST_FAMILIES
 
-# Training objects are numbered from 0, held-out ones from here on.
+# Training objects are numbered from 0, held-out ones from here on: of the first families, and of all.
 HELD_OUT_SEED = 1_000_000_000
+HELD_OUT_ALL = 2_000_000_000
+ALL_FAMILIES_SEED = 200_000  # the first training object that may be of any family
 _CHUNK = 512
 
 
 def family_of(number: int) -> str:
     """Name of the family of object `number`: families take turns, so that every batch is mixed."""
-    names = list(FAMILIES)
+    first = number < ALL_FAMILIES_SEED or HELD_OUT_SEED <= number < HELD_OUT_ALL
+    names = list(FAMILIES)[: FIRST_FAMILIES if first else None]
     return names[number % len(names)]
 
 
@@ -43,6 +50,6 @@ def table_bank(first: int, count: int, workers: int = 1) -> Tensor:
         return torch.from_numpy(np.concatenate(list(pool.map(_tables, starts, sizes))))
 
 
-def held_out_tables(count: int) -> Tensor:
-    """The first `count` held-out objects."""
-    return torch.from_numpy(_tables(HELD_OUT_SEED, count))
+def held_out_tables(count: int, first: int = HELD_OUT_SEED) -> Tensor:
+    """The first `count` held-out objects from number `first` on."""
+    return torch.from_numpy(_tables(first, count))

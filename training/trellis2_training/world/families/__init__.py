@@ -11,7 +11,20 @@ from collections.abc import Callable
 
 import numpy as np
 
-from . import buildings, figures, furniture, nature, tools, vehicles, vessels
+from . import (
+    animals,
+    buildings,
+    figures,
+    food,
+    frames,
+    furniture,
+    goods,
+    nature,
+    tools,
+    toys,
+    vehicles,
+    vessels,
+)
 
 Family = Callable[[np.random.Generator], np.ndarray]
 
@@ -73,5 +86,77 @@ FAMILIES: dict[str, Family] = {
             tools.gear,
         ),
         *(tools.television, tools.umbrella, tools.sword, tools.clock),
+        # The families above come first: objects of low numbers draw from them alone.
+        *(
+            animals.cat,
+            animals.dog,
+            animals.rabbit,
+            animals.pig,
+            animals.elephant,
+            animals.turtle,
+            animals.fish,
+            animals.bird,
+            animals.penguin,
+            animals.frog,
+            animals.ladybird,
+            animals.octopus,
+            animals.bee,
+        ),
+        *(
+            food.apple,
+            food.burger,
+            food.cupcake,
+            food.pineapple,
+            food.cheese,
+            food.doughnut,
+            food.pumpkin,
+            food.carrot,
+            food.melon,
+            food.egg,
+        ),
+        *(
+            frames.bicycle,
+            frames.scooter,
+            frames.glasses,
+            frames.fence,
+            frames.ladder,
+            frames.bare_tree,
+            frames.basket,
+            frames.birdcage,
+            frames.hanger,
+            frames.tripod,
+            frames.deck_chair,
+        ),
+        *(
+            goods.shoe,
+            goods.hat,
+            goods.backpack,
+            goods.guitar,
+            goods.key,
+            goods.padlock,
+            goods.heart,
+            goods.star,
+            goods.phone,
+            goods.laptop,
+            goods.helicopter,
+            goods.balloon,
+        ),
+        *(
+            toys.teddy,
+            toys.smiley,
+            toys.football,
+            toys.die,
+            toys.book,
+            toys.pencil,
+            toys.headphones,
+            toys.suitcase,
+            toys.gamepad,
+            toys.spinning_top,
+            toys.flying_saucer,
+            toys.monster,
+        ),
     )
 }
+
+# How many come first: objects numbered below 200,000, and the first held-out ones, draw from these.
+FIRST_FAMILIES = 51
