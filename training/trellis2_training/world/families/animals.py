@@ -164,11 +164,11 @@ def elephant(rng: Rng) -> np.ndarray:
     ball(b, hide, (w, long, w))
     ball(b, hide, (head, head * 0.95, head * 1.05), (0, front, up), blend=0.06)
     ear = uniform(rng, 0.36, 0.5)
-    ball(b, hide, (ear, 0.08, ear * 1.15), (head * 0.8 + ear * 0.6, front + 0.2, up), "x", (0, 0, 20))
+    ball(b, hide, (ear, 0.11, ear * 1.15), (head * 0.8 + ear * 0.6, front + 0.2, up), "x", (0, 0, 20))
     ball(
         b,
         _pink(rng),
-        (ear * 0.7, 0.05, ear * 0.85),
+        (ear * 0.7, 0.085, ear * 0.85),
         (head * 0.8 + ear * 0.6, front + 0.14, up),
         "x",
         (0, 0, 20),
@@ -391,8 +391,8 @@ def bee(rng: Rng) -> np.ndarray:
     )
     eyes(b, rng, (head * 0.45, front - head * 0.78, 0.15), head * uniform(rng, 0.2, 0.28))
     wing = white(rng) if chance(rng, 0.6) else paint(rng)
-    ball(b, wing, (0.48, 0.25, 0.05), (0.5, -0.15, w + 0.25), "x", (0, -35, -10))
-    ball(b, wing, (0.34, 0.2, 0.05), (0.42, 0.25, w + 0.12), "x", (0, -30, 25))
+    ball(b, wing, (0.48, 0.25, 0.085), (0.5, -0.15, w + 0.25), "x", (0, -35, -10))
+    ball(b, wing, (0.34, 0.2, 0.075), (0.42, 0.25, w + 0.12), "x", (0, -30, 25))
     strut(b, black, (0.1, front - 0.1, head), (0.22, front - 0.3, head + 0.3), 0.04, mirror="x")
     ball(b, black, 0.075, (0.22, front - 0.3, head + 0.3), "x")
     b.add(Kind.CONE, (0.09, 0.015, 0.12, 0.01), black, at=(0, long + 0.06, 0), turn=(-90, 0, 0))
