@@ -9,10 +9,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 from PIL import Image, ImageDraw
 
 from tests.trellis2_modal.server import Running, picture, running
 from tests.trellis2_modal.service.test_api import problem
+from trellis2.conditioning.matting.small_matting import (
+    SmallMattingConfig,
+    SmallMattingNet,
+    save_small_matting,
+)
 from trellis2_modal.service.http.pictures.matte import MatteProcess, cheap_remover
 
 
@@ -43,6 +49,27 @@ def test_a_remover_that_needs_a_model_is_not_cheap(tmp_path: Path) -> None:
     assert cheap_remover(str(tmp_path)) is None
     (tmp_path / "pipeline.json").write_text('{"args": {"rembg_model": {"name": "BiRefNet", "args": {}}}}')
     assert cheap_remover(str(tmp_path)) is None
+
+
+def test_the_network_of_the_weights_cuts_out_wherever_the_process_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    net = SmallMattingNet(SmallMattingConfig(image_size=32, widths=(8, 8), heads=1))
+    torch.nn.init.constant_(net.out.bias, 99)  # type: ignore[arg-type]
+    save_small_matting(net, tmp_path / "weights" / "ckpts" / "matting")
+    entry = {"name": "SmallMatting", "args": {"model_name": "ckpts/matting"}}
+    (tmp_path / "weights" / "pipeline.json").write_text(json.dumps({"args": {"rembg_model": entry}}))
+    monkeypatch.chdir(tmp_path)
+    remover = cheap_remover("weights")
+    assert remover is not None
+    monkeypatch.chdir("/")
+    with running(tmp_path / "data", matter=MatteProcess(remover)) as live, live.client() as client:
+        reply = client.post("/matte", files={"image": picture(200)})
+        assert reply.status_code == 200, reply.text
+        with Image.open(io.BytesIO(reply.content)) as image:
+            assert image.getpixel((1, 1))[3] == 255, "this network keeps all"  # type: ignore[index]
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == "torch" else name)
+    assert cheap_remover(str(tmp_path / "weights")) is None, "without torch there is none"
 
 
 def test_the_subject_comes_back_cut_out(matting: Running) -> None:

@@ -23,8 +23,8 @@ from .child_process import BAD, OK, ChildGone, ChildProcess, claim_stdout, serve
 
 logger = logging.getLogger(__name__)
 
-CHEAP_REMOVERS = ("GrabCutMatting",)
-"""Background removers that need no model and no accelerator."""
+CHEAP_REMOVERS = {"GrabCutMatting": ("cv2",), "SmallMatting": ("cv2", "torch")}
+"""Background removers that need no accelerator, and the packages that they need."""
 
 GRABCUT: dict[str, Any] = {"name": "GrabCutMatting", "args": {}}
 """What a gateway without weights previews with; the weights' own remover may see the subject better."""
@@ -51,12 +51,21 @@ class Matter(Protocol):
 
 
 def cheap_remover(weights: str) -> dict[str, Any] | None:
-    """The remover entry of the weights' pipeline config when it is a cheap one that can run here."""
+    """The remover entry of the weights' pipeline config when it is a cheap one that can run here, its network
+    by a path that holds anywhere.
+    """
     path = Path(weights) / "pipeline.json"
-    if not path.exists() or importlib.util.find_spec("cv2") is None:
+    if not path.exists():
         return None
     entry = json.loads(path.read_text())["args"].get("rembg_model")
-    return entry if isinstance(entry, dict) and entry.get("name") in CHEAP_REMOVERS else None
+    if not isinstance(entry, dict) or entry.get("name") not in CHEAP_REMOVERS:
+        return None
+    if any(importlib.util.find_spec(package) is None for package in CHEAP_REMOVERS[entry["name"]]):
+        return None
+    args = dict(entry.get("args") or {})
+    if "model_name" in args:
+        args["model_name"] = str(path.parent.absolute() / args["model_name"])
+    return {"name": entry["name"], "args": args}
 
 
 class MatteProcess:
