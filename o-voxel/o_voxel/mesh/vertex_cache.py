@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from .. import kernels
+from .arrays.edges import sort_order
 
 CACHE = 16
 """Vertices that a GPU is taken to remember; what is good for few is good for more."""
@@ -18,11 +19,12 @@ def cache_order(faces: Tensor, vertex_count: int) -> Tensor:
     """A permutation [F] int64 of faces [F, 3]: each fans on from vertices shaded just before."""
     from .vertex_cache_kernels import tipsify_kernel
 
-    flat = faces.detach().cpu().int().reshape(-1).contiguous()
+    flat = faces.detach().int().reshape(-1)
     if not len(flat):
         return torch.zeros(0, dtype=torch.int64, device=faces.device)
-    around = torch.argsort(flat, stable=True).int()
-    around = torch.div(around, 3, rounding_mode="floor").int()  # faces, grouped by vertex
+    around = sort_order(flat)
+    around = torch.div(around, 3, rounding_mode="floor").int().cpu()  # faces, grouped by vertex
+    flat = flat.cpu().contiguous()
     live = torch.bincount(flat.long(), minlength=vertex_count).int()
     first = (live.cumsum(0) - live).int()
     order = torch.empty(len(flat) // 3, dtype=torch.int32)

@@ -245,7 +245,7 @@ def _write(file: MeshFile, painted: list[Painted], texture_format: str) -> bytes
         if names:
             document[name] = sorted(names)
     document |= {"bufferViews": binary.views, "buffers": binary.buffers()}
-    return glb_container(document, bytes(binary.data))
+    return glb_container(document, binary.data)
 
 
 def _with_document(file: MeshFile, document: dict[str, Any]) -> Any:

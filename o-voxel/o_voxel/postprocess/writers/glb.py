@@ -92,7 +92,7 @@ def write_glb(
         "bufferViews": binary.views,
         "buffers": binary.buffers(),
     }
-    return glb_container(document, bytes(binary.data))
+    return glb_container(document, binary.data)
 
 
 def _mesh(binary: Binary, level: Level, compress: str, quantize: bool) -> Written:
@@ -181,10 +181,10 @@ def material_entry(
     return entry
 
 
-def glb_container(document: dict[str, Any], binary: bytes) -> bytes:
+def glb_container(document: dict[str, Any], binary: bytes | bytearray) -> bytes:
     text = json.dumps(document, separators=(",", ":"), allow_nan=False).encode()
     text += b" " * (-len(text) % 4)
-    binary += b"\0" * (-len(binary) % 4)
-    chunks = struct.pack("<I4s", len(text), b"JSON") + text
-    chunks += struct.pack("<I4s", len(binary), b"BIN\0") + binary
-    return struct.pack("<4sII", b"glTF", 2, 12 + len(chunks)) + chunks
+    padding = b"\0" * (-len(binary) % 4)
+    size = len(binary) + len(padding)
+    header = struct.pack("<4sIII4s", b"glTF", 2, 12 + 8 + len(text) + 8 + size, len(text), b"JSON")
+    return b"".join([header, text, struct.pack("<I4s", size, b"BIN\0"), binary, padding])
