@@ -106,24 +106,23 @@ def _whole(stages: dict[str, float], seconds: float, rest: str) -> dict[str, flo
 
 
 def measure(bench: Bench, draws: int, seconds: float) -> dict[str, list[Run]]:
-    """Runs by what is made, in rounds; no further round begins after `seconds`. The very first asset and the
-    very first frayed export, which compile kernels, are kept apart."""
-    began = time.monotonic()
+    """Runs by what is made, in rounds; none begins after `seconds`. The very first asset and the very first
+    frayed export, which compile kernels, are kept apart."""
     rows: dict[str, Callable[[], Run]] = {
         f"picture to GLB, {quality}, {textures}": partial(bench.asset, quality, textures)
         for quality, textures in TARGETS
     }
     rows[FRAYED] = partial(bench.frayed, "webp")
+    first = {f"{name}, the first of the process": rows[name] for name in (next(iter(rows)), FRAYED)}
+    began = time.monotonic()
     runs: dict[str, list[Run]] = {}
-    for name in (next(iter(rows)), FRAYED):
-        runs[f"{name}, the first of the process"] = [rows[name]()]
-        print(f"first: {name} {runs[f'{name}, the first of the process'][0]['seconds']:.1f} s", flush=True)
-    for turn in range(draws):
-        for name, make in rows.items():
-            if turn and time.monotonic() - began > seconds:
-                return runs
-            runs.setdefault(name, []).append(make())
-            print(f"{name} {runs[name][-1]['seconds']:.2f} s", flush=True)
+    for name, make in [*first.items(), *(row for _ in range(draws) for row in rows.items())]:
+        if time.monotonic() - began > seconds:
+            break
+        run = make()
+        runs.setdefault(name, []).append(run)
+        stages = "; ".join(f"{stage} {value:.2f}" for stage, value in run["stages"].items())
+        print(f"{name} {run['seconds']:.2f} s: {stages}", flush=True)
     return runs
 
 
@@ -161,7 +160,7 @@ def main() -> int:
     parser.add_argument("--tiny", action="store_true", help="tiny networks and objects on the CPU")
     parser.add_argument("--draws", type=int, default=DRAWS, help="objects a row")
     parser.add_argument(
-        "--seconds", type=float, default=float("inf"), help="begin no second draw of a row after so long"
+        "--seconds", type=float, default=float("inf"), help="begin nothing more after so long"
     )
     parser.add_argument("--json", type=Path, help="where the figures go; else benchmarks/results")
     options = parser.parse_args()

@@ -180,16 +180,14 @@ def _coarsest_within(
     count = _blocks(image)
     spread = np.linspace(0, count - 1, _SHEET**2, dtype=int)
     sheet = image if count <= 4 * _SHEET**2 else _sheet(image, spread)
+    if sheet is not image and _misses_by(kind, sheet, save, choices[-1]):
+        return found
     apart = 0.0  # by how much the picture's error exceeds the sheet's
     tried = 0
     while low < high:
         guess = (low + high) // 2  # where the sheet has misled
         if tried < 3:
-            guess = low + _first_within(kind, sheet, save, choices[low:high], apart)
-            if guess == high:
-                guess -= 1
-                if sheet is not image and not tried and _misses_by(kind, sheet, save, choices[guess]):
-                    break
+            guess = min(low + _first_within(kind, sheet, save, choices[low:high], apart), high - 1)
         tried += 1
         data = save(image, choices[guess])
         shown = _pixels(data, image.shape[2])
