@@ -1,8 +1,9 @@
-"""Which implementation of attention, the sparse convolution and the element-wise work a call uses, and why.
+"""Which implementation of attention, the sparse convolution, the element-wise work and the products of
+`quality="fast"` a call uses, and why.
 
 Chosen per call from the device, the dtype and what was measured to be faster there; `ATTN_BACKEND`,
-`SPARSE_CONV_BACKEND` and `ELEMENTWISE_BACKEND` force one. A forced backend that cannot run is a BackendError
-that names the package; an automatic choice never fails.
+`SPARSE_CONV_BACKEND`, `ELEMENTWISE_BACKEND` and `PRODUCT_BACKEND` force one. A forced backend that cannot run
+is a BackendError that names the package; an automatic choice never fails.
 """
 
 from __future__ import annotations
@@ -20,18 +21,24 @@ from .errors import BackendError
 
 log = logging.getLogger(__name__)
 
-ATTENTION = ("cudnn", "cudnn_padded", "flash_attn", "triton", "sdpa")
+ATTENTION = ("cudnn", "cudnn_padded", "cudnn_ragged", "flash_attn", "triton", "triton_balanced", "sdpa")
 SPARSE_CONV = ("flex_gemm", "triton", "torch")
 ONLY_FORCED = {
-    "flex_gemm": "flex_gemm is slower where it was measured (H200: 61 s of autotuning at a first decode)"
+    "fp8_emulated": "fp8_emulated multiplies in float32 and is for judging quality",
+    "flex_gemm": "flex_gemm is slower where it was measured (H200: 61 s of autotuning at a first decode)",
 }
 ELEMENTWISE = ("triton", "torch")
+PRODUCTS = ("fp8", "fp8_emulated", "torch")  # of `quality="fast"`; exact runs always take torch's
+FP8_CAPABILITY = (8, 9)
 _PACKAGE = {
     "cudnn": "cuDNN",
     "cudnn_padded": "cuDNN",
+    "cudnn_ragged": "cuDNN",
     "flash_attn": "flash-attn",
     "flex_gemm": "flex_gemm",
     "triton": "triton",
+    "triton_balanced": "triton",
+    "fp8": "triton",
 }
 _MODULES = {
     "flash_attn": ("flash_attn",),
@@ -42,6 +49,8 @@ _MODULES = {
         "trellis2.nn.elementwise_triton",
         "trellis2.nn.attention_triton",
     ),
+    "triton_balanced": ("triton", "trellis2.nn.attention_balanced_triton"),
+    "fp8": ("triton", "trellis2.nn.fp8_triton"),
 }
 
 LONG_TOKENS = 8192  # from here on a faster kernel saves more in one run than its plan costs (Hopper)
@@ -77,7 +86,7 @@ def _import_fault(backend: str) -> str | None:
 
 def _fault(backend: str, device: torch.device, dtype: torch.dtype, needs_grad: bool) -> str | None:
     """Why a backend cannot serve this call, None when it can."""
-    if backend in ("sdpa", "torch"):
+    if backend in ("sdpa", "torch", "fp8_emulated"):
         return None
     if device.type != "cuda":
         return f"{_PACKAGE[backend]} needs CUDA tensors, these are on {device.type}"
@@ -85,8 +94,12 @@ def _fault(backend: str, device: torch.device, dtype: torch.dtype, needs_grad: b
         return f"flash-attn takes float16 and bfloat16 only, not {dtype}"
     if backend in ("cudnn", "cudnn_padded"):
         return _cudnn_fault(dtype, needs_grad)
-    if backend == "triton":
+    if backend == "cudnn_ragged":
+        return _cudnn_fault(dtype, needs_grad) or _ragged_fault(device, dtype)
+    if backend in ("triton", "triton_balanced"):
         return _import_fault(backend) or _triton_fault(device)
+    if backend == "fp8":
+        return _fp8_fault(device, dtype)
     return _import_fault(backend)
 
 
@@ -94,7 +107,7 @@ def _fault_of(
     operation: str, backend: str, device: torch.device, dtype: torch.dtype, needs_grad: bool
 ) -> str | None:
     """The same for one operation: Triton's attention takes 16 bits and has no backward pass."""
-    packed = operation == "attention" and backend == "triton"
+    packed = operation == "attention" and backend in ("triton", "triton_balanced")
     if packed and needs_grad:
         return "Triton's attention computes no gradients"
     if packed and dtype not in (torch.float16, torch.bfloat16):
@@ -116,6 +129,30 @@ def _triton_fault(device: torch.device) -> str | None:
 
 
 @cache
+def _fp8_fault(device: torch.device, dtype: torch.dtype) -> str | None:
+    """Why products of 8-bit floats do not serve, None when one was right."""
+    if dtype != torch.bfloat16:
+        return f"8-bit products come out as bfloat16 only, not {dtype}"
+    capability = torch.cuda.get_device_capability(device)
+    if capability < FP8_CAPABILITY:
+        return f"8-bit products need compute capability 8.9, this device has {capability[0]}.{capability[1]}"
+    fault = _import_fault("fp8")
+    if fault is not None:
+        return fault
+    try:
+        kernels = importlib.import_module("trellis2.nn.fp8_triton")
+        x = torch.linspace(-2.0, 2.0, 64 * 64, device=device).view(64, 64).to(dtype)
+        values, scales = kernels.quantize_rows(x)
+        out = torch._scaled_mm(values, values.t(), scales, scales.t().contiguous(), out_dtype=dtype)
+        expected = x.float() @ x.float().t()
+        apart = float((out.float() - expected).norm() / expected.norm())
+    except Exception as error:  # compilers, drivers and torch refuse in any way
+        log.warning("backend unusable", extra={"backend": "fp8", "fault": repr(error)})
+        return f"{device} refused an 8-bit product: {error!r}"
+    return None if apart < 0.1 else f"8-bit products are wrong on {device}: {apart:.2g} from bfloat16's"
+
+
+@cache
 def _cudnn_fault(dtype: torch.dtype, needs_grad: bool) -> str | None:
     """Why torch's cuDNN attention should not serve."""
     if dtype not in (torch.float16, torch.bfloat16):
@@ -123,6 +160,26 @@ def _cudnn_fault(dtype: torch.dtype, needs_grad: bool) -> str | None:
     if needs_grad:
         return "cuDNN's attention plans every new length, which training has many of"
     return None if torch.backends.cudnn.is_available() else "package cuDNN is not part of this torch"
+
+
+@cache
+def _ragged_fault(device: torch.device, dtype: torch.dtype) -> str | None:
+    """Why cuDNN's attention over packed sequences does not serve, None when it was right on a device."""
+    attention = importlib.import_module("trellis2.nn.attention")
+    tokens = importlib.import_module("trellis2.nn.tokens")
+    torch_attention = torch.nn.functional.scaled_dot_product_attention
+    layout = tokens.TokenLayout.of([200], device)
+    q, k, v = (
+        torch.linspace(-2.0, 2.0, 200 * 3 * 2 * 64, device=device).view(200, 3, 2, 64).to(dtype).unbind(1)
+    )
+    try:
+        out = attention.ragged_attention(q, k, v, layout, layout).float()
+        expected = torch_attention(*(x.float().transpose(0, 1) for x in (q, k, v))).transpose(0, 1)
+        apart = float((out - expected).norm() / expected.norm())
+    except Exception as error:  # an internal operation of torch, which may change
+        log.warning("backend unusable", extra={"backend": "cudnn_ragged", "fault": repr(error)})
+        return f"this torch refused cuDNN's attention over packed sequences: {error!r}"
+    return None if apart < 0.02 else f"cuDNN's attention over packed sequences is wrong here: {apart:.2g}"
 
 
 def _choose(
@@ -211,6 +268,13 @@ def elementwise_backend(device: torch.device, dtype: torch.dtype) -> Choice:
     return _choose("element-wise", "ELEMENTWISE_BACKEND", ELEMENTWISE, device, dtype, False)
 
 
+def product_backend(device: torch.device, dtype: torch.dtype) -> Choice:
+    """Who multiplies the large products of `quality="fast"` for tensors of this device and dtype; those of 8
+    bits compute no gradients.
+    """
+    return _choose("fast products", "PRODUCT_BACKEND", PRODUCTS, device, dtype, False)
+
+
 def describe(device: str | torch.device = "cpu", dtype: torch.dtype = torch.bfloat16) -> list[Choice]:
     """What 16-bit inference on a device uses and why; `unavailable` where a forced choice cannot be met."""
     device = torch.device(device)
@@ -218,5 +282,6 @@ def describe(device: str | torch.device = "cpu", dtype: torch.dtype = torch.bflo
         "attention": partial(attention_backend, device, dtype),
         "sparse convolution": partial(sparse_conv_backend, device, dtype),
         "element-wise": partial(elementwise_backend, device, dtype),
+        "fast products": partial(product_backend, device, dtype),
     }
     return described(picks, (BackendError,))

@@ -6,6 +6,7 @@ Start reading at `RecordedFlow`; `trellis2.nn.cuda_graphs` records, `flow.py` co
 
 from __future__ import annotations
 
+import copy
 import threading
 import weakref
 from dataclasses import dataclass, field, replace
@@ -14,7 +15,9 @@ from typing import Any
 
 import torch
 
+from ..backends import product_backend
 from ..nn.cuda_graphs import Recordings, SegmentedCall
+from ..nn.fp8 import quantized_blocks
 from ..nn.tokens import TokenLayout
 from .context import ContextCache
 from .flow import Context, FlowTransformer, SparseStructureFlowModel, check_batch
@@ -42,8 +45,11 @@ class RecordedFlow:
         """`low_memory`: do not store the keys and values of long contexts."""
         self.flow = flow
         self.low_memory = low_memory
+        self.fp8 = False  # whether the large products are of 8-bit floats
         self._contexts = ContextPool()
         self._weights: tuple[int, ...] = ()
+        self._fast: tuple[tuple[tuple[int, int], ...], RecordedFlow] | None = None
+        self._lock = threading.Lock()
 
     @property
     def resolution(self) -> int:
@@ -52,6 +58,30 @@ class RecordedFlow:
     @property
     def in_channels(self) -> int:
         return self.flow.in_channels
+
+    def fast(self) -> RecordedFlow:
+        """The same network with its large products in 8 bits, where the device multiplies those faster.
+
+        Quantised at the first call, and again when weights have moved or changed. The result, half as large
+        as the blocks' weights, is kept beside them and has recordings of its own.
+        """
+        flow = self.flow
+        if flow.training or torch.is_grad_enabled():
+            return self
+        if product_backend(flow.device, flow.dtype).backend == "torch":
+            return self
+        with self._lock:
+            weights = tuple(
+                (p.data_ptr(), 0 if p.is_inference() else p._version) for p in flow.blocks.parameters()
+            )
+            if self._fast is None or self._fast[0] != weights:
+                self._fast = None  # freed before the next is made
+                other = copy.copy(flow)
+                other._modules = {**flow._modules, "blocks": quantized_blocks(flow.blocks)}
+                made = RecordedFlow(other, self.low_memory)
+                made.fp8 = True
+                self._fast = weights, made
+            return self._fast[1]
 
     def prepare_cond(self, cond: Context) -> RecordedContext:
         """As the flow's own. Weights must stay where they are while the result is in use."""

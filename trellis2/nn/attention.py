@@ -35,7 +35,7 @@ def attention_kernels(x: torch.Tensor, layout: TokenLayout) -> AbstractContextMa
     """
     if not x.is_cuda:
         return nullcontext()
-    cudnn = _choice(x, layout) in ("cudnn", "cudnn_padded")
+    cudnn = _choice(x, layout) in ("cudnn", "cudnn_padded", "cudnn_ragged")
     return sdpa_kernel(CUDNN_FIRST if cudnn else PLAN_FREE, set_priority=True)
 
 
@@ -67,12 +67,10 @@ def attention(
     choice = _choice(q, queries)
     if choice == "flash_attn":
         return _flash(q, k, v, queries, keys)
-    if choice == "triton" and q.shape[-1] in (16, 32, 64, 128):
-        kernels = importlib.import_module("trellis2.nn.attention_triton")
-        packed: torch.Tensor = kernels.packed_attention(
-            q, k, v, queries.boundaries, keys.boundaries, queries.longest
-        )
-        return packed
+    if choice in ("triton", "triton_balanced") and q.shape[-1] in (16, 32, 64, 128):
+        return _packed(choice, q, k, v, queries, keys)
+    if choice == "cudnn_ragged" and keys.longest > 1:
+        return ragged_attention(q, k, v, queries, keys)
     if choice == "cudnn_padded" and queries.batch_size == 1 and keys.longest > 1:
         return padded_attention(q, k, v, cudnn_with_lse)
     if queries.uniform and keys.uniform:
@@ -105,6 +103,54 @@ def padded_attention(
     out = out[0].transpose(0, 1)[:queries]
     share = 1 - padding * torch.exp(-lse.float().reshape(q.shape[1], -1).T[:queries, :, None])  # of true keys
     return torch.div(out, share, out=torch.empty_like(out))  # in float32, rounded once
+
+
+def ragged_length(length: int) -> int:
+    """The length that `ragged_attention` plans for: the next multiple of 512, of an eighth above 8,192."""
+    step = max(512, (1 << max(length - 1, 1).bit_length()) // 16)
+    return -(-length // step) * step
+
+
+def ragged_attention(
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, queries: TokenLayout, keys: TokenLayout
+) -> torch.Tensor:
+    """Attention of `q [Tq, H, D]` over `k, v [Tk, H, D]` by cuDNN, which is told the true lengths: it plans
+    for buffers and longest sequences of `ragged_length`, and computes no padding.
+
+    Keys of other sequences than the queries' are image tokens, whose lengths recur: planned as they are.
+    """
+    tokens, longest = len(q), [ragged_length(queries.longest), keys.longest]
+    q = _with_room(q, ragged_length(tokens))
+    if keys is queries:
+        longest[1] = longest[0]
+        k, v = (_with_room(x, len(q)) for x in (k, v))
+    bounds = queries.boundaries, keys.boundaries
+    out = torch.ops.aten._cudnn_attention_forward(q, k, v, None, *bounds, *longest, False)[0]
+    return out[:tokens]
+
+
+def _with_room(x: torch.Tensor, rows: int) -> torch.Tensor:
+    """`x [T, H, D]` side by side in memory, zeros behind it up to so many rows."""
+    return F.pad(x, (0, 0, 0, 0, 0, rows - len(x)))
+
+
+def _packed(
+    kind: str,
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    queries: TokenLayout,
+    keys: TokenLayout,
+) -> torch.Tensor:
+    """By our kernels, which take packed sequences of any lengths."""
+    bounds = queries.boundaries, keys.boundaries
+    if kind == "triton_balanced":
+        balanced = importlib.import_module("trellis2.nn.attention_balanced_triton")
+        out: torch.Tensor = balanced.balanced_attention(q, k, v, *bounds)
+        return out
+    kernels = importlib.import_module("trellis2.nn.attention_triton")
+    out = kernels.packed_attention(q, k, v, *bounds, queries.longest)
+    return out
 
 
 def cudnn_with_lse(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

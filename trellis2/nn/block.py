@@ -9,6 +9,7 @@ from torch import nn
 
 from .attention import CrossAttention, KeyValue, PixelCrossAttention, SelfAttention
 from .elementwise import Affine, Modulation, add_norm, gated_add, linear_gelu, norm
+from .fp8 import Fp8Linear
 from .layers import LayerNorm32, Linear
 from .tokens import TokenLayout
 
@@ -25,6 +26,9 @@ class FeedForward(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         first, _, second = self.mlp
+        if isinstance(second, Fp8Linear):
+            quantized: torch.Tensor = second(first(x), gelu=True)
+            return quantized
         out: torch.Tensor = second(linear_gelu(first, x))  # type: ignore[arg-type]
         return out
 

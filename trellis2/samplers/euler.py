@@ -99,14 +99,19 @@ class FlowEulerSampler:
     ) -> Latent:
         """The final state alone, which nobody has looked at: the device may still be at work on it.
 
-        `quality`: "exact", or "fast" with forecasts at some steps; `passes` is told what was computed.
+        `quality`: "exact", or "fast" with forecasts at some steps and, of networks that have such, the
+        variant with 8-bit products; `passes` is told what was computed.
         """
+        if quality == "fast" and hasattr(model, "fast"):
+            model = model.fast()
         velocity, times = self._bind(model, cond, options), time_grid(steps, rescale_t)
         guidance = velocity.guidance
         velocity.forecast_at(forecast_steps(quality, times, guidance.strength, guidance.interval))
         latent = denoise(velocity, noise, times, monitor, stage, observe)
         if passes is not None:
-            passes(velocity.passes)
+            counted = velocity.passes
+            counted.fp8 = counted.conditional + counted.null if getattr(model, "fp8", False) else 0
+            passes(counted)
         return latent
 
     @torch.no_grad()

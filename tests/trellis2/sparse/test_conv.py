@@ -137,8 +137,9 @@ def test_the_faster_convolution_is_chosen_by_width(
 def test_backends_describe_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("ATTN_BACKEND", raising=False)
     monkeypatch.setenv("SPARSE_CONV_BACKEND", "torch")
-    attention, conv, elementwise = backends.describe("cpu")
+    attention, conv, elementwise, products = backends.describe("cpu")
     assert (attention.backend, conv.backend, elementwise.backend) == ("sdpa", "torch", "torch")
+    assert products.backend == "torch"
     assert "CUDA" in attention.reason
     assert "SPARSE_CONV_BACKEND" in conv.reason
     monkeypatch.setenv("ATTN_BACKEND", "flash_attn")
