@@ -1,4 +1,6 @@
-"""`python -m benchmarks.gpu [--sections a,b] [--budget SECONDS] [--json PATH]`: measure, write, print.
+"""`python -m benchmarks.gpu [--sections a,b] [--only REGEX] [--budget SECONDS] [--json PATH]`
+
+Measures, writes, prints.
 
 Ends with code 1 when a section failed, 0 when all ran or there is no CUDA device.
 """
@@ -22,6 +24,7 @@ def main() -> int:
     parser.add_argument("--sections", default=",".join(SECTIONS), help="comma-separated, in this order")
     parser.add_argument("--budget", type=float, default=float("inf"), help="start no section after so long")
     parser.add_argument("--json", type=Path, default=RESULTS, help="where the figures go")
+    parser.add_argument("--only", default="", help="parts of sections whose names this expression finds")
     options = parser.parse_args()
     if not torch.cuda.is_available():
         print("no CUDA device: GPU benchmarks skipped")
@@ -30,7 +33,7 @@ def main() -> int:
     unknown = sorted(set(names) - set(SECTIONS))
     if unknown:
         parser.error(f"unknown sections {', '.join(unknown)}; known: {', '.join(SECTIONS)}")
-    session = Session(names, options.budget, options.json)
+    session = Session(names, options.budget, options.json, options.only)
     session.run_all()
     session.write()
     if options.json == RESULTS:

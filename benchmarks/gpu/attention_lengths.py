@@ -9,21 +9,25 @@ from __future__ import annotations
 import os
 import random
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 
 import torch
 import torch.nn.functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from trellis2.nn.attention import bucket, padded_attention
+from trellis2.nn.attention import bucket, padded_attention, ragged_attention, ragged_length
 from trellis2.nn.attention import cudnn_with_lse as cudnn
+from trellis2.nn.tokens import TokenLayout
 
 from .session import Session, device_ms, wall_ms
 
 HEADS, DIM = 12, 128
 SIZES = (2900, 5000, 12000, 17000, 27000, 45000)
 Attention = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
-TILINGS = ((128, 128, 8, 2), (128, 64, 8, 3), (128, 128, 8, 3), (64, 128, 4, 2), (128, 64, 4, 3))
+TILINGS = ((128, 128, 8, 2), (128, 64, 8, 3), (128, 128, 8, 3))
+# The same with the work divided evenly among so many programs a processor.
+BALANCED = (((128, 128, 8, 2), 1), ((128, 64, 8, 3), 1), ((128, 128, 8, 3), 1), ((64, 64, 4, 2), 2))
+CHECKED = 256  # queries whose results are compared with float32's
 
 
 def run(bench: Session) -> None:
@@ -43,9 +47,11 @@ def kernels() -> dict[str, Attention]:
         "cudnn": partial(_sdpa, SDPBackend.CUDNN_ATTENTION),
         "cudnn, contiguous": partial(_contiguous, SDPBackend.CUDNN_ATTENTION),
         "cudnn by bucket": lambda q, k, v: padded_attention(q, k, v, cudnn),
+        "cudnn ragged": _ragged,
         "efficient": partial(_sdpa, SDPBackend.EFFICIENT_ATTENTION),
     }
-    return known | {f"triton {tiling}": partial(_triton, tiling) for tiling in TILINGS}
+    known |= {f"triton {tiling}": partial(_triton, tiling) for tiling in TILINGS}
+    return known | {f"balanced {tiling} x {n}": partial(_balanced, tiling, n) for tiling, n in BALANCED}
 
 
 def _sdpa(backend: SDPBackend, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
@@ -63,8 +69,31 @@ def _triton(
 ) -> torch.Tensor:
     from trellis2.nn.attention_triton import Tiling, packed_attention
 
-    ends = [torch.tensor([0, len(x)], dtype=torch.int32, device=x.device) for x in (q, k)]
-    return packed_attention(q, k, v, *ends, len(q), Tiling(*tiling))
+    return packed_attention(q, k, v, _bounds(len(q)), _bounds(len(k)), len(q), Tiling(*tiling))
+
+
+def _balanced(
+    tiling: tuple[int, int, int, int], programs: int, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor
+) -> torch.Tensor:
+    from trellis2.nn.attention_balanced_triton import Tiling, balanced_attention
+
+    count = programs * torch.cuda.get_device_properties(0).multi_processor_count
+    return balanced_attention(q, k, v, _bounds(len(q)), _bounds(len(k)), Tiling(*tiling), count)
+
+
+@cache
+def _bounds(length: int) -> torch.Tensor:
+    return torch.tensor([0, length], dtype=torch.int32, device="cuda")
+
+
+@cache
+def _layout(length: int) -> TokenLayout:
+    return TokenLayout.of([length], "cuda")
+
+
+def _ragged(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+    """Keys that the queries' projection made have their length, image tokens one that recurs."""
+    return ragged_attention(q, k, v, _layout(len(q)), _layout(len(k)))
 
 
 def _measure(bench: Session, label: str, lengths: list[int], keys: int, call: Attention) -> None:
@@ -73,11 +102,12 @@ def _measure(bench: Session, label: str, lengths: list[int], keys: int, call: At
         q, k, v = _inputs(length, keys)
         first.append(wall_ms(lambda q=q, k=k, v=v: call(q, k, v)))  # type: ignore[misc]
     ms = device_ms(lambda: call(q, k, v), 5, 2)
-    difference = call(q, k, v).float() - _sdpa(SDPBackend.FLASH_ATTENTION, q, k, v).float()
-    apart = float(difference.norm() / _sdpa(SDPBackend.FLASH_ATTENTION, q, k, v).float().norm())
+    exact = _sdpa(SDPBackend.MATH, q[:CHECKED].float(), k.float(), v.float())
+    apart = float((call(q, k, v)[:CHECKED].float() - exact).norm() / exact.norm())
     flops = 4.0 * length * (keys or length) * HEADS * DIM
     costs = ", ".join(f"{x:.1f}" for x in first)
-    note = f"{length} tokens (bucket {bucket(length)}); first calls {costs} ms; from flash {apart:.1e}"
+    lists = ", ".join(f"{n} ({bucket(n)}, {ragged_length(n)})" for n in lengths)
+    note = f"tokens (padded, ragged buckets) {lists}; first calls {costs} ms; from float32 {apart:.1e}"
     bench.add(f"attention {label}", ms, "ms", None, f"{note}; {bench.share(ms, flops)}")
 
 

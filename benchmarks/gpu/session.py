@@ -6,6 +6,7 @@ import dataclasses
 import importlib
 import json
 import os
+import re
 import statistics
 import time
 import traceback
@@ -25,12 +26,14 @@ SECTIONS = (
     "attention_lengths",
     "layers",
     "flows",
+    "products",
     "convolution",
     "decode",
     "sampling",
     "lengths",
     "profile",
     "geometry",
+    "peaks",
     "memory",
 )
 REST_SECONDS = 1.0
@@ -56,6 +59,7 @@ class Session:
     sections: Iterable[str] = SECTIONS
     budget: float = float("inf")
     path: Path = RESULTS
+    only: str = ""  # a regular expression: parts of sections whose names it does not find are left out
     records: list[Record] = field(default_factory=list)
     failures: dict[str, str] = field(default_factory=dict)
     skipped: dict[str, str] = field(default_factory=dict)
@@ -105,6 +109,8 @@ class Session:
 
     def attempt(self, name: str, call: Callable[[], None]) -> None:
         """A part of a section; its failure is kept under its own name and the section goes on."""
+        if not re.search(self.only, name):
+            return
         if self.left <= 0:
             self.skipped[name] = "the budget was spent"
             return

@@ -220,8 +220,8 @@ def balanced_attention(
     """`q [Tq, H, D]` over `k, v [Tk, H, D]` (heads side by side, rows any distance apart) by sequence.
 
     `*_bounds [B + 1]` int32 are cumulative lengths on the device. D must be a power of two from 16 on, keys
-    at least one a sequence; `programs` share the work, None: one a processor. Returns `[Tq, H, D]`; rows after
-    the last bound are left as they were allocated.
+    at least one a sequence; `programs` share the work, None: one a processor. Returns `[Tq, H, D]`; rows
+    after the last bound are left as they were allocated.
     """
     tokens, heads, dim = q.shape
     out = torch.empty((tokens, heads, dim), dtype=q.dtype, device=q.device)

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import importlib
+from dataclasses import dataclass
+
 import torch
 
+from ..backends import sparse_conv_backend
 from ..errors import InvalidArgumentError
 from .tensor import SparseTensor
 
 KERNEL_VOLUME = 27
 CENTER = 13
+CHILDREN = 8
+TABLE_ROWS = 1 << 18  # of a table of children, looked up at once
 
 
 def voxel_keys(coords: torch.Tensor, margin: int = 0) -> tuple[torch.Tensor, tuple[int, int]]:
@@ -73,6 +79,61 @@ def neighbor_table(coords: torch.Tensor) -> torch.Tensor:
     return table
 
 
+def children_table(table: torch.Tensor, slots: torch.Tensor) -> torch.Tensor:
+    """The neighbour table `[T, 27]` of the children at `slots [T]` (8 * parent's row + child index) of voxels
+    with the neighbour table `[N, 27]`: looked up, where `neighbor_table` sorts and searches.
+    """
+    parents, count = table.shape[0], slots.shape[0]
+    rows = table.new_full((CHILDREN * (parents + 1),), count)  # a missing parent has no children
+    rows[slots] = torch.arange(count, dtype=torch.int32, device=slots.device)
+    if table.is_cuda and sparse_conv_backend(table.device, torch.float16).backend == "triton":
+        kernels = importlib.import_module("trellis2.sparse.neighbors_triton")
+        made: torch.Tensor = kernels.children_table(table, slots, rows)
+        return made
+    columns, places = _links(table.device)
+    out = table.new_empty(count, KERNEL_VOLUME)
+    for piece in range(0, count, TABLE_ROWS):
+        own = slots[piece : piece + TABLE_ROWS]
+        child = own % CHILDREN
+        near = table[own // CHILDREN].gather(1, columns[child])
+        out[piece : piece + TABLE_ROWS] = rows[CHILDREN * near.long() + places[child]]
+    return out
+
+
+def _links(device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    """For each child and neighbour, `[8, 27]` each: the parent's neighbour that it is in, and where there."""
+    child = torch.arange(CHILDREN, device=device)[:, None]
+    tap = torch.arange(KERNEL_VOLUME, device=device)[None]
+    # From the parent's low corner, in children: -1 to 2 on each axis.
+    x, y, z = (child & 1) + tap // 9 - 1, (child >> 1 & 1) + tap // 3 % 3 - 1, (child >> 2) + tap % 3 - 1
+    columns = 9 * ((x >> 1) + 1) + 3 * ((y >> 1) + 1) + (z >> 1) + 1
+    return columns, (x & 1) + 2 * (y & 1) + 4 * (z & 1)
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Of which coarser voxels those of a tensor are children, until its neighbour table is made of theirs."""
+
+    parents: SparseTensor  # without features
+    slots: torch.Tensor  # [T] int64
+
+    @classmethod
+    def remember(cls, fine: SparseTensor, coarse: SparseTensor, slots: torch.Tensor) -> None:
+        """Leave it with the finer tensor's cache, unless that has a table."""
+        memo = fine.scale_cache.memo
+        if ("neighbors", fine.device) not in memo:
+            nothing, own = coarse.coords.new_empty(len(coarse.coords), 0), {coarse.scale: coarse.scale_cache}
+            parents = SparseTensor(nothing, coarse.coords, coarse.batch_size, scale=coarse.scale, cache=own)
+            memo["origin", fine.device] = cls(parents, slots)
+
+
 def neighbor_table_of(x: SparseTensor) -> torch.Tensor:
     """The neighbour table of a tensor's voxels, built on first use and shared by all that carry its cache."""
-    return x.cached("neighbors", lambda: neighbor_table(x.coords))
+
+    def build() -> torch.Tensor:
+        origin: Origin | None = x.scale_cache.memo.pop(("origin", x.device), None)
+        if origin is None:
+            return neighbor_table(x.coords)
+        return children_table(neighbor_table_of(origin.parents), origin.slots)
+
+    return x.cached("neighbors", build)

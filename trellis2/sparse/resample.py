@@ -8,10 +8,8 @@ import torch
 from torch import nn
 
 from ..errors import InvalidArgumentError
-from .neighbors import voxel_keys
+from .neighbors import CHILDREN, Origin, voxel_keys
 from .tensor import SparseTensor
-
-CHILDREN = 8
 
 
 @dataclass(frozen=True)
@@ -106,7 +104,9 @@ class Expansion:
         fine_scale = x.scale / 2
         if merge is not None:
             merge = merge.to(x.device)
-            return cls(x.at_scale(merge.slots, merge.fine_coords, fine_scale), merge.slots)
+            restored = x.at_scale(merge.slots, merge.fine_coords, fine_scale)
+            Origin.remember(restored, x, merge.slots)
+            return cls(restored, merge.slots)
         if subdivision is None:
             raise InvalidArgumentError(
                 "channel-to-spatial needs a subdivision mask: this tensor does not remember finer voxels"
@@ -121,7 +121,9 @@ class Expansion:
         bits = torch.stack([child & 1, child >> 1 & 1, child >> 2], dim=1)
         coords[:, 1:] = 2 * coords[:, 1:] + bits.int()
         slots = parent * CHILDREN + child
-        return cls(SparseTensor(slots, coords, x.batch_size, scale=fine_scale), slots)
+        made = SparseTensor(slots, coords, x.batch_size, scale=fine_scale)
+        Origin.remember(made, x, slots)
+        return cls(made, slots)
 
     @classmethod
     def following(cls, x: SparseTensor, logits: SparseTensor | None) -> Expansion:
