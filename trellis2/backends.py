@@ -167,14 +167,14 @@ def _ragged_fault(device: torch.device, dtype: torch.dtype) -> str | None:
     """Why cuDNN's attention over packed sequences does not serve, None when it was right on a device."""
     attention = importlib.import_module("trellis2.nn.attention")
     tokens = importlib.import_module("trellis2.nn.tokens")
-    torch_attention = torch.nn.functional.scaled_dot_product_attention
     layout = tokens.TokenLayout.of([200], device)
     q, k, v = (
         torch.linspace(-2.0, 2.0, 200 * 3 * 2 * 64, device=device).view(200, 3, 2, 64).to(dtype).unbind(1)
     )
     try:
         out = attention.ragged_attention(q, k, v, layout, layout).float()
-        expected = torch_attention(*(x.float().transpose(0, 1) for x in (q, k, v))).transpose(0, 1)
+        q, k, v = (x.float().transpose(0, 1) for x in (q, k, v))
+        expected = torch.nn.functional.scaled_dot_product_attention(q, k, v).transpose(0, 1)
         apart = float((out - expected).norm() / expected.norm())
     except Exception as error:  # an internal operation of torch, which may change
         log.warning("backend unusable", extra={"backend": "cudnn_ragged", "fault": repr(error)})

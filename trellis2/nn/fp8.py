@@ -89,14 +89,14 @@ class Fp8Linear(nn.Module):
 
 def quantized_blocks(blocks: nn.ModuleList) -> nn.ModuleList:
     """The same blocks with their large products in 8 bits: all else in them is shared, not copied."""
-    names = {
+    instead: dict[nn.Module, nn.Module] = {
         module: Fp8Linear(module)
         for name, module in blocks.named_modules()
         if isinstance(module, Linear)
         and name.endswith(LARGE_PRODUCTS)
         and min(module.weight.shape) >= MIN_WIDTH
     }
-    made: nn.ModuleList = _with(blocks, names)
+    made: nn.ModuleList = _with(blocks, instead)
     return made
 
 
