@@ -1,7 +1,8 @@
-"""The pixel-aligned texture flow: where voxels look, what training starts from, and that it learns."""
+"""The pixel-aligned flows: where voxels look, what training starts from, and that it learns."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,11 +17,14 @@ from trellis2_training.data.voxelize import voxelize
 from trellis2_training.evaluation import evaluate as ev
 from trellis2_training.evaluation.texture import colour_scores, held_out_case, rows_in_view, visible_rows
 from trellis2_training.runtime import Runtime
-from trellis2_training.stages.aligned import AlignedTextureFlow, see
+from trellis2_training.stages.aligned import BOTH, AlignedFlows
 from trellis2_training.stages.latents import LatentSet
+from trellis2_training.stages.pictures import Views, camera_terms, see
+from trellis2_training.stages.structure import AlignedStructureFlow
 from trellis2_training.world import table as tb
 from trellis2_training.world.table import Pattern
 
+from trellis2.conditioning.pixel_map import cell_geometry, cell_reading, framing_targets
 from trellis2.conditioning.upright import (
     UprightCamera,
     crop_window,
@@ -83,16 +87,17 @@ def test_the_window_is_that_of_the_crop(tables: torch.Tensor) -> None:
         assert float((centre - view.centre[i]).abs().max()) < 0.03
 
 
-def test_training_starts_from_what_the_plain_flow_makes(tmp_path: Path) -> None:
-    config = TINY.models["tex_flow"]
+@pytest.mark.parametrize("name", ["tex_flow", "shape_flow"])
+def test_training_starts_from_what_the_plain_flow_makes(name: str, tmp_path: Path) -> None:
+    config = TINY.models[name]
     plain_args = {k: v for k, v in config.args.items() if k not in ("image_attn_mode", "proj_in_channels")}
     plain = ModelConfig(config.name, plain_args).build()
     torch.nn.init.normal_(plain.out_layer.weight)
-    save_weights(tmp_path, "tex_flow", plain)
+    save_weights(tmp_path, name, plain)
     aligned = config.build()
-    assert load_weights(tmp_path, "tex_flow", aligned)
+    assert load_weights(tmp_path, name, aligned)
     coords = torch.tensor([[0, 1, 2, 3], [0, 2, 2, 3], [0, 0, 1, 3]], dtype=torch.int32)
-    x = SparseTensor(torch.randn(3, 2 * TINY.latent), coords, 1)
+    x = SparseTensor(torch.randn(3, config.args["in_channels"]), coords, 1)
     tokens, t = torch.randn(1, 17, TINY.cond), torch.tensor([700.0])
     features = torch.randn(3, TINY.pixel_map.features)
     expected, made = plain(x, t, tokens), aligned(x, t, PixelTokens(tokens, features))
@@ -111,13 +116,13 @@ def test_the_loss_falls_and_everything_learns(tables: torch.Tensor) -> None:
         tables[:2],
     )
     encoder, statistics = TINY.build("encoder"), latents.statistics()
-    stage = AlignedTextureFlow(
-        TINY, latents, statistics, encoder, Runtime(CPU), 1, budget=100, every=99, batch=2
+    stage = AlignedFlows(
+        BOTH, TINY, latents, statistics, encoder, Runtime(CPU), 1, budget=100, every=99, batch=2
     )
     parameters = {f"{n}.{k}": p for n, net in stage.networks.items() for k, p in net.named_parameters()}
     optimizer = torch.optim.Adam(parameters.values(), lr=3e-3)
     sums = []
-    for _ in range(24):
+    for _ in range(36):
         terms = stage.losses(0.0)
         loss = torch.stack([v for k, v in terms.items() if not k.startswith("_")]).sum()
         optimizer.zero_grad()
@@ -126,9 +131,65 @@ def test_the_loss_falls_and_everything_learns(tables: torch.Tensor) -> None:
         sums.append({k: float(v.detach()) for k, v in terms.items()})
     silent = [n for n, p in parameters.items() if p.grad is None or not float(p.grad.abs().max()) > 0]
     assert not silent
-    for name in ("flow", "base_color", "camera"):
-        early, late = (sum(s[name] for s in part) for part in (sums[:4], sums[-4:]))
+    for name, least in (("shape", 0.97), ("texture", 0.97), ("base_color", 0.9)):
+        early, late = (sum(s[name] for s in part) for part in (sums[:6], sums[-6:]))
+        assert late < least * early, name
+
+
+def test_the_structure_learns_from_maps_and_windows(tables: torch.Tensor) -> None:
+    torch.manual_seed(0)
+    latents = torch.randn(3, TINY.ss_latent, *[TINY.ss_grid] * 3)
+    bank, encoder = TableBank(tables, CPU, 0), TINY.build("encoder")
+    stage = AlignedStructureFlow(TINY, bank, Runtime(CPU), latents, encoder, 3, most=6, every=99, first=1)
+    parameters = {f"{n}.{k}": p for n, net in stage.networks.items() for k, p in net.named_parameters()}
+    optimizer = torch.optim.Adam(parameters.values(), lr=3e-3)
+    sums = []
+    for _ in range(30):
+        terms = stage.losses(0.0)
+        loss = torch.stack([v for k, v in terms.items() if not k.startswith("_")]).sum()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        sums.append({k: float(v.detach()) for k, v in terms.items()})
+    silent = [n for n, p in parameters.items() if p.grad is None or not float(p.grad.abs().max()) > 0]
+    assert not silent
+    for name in ("base_color", "camera", "window"):
+        early, late = (sum(s[name] for s in part) for part in (sums[:6], sums[-6:]))
         assert late < 0.9 * early, name
+
+
+def test_cells_read_where_their_points_lie(tables: torch.Tensor) -> None:
+    view, picture = drawn(tables)
+    camera = rd.upright_camera(view)
+    places, geometry = cell_geometry(8, camera, (view.centre, view.half))
+    maps = torch.cat([picture.position, picture.mask], 1)
+    read = cell_reading(maps, places, geometry)[..., :-10].unflatten(2, (8, 4))
+    inner = torch.cartesian_prod(*[torch.arange(2)] * 3)
+    points = torch.cartesian_prod(*[torch.arange(8)] * 3)[:, None] * 2 + inner
+    centres = ((points + 0.5) / 16 - 0.5).expand(len(tables), -1, -1, -1)
+    # Along the line of sight it sees the surface: what it reads projects to where the point does.
+    whole = read[..., 3] > 0.99
+    assert int(whole.sum()) > 500
+    for i in range(len(tables)):
+        its = UprightCamera(*(a[i : i + 1] for a in vars(camera).values()))
+        a, b = (project_upright(x[i][whole[i]][None], its)[0] for x in (centres, read[..., :3]))
+        assert float((a - b).norm(dim=-1).median()) < 0.03
+    assert geometry.shape == (3, 512, 10)
+
+
+def test_the_yaw_of_a_body_of_revolution_is_left_out() -> None:
+    views = Views(
+        *[torch.zeros(2, 1)] * 3,
+        angles=torch.tensor([[0.8, 0.3, 0.6], [0.8, 0.3, 0.6]]),
+        windows=torch.tensor([[0.0, 0.0, 0.4]]).repeat(2, 1),
+        symmetric=torch.tensor([True, False]),
+    )
+    said = framing_targets(views.camera(), views.window())
+    said[:, 0] -= math.pi / 2 / (math.pi / 3)  # a quarter turn
+    terms = camera_terms(said, views)
+    assert float(terms["camera"]) == pytest.approx(0.5 * 1.5 / 6, abs=1e-3), "of the second one alone"
+    assert float(terms["_yaw_degrees"]) == pytest.approx(90, abs=0.1)
+    assert float(terms["window"]) == pytest.approx(0, abs=1e-6)
 
 
 def test_pictures_give_way_to_new_ones(tables: torch.Tensor) -> None:
@@ -137,7 +198,7 @@ def test_pictures_give_way_to_new_ones(tables: torch.Tensor) -> None:
     other = see(bank, tables[:2], encoder, 64, Runtime(CPU))
     kept = views.pictures[0].clone()
     views[torch.tensor([2, 1])] = other
-    for name in ("tokens", "pictures", "maps", "angles"):
+    for name in vars(views):
         assert torch.equal(getattr(views, name)[2], getattr(other, name)[0])
         assert torch.equal(getattr(views, name)[1], getattr(other, name)[1])
     assert torch.equal(views.pictures[0], kept)

@@ -15,12 +15,12 @@ from trellis2_training.data.batches import TableBank
 from trellis2_training.loop import Stage
 from trellis2_training.runtime import Runtime
 from trellis2_training.stages import conditioning
-from trellis2_training.stages.aligned import AlignedTextureFlow
+from trellis2_training.stages.aligned import BOTH, AlignedFlows
 from trellis2_training.stages.autoencoders import MixedTexture, ShapeVae, SparseStructureVae, TextureVae
-from trellis2_training.stages.conditioning import Conditioning, StructureFlow, structure_latents
+from trellis2_training.stages.conditioning import Conditioning
 from trellis2_training.stages.decoders import DecoderOnFlow
-from trellis2_training.stages.latents import encode_objects, encode_views
-from trellis2_training.stages.slat_flows import ShapeFlow
+from trellis2_training.stages.latents import encode_objects
+from trellis2_training.stages.structure import AlignedStructureFlow, structure_latents
 
 from tests.simulated_cuda import CUDA, simulated_cuda
 
@@ -58,17 +58,24 @@ def test_every_stage_steps_on_the_gpu(tmp_path: Path) -> None:
         codes = structure_latents(bank, structure.encoder)
         joint = Conditioning(TINY, bank, runtime, codes, batch=2)
         step(joint, tmp_path)
-        step(StructureFlow(TINY, bank, runtime, codes, joint.encoder, batch=2, most=4), tmp_path)
+        step(AlignedStructureFlow(TINY, bank, runtime, codes, joint.encoder, batch=2, most=4), tmp_path)
         latents = encode_objects(TINY, bank, tmp_path, runtime, 99.0, 3)
-        tokens = encode_views(TINY, latents, tmp_path, runtime, 2, 0)
         statistics = latents.statistics()
-        shape = ShapeFlow(TINY, latents, tokens, statistics, runtime, budget=200)
-        step(shape, tmp_path)
-        texture = AlignedTextureFlow(
-            TINY, latents, statistics, joint.encoder, runtime, 2, budget=200, every=1, batch=2
+        flows = AlignedFlows(
+            BOTH, TINY, latents, statistics, joint.encoder, runtime, 2, budget=200, every=1, batch=2
         )
-        step(texture, tmp_path)
+        step(flows, tmp_path)
         mixed = MixedTexture(TINY, bank, runtime, voxels.encoder, budget=8_000, objects=2)
-        decoder = DecoderOnFlow(TINY, latents, tokens, statistics, shape.flow, runtime, objects=2, side=32)
+        decoder = DecoderOnFlow(
+            TINY,
+            latents,
+            flows.pictures,
+            statistics,
+            flows.flows["shape_flow"],
+            flows.pixel_map,
+            runtime,
+            objects=2,
+            side=32,
+        )
         terms = [step(stage, tmp_path) for stage in (mixed, decoder)]
     assert all(bool(value.detach().isfinite()) for made in terms for value in made.values())

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from trellis2.conditioning.pixel_map import CameraHead
 from trellis2.errors import CheckpointError
 
 from .config import MiniConfig
@@ -21,7 +22,8 @@ SLIM_FILES = {
     "ss_flow": ("ss_flow",),
     "shape_flow": ("shape_flow",),
     "tex_flow": ("tex_flow",),
-    "pixel": ("pixel_map", "camera_head", "pixel_head"),
+    "pixel": ("pixel_map", "pixel_head"),
+    "structure": ("structure_map", "camera_head", "structure_head"),
     "matting": ("matting",),
 }
 
@@ -69,7 +71,7 @@ def load_weights(folder: Path, network: str, module: nn.Module) -> bool:
         return False
     fixed = {k: v for k, v in module.state_dict().items() if v.is_complex()}  # tables, which do not travel
     stored = torch.load(path, map_location="cpu", weights_only=True)
-    module.load_state_dict({**fixed, **_as_pixel_aligned(stored, module)})
+    module.load_state_dict({**fixed, **_with_window(_as_pixel_aligned(stored, module), module)})
     return True
 
 
@@ -81,6 +83,16 @@ def _as_pixel_aligned(stored: dict[str, torch.Tensor], module: nn.Module) -> dic
     if not new or any(k in stored for k in new):
         return stored
     return {k.replace(".cross_attn.", ".cross_attn.cross_attn_block."): v for k, v in stored.items()} | new
+
+
+def _with_window(stored: dict[str, torch.Tensor], module: nn.Module) -> dict[str, torch.Tensor]:
+    """Weights of a camera head that knew no window yet: the rows for it are fresh."""
+    if not isinstance(module, CameraHead):
+        return stored
+    new = module.state_dict()
+    return {
+        k: torch.cat([v, new[k][len(v) :].cpu()]) if len(v) < len(new[k]) else v for k, v in stored.items()
+    }
 
 
 def need_network(folder: Path, config: MiniConfig, network: str, device: torch.device) -> Any:
@@ -135,12 +147,12 @@ def import_slim(source: Path, folder: Path) -> list[str]:
     from safetensors.torch import load_file
 
     found: list[str] = []
-    for stem, networks in SLIM_FILES.items():
+    for stem in SLIM_FILES:
         path = source / f"{stem}.safetensors"
         if not path.exists():
             continue
         tensors = load_file(path)
-        for name in (*networks, "stats"):
+        for name in sorted({key.split("/", 1)[0] for key in tensors}):
             part = {k.split("/", 1)[1]: v.float() for k, v in tensors.items() if k.startswith(f"{name}/")}
             if not part:
                 continue

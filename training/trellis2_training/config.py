@@ -49,7 +49,7 @@ class MiniConfig:
     texture_flow_blocks: int = 4
     encoder: SmallVitConfig = field(default_factory=SmallVitConfig)
     matting: SmallMattingConfig = field(default_factory=SmallMattingConfig)
-    pixel_widths: tuple[int, int] = (96, 128)  # of the pixel map: inside, and what comes out
+    pixel_widths: tuple[int, int, int] = (96, 128, 32)  # of the pixel maps: inside, out, the structure's out
 
     def _flow(
         self, name: str, resolution: int, inputs: int, outputs: int, blocks: int, **others: Any
@@ -106,9 +106,23 @@ class MiniConfig:
                 "SparseUnetVaeDecoder", False, c.texture_blocks, out_channels=6, pred_subdiv=False
             ),
             "ss_flow": c._flow(
-                "SparseStructureFlowModel", c.ss_grid, c.ss_latent, c.ss_latent, c.ss_flow_blocks
+                "SparseStructureFlowModel",
+                c.ss_grid,
+                c.ss_latent,
+                c.ss_latent,
+                c.ss_flow_blocks,
+                image_attn_mode="proj",
+                proj_in_channels=c.pixel_map.cell_features,
             ),
-            "shape_flow": c._flow("SLatFlowModel", 32, c.latent, c.latent, c.shape_flow_blocks),
+            "shape_flow": c._flow(
+                "SLatFlowModel",
+                32,
+                c.latent,
+                c.latent,
+                c.shape_flow_blocks,
+                image_attn_mode="proj",
+                proj_in_channels=c.pixel_map.features,
+            ),
             # Relative positions alone do not tell a shallow network which part of the picture is a voxel's.
             "tex_flow": c._flow(
                 "SLatFlowModel",
@@ -124,7 +138,7 @@ class MiniConfig:
 
     @property
     def pixel_map(self) -> PixelMapConfig:
-        """What pixel-aligned flows read of pictures."""
+        """What the flows read of pictures."""
         return PixelMapConfig.beside(self.encoder, *self.pixel_widths)
 
     def build(self, name: str) -> Any:
@@ -135,6 +149,8 @@ class MiniConfig:
             return PixelMap(self.pixel_map).train()
         if name == "matting":
             return SmallMattingNet(self.matting).train()
+        if name == "structure_map":
+            return PixelMap(self.pixel_map.of_structure()).train()
         return CameraHead(self.cond).train() if name == "camera_head" else self.models[name].build()
 
 
@@ -170,6 +186,6 @@ TINY = MiniConfig(
     texture_flow_blocks=1,
     encoder=SmallVitConfig(image_size=64, width=32, blocks=1, heads=2, stem=(8, 16, 16)),
     matting=SmallMattingConfig(image_size=32, widths=(8, 8, 16), heads=2),
-    pixel_widths=(16, 16),
+    pixel_widths=(16, 16, 8),
 )
 CONFIGS = {"mini": MINI, "tiny": TINY}

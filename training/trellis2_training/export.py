@@ -30,6 +30,7 @@ log = logging.getLogger(__name__)
 ENCODER_STEM = "ckpts/image_encoder"
 PIXEL_STEM = "ckpts/pixel_source"
 MATTING_STEM = "ckpts/matting"
+PIXEL_PARTS = {"map": "pixel_map", "structure": "structure_map", "camera": "camera_head"}
 # Added to the logits of structures: wavering thin parts are kept. Of eight objects that no evaluation uses
 # all came in one piece, not seven, at the same F-score.
 OCCUPANCY_BIAS = 1.0
@@ -116,7 +117,7 @@ def export_package(config: MiniConfig, folder: Path, target: Path) -> int:
         save_file(tensors, path.with_suffix(".safetensors"))
     save_small_vit(need_network(folder, config, "encoder", cpu), target / ENCODER_STEM)
     source = PixelSource(config.pixel_map)
-    for part, network in (("map", "pixel_map"), ("camera", "camera_head")):
+    for part, network in PIXEL_PARTS.items():
         setattr(source, part, need_network(folder, config, network, cpu))
     save_pixel_source(source, target / PIXEL_STEM)
     matting = weights_path(folder, "matting").exists()
@@ -156,9 +157,9 @@ def import_package(package: Path, folder: Path) -> list[str]:
     args = json.loads((package / "pipeline.json").read_text(encoding="utf-8"))["args"]
     if "pixel_source" in args:
         source = load_pixel_source(package / args["pixel_source"])
-        for network, part in (("pixel_map", source.map), ("camera_head", source.camera)):
+        for part, network in PIXEL_PARTS.items():
             if not weights_path(folder, network).exists():
-                save_weights(folder, network, part)
+                save_weights(folder, network, getattr(source, part))
                 found.append(network)
     if args["rembg_model"]["name"] == "SmallMatting" and not weights_path(folder, "matting").exists():
         save_weights(

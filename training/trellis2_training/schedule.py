@@ -1,10 +1,10 @@
 """The whole training as phases of wall-clock time: which stages run side by side, and for how long.
 
 Phase 0 makes everything once, roughly. Phase 1 trains the autoencoders and the image encoder, phase 2 (as
-often as wanted) the flows on top of them, and the decoders for what flows make; phase 3 the texture flow
-alone, with what it reads of pictures. Processes run side by side: small
-networks leave a large GPU idle between launches, and one that fails takes no other with it. They take the
-GPUs in turn. A phase picks up whatever the working folder or the imported slim weights hold.
+often as wanted) the flows on top of them, phase 3 the flows to their end, and the decoders for what they
+make. Processes run side by side: small networks leave a large GPU idle between launches, and one that fails
+takes no other with it. They take the GPUs in turn. A phase picks up whatever the working folder or the
+imported slim weights hold.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from pathlib import Path
 
 import torch
 
-from .checkpoint import SLIM_FILES, export_slim, weights_path
+from .checkpoint import export_slim, weights_path
 from .data.batches import load_or_make_bank
 from .export import import_weights
 from .stage_runner import DONE, WAITS, Settings
@@ -31,23 +31,21 @@ log = logging.getLogger(__name__)
 
 # Seconds kept back for the last save, the export and (from phase 2) the evaluation.
 _FINISH = 20.0
-TEXTURE_PHASE = 3
-_LATENT_MAKERS = 6  # processes: their steps wait for launches
+_LATENT_MAKERS = 9  # processes: their steps wait for launches
+_LATENT_SHARE = 0.14
+_ENCODER_SHARE = 0.12
 _START = 12.0  # importing torch and starting CUDA in a process
 
 
 def schedule_of(phase: int, seconds: float, folder: Path) -> list[list[str]]:
     """The stages of each process of a phase, given the seconds that training may take."""
     s = seconds - _START
-    if phase == TEXTURE_PHASE:
-        return _texture_schedule(s)
 
     def stage(name: str, share: float) -> str:
         return f"{name}:{share * s:.0f}"
 
     structure = [stage("ss_vae", 0.14), stage("ss_joint", 0.46), stage("ss_flow", 0.38)]
-    flows = ["views:60", stage("shape_flow", 0.14), stage("tex_flow", 0.1)]
-    flows += [stage("shape_decoder", 0.04), stage("tex_decoder", 0.04)]
+    flows = [stage("slat_flows", 0.3), stage("shape_decoder", 0.04), stage("tex_decoder", 0.04)]
     if phase == 0:
         encoded = f"{WAITS}:{s:.0f}:{DONE}/ss_joint"
         autoencoders = [stage("shape_vae", 0.24), stage("tex_vae", 0.16)]
@@ -55,54 +53,34 @@ def schedule_of(phase: int, seconds: float, folder: Path) -> list[list[str]]:
     if phase == 1:
         structure = [stage("ss_vae", 0.26), stage("ss_joint", 0.72)]
         return [[stage("shape_vae", 0.98)], structure, [stage("tex_vae", 0.98)]]
-    return _flow_schedule(s, folder)
+    return _flow_schedule(s, folder, phase == 3)
 
 
-def _texture_schedule(s: float) -> list[list[str]]:
-    """All make latents; then one has the device to itself."""
-    made = 0.12 * s
-    parts = [Part(i, _LATENT_MAKERS) for i in range(_LATENT_MAKERS)]
-    processes = [[f"latents:{made:.0f}:{part}"] for part in parts]
-    processes[0] += [f"{WAITS}:{s:.0f}:{DONE}/latents{part}" for part in parts[1:]]
-    processes[0].append(f"tex_flow:{0.86 * s:.0f}")
-    return processes
-
-
-def _flow_schedule(s: float, folder: Path) -> list[list[str]]:
-    """Of two GPUs the first one is for both structured flows, the second one for the structure's. Where the
-    structure's encoder is missing (a package lacks it) each structured flow has a GPU of its own.
+def _flow_schedule(s: float, folder: Path, last: bool) -> list[list[str]]:
+    """Of two GPUs the first one is for the structured flows, the second one for the structure's; `last` with
+    their decoders. On both there are processes that make latents, and end.
     """
-
-    def wait(stage: str) -> str:
-        return f"{WAITS}:{s:.0f}:{DONE}/{stage}"
-
-    shape: list[str] = []
-    texture: list[str] = []
+    structured: list[str] = []
     structure: list[str] = []
-    helpers: list[list[str]] = [[], []]  # make latents, and end
-    with_structure = weights_path(folder, "ss_enc").exists()
-    processes = [shape, structure, texture, helpers[0]] if with_structure else [shape, texture, *helpers]
-    left = 0.98 * s
+    helpers: list[list[str]] = []
+    left = of_structure = 0.98 * s
+    if not weights_path(folder, "ss_enc").exists():  # a package lacks it
+        structure.append(f"ss_encoder:{_ENCODER_SHARE * s:.0f}")
+        of_structure -= _ENCODER_SHARE * s
     if not (folder / "latents.pt").exists():
-        makers = [stages for stages in processes if stages is not structure]
-        parts = [str(Part(i, len(makers))) for i in range(len(makers))]
-        for stages, part in zip(makers, parts, strict=True):
-            stages.append(f"latents:{0.2 * s:.0f}:{part}")
-        shape += [wait(f"latents{part}") for part in parts[1:]]
-        if with_structure:  # tokens and the flow alone come after it
-            structure.append(f"ss_joint:{0.2 * s:.0f}")
-            shape.append(wait("ss_joint"))
-        left -= 0.2 * s
-    if with_structure:
-        structure.append(f"ss_flow:{left:.0f}")
-    if not (folder / "tokens.pt").exists():
-        shape.append("views:60")
-        texture.append(wait("views"))
-        left -= 0.06 * s
-    flow, decoder = 0.74 * left, 0.24 * left
-    shape += [f"shape_flow:{flow:.0f}", f"shape_decoder:{decoder:.0f}"]
-    texture += [f"tex_flow:{flow:.0f}", f"tex_decoder:{decoder:.0f}"]
-    return [stages for stages in processes if stages]
+        parts = [str(Part(i, _LATENT_MAKERS)) for i in range(_LATENT_MAKERS)]
+        made = f"latents:{_LATENT_SHARE * s:.0f}"
+        structured.append(f"{made}:{parts[0]}")
+        helpers = [[f"{made}:{part}"] for part in parts[1:]]
+        structured += [f"{WAITS}:{s:.0f}:{DONE}/latents{part}" for part in parts[1:]]
+        left -= _LATENT_SHARE * s
+    share = 0.72 if last else 1.0
+    structured.append(f"slat_flows:{share * left:.0f}")
+    structure.append(f"ss_flow:{share * of_structure:.0f}")
+    if last:
+        structured.append(f"shape_decoder:{(1 - share) * left:.0f}")
+        structure.append(f"tex_decoder:{(1 - share) * of_structure:.0f}")
+    return [structured, structure, *helpers]
 
 
 def run_schedule(
@@ -124,19 +102,16 @@ def run_schedule(
         log.info("imported from %s: %s", source, ", ".join(import_weights(source, folder)) or "nothing new")
     load_or_make_bank(folder / "world.pt", settings.objects, settings.workers, settings.first)
     log.info("bank ready after %.0f s", time.monotonic() - began)
-    texture = phase == TEXTURE_PHASE
-    measuring = ((1.2 if texture else 0.3) * evaluate + 35) if evaluate else 0
+    measuring = (0.3 * evaluate + 35) if evaluate else 0
     left = seconds - (time.monotonic() - began) - _FINISH - measuring
     good = _run_side_by_side(schedule_of(phase, left, folder), settings, left + 20)
     if export is not None:
-        stems = ("tex_flow", "pixel") if texture else tuple(SLIM_FILES)
-        for path in export_slim(folder, export, stems):
+        for path in export_slim(folder, export):
             log.info("exported %s, %.1f MB", path.name, path.stat().st_size / 1e6)
         _pack_logs(folder, export)
     if evaluate:
         limit = seconds - (time.monotonic() - began)
-        package = next((source for source in resume if (source / "pipeline.json").exists()), None)
-        good &= _evaluate(settings, evaluate, export, limit, package if texture else None)
+        good &= _evaluate(settings, evaluate, export, limit)
     return good
 
 
@@ -221,10 +196,8 @@ def _run_within(command: list[str], seconds: float) -> bool:
     return code == 0
 
 
-def _evaluate(
-    settings: Settings, objects: int, export: Path | None, seconds: float, before: Path | None
-) -> bool:
-    """Of image to 3D; with the weights `before` the phase, of colours alone."""
+def _evaluate(settings: Settings, objects: int, export: Path | None, seconds: float) -> bool:
+    """Of image to 3D."""
     target, out = settings.folder / "package", settings.folder / "evaluation.json"
     command = [sys.executable, "-m", "trellis2_training"]
     shared = ["--workdir", str(settings.folder), "--config", settings.config]
@@ -232,14 +205,9 @@ def _evaluate(
     options = ["--objects", str(objects), "--device", settings.device, "--out", str(out)]
     options += ["--processes", str(min(settings.workers, 8)), "--seconds", f"{limit - 25:.0f}"]
     options += ["--sheet", str(settings.folder / "sheet.png")]
-    if before is not None:
-        options = ["--objects", str(objects), "--out", str(out), "--device", settings.device]
-        options += ["--sheet", str(settings.folder / "sheet.png"), "--seconds", f"{limit - 15:.0f}"]
-        good = _run_within([*command, "texture", str(before), *shared, *options], limit)
-    else:
-        good = _run_within([*command, "export", str(target), *shared], 60) and _run_within(
-            [*command, "evaluate", str(target), *options], limit
-        )
+    good = _run_within([*command, "export", str(target), *shared], 60) and _run_within(
+        [*command, "evaluate", str(target), *options], limit
+    )
     if good and export is not None:
         shutil.copy(settings.folder / "sheet.png", export / "sheet.png")
         with (export / "train.log").open("a", encoding="utf-8") as file:

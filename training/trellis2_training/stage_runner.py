@@ -19,13 +19,14 @@ from .config import CONFIGS, MiniConfig
 from .data.batches import TableBank, load_or_make_bank
 from .loop import Stage, train
 from .runtime import Runtime, start
-from .stages.aligned import AlignedTextureFlow
+from .stages.aligned import BOTH, FLOWS, AlignedFlows
 from .stages.autoencoders import MixedTexture, ShapeVae, SparseStructureVae, TextureVae
-from .stages.conditioning import Conditioning, StructureFlow, structure_latents
+from .stages.conditioning import Conditioning
 from .stages.decoders import DecoderOnFlow
-from .stages.latents import WHOLE, Part, encode_objects, encode_views, gather, load_latents, save_part
+from .stages.latents import WHOLE, Part, encode_objects, gather, load_latents, save_part
 from .stages.matting import Matting
-from .stages.slat_flows import ShapeFlow
+from .stages.pictures import Pictures
+from .stages.structure import AlignedStructureFlow, StructureEncoder, structure_latents
 
 log = logging.getLogger(__name__)
 
@@ -34,17 +35,18 @@ STAGES = (
     "shape_vae",
     "tex_vae",
     "encoder",
+    "ss_encoder",
     "ss_joint",
     "ss_flow",
     "latents",
-    "views",
     "shape_flow",
     "tex_flow",
+    "slat_flows",
     "shape_decoder",
     "tex_decoder",
     "matting",
 )
-MADE_ONCE = ("latents", "views")  # files, by process 0; the other stages train
+LATENTS = "latents"  # a file, made by process 0; the other stages train
 WAITS = "wait"  # "wait:SECONDS:FILE" holds a process until another one has written FILE
 DONE = "done"  # the folder in which a stage leaves a file of its name when it has ended
 
@@ -103,7 +105,7 @@ def run_stages(stages: list[str], settings: Settings, go_on: bool = False) -> No
 
     Without one a stage ends after `settings.max_steps`, latents after `settings.latent_objects`. To `go_on`
     with a run, stages that ended are passed over, and steps count from the very first one. Of several
-    processes the first one alone makes the bank, latents and views.
+    processes the first one alone makes the bank and latents.
     """
     runtime = start(settings.device, settings.seed)
     config = CONFIGS[settings.config]
@@ -118,7 +120,7 @@ def run_stages(stages: list[str], settings: Settings, go_on: bool = False) -> No
             continue
         if name not in STAGES:
             raise InvalidArgumentError(f"unknown stage {name!r}; known: {', '.join(STAGES)}, {WAITS}")
-        if math.isinf(seconds) and budget.steps is None and name not in MADE_ONCE:
+        if math.isinf(seconds) and budget.steps is None and name != LATENTS:
             raise InvalidArgumentError(f"{name} has no end: give it steps, {name}:4000steps, or seconds")
         if ended.get(name + detail) == entry:
             log.info("stage %s has ended before", entry)
@@ -129,14 +131,11 @@ def run_stages(stages: list[str], settings: Settings, go_on: bool = False) -> No
                 tables = load_or_make_bank(path, settings.objects, settings.workers, settings.first)
             bank = TableBank(tables, runtime.device, settings.seed * 977 + 31 * number + runtime.rank)
         started = time.perf_counter()
-        if name not in MADE_ONCE:
+        if name != LATENTS:
             _run_stage(budget, config, bank, settings, runtime, go_on)
         elif runtime.rank == 0:
-            if name == "latents":
-                part = Part.parse(detail) if detail else WHOLE
-                _make_latents(part, seconds, config, bank, settings, runtime)
-            else:
-                _make_views(config, settings, runtime)
+            part = Part.parse(detail) if detail else WHOLE
+            _make_latents(part, seconds, config, bank, settings, runtime)
         runtime.barrier()  # the next stage reads what process 0 has written
         log.info("stage %s took %.0f s", name, time.perf_counter() - started)
         if runtime.rank == 0:
@@ -168,15 +167,6 @@ def _make_latents(
     made = encode_objects(config, bank, folder, runtime, seconds, most, part)
     log.info("latents %s: %d objects", part, len(made))
     save_part(made, folder, part)
-
-
-def _make_views(config: MiniConfig, settings: Settings, runtime: Runtime) -> None:
-    folder = settings.folder
-    gather(folder)
-    latents = load_latents(folder, runtime.device)
-    tokens = encode_views(config, latents, folder, runtime, settings.views, settings.seed + 5)
-    torch.save(tokens.cpu(), folder / "tokens.partial")
-    (folder / "tokens.partial").replace(folder / "tokens.pt")
 
 
 def _run_stage(
@@ -221,19 +211,26 @@ def _make_stage(
         return Matting(config, bank, runtime, **sized(batch=1))
     if name == "encoder":
         return Conditioning(config, bank, runtime, None, **sized(batch=1))
-    if name in ("ss_joint", "ss_flow"):
+    if name == StructureEncoder.name:
+        decoder = checkpoint.need_network(folder, config, "ss_dec", runtime.device)
+        return StructureEncoder(config, bank, runtime, decoder, **sized(batch=1))
+    if name == "ss_joint":
         structures = _structure_latents(config, bank, folder, runtime)
-        if name == "ss_joint":
-            return Conditioning(config, bank, runtime, structures, **sized(batch=1))
-        encoder = checkpoint.need_network(folder, config, "encoder", runtime.device)
-        return StructureFlow(config, bank, runtime, structures, encoder, **sized(batch=1))
+        return Conditioning(config, bank, runtime, structures, **sized(batch=1))
+    encoder = checkpoint.need_network(folder, config, "encoder", runtime.device)
+    if name == AlignedStructureFlow.name:
+        structures = _structure_latents(config, bank, folder, runtime)
+        return AlignedStructureFlow(
+            config, bank, runtime, structures, encoder, folder=folder, **sized(batch=8)
+        )
     with runtime.first_alone():
-        gather(folder, keep_statistics=True)
+        grown = any(checkpoint.weights_path(folder, flow).exists() for flow in FLOWS)
+        gather(folder, keep_statistics=grown)
     latents = load_latents(folder, runtime.device)
     statistics = checkpoint.load_statistics(folder)
-    if name == AlignedTextureFlow.name:
-        encoder = checkpoint.need_network(folder, config, "encoder", runtime.device)
-        return AlignedTextureFlow(
+    if name in (*FLOWS, BOTH):
+        return AlignedFlows(
+            name,
             config,
             latents,
             statistics,
@@ -243,13 +240,21 @@ def _make_stage(
             seed=settings.seed,
             **sized(budget=4000, batch=4),
         )
-    tokens = torch.load(folder / "tokens.pt", map_location=runtime.device, weights_only=True)
-    if name == DecoderOnFlow.name:
-        flow = checkpoint.need_network(folder, config, "shape_flow", runtime.device)
-        return DecoderOnFlow(
-            config, latents, tokens, statistics, flow, runtime, seed=settings.seed, **sized(objects=1)
-        )
-    return ShapeFlow(config, latents, tokens, statistics, runtime, seed=settings.seed, **sized(budget=4000))
+    pictures = Pictures(config, latents, encoder, runtime, 1, 64, settings.seed)
+    flow, pixel_map = (
+        checkpoint.need_network(folder, config, n, runtime.device) for n in ("shape_flow", "pixel_map")
+    )
+    return DecoderOnFlow(
+        config,
+        latents,
+        pictures,
+        statistics,
+        flow,
+        pixel_map,
+        runtime,
+        seed=settings.seed,
+        **sized(objects=1),
+    )
 
 
 def _structure_latents(config: MiniConfig, bank: TableBank, folder: Path, runtime: Runtime) -> Tensor:

@@ -1,14 +1,14 @@
 """What the bundled weights read of a picture beside its tokens: a fine feature map, and its camera.
 
 `PixelMap` joins image tokens with the detail of a convolutional stem, in the place of an upsampler such as
-NAF; `CameraHead` reads yaw, pitch and field of view from the tokens. Both are small, and trained with the
-flows that read them (`trellis2_training.stages.aligned`).
+NAF; `CameraHead` reads yaw, pitch, field of view and the crop's window from the tokens. They are small, and
+trained with the flows that read them (`trellis2_training.stages.aligned`, `structure`).
 """
 
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
@@ -16,34 +16,52 @@ import torch.nn.functional as F
 from torch import nn
 
 from ..errors import CheckpointError
+from ..nn.rope import grid_coords
 from .encoders.image_batch import normalize_imagenet
 from .encoders.small_encoder import SmallVitConfig
-from .upright import GEOMETRY_CHANNELS, UprightCamera, sample_crop, voxel_geometry
+from .upright import GEOMETRY_CHANNELS, UprightCamera, Window, cell_places, sample_crop, voxel_geometry
 
-# Middle and half of the range of yaw, pitch and field of view, in radians.
-_CENTRE = (0.0, 0.436, 0.611)
-_SPREAD = (1.0472, 0.436, 0.262)
+# Middle and half of the range of yaw, pitch and field of view, in radians; of the window's centre (right, up)
+# and half size, in units of the frame.
+_CENTRE = (0.0, 0.436, 0.611, 0.0, 0.0, 0.45)
+_SPREAD = (1.0472, 0.436, 0.262, 0.2, 0.2, 0.2)
+_CELL_POINTS = 2  # along each side of a structure cell: where it reads the map
 
 
 @dataclass(frozen=True)
 class PixelMapConfig:
-    """Shapes: of the pictures and tokens that come in, and the channels of the map (`out`) and inside."""
+    """Shapes: of the pictures and tokens that come in, and the channels of the map (`out`) and inside.
+
+    `structure` are the channels of a second map, which the structure's flow reads; 0: there is none.
+    """
 
     image_size: int = 256
     tokens: int = 192
     stem: tuple[int, int, int] = (32, 64, 128)
     middle: int = 96
     out: int = 128
+    structure: int = 0
 
     @classmethod
-    def beside(cls, encoder: SmallVitConfig, middle: int = 96, out: int = 128) -> PixelMapConfig:
+    def beside(
+        cls, encoder: SmallVitConfig, middle: int = 96, out: int = 128, structure: int = 0
+    ) -> PixelMapConfig:
         """For the pictures and tokens of an image encoder."""
-        return cls(encoder.image_size, encoder.width, encoder.stem, middle, out)
+        return cls(encoder.image_size, encoder.width, encoder.stem, middle, out, structure)
 
     @property
     def features(self) -> int:
         """Channels of what a voxel reads: the map's and the geometry's."""
         return self.out + GEOMETRY_CHANNELS
+
+    @property
+    def cell_features(self) -> int:
+        """Channels of what a cell of the structure's latent reads: at several points, and the geometry's."""
+        return _CELL_POINTS**3 * self.structure + GEOMETRY_CHANNELS
+
+    def of_structure(self) -> PixelMapConfig:
+        """Of the second map."""
+        return replace(self, out=self.structure, structure=0)
 
 
 def _conv(inputs: int, outputs: int, stride: int = 1) -> list[nn.Module]:
@@ -95,32 +113,42 @@ class PixelMap(nn.Module):
 
 
 class CameraHead(nn.Module):
-    """Image tokens `[B, L, C]` to the camera that took the picture."""
+    """Image tokens `[B, L, C]` to the camera that took the picture, and the window of its frame that the
+    crop shows.
+    """
 
     def __init__(self, width: int) -> None:
         super().__init__()
         self.each = nn.Sequential(nn.Linear(width, width), nn.GELU(), nn.Linear(width, width + 4))
-        self.out = nn.Sequential(nn.Linear(5 * width, 2 * width), nn.GELU(), nn.Linear(2 * width, 3))
+        self.out = nn.Sequential(nn.Linear(5 * width, 2 * width), nn.GELU(), nn.Linear(2 * width, 6))
 
     def normalised(self, tokens: torch.Tensor) -> torch.Tensor:
-        """Yaw, pitch and field of view `[B, 3]`, each about -1..1 over its range in training."""
+        """Yaw, pitch, field of view, the window's centre and half size `[B, 6]`, each about -1..1 over its
+        range in training.
+        """
         made = self.each(tokens)
         values, scores = made[..., :-4], made[..., -4:].softmax(1)  # four attentions over the tokens
         pooled = torch.cat([(scores.transpose(1, 2) @ values).flatten(1), tokens[:, 0].to(values.dtype)], 1)
         out: torch.Tensor = self.out(pooled)
         return out
 
-    def forward(self, tokens: torch.Tensor) -> UprightCamera:
-        angles = self.normalised(tokens).float()
-        # Beyond what was seen in training is a guess gone wrong, not a camera.
-        angles = angles.clamp(-1.2, 1.2) * angles.new_tensor(_SPREAD) + angles.new_tensor(_CENTRE)
-        return UprightCamera(*angles.unbind(1))
+    def forward(self, tokens: torch.Tensor) -> tuple[UprightCamera, Window]:
+        return framing(self.normalised(tokens).float())
 
 
-def camera_targets(camera: UprightCamera) -> torch.Tensor:
-    """What `CameraHead.normalised` should say of cameras: `[B, 3]`."""
-    angles = torch.stack([camera.yaw, camera.pitch, camera.fov], 1)
-    return (angles - angles.new_tensor(_CENTRE)) / angles.new_tensor(_SPREAD)
+def framing(normalised: torch.Tensor) -> tuple[UprightCamera, Window]:
+    """Camera and window of what `CameraHead.normalised` says."""
+    # Beyond what was seen in training is a guess gone wrong, not a camera.
+    n = normalised.clamp(-1.2, 1.2)
+    numbers = n * n.new_tensor(_SPREAD) + n.new_tensor(_CENTRE)
+    yaw, pitch, fov, right, up, half = numbers.unbind(1)
+    return UprightCamera(yaw, pitch, fov), (torch.stack([right, up], 1), half)
+
+
+def framing_targets(camera: UprightCamera, window: Window) -> torch.Tensor:
+    """What `CameraHead.normalised` should say of cameras and windows: `[B, 6]`."""
+    numbers = torch.stack([camera.yaw, camera.pitch, camera.fov, *window[0].unbind(1), window[1]], 1)
+    return (numbers - numbers.new_tensor(_CENTRE)) / numbers.new_tensor(_SPREAD)
 
 
 def voxel_features(
@@ -134,13 +162,29 @@ def voxel_features(
     return torch.cat([read, geometry], -1)
 
 
+def cell_geometry(cells: int, camera: UprightCamera, window: Window) -> tuple[torch.Tensor, torch.Tensor]:
+    """Where the points of cells of a `cells`^3 grid, x slowest, lie in crops that show `window`,
+    `[B, cells^3, 8, 2]`, and what the camera tells of the cells, `[B, cells^3, GEOMETRY_CHANNELS]`.
+    """
+    coords = grid_coords(cells, camera.yaw.device).expand(len(camera.yaw), -1, -1)
+    geometry = voxel_geometry(coords, cells, camera, window)[1]
+    return cell_places(cells, _CELL_POINTS, camera, window), geometry
+
+
+def cell_reading(maps: torch.Tensor, places: torch.Tensor, geometry: torch.Tensor) -> torch.Tensor:
+    """What cells see in maps `[B, C, H, W]`: `[B, cells^3, 8 C + 10]`, the last of them their geometry."""
+    read = sample_crop(maps.float(), places.flatten(1, 2)).unflatten(1, places.shape[1:3])
+    return torch.cat([read.flatten(2), geometry], -1)
+
+
 class PixelSource(nn.Module):
-    """Both networks, as a package holds them."""
+    """The networks, as a package holds them; `structure` is the second map, if there is one."""
 
     def __init__(self, config: PixelMapConfig) -> None:
         super().__init__()
         self.config = config
         self.map, self.camera = PixelMap(config), CameraHead(config.tokens)
+        self.structure = PixelMap(config.of_structure()) if config.structure else None
 
 
 def load_pixel_source(stem: Path) -> PixelSource:

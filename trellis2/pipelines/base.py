@@ -208,7 +208,7 @@ class LatentPipeline:
         pixels = image_batch([picture], self.pixel_source.config.image_size).to(self.device)
         seen = tokens.by_size[sizes[0]].cond
         with self._in_use(self.pixel_source) as source, torch.no_grad():
-            return UprightConditioner.of(tokens, seen, pixels, source, self._aligned_stages)
+            return UprightConditioner.of(tokens, seen, pixels, source, self._aligned_stages, self._cells)
 
     def conditioner_of(
         self, pictures: Sequence[Image.Image], sizes: tuple[int, ...], view_mode: str = "cycle"
@@ -220,12 +220,22 @@ class LatentPipeline:
     @property
     def _aligned_stages(self) -> frozenset[str]:
         """The stages whose flows are pixel-aligned, as `Conditioner` names them."""
-        stages = {"shape_slat_flow_model_512": "shape", "shape_slat_flow_model_1024": "shape_fine"}
+        stages = {
+            "sparse_structure_flow_model": "sparse_structure",
+            "shape_slat_flow_model_512": "shape",
+            "shape_slat_flow_model_1024": "shape_fine",
+        }
         return frozenset(
             stages.get(name, "texture")
             for name, model in self.models.items()
             if isinstance(model, FlowTransformer) and model.config.feature_channels is not None
         )
+
+    @property
+    def _cells(self) -> int:
+        """Cells along a side of the structure's latent."""
+        flow: Any = self.models.get("sparse_structure_flow_model")
+        return 8 if flow is None else int(flow.resolution)
 
     # ---- latents
     # ------------------------------------------------------------------------------------------------

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 
 import torch
 
-from ..conditioning.pixel_map import PixelSource, voxel_features
-from ..conditioning.upright import UprightCamera
+from ..conditioning.pixel_map import PixelSource, cell_geometry, cell_reading, voxel_features
+from ..conditioning.upright import UprightCamera, Window
+from ..errors import CheckpointError
 from ..nn.tokens import PixelTokens
 from .conditioner import Condition, ImageConditioner
 from .latents import LATENT_STRIDE
@@ -17,13 +18,17 @@ from .latents import LATENT_STRIDE
 class UprightConditioner:
     """Image tokens for every stage; for those in `aligned` also what each voxel sees of the picture.
 
-    `maps [1, C, H, W]` are the picture's feature maps, `camera` the one that took it.
+    `maps [1, C, H, W]` are the picture's feature maps, `camera` the one that took it. The structure's stage
+    has maps of its own, and a `window` of the camera's frame, since no voxel is known before it.
     """
 
     tokens: ImageConditioner
     maps: torch.Tensor
     camera: UprightCamera
     aligned: frozenset[str]
+    window: Window | None = None
+    structure_maps: torch.Tensor | None = None
+    cells: int = 8  # along a side of the structure's latent
 
     @classmethod
     def of(
@@ -33,15 +38,20 @@ class UprightConditioner:
         picture: torch.Tensor,
         source: PixelSource,
         aligned: frozenset[str],
+        cells: int = 8,
     ) -> UprightConditioner:
         """From a picture `[1, 3, S, S]` in 0..1 and its image tokens `seen [1, L, C]`."""
-        return cls(tokens, source.map(picture, seen), source.camera(seen), aligned)
+        camera, window = source.camera(seen)
+        structure = None if source.structure is None else source.structure(picture, seen)
+        return cls(tokens, source.map(picture, seen), camera, aligned, window, structure, cells)
 
     def condition(self, stage: str, coords: torch.Tensor | None, resolution: int) -> Condition:
         """As `Conditioner` says; the voxels of an item are the object that its crop was made around."""
         plain = self.tokens.condition(stage, coords, resolution)
-        if stage not in self.aligned or coords is None:
+        if stage not in self.aligned:
             return plain
+        if coords is None:
+            return self._of_cells(plain, stage)
         grid, items = resolution // LATENT_STRIDE, coords[:, 0]
         features: torch.Tensor | None = None
         for item in items.unique().tolist():
@@ -51,4 +61,14 @@ class UprightConditioner:
                 features = made.new_empty(len(coords), made.shape[1])
             features[rows] = made
         tokens = PixelTokens(plain.cond, features)
+        return Condition(tokens, tokens.null())
+
+    def _of_cells(self, plain: Condition, stage: str) -> Condition:
+        if self.structure_maps is None or self.window is None:
+            raise CheckpointError(
+                f"the flow of {stage} is pixel-aligned, but these weights have no map for it"
+            )
+        places, geometry = cell_geometry(self.cells, self.camera, self.window)
+        seen = cell_reading(self.structure_maps, places, geometry)
+        tokens = PixelTokens(plain.cond, seen)
         return Condition(tokens, tokens.null())

@@ -11,7 +11,7 @@ import torch
 from trellis2.conditioning.pixel_map import (
     PixelMapConfig,
     PixelSource,
-    camera_targets,
+    framing_targets,
     load_pixel_source,
     save_pixel_source,
     voxel_features,
@@ -73,6 +73,27 @@ def test_several_pictures_each_have_their_features(source: PixelSource) -> None:
     assert not torch.equal(repeated[0].features, repeated[1].features)
 
 
+def test_the_structure_has_a_map_and_a_window_of_its_own(source: PixelSource) -> None:
+    torch.manual_seed(2)
+    config = dataclasses.replace(CONFIG, structure=4)
+    both = PixelSource(config).eval().requires_grad_(False)
+    picture, tokens = torch.rand(1, 3, 64, 64), torch.randn(1, 17, 32)
+    plain = ImageConditioner({512: Condition(tokens, torch.zeros_like(tokens))})
+    made = UprightConditioner.of(plain, tokens, picture, both, frozenset({"sparse_structure"}), 4)
+    condition = made.condition("sparse_structure", None, 512)
+    assert condition.cond.features.shape == (1, 64, config.cell_features)
+    assert condition.neg_cond.features is None
+    assert condition.repeated(2).cond.features.shape == (2, 64, config.cell_features)
+    window = made.window
+    assert window is not None
+    moved = dataclasses.replace(made, window=(window[0] + 0.2, window[1]))
+    other = moved.condition("sparse_structure", None, 512).cond.features
+    assert not torch.equal(other, condition.cond.features)
+    without = UprightConditioner.of(plain, tokens, picture, source, frozenset({"sparse_structure"}))
+    with pytest.raises(CheckpointError, match="no map"):
+        without.condition("sparse_structure", None, 512)
+
+
 def test_cameras_look_at_the_origin_from_where_they_say() -> None:
     angles = torch.tensor([[0.5, 0.3, 0.6], [-1.0, 0.0, 0.35]])
     camera = UprightCamera(*angles.unbind(1))
@@ -84,7 +105,8 @@ def test_cameras_look_at_the_origin_from_where_they_say() -> None:
     # From the right of the front (yaw > 0) the front's middle lies to the left.
     assert float(places[0, 1, 0]) < 0 < float(places[1, 1, 0])
     centre = UprightCamera(torch.zeros(1), torch.full((1,), 0.436), torch.full((1,), 0.611))
-    torch.testing.assert_close(camera_targets(centre), torch.zeros(1, 3), atol=1e-6, rtol=0)
+    window = torch.zeros(1, 2), torch.full((1,), 0.45)
+    torch.testing.assert_close(framing_targets(centre, window), torch.zeros(1, 6), atol=1e-6, rtol=0)
 
 
 def test_a_source_is_stored_and_read(source: PixelSource, tmp_path: Path) -> None:

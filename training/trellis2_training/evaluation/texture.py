@@ -167,7 +167,7 @@ def _measure(
     assert normal is not None
     concat = latent.replace(normal.apply(shape).feats)
     tokens = parts["encoder"](case.pixels).float()
-    true, own = rd.upright_camera(case.view), parts["camera_head"](tokens)
+    true, own = rd.upright_camera(case.view), parts["camera_head"](tokens)[0]
     coords = latent.coords[None, :, 1:]
 
     def aligned(pixel_map: Any, camera: UprightCamera) -> PixelTokens:
@@ -176,7 +176,7 @@ def _measure(
 
     flow, old = parts["tex_flow"], parts.get("before_source")
     conditions = {
-        BEFORE: (parts[BEFORE], tokens if old is None else aligned(old.map, old.camera(tokens))),
+        BEFORE: (parts[BEFORE], tokens if old is None else aligned(old.map, old.camera(tokens)[0])),
         NO_FEATURES: (flow, PixelTokens(tokens, None)),
         TRUE_CAMERA: (flow, aligned(parts["pixel_map"], true)),
         OWN_CAMERA: (flow, aligned(parts["pixel_map"], own)),

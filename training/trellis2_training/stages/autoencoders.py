@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -33,9 +34,17 @@ class SparseStructureVae:
     name = "ss_vae"
     recipe = Recipe(lr=4e-4)
 
-    def __init__(self, config: MiniConfig, bank: TableBank, runtime: Runtime, batch: int = 16) -> None:
+    def __init__(
+        self,
+        config: MiniConfig,
+        bank: TableBank,
+        runtime: Runtime,
+        batch: int = 16,
+        decoder: Any = None,
+    ) -> None:
+        """With a `decoder`, one that stays as it is."""
         self.runtime, self.bank, self.batch = runtime, bank, batch
-        self.encoder, self.decoder = config.build("ss_enc"), config.build("ss_dec")
+        self.encoder, self.decoder = config.build("ss_enc"), decoder or config.build("ss_dec")
         start_quiet(self.encoder.out_layer[-1])
         self.heads = nn.ModuleList(nn.Conv3d(width, 1, 1) for width in config.ss_channels[:-1])
         self.networks: dict[str, nn.Module] = {

@@ -9,7 +9,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from trellis2.conditioning.pixel_map import PixelMap
 from trellis2.errors import CheckpointError
+from trellis2.pipelines.latents import LATENT_STRIDE
 from trellis2.sparse import SparseSpatial2Channel, SparseTensor
 
 from ..config import MiniConfig
@@ -18,8 +20,10 @@ from ..data.voxelize import VoxelObject, voxelize
 from ..loop import Recipe
 from ..losses import flow_pair
 from ..runtime import Runtime
+from .aligned import aligned_tokens
 from .autoencoders import shape_losses
 from .latents import LatentSet, restored, standardised
+from .pictures import Pictures
 
 _MOST_NOISE = 0.85  # of the way to pure noise, from which a flow can only tell the mean
 
@@ -37,16 +41,18 @@ class DecoderOnFlow:
         self,
         config: MiniConfig,
         latents: LatentSet,
-        tokens: Tensor,
+        pictures: Pictures,
         statistics: dict[str, Tensor],
         flow: nn.Module,
+        pixel_map: PixelMap,
         runtime: Runtime,
         objects: int = 8,
         side: int = 256,
         seed: int = 0,
         most: int = 96,
     ) -> None:
-        self.runtime, self.latents, self.tokens, self.flow = runtime, latents, tokens, flow
+        self.runtime, self.latents, self.pictures, self.flow = runtime, latents, pictures, flow
+        self.pixel_map, self.grid = pixel_map, config.resolution // LATENT_STRIDE
         self.objects, self.resolution = objects, config.resolution
         self.side = min(side, config.resolution)
         self.statistics = {k: v.to(runtime.device) for k, v in statistics.items()}
@@ -86,14 +92,13 @@ class DecoderOnFlow:
         coords = torch.cat([self.latents.coords[s].int() for s in spans])
         coords = torch.cat([batch[:, None], coords], 1)
         t = _MOST_NOISE * torch.rand(len(chosen), generator=self.generator).to(device)
-        views = torch.randint(self.tokens.shape[1], (len(chosen),), generator=self.generator)
-        tokens = self.tokens[torch.tensor(chosen).to(device), views.to(device)].float()
-
+        views = self.pictures.of(torch.tensor(chosen).to(device), self.generator)
+        seen = aligned_tokens(self.pixel_map, views, coords, self.grid)
         truth = torch.cat([self.latents.shape[s] for s in spans])
         x0 = standardised(truth, "shape", self.statistics)
         times = t[batch.long()][:, None]
         x_t, _ = flow_pair(x0, torch.randn_like(x0), times)
-        velocity = self.flow(SparseTensor(x_t, coords, len(chosen)), 1000 * t, tokens).feats.float()
+        velocity = self.flow(SparseTensor(x_t, coords, len(chosen)), 1000 * t, seen).feats.float()
         return coords, restored(x_t - times * velocity, "shape", self.statistics)
 
     def _blocks(self, objects: list[list[VoxelObject]], coords: Tensor) -> tuple[Voxels, Tensor]:

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from .. import world
 from ..checkpoint import need_network, save_statistics, statistics_path
 from ..config import MiniConfig
-from ..data.batches import TableBank, as_photographed, collate, picture_batch
+from ..data.batches import TableBank, collate
 from ..data.voxelize import voxelize
 from ..runtime import Runtime
 
@@ -117,8 +117,7 @@ def save_part(latents: LatentSet, folder: Path, part: Part) -> None:
 def gather(folder: Path, keep_statistics: bool = False) -> None:
     """Join all parts into the set for the flow stages, and write the statistics for export.
 
-    With `keep_statistics` those that are there stay: a flow that goes on was trained with them, and others
-    that are not trained now were, too.
+    With `keep_statistics` those that are there stay: flows that go on were trained with them.
     """
     paths = sorted(folder.glob("latents.*of*.pt"))
     if not paths:
@@ -139,27 +138,3 @@ def load_latents(folder: Path, device: torch.device) -> LatentSet:
     """The set, on a device."""
     values: dict[str, Any] = torch.load(folder / "latents.pt", map_location="cpu", weights_only=True)
     return LatentSet(**{k: v if k == "offsets" else v.to(device) for k, v in values.items()})
-
-
-@torch.no_grad()
-def encode_views(
-    config: MiniConfig,
-    latents: LatentSet,
-    folder: Path,
-    runtime: Runtime,
-    views: int,
-    seed: int,
-    batch: int = 64,
-) -> Tensor:
-    """Image tokens `[N, views, L, C]` float16 of random pictures of every object."""
-    encoder = need_network(folder, config, "encoder", runtime.device)
-    source = TableBank(latents.tables, runtime.device, seed)
-    everything = []
-    for _ in range(views):
-        parts = []
-        for tables in source.tables.split(batch):
-            picture = picture_batch(source, tables, config.encoder.image_size)
-            with runtime.autocast():
-                parts.append(encoder(as_photographed(picture, source.generator)).half())
-        everything.append(torch.cat(parts))
-    return torch.stack(everything, 1)
