@@ -112,6 +112,13 @@ def _parser() -> argparse.ArgumentParser:
     matting.add_argument("--photos", type=Path, help="folder of photos: backgrounds of every eighth picture")
     matting.add_argument("--sheet", type=Path, help="write the pictures and what is left of them (PNG)")
 
+    structure = commands.add_parser("structure", help="structures found, by settings of the sampler")
+    structure.add_argument("weights", type=Path, help="pipeline folder")
+    structure.add_argument("--objects", type=int, default=64)
+    structure.add_argument("--device", default="auto")
+    structure.add_argument("--out", type=Path, required=True, help="JSON file")
+    structure.add_argument("--seconds", type=float, default=float("inf"), help="start no object after this")
+
     sheet = commands.add_parser("sheet", help="contact sheet: example pictures and results from four sides")
     sheet.add_argument("weights", type=Path)
     sheet.add_argument("out", type=Path, help="picture to write (WebP, PNG, JPEG)")
@@ -187,6 +194,10 @@ def main(arguments: list[str] | None = None) -> int:
                 options.sheet,
             )
         )
+    elif options.command == "structure":
+        from .evaluation.structure import measure_structure
+
+        measure_structure(options.weights, options.objects, options.device, options.out, options.seconds)
     elif options.command == "sheet":
         from .evaluation.sheet import write_sheet
 

@@ -32,7 +32,7 @@ def nearest(points: Tensor, queries: Tensor) -> tuple[np.ndarray, np.ndarray]:
     """Distance and index of the nearest of `points` for each query."""
     from scipy.spatial import cKDTree
 
-    distances, rows = cKDTree(points.numpy()).query(queries.numpy(), workers=-1)
+    distances, rows = cKDTree(points.numpy()).query(queries.numpy(), workers=torch.get_num_threads())
     return np.asarray(distances), np.asarray(rows)
 
 

@@ -1,0 +1,67 @@
+"""How well the voxels of the structure are found, by settings of its sampler."""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+
+from trellis2.pipelines import Trellis2ImageTo3DPipeline
+from trellis2.pipelines.stages import SamplingRun
+
+from .. import world
+from ..data.voxelize import occupancy
+from ..runtime import start
+from . import evaluate as ev
+
+log = logging.getLogger(__name__)
+
+_FIRST = 5_000  # of the held-out objects: those that evaluation measures do not choose its settings
+_GRID = 32
+GUIDANCES = (1.0, 1.5, 2.0, 3.0)
+BIASES = (-1.0, -0.5, 0.0, 0.5, 1.0)  # added to the logits of the package's decoder
+
+
+@torch.no_grad()
+def measure_structure(
+    package: Path, objects: int, device_name: str, out: Path, seconds: float = float("inf")
+) -> dict[str, Any]:
+    """Mean intersection over union of occupied cells by guidance strength and by what logits gain."""
+    device, began = start(device_name, 0).device, time.perf_counter()
+    pipeline = Trellis2ImageTo3DPipeline.from_pretrained(package, device=device, skip=("rembg_model",))
+    flow: Any = pipeline._model("sparse_structure_flow_model")
+    decoder = pipeline._model("sparse_structure_decoder")
+    scores: dict[tuple[float, float], list[float]] = {(g, b): [] for g in GUIDANCES for b in BIASES}
+    done = 0
+    for i in range(objects):
+        if done and time.perf_counter() - began > seconds:
+            break
+        number = world.HELD_OUT_SEED + _FIRST + i
+        table = torch.from_numpy(world.object_table(number)).to(device)
+        truth = F.max_pool3d(occupancy(table[None]), 64 // _GRID) > 0
+        _, picture = ev.held_out_picture(table, number)
+        conditioner = pipeline.prepare(ev.to_rgba(picture)).conditioner
+        condition = conditioner.condition("sparse_structure", None, ev.RESOLUTION)
+        for guidance in GUIDANCES:
+            shape = (1, flow.in_channels, *[flow.resolution] * 3)
+            noise = torch.randn(shape, generator=torch.Generator().manual_seed(i)).to(device)
+            run = SamplingRun(settings={"sparse_structure": {"guidance_strength": guidance}})
+            latent = pipeline._sample("sparse_structure", flow, noise, condition, run, "sparse_structure")
+            with pipeline._in_use(decoder) as network:
+                logits = F.max_pool3d(network(latent).float(), 64 // _GRID)
+            for bias in BIASES:
+                made = logits + bias > 0
+                scores[guidance, bias].append(float((made & truth).sum() / (made | truth).sum()))
+        done += 1
+    means = {f"guidance {g:g}, bias {b:+g}": sum(v) / len(v) for (g, b), v in scores.items()}
+    best = max(scores, key=lambda key: sum(scores[key]))
+    summary = {"objects": done, "iou": means, "guidance": best[0], "bias": best[1]}
+    out.write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
+    log.info("structure of %d objects\n%s", done, "\n".join(f"{k}: {v:.4f}" for k, v in means.items()))
+    log.info("best: guidance %g, bias %+g", *best)
+    return summary
