@@ -228,7 +228,7 @@ def test_of_two_processes_one_makes_what_both_read(trained: Path, tmp_path: Path
     stages = ["latents", "tex_flow:2steps"]
     for name in ("one", "two"):
         shutil.copytree(trained / "weights", tmp_path / name / "weights")
-    run_stages(stages[:1], _settings(tmp_path / "one"))
+    run_stages(stages, _settings(tmp_path / "one"))
     run = tmp_path / "run.toml"
     head = f'workdir = "{(tmp_path / "two").as_posix()}"\nconfig = "tiny"\ndevice = "cpu"\nobjects = 6\n'
     run.write_text(

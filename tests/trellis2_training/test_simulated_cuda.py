@@ -15,6 +15,7 @@ from trellis2_training.data.batches import TableBank
 from trellis2_training.loop import Stage
 from trellis2_training.runtime import Runtime
 from trellis2_training.stages import conditioning
+from trellis2_training.stages import structure as structure_stages
 from trellis2_training.stages.aligned import BOTH, AlignedFlows
 from trellis2_training.stages.autoencoders import MixedTexture, ShapeVae, SparseStructureVae, TextureVae
 from trellis2_training.stages.conditioning import Conditioning
@@ -29,7 +30,8 @@ from tests.simulated_cuda import CUDA, simulated_cuda
 def as_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     """What CUDA would add (reduced precision, compiled blocks, Triton) needs a real one."""
     monkeypatch.setattr(Runtime, "autocast", lambda _: contextlib.nullcontext())
-    monkeypatch.setattr(conditioning, "compile_blocks", lambda *_: None)
+    for module in (conditioning, structure_stages):
+        monkeypatch.setattr(module, "compile_blocks", lambda *_: None)
     monkeypatch.setattr(conditioning, "replayed", lambda networks, _: list(networks))
     monkeypatch.setattr(torch, "autocast", lambda *_, **__: contextlib.nullcontext())
     monkeypatch.setenv("WORLD_BACKEND", "torch")
