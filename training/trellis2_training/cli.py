@@ -87,6 +87,13 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument(
         "--patterned", action="store_true", help="put patterns on every second held-out object"
     )
+    evaluate.add_argument(
+        "--held-out",
+        choices=("old", "all"),
+        default="old",
+        help="old: objects from 1,000,000,000 on, of the first 51 families, as all figures so far; "
+        "all: from 2,000,000,000 on, of all families and with all patterns",
+    )
     evaluate.add_argument("--processes", type=int, default=1, help="processes that share the objects")
     evaluate.add_argument("--sheet", type=Path, help="write a contact sheet of inputs and results (PNG)")
 
@@ -163,6 +170,7 @@ def main(arguments: list[str] | None = None) -> int:
             processes=options.processes,
             exported=options.exported,
             patterned=options.patterned,
+            all_families=options.held_out == "all",
         )
         evaluate_package(plan, options.objects, options.out, options.sheet)
     elif options.command == "texture":

@@ -12,6 +12,7 @@ from trellis2.sparse import SparseSpatial2Channel, SparseTensor
 
 from .. import world
 from ..world import table as tb
+from . import looks
 from . import render as rd
 from .voxelize import VoxelObject, voxelize
 
@@ -200,21 +201,34 @@ def view_batch(
     """The same with the views."""
     generator, device = bank.generator, tables.device
     view = rd.random_views(len(tables), generator, device)
-    lights = rd.random_lights(view, generator)
+    lights = rd.varied_lights(view, generator)
     view = rd.jittered(rd.crop_view(tables, view, min(128, size)), generator)
     return view, rd.render(tables, view, lights, size, shadows=shadows)
 
 
 def as_photographed(picture: rd.Picture, generator: torch.Generator) -> Tensor:
-    """The pixels `[B, 3, S, S]` with gain, blur and noise as cameras, scalers and codecs add them."""
-    rgb, count = picture.rgb, len(picture.rgb)
+    """The pixels `[B, 3, S, S]` as people bring them: gain, blur and noise as of cameras; some with
+    another renderer's look, errors of the matte, too much or too little light, a small size, or JPEG.
+    """
+    rgb, count, device = picture.rgb, len(picture.rgb), picture.rgb.device
 
     def each(low: float, high: float, channels: int = 1) -> Tensor:
         drawn = torch.rand((count, channels, 1, 1), generator=generator) * (high - low) + low
         return drawn.to(rgb.device)
 
+    if (rows := looks.some(count, looks.LOOKS, generator, device)) is not None:
+        rgb = rgb.index_copy(0, rows, looks.other_looks(picture, rows, generator))
+    if (rows := looks.some(count, looks.MATTES, generator, device)) is not None:
+        rgb = rgb.index_copy(0, rows, looks.imperfect_mattes(rgb[rows], picture.mask[rows], generator))
+    if (rows := looks.some(count, looks.EXPOSED, generator, device)) is not None:
+        rgb = rgb.index_copy(0, rows, (rgb * each(0.75, 1.25) * each(0.92, 1.08, 3))[rows])
     rgb = rgb * each(0.92, 1.08) * each(0.97, 1.03, 3)
     blurred = torch.nn.functional.avg_pool2d(rgb, 3, stride=1, padding=1)
     rgb = rgb + each(0, 1) ** 2 * (blurred - rgb)
     noise = torch.randn(rgb.shape, device=rgb.device) * each(0, 0.015) * picture.mask
-    return (rgb + noise).clamp(0, 1)
+    rgb = (rgb + noise).clamp(0, 1)
+    if (rows := looks.some(count, looks.SOFT / 3, generator, device)) is not None:
+        rgb = rgb.index_copy(0, rows, looks.softened(rgb[rows], generator))
+    if (rows := looks.some(count, looks.SOFT, generator, device)) is not None:
+        rgb = rgb.index_copy(0, rows, looks.jpeg(rgb[rows], generator))
+    return rgb * torch.nn.functional.max_pool2d(picture.mask, 9, stride=1, padding=4).ceil()

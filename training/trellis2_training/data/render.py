@@ -9,7 +9,7 @@ reflect.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -53,6 +53,7 @@ class Lights:
     sky: Tensor  # [B, 3]
     ground: Tensor  # [B, 3]
     filmic: Tensor  # [B] 0 or 1
+    hardness: Tensor | None = None  # [B] of the sun's shadow, 12 when not given: larger is harder
 
 
 @dataclass(frozen=True)
@@ -124,6 +125,35 @@ def random_lights(view: View, generator: torch.Generator) -> Lights:
     filmic = (torch.rand(count, generator=generator) < 0.3).float().to(device)
     return Lights(
         direction(1.2), colour(0.4, 1.1, 0.1), direction(1.5), colour(0.0, 0.3, 0.15), sky, ground, filmic
+    )
+
+
+def varied_lights(view: View, generator: torch.Generator) -> Lights:
+    """Half of them `random_lights`; the others a hard sun under a blue sky, a soft studio, a coloured lamp,
+    or one strong light in the dark.
+    """
+    lights, device = random_lights(view, generator), view.tangent.device
+    count = len(view.tangent)
+    kind = torch.randint(8, (count,), generator=generator)  # from 4 on the usual ones
+    # By kind: factors of sun, fill and sky, hardness of the shadow.
+    table = torch.tensor(
+        [[1.7, 0.5, 0.6, 60], [0.35, 1.6, 1.25, 5], [1.0, 1.5, 0.8, 20], [1.9, 0.3, 0.35, 30]]
+    )
+    table = torch.cat([table, torch.tensor([1.0, 1.0, 1.0, 12.0]).expand(4, 4)])[kind]
+    tints = torch.rand((count, 2, 3), generator=generator)
+    tints = tints / tints.amax(2, keepdim=True)
+    coloured = (kind == 2).float()[:, None, None] * torch.tensor([0.25, 0.6]).view(1, 2, 1)
+    tints = 1 - coloured * (1 - tints)
+    blue = 1 - (kind == 0).float()[:, None] * torch.tensor([0.25, 0.08, -0.1])
+    sun, fill, sky = (table[:, i, None] for i in range(3))
+    factors = torch.stack([sun * tints[:, 0], fill * tints[:, 1], sky * blue, sky.expand(-1, 3)]).to(device)
+    return replace(
+        lights,
+        sun_colour=lights.sun_colour * factors[0],
+        fill_colour=lights.fill_colour * factors[1],
+        sky=lights.sky * factors[2],
+        ground=lights.ground * factors[3],
+        hardness=table[:, 3].to(device),
     )
 
 
@@ -262,7 +292,8 @@ def shade(
             (normal * toward).sum(-1) > 0, torch.full_like(start, 1.2), torch.zeros_like(start)
         )
         t, least = trace(tables, origin, toward, start, reach, 32)
-        soft = (least * 12).clamp(0, 1)
+        hardness = 12 if lights.hardness is None else lights.hardness[:, None]
+        soft = (least * hardness).clamp(0, 1)
         visible = torch.where(t < reach, torch.zeros_like(soft), soft)[..., None]
         visible = torch.where((reach > 0)[..., None], visible, torch.zeros_like(visible))
     up = 0.5 + 0.5 * normal[..., 2:3]

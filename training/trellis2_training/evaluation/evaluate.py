@@ -128,6 +128,7 @@ class Plan:
     processes: int = 1
     exported: bool = False  # measure the exported asset, too
     patterned: bool = False  # put patterns on every second object
+    all_families: bool = False  # held-out objects of all families and patterns, else of the first 51 and 7
 
 
 def evaluate_package(plan: Plan, objects: int, out: Path, sheet: Path | None = None) -> dict[str, Any]:
@@ -201,10 +202,12 @@ def _score_objects(
     for i in numbers:
         if results and plan.deadline is not None and time.time() > plan.deadline:
             break
-        number = world.HELD_OUT_SEED + i
+        number = (world.HELD_OUT_ALL if plan.all_families else world.HELD_OUT_SEED) + i
         table = torch.from_numpy(world.object_table(number))[None]
         if plan.patterned and i % 2:
-            table = world.patterned(table, torch.Generator().manual_seed(i), share=1.0)
+            draws = torch.Generator().manual_seed(i)
+            kinds = world.ALL_PATTERNS if plan.all_families else world.FIRST_PATTERNS
+            table = world.patterned(table, draws, share=1.0, kinds=kinds)
         table = table[0].to(chosen)
         generator = torch.Generator().manual_seed(number)
         truth = voxelize(table, plan.resolution)

@@ -67,7 +67,9 @@ def held_out_case(number: int, config: MiniConfig, device: torch.device) -> Case
     """Held-out object `number`, with patterns where it is odd."""
     table = torch.from_numpy(world.object_table(world.HELD_OUT_SEED + number))[None]
     if number % 2:
-        table = world.patterned(table, torch.Generator().manual_seed(number), share=1.0)
+        table = world.patterned(
+            table, torch.Generator().manual_seed(number), share=1.0, kinds=world.FIRST_PATTERNS
+        )
     table = table[0].to(device)
     truth = voxelize(table, config.resolution)
     view, picture = ev.held_out_picture(table, world.HELD_OUT_SEED + number)

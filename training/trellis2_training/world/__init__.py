@@ -7,7 +7,7 @@ Start reading in `families/vessels.py` (what an object is), then `builder.py`, `
 from __future__ import annotations
 
 from .distance import attributes, distance, normals
-from .patterns import patterned
+from .patterns import ALL_PATTERNS, FIRST_PATTERNS, patterned
 from .sample import (
     ALL_FAMILIES_SEED,
     HELD_OUT_ALL,
@@ -21,6 +21,8 @@ from .symmetry import is_symmetric
 
 __all__ = [
     "ALL_FAMILIES_SEED",
+    "ALL_PATTERNS",
+    "FIRST_PATTERNS",
     "HELD_OUT_ALL",
     "HELD_OUT_SEED",
     "attributes",

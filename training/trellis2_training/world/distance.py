@@ -239,6 +239,22 @@ def _face(p: Tensor) -> Tensor:
     return ((y < 0) & (eyes | mouth)).to(p.dtype)
 
 
+def _bricks(q: Tensor, phase: Tensor) -> Tensor:
+    """1 in the joints between bricks one unit long and half a unit high, every second row shifted."""
+    row = torch.floor(2 * (q[:, 2] + phase))
+    along = q[:, 0] - q[:, 1] + 0.5 * (row % 2)
+    upright = 2 * (q[:, 2] + phase) - row
+    return ((along - torch.floor(along) < 0.09) | (upright < 0.16)).to(q.dtype)
+
+
+def _letters(q: Tensor, phase: Tensor) -> Tensor:
+    """1 in the set squares of four random signs, each 3 squares wide and 5 high, that face -y."""
+    column, row = torch.floor(8 * q[:, 0] + 8), torch.floor(8 * q[:, 2] + 2.5)  # 16 columns, 5 rows
+    noise = torch.sin(column * 12.9898 + row * 78.233 + phase * 37.719) * 43758.5453
+    on = (noise - torch.floor(noise) < 0.6) & (column % 4 != 3)
+    return (on & (column >= 0) & (column < 15) & (row >= 0) & (row < 5) & (q[:, 1] < 0)).to(q.dtype)
+
+
 def attributes(tables: Tensor, points: Tensor, shown: Tensor) -> Tensor:
     """Material at points `[B, N, 6]`: base colour (sRGB values), metallic, roughness, alpha, each in 0..1.
 
@@ -261,6 +277,8 @@ def attributes(tables: Tensor, points: Tensor, shown: Tensor) -> Tensor:
     cell = q + phase[:, None]
     dots = ((cell - torch.floor(cell) - 0.5).norm(dim=-1) < 0.38).to(p.dtype)
     label = (q[:, 0].abs() < 0.5) & ((q[:, 2] + phase - 0.5).abs() < 0.35) & (q[:, 1] < 0)
+    bend = 0.35 * torch.sin(3.1 * q[:, 2] + 6.2832 * phase) + 0.2 * torch.sin(5.3 * q[:, 0])
+    grain = (0.5 + 0.9 * torch.sin(6.2832 * (1.5 * q[:, 0] + q[:, 1] + bend))).clamp(0, 1)
     weight = torch.zeros_like(phase)
     for which, value in (
         (Pattern.RINGS, rings),
@@ -272,6 +290,9 @@ def attributes(tables: Tensor, points: Tensor, shown: Tensor) -> Tensor:
         (Pattern.DOTS, dots),
         (Pattern.LABEL, label.to(p.dtype)),
         (Pattern.FACE, _face(p)),
+        (Pattern.BRICKS, _bricks(q, phase)),
+        (Pattern.GRAIN, grain),
+        (Pattern.LETTERS, _letters(q, phase)),
     ):
         weight = torch.where(pattern == which, value, weight)
     first = rows[:, tb.BASE : tb.ROUGHNESS + 1]

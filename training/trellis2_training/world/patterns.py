@@ -12,8 +12,10 @@ from torch import Tensor
 from . import table as tb
 from .table import Kind, Pattern
 
+_HALVES = 0.3  # of a period: two colours that meet in the part's middle
+Kinds = tuple[tuple[Pattern, float, float], ...]
 # Pattern and its lowest and highest frequency (periods an object unit; around the axis for sectors).
-_CHOICES = (
+FIRST_PATTERNS: Kinds = (
     (Pattern.STRIPES, 2.0, 7.0),
     (Pattern.DOTS, 3.0, 7.0),
     (Pattern.CHECKER, 1.5, 5.0),
@@ -22,13 +24,25 @@ _CHOICES = (
     (Pattern.LABEL, 1.5, 4.0),
     (Pattern.FACE, 1.0, 1.0),
 )
+ALL_PATTERNS: Kinds = (
+    *FIRST_PATTERNS,
+    (Pattern.STRIPES, _HALVES, _HALVES),
+    (Pattern.BLEND, 1.0, 3.0),
+    (Pattern.BRICKS, 2.5, 6.0),
+    (Pattern.GRAIN, 2.0, 6.0),
+    (Pattern.LETTERS, 1.0, 2.5),
+    (Pattern.LETTERS, 1.0, 2.5),
+)
 _PART = 0.6  # of an object's parts that a pattern is put on
 
 
-def patterned(tables: Tensor, generator: torch.Generator, share: float = 0.5) -> Tensor:
+def patterned(
+    tables: Tensor, generator: torch.Generator, share: float = 0.25, kinds: Kinds = ALL_PATTERNS
+) -> Tensor:
     """Tables `[B, K, ROW]` with patterns on most parts of a `share` of the objects; drawn on the CPU.
 
-    The second colour is any, at least a fifth of full brightness away from the first.
+    The second colour is any, at least a fifth of full brightness away from the first. With `FIRST_PATTERNS`
+    the same generator gives what it gave before there were more.
     """
     device, (count, parts) = tables.device, tables.shape[:2]
 
@@ -37,10 +51,10 @@ def patterned(tables: Tensor, generator: torch.Generator, share: float = 0.5) ->
 
     chosen = torch.rand((count, 1), generator=generator) < share
     chosen = (chosen & (draw() < _PART)).to(device) & (tables[..., tb.KIND] != Kind.EMPTY)
-    choice = torch.randint(len(_CHOICES), (count, parts), generator=generator)
-    lows, highs = (torch.tensor([c[i] for c in _CHOICES])[choice] for i in (1, 2))
+    choice = torch.randint(len(kinds), (count, parts), generator=generator)
+    lows, highs = (torch.tensor([k[i] for k in kinds])[choice] for i in (1, 2))
     frequency = lows + (highs - lows) * draw()
-    pattern = torch.tensor([float(c[0]) for c in _CHOICES])[choice]
+    pattern = torch.tensor([float(k[0]) for k in kinds])[choice]
     frequency = torch.where(pattern == Pattern.SECTORS, frequency.round(), frequency).to(device)
     pattern, second = pattern.to(device), draw(3).to(device)
     # Labels and faces have a front: only parts that stand upright show it. A face needs a round part.
@@ -49,7 +63,8 @@ def patterned(tables: Tensor, generator: torch.Generator, share: float = 0.5) ->
     folded = (tables[..., tb.MIRROR] > 0) | (tables[..., tb.RADIAL] > 0) | turned
     flat = tables[..., tb.KIND] != Kind.ELLIPSOID
     pattern = torch.where((pattern == Pattern.FACE) & (flat | folded), float(Pattern.DOTS), pattern)
-    pattern = torch.where((pattern == Pattern.LABEL) & folded, float(Pattern.STRIPES), pattern)
+    labels = (pattern == Pattern.LABEL) | (pattern == Pattern.LETTERS)
+    pattern = torch.where(labels & folded, float(Pattern.STRIPES), pattern)
     frequency = torch.where((pattern == Pattern.DOTS) & (frequency < 3), 4.0, frequency)
     first = tables[..., tb.BASE : tb.BASE + 3]
     close = (second - first).abs().amax(-1, keepdim=True) < 0.2
@@ -58,6 +73,10 @@ def patterned(tables: Tensor, generator: torch.Generator, share: float = 0.5) ->
     made = tables.clone()
     made[..., tb.PATTERN], made[..., tb.FREQUENCY] = pattern, frequency
     made[..., tb.PHASE], made[..., tb.TILT] = draw().to(device), (3.14159 * draw()).to(device)
+    # Halves meet, and changes of colour are halfway, in the middle of a part.
+    halves = (pattern == Pattern.STRIPES) & (frequency < 0.5)
+    made[..., tb.PHASE] = torch.where(halves, 0.5, made[..., tb.PHASE])
+    made[..., tb.PHASE] = torch.where(pattern == Pattern.BLEND, 0.0, made[..., tb.PHASE])
     made[..., tb.SECOND : tb.SECOND + 3] = second
     made[..., tb.SECOND_METALLIC : tb.SECOND_ROUGHNESS + 1] = tables[..., tb.METALLIC : tb.ROUGHNESS + 1]
     return torch.where(chosen[..., None], made, tables)

@@ -15,7 +15,7 @@ _TURNS = (120.0, 90.0, 72.0, 60.0, 51.43, 45.0)  # of three to eight sides; a bo
 _POINTS = 256
 _CHUNK = 512
 _TOLERANCE = 0.0005  # mean change of the distance, in sides of the cube
-_FRONTS = (Pattern.LABEL, Pattern.FACE)
+_FRONTS = (Pattern.LABEL, Pattern.FACE, Pattern.LETTERS)
 
 
 def turn_changes(tables: Tensor) -> Tensor:

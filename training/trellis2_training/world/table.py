@@ -54,6 +54,9 @@ class Pattern(IntEnum):
     DOTS = 7  # balls on a grid
     LABEL = 8  # a rectangle on the side towards local -y
     FACE = 9  # two eyes and a mouth towards local -y
+    BRICKS = 10  # rows of bricks with joints, along local z
+    GRAIN = 11  # bent lines of wood along local z
+    LETTERS = 12  # signs of 3 x 5 squares in a line, on the side towards local -y
 
 
 # Columns of a row.
