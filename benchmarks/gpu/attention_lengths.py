@@ -25,8 +25,16 @@ HEADS, DIM = 12, 128
 SIZES = (2900, 5000, 12000, 17000, 27000, 45000)
 Attention = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
 TILINGS = ((128, 128, 8, 2), (128, 64, 8, 3), (128, 128, 8, 3))
-# The same with the work divided evenly among so many programs a processor.
-BALANCED = (((128, 128, 8, 2), 1), ((128, 64, 8, 3), 1), ((128, 128, 8, 3), 1), ((64, 64, 4, 2), 2))
+# The same with the work divided evenly among so many programs a processor (0: a program a tile), and whether
+# keys and values are copied by tensor descriptors.
+BALANCED = (
+    ((128, 128, 8, 2), 1, False),
+    ((128, 64, 8, 3), 1, False),
+    ((128, 128, 8, 2), 1, True),
+    ((128, 64, 8, 3), 1, True),
+    ((128, 64, 8, 2), 2, True),
+    ((128, 128, 8, 2), 0, True),
+)
 CHECKED = 256  # queries whose results are compared with float32's
 
 
@@ -51,7 +59,10 @@ def kernels() -> dict[str, Attention]:
         "efficient": partial(_sdpa, SDPBackend.EFFICIENT_ATTENTION),
     }
     known |= {f"triton {tiling}": partial(_triton, tiling) for tiling in TILINGS}
-    return known | {f"balanced {tiling} x {n}": partial(_balanced, tiling, n) for tiling, n in BALANCED}
+    return known | {
+        f"balanced {tiling} x {n}{', descriptors' if how else ''}": partial(_balanced, tiling, n, how)
+        for tiling, n, how in BALANCED
+    }
 
 
 def _sdpa(backend: SDPBackend, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
@@ -73,12 +84,19 @@ def _triton(
 
 
 def _balanced(
-    tiling: tuple[int, int, int, int], programs: int, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor
+    tiling: tuple[int, int, int, int],
+    programs: int,
+    descriptors: bool,
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
 ) -> torch.Tensor:
     from trellis2.nn.attention_balanced_triton import Tiling, balanced_attention
 
     count = programs * torch.cuda.get_device_properties(0).multi_processor_count
-    return balanced_attention(q, k, v, _bounds(len(q)), _bounds(len(k)), Tiling(*tiling), count)
+    count = count or -(-len(q) // tiling[0]) * HEADS
+    bounds = _bounds(len(q)), _bounds(len(k))
+    return balanced_attention(q, k, v, *bounds, Tiling(*tiling), count, descriptors)
 
 
 @cache

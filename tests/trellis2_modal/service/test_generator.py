@@ -104,7 +104,7 @@ def test_a_picture_becomes_a_state_and_a_video() -> None:
     assert "preview" in output.stats["seconds"]
     steps = {stage: used["steps"] for stage, used in output.stats["samplers"].items()}
     assert steps == {"sparse_structure": 5, "shape_slat": 7, "tex_slat": 7}
-    assert output.stats["passes"] == {"texture": {"conditional": 12, "null": 0, "forecast": 0}}
+    assert output.stats["passes"] == {"texture": {"conditional": 12, "null": 0, "forecast": 0, "fp8": 0}}
     assert seen == ["state", "light", "has light", "preview"], "the mesh comes before the turntable"
     (call,) = pipeline.calls
     assert (call["size"], call["seeds"], call["pipeline_type"]) == ((50, 50), [3], "512")
