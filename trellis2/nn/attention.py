@@ -17,7 +17,7 @@ from ..backends import attention_backend
 from ..errors import InvalidArgumentError
 from .elementwise import norm_rotate
 from .layers import Linear, MultiHeadRMSNorm
-from .precision import autocasting
+from .precision import QuantizedRows, autocasting
 from .tokens import TokenLayout
 
 # Queries, keys and values `[B, H, T, D]` to the output and the log of the sum of exponentials `[B, H, Tq]`.
@@ -193,7 +193,14 @@ class SelfAttention(nn.Module):
         self.k_rms_norm = MultiHeadRMSNorm(channels // heads, heads) if qk_rms_norm else nn.Identity()
         self.to_out = Linear(channels, channels)
 
-    def forward(self, x: torch.Tensor, layout: TokenLayout, phases: torch.Tensor | None) -> torch.Tensor:
+    @property
+    def entrance(self) -> nn.Module:
+        """The layer that takes the tokens."""
+        return self.to_qkv
+
+    def forward(
+        self, x: torch.Tensor | QuantizedRows, layout: TokenLayout, phases: torch.Tensor | None
+    ) -> torch.Tensor:
         """`x [T, C]`, `phases [T, D/2]` complex or None; returns `[T, C]`."""
         projected = _by_head(self.to_qkv(x), 3, self.heads)
         q, k, v = norm_rotate(projected, (gamma_of(self.q_rms_norm), gamma_of(self.k_rms_norm)), phases)
@@ -226,6 +233,11 @@ class CrossAttention(nn.Module):
         self.k_rms_norm = MultiHeadRMSNorm(channels // heads, heads) if qk_rms_norm else nn.Identity()
         self.to_out = Linear(channels, channels)
 
+    @property
+    def entrance(self) -> nn.Module:
+        """The layer that takes the tokens."""
+        return self.to_q
+
     def key_value(self, context: torch.Tensor, single: bool = False) -> KeyValue:
         """Keys and values of context tokens `[Tk, C_ctx]`, one an item if `single`; nothing in them changes
         between steps.
@@ -239,7 +251,7 @@ class CrossAttention(nn.Module):
 
     def forward(
         self,
-        x: torch.Tensor,
+        x: torch.Tensor | QuantizedRows,
         layout: TokenLayout,
         context: KeyValue,
         context_layout: TokenLayout,
@@ -266,6 +278,11 @@ class PixelCrossAttention(nn.Module):
         self.cross_attn_block = CrossAttention(channels, context_channels, heads, qk_rms_norm)
         self.proj_linear = Linear(feature_channels, channels)
 
+    @property
+    def entrance(self) -> nn.Module:
+        """The layer that takes the tokens."""
+        return self.cross_attn_block.entrance
+
     def key_value(self, context: torch.Tensor, single: bool = False) -> KeyValue:
         """As `CrossAttention.key_value`; with `single`, which is for no features, the result has the bias."""
         made = self.cross_attn_block.key_value(context, single)
@@ -275,7 +292,7 @@ class PixelCrossAttention(nn.Module):
 
     def forward(
         self,
-        x: torch.Tensor,
+        x: torch.Tensor | QuantizedRows,
         layout: TokenLayout,
         context: KeyValue,
         context_layout: TokenLayout,

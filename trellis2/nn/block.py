@@ -9,8 +9,9 @@ from torch import nn
 
 from .attention import CrossAttention, KeyValue, PixelCrossAttention, SelfAttention
 from .elementwise import Affine, Modulation, add_norm, gated_add, linear_gelu, norm
-from .fp8 import Fp8Linear
+from .fp8 import Fp8Linear, takes_quantized
 from .layers import LayerNorm32, Linear
+from .precision import QuantizedRows
 from .tokens import TokenLayout
 
 
@@ -24,9 +25,14 @@ class FeedForward(nn.Module):
             Linear(channels, hidden), nn.GELU(approximate="tanh"), Linear(hidden, channels)
         )
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
+    @property
+    def entrance(self) -> nn.Module:
+        """The layer that takes the tokens."""
+        return self.mlp[0]
+
+    def forward(self, x: torch.Tensor | QuantizedRows) -> torch.Tensor:
         first, _, second = self.mlp
-        if isinstance(second, Fp8Linear):
+        if isinstance(second, Fp8Linear) or isinstance(x, QuantizedRows):
             quantized: torch.Tensor = second(first(x), gelu=True)
             return quantized
         out: torch.Tensor = second(linear_gelu(first, x))  # type: ignore[arg-type]
@@ -87,16 +93,20 @@ class ModulatedTransformerCrossBlock(nn.Module):
         if vectors is None:
             vectors = modulations([self], mod)[0] if self.share_mod else self.adaLN_modulation(mod)
         shift_msa, scale_msa, gate_msa, shift_mlp, scale_mlp, gate_mlp = vectors.chunk(6, dim=-1)
-        h = norm(x, Modulation(shift_msa, scale_msa), layout, self.norm1.eps)
+        rows = x.shape[0]
+        self_8, cross_8, mlp_8 = (
+            takes_quantized(part.entrance, rows) for part in (self.self_attn, self.cross_attn, self.mlp)
+        )
+        h = norm(x, Modulation(shift_msa, scale_msa), layout, self.norm1.eps, self_8)
         branch = self.self_attn(h, layout, phases)
         affine = Affine(self.norm2.weight, self.norm2.bias)
         if context.result is None:
-            x, h = add_norm(x, branch, gate_msa, affine, layout, self.norm2.eps)
+            x, h = add_norm(x, branch, gate_msa, affine, layout, self.norm2.eps, cross_8)
             branch = self.cross_attn(h, layout, context, context_layout, features)
         else:
             x = gated_add(x, branch, gate_msa, layout)
             branch = context.result
-        x, h = add_norm(x, branch, None, Modulation(shift_mlp, scale_mlp), layout, self.norm3.eps)
+        x, h = add_norm(x, branch, None, Modulation(shift_mlp, scale_mlp), layout, self.norm3.eps, mlp_8)
         return gated_add(x, self.mlp(h), gate_mlp, layout)
 
 

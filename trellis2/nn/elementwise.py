@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from ..backends import elementwise_backend
-from .precision import autocasting
+from .precision import QuantizedRows, autocasting
 from .rope import apply_rope
 from .tokens import TokenLayout
 
@@ -82,11 +82,15 @@ def gated_add(
     return (grouped + (added if gate is None else layout.broadcast_per_item(gate) * added)).flatten(0, 1)
 
 
-def norm(x: torch.Tensor, how: Modulation | Affine, layout: TokenLayout, eps: float) -> torch.Tensor:
-    """The modulated or affine layer norm of tokens `[T, C]`."""
+def norm(
+    x: torch.Tensor, how: Modulation | Affine, layout: TokenLayout, eps: float, quantize: bool = False
+) -> torch.Tensor | QuantizedRows:
+    """The modulated or affine layer norm of tokens `[T, C]`; where a kernel makes it, in 8 bits if asked."""
     fused = _fused(x)
     if fused is not None:
-        out: torch.Tensor = fused.residual_norm(x, eps=eps, **_norm_arguments(how), **_rows(layout))[1]
+        out: torch.Tensor | QuantizedRows = fused.residual_norm(
+            x, eps=eps, quantize=quantize, **_norm_arguments(how), **_rows(layout)
+        )[1]
         return out
     if isinstance(how, Affine):
         return layer_norm(x, how.weight, how.bias, eps)
@@ -104,18 +108,20 @@ def add_norm(
     how: Modulation | Affine,
     layout: TokenLayout,
     eps: float,
-) -> tuple[torch.Tensor, torch.Tensor]:
+    quantize: bool = False,
+) -> tuple[torch.Tensor, torch.Tensor | QuantizedRows]:
     """`gated_add`, and the `norm` of its result, in one pass."""
     fused = _fused(x)
     if fused is None:
         x = gated_add(x, branch, gate, layout)
         return x, norm(x, how, layout, eps)
-    both: tuple[torch.Tensor, torch.Tensor] = fused.residual_norm(
+    both: tuple[torch.Tensor, torch.Tensor | QuantizedRows] = fused.residual_norm(
         x,
         branch,
         gate,
         branch_per_item=_per_item(branch, x),
         eps=eps,
+        quantize=quantize,
         **_norm_arguments(how),
         **_rows(layout),
     )

@@ -14,6 +14,8 @@ import torch
 import triton
 import triton.language as tl
 
+from .precision import FP8, LARGEST, SMALLEST_SCALE, QuantizedRows
+
 
 # Counts of tokens differ in every run; specialised, each that 16 divides would be compiled apart.
 @triton.jit(do_not_specialize=["rows", "length"])
@@ -28,6 +30,9 @@ def _residual_norm_kernel(
     item_of_row,  # [rows] int64
     total,  # [rows, channels]: x + gate * branch
     out,  # [rows, channels]: the norm of total
+    scales,
+    largest,
+    smallest_scale,
     rows,
     length,
     channels,
@@ -42,10 +47,11 @@ def _residual_norm_kernel(
     BIAS: tl.constexpr,
     SILU: tl.constexpr,
     RAGGED: tl.constexpr,
+    QUANTIZE: tl.constexpr,  # `out` are 8-bit floats, `scales` [rows] float32 undo it
     BLOCK_ROWS: tl.constexpr,
     BLOCK_CHANNELS: tl.constexpr,
 ):
-    dtype = out.dtype.element_ty
+    dtype = total.dtype.element_ty
     row = tl.program_id(0).to(tl.int64) * BLOCK_ROWS + tl.arange(0, BLOCK_ROWS)
     channel = tl.arange(0, BLOCK_CHANNELS)
     here = (row < rows)[:, None] & (channel < channels)[None, :]
@@ -84,7 +90,14 @@ def _residual_norm_kernel(
             normed += tl.load(shift + vector, mask=here, other=0.0).to(tl.float32)
         if SILU:
             normed = normed / (1.0 + tl.exp(-normed))
-        tl.store(out + place, normed.to(dtype), mask=here)
+        normed = normed.to(dtype)
+        if QUANTIZE:
+            normed = tl.where(here, normed.to(tl.float32), 0.0)
+            row_scale = tl.maximum(tl.max(tl.abs(normed), axis=1) / largest, smallest_scale)
+            normed *= (1.0 / row_scale)[:, None]
+            normed = tl.minimum(tl.maximum(normed, -largest), largest)
+            tl.store(scales + row, row_scale, mask=row < rows)
+        tl.store(out + place, normed.to(out.dtype.element_ty), mask=here)
 
 
 @triton.jit
@@ -147,18 +160,22 @@ def residual_norm(
     branch_per_item: bool = False,
     norm: bool = True,
     silu: bool = False,
-) -> tuple[torch.Tensor, torch.Tensor]:
+    quantize: bool = False,
+) -> tuple[torch.Tensor, torch.Tensor | QuantizedRows]:
     """`(x + gate * branch, its modulated or affine layer norm)`, both `[T, C]`; see `elementwise`.
 
     `gate, shift, scale [B, C]` may be slices of one wider row each; `items [T]` names each row's item, or
-    `length` consecutive rows belong to one. Without `norm` the second result is the first.
+    `length` consecutive rows belong to one. Without `norm` the second result is the first; with `quantize` it
+    is in 8-bit floats.
     """
     x = x.contiguous()
     rows, channels = x.shape
     total = x if branch is None else torch.empty_like(x)
-    out = torch.empty_like(x) if norm else total
+    out = torch.empty_like(x, dtype=FP8 if quantize else x.dtype) if norm else total
+    scales = torch.empty(rows, 1, dtype=torch.float32, device=x.device) if quantize else x
+    made = QuantizedRows(out, scales, x.dtype) if quantize else out
     if not rows:
-        return total, out
+        return total, made
     vectors = [v for v in (gate, shift, scale) if v is not None]
     if any(v.stride(-1) != 1 or v.stride(0) != vectors[0].stride(0) for v in vectors):
         raise ValueError("gate, shift and scale must be rows of one layout")
@@ -175,6 +192,9 @@ def residual_norm(
         x if items is None else items,
         total,
         out,
+        scales,
+        LARGEST,
+        SMALLEST_SCALE,
         rows,
         length,
         channels,
@@ -189,12 +209,13 @@ def residual_norm(
         BIAS=bias is not None,
         SILU=silu,
         RAGGED=items is not None,
+        QUANTIZE=quantize,
         BLOCK_ROWS=block_rows,
         BLOCK_CHANNELS=block_channels,
         num_warps=min(16, max(4, block_channels // 512)),
         enable_fp_fusion=False,  # it would fuse a product and a sum of 16 bits, and skip the rounding between
     )
-    return total, out
+    return total, made
 
 
 def norm_rotate_(

@@ -18,10 +18,8 @@ from torch import nn
 
 from ..backends import product_backend
 from .layers import Linear
+from .precision import FP8, LARGEST, SMALLEST_SCALE, QuantizedRows
 
-FP8 = torch.float8_e4m3fn
-LARGEST = 448.0  # of its finite values
-SMALLEST_SCALE = 1e-12
 MIN_WIDTH = 128  # channels in and out from which a product is quantised
 MIN_ROWS = 128  # fewer tokens do not fill a tile of the product
 LARGE_PRODUCTS = ("to_qkv", "to_q", "to_out", "mlp.0", "mlp.2")
@@ -79,12 +77,19 @@ class Fp8Linear(nn.Module):
         self.weight, scales = quantize_rows(plain.weight.detach())
         self.scales = scales.t().contiguous()
 
-    def forward(self, x: torch.Tensor, gelu: bool = False) -> torch.Tensor:
+    def forward(self, x: torch.Tensor | QuantizedRows, gelu: bool = False) -> torch.Tensor:
         """`x [T, K]`, of whose GELU the product is made if asked; returns `[T, N]`."""
+        if isinstance(x, QuantizedRows):
+            return scaled_product(x.values, x.scales, self.weight, self.scales, self.plain.bias, x.dtype)
         if x.shape[0] < MIN_ROWS:
             out: torch.Tensor = self.plain(F.gelu(x, approximate="tanh") if gelu else x)
             return out
         return scaled_product(*quantize_rows(x, gelu), self.weight, self.scales, self.plain.bias, x.dtype)
+
+
+def takes_quantized(layer: nn.Module, rows: int) -> bool:
+    """Whether a layer takes so many rows in 8 bits, which a norm before it can leave them in."""
+    return isinstance(layer, Fp8Linear) and rows >= MIN_ROWS
 
 
 def quantized_blocks(blocks: nn.ModuleList) -> nn.ModuleList:

@@ -8,7 +8,7 @@ import torch
 import triton
 import triton.language as tl
 
-from .fp8 import FP8, LARGEST, SMALLEST_SCALE
+from .precision import FP8, LARGEST, SMALLEST_SCALE
 
 
 # Counts of tokens differ in every run; specialised, each that 16 divides would be compiled apart.

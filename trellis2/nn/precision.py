@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import lru_cache
+from typing import NamedTuple
 
 import torch
 from torch import nn
@@ -19,6 +20,23 @@ _NAMES = {
     "fp32": torch.float32,
     "float32": torch.float32,
 }
+
+
+FP8 = torch.float8_e4m3fn
+LARGEST = 448.0  # of its finite values
+SMALLEST_SCALE = 1e-12
+
+
+class QuantizedRows(NamedTuple):
+    """Rows as 8-bit floats: `values [T, C]`, the `scales [T, 1]` that undo it, and what they were before."""
+
+    values: torch.Tensor
+    scales: torch.Tensor
+    dtype: torch.dtype
+
+    @property
+    def shape(self) -> torch.Size:
+        return self.values.shape
 
 
 def as_dtype(name: str | torch.dtype) -> torch.dtype:

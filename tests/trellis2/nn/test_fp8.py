@@ -12,9 +12,9 @@ from tests.trellis2.interpreter import interpret_triton
 from tests.trellis2.models.test_cuda import network
 from tests.trellis2.sparse.voxels import random_voxels
 from trellis2.models import RecordedFlow
-from trellis2.nn import fp8
-from trellis2.nn.fp8 import FP8, LARGEST, Fp8Linear, quantize_rows
+from trellis2.nn.fp8 import Fp8Linear, quantize_rows
 from trellis2.nn.layers import Linear
+from trellis2.nn.precision import FP8, LARGEST
 from trellis2.samplers import FlowEulerGuidanceIntervalSampler
 from trellis2.samplers.acceleration import Passes
 
@@ -164,4 +164,3 @@ def test_on_cuda_it_equals_the_emulation(monkeypatch: pytest.MonkeyPatch) -> Non
     assert torch.equal(recorded(x, t, recorded.prepare_cond(cond)).feats, exact)
     monkeypatch.setenv("PRODUCT_BACKEND", "fp8_emulated")
     assert error(first, fast.flow(x, t, cond).feats) < 2e-2
-    assert fp8.FP8.itemsize == 1
