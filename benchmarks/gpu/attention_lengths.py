@@ -35,6 +35,7 @@ BALANCED = (
     ((128, 64, 8, 2), 2, True),
     ((128, 128, 8, 2), 0, True),
 )
+EIGHT = ((128, 128, 8, 2), (128, 128, 8, 3), (128, 64, 4, 3))  # of 8-bit floats: tilings
 CHECKED = 256  # queries whose results are compared with float32's
 
 
@@ -59,6 +60,7 @@ def kernels() -> dict[str, Attention]:
         "efficient": partial(_sdpa, SDPBackend.EFFICIENT_ATTENTION),
     }
     known |= {f"triton {tiling}": partial(_triton, tiling) for tiling in TILINGS}
+    known |= {f"8 bits {blocks}": partial(_eight, *blocks) for blocks in EIGHT}
     return known | {
         f"balanced {tiling} x {n}{', descriptors' if how else ''}": partial(_balanced, tiling, n, how)
         for tiling, n, how in BALANCED
@@ -81,6 +83,14 @@ def _triton(
     from trellis2.nn.attention_triton import Tiling, packed_attention
 
     return packed_attention(q, k, v, _bounds(len(q)), _bounds(len(k)), len(q), Tiling(*tiling))
+
+
+def _eight(
+    rows: int, keys: int, warps: int, stages: int, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor
+) -> torch.Tensor:
+    from trellis2.nn.fp8_triton import attention_8
+
+    return attention_8(q, k, v, (rows, keys), warps, stages)
 
 
 def _balanced(

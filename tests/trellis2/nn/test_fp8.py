@@ -10,6 +10,7 @@ import torch.nn.functional as F
 
 from tests.trellis2.interpreter import interpret_triton
 from tests.trellis2.models.test_cuda import network
+from tests.trellis2.nn.test_attention import formula
 from tests.trellis2.sparse.voxels import random_voxels
 from trellis2.models import RecordedFlow
 from trellis2.nn.fp8 import Fp8Linear, quantize_rows
@@ -164,3 +165,17 @@ def test_on_cuda_it_equals_the_emulation(monkeypatch: pytest.MonkeyPatch) -> Non
     assert torch.equal(recorded(x, t, recorded.prepare_cond(cond)).feats, exact)
     monkeypatch.setenv("PRODUCT_BACKEND", "fp8_emulated")
     assert error(first, fast.flow(x, t, cond).feats) < 2e-2
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize(("queries", "keys"), [(70, 150), (128, 128), (1, 40)])
+def test_attention_by_8_bits_is_near_the_formula(device: str, queries: int, keys: int) -> None:
+    module: Any = interpret_triton("trellis2.nn.fp8_triton", device)
+    torch.manual_seed(0)
+    dtype = torch.bfloat16 if device == "cuda" else torch.float16
+    q, (k, v) = torch.randn(queries, 2, 64).to(dtype), torch.randn(2, keys, 2, 64).to(dtype)
+    q, k = (3 * F.normalize(x, dim=-1) for x in (q, k))  # as the head norms leave them
+    out = module.attention_8(*(x.to(device) for x in (q, k, v)), (64, 64), 4, 2)
+    # Triton's interpreter halves values whose mantissa rounds up to the next power of two.
+    limit = 0.12 if device == "cpu" else 0.06
+    assert error(out, formula(*(x.double() for x in (q, k, v)))) < limit
