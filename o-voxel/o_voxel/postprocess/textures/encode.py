@@ -40,9 +40,9 @@ _JPEG_STEPS = range(64, 0, -1)
 _FINEST, _SLOPE = 8, 16
 """JPEG's quantisation step of a block's mean, at most, and what each frequency above it may add: blocks must
 not show on smooth shading."""
-_LARGE = (
-    2048 * 2048
-)  # texels beyond which a lossless WebP takes the fastest way: an eighth of the time, 1.4 times the bytes
+_LARGE = 2048 * 2048
+"""Texels beyond which WebP takes faster ways: without loss an eighth of the time for 1.4 times the bytes,
+with loss a third of the time for 0.97 to 1.08 times the bytes."""
 _NORMAL_STEP = 4  # levels a lossless WebP of normals may move by half of: 1.3 degrees, a third smaller
 
 
@@ -161,10 +161,10 @@ def _small_jpeg(image: np.ndarray, step: int) -> bytes:
 
 
 def _webp(image: np.ndarray, quality: int | None) -> bytes:
+    large = image.shape[0] * image.shape[1] > _LARGE
     if quality is None:
-        large = image.shape[0] * image.shape[1] > _LARGE
         return _saved(image, "WEBP", lossless=True, quality=0 if large else 40, method=0 if large else 2)
-    return _saved(image, "WEBP", quality=quality, method=4, use_sharp_yuv=True)
+    return _saved(image, "WEBP", quality=quality, method=2 if large else 4, use_sharp_yuv=True)
 
 
 def _coarsest_within(
