@@ -16,6 +16,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from ..backends import attention_backend
 from ..errors import InvalidArgumentError
 from .elementwise import norm_rotate
+from .fp8 import attention_8, attention_pays
 from .layers import Linear, MultiHeadRMSNorm
 from .precision import QuantizedRows, autocasting
 from .tokens import TokenLayout
@@ -50,12 +51,18 @@ def _dtype(x: torch.Tensor) -> torch.dtype:
 
 
 def attention(
-    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, queries: TokenLayout, keys: TokenLayout
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    queries: TokenLayout,
+    keys: TokenLayout,
+    eight_bits: bool = False,
 ) -> torch.Tensor:
     """Attention of `q [Tq, H, D]` over `k, v [Tk, H, D]`; sequence i of `queries` sees only sequence i of
     `keys`.
 
     No mask, no dropout, scale 1/sqrt(D); which of its kernels torch prefers is up to `attention_kernels`.
+    With `eight_bits` long lists go by products of 8-bit floats, which is approximate.
     Returns `[Tq, H, D]`. Raises InvalidArgumentError when the batches differ.
     """
     if queries.batch_size != keys.batch_size:
@@ -64,6 +71,8 @@ def attention(
         )
     if autocasting(q):
         q, k, v = (x.to(_dtype(x)) for x in (q, k, v))
+    if eight_bits and queries.batch_size == 1 and keys.longest > 1 and attention_pays(queries.longest):
+        return attention_8(q, k, v)
     choice = _choice(q, queries)
     if choice == "flash_attn":
         return _flash(q, k, v, queries, keys)
@@ -185,6 +194,8 @@ def gamma_of(norm: nn.Module) -> torch.Tensor | None:
 class SelfAttention(nn.Module):
     """Rotary self-attention inside each sequence; project, RMS-normalise q and k, rotate, attend, project."""
 
+    eight_bits = False  # see `attention`
+
     def __init__(self, channels: int, heads: int, qk_rms_norm: bool) -> None:
         super().__init__()
         self.heads = heads
@@ -204,7 +215,7 @@ class SelfAttention(nn.Module):
         """`x [T, C]`, `phases [T, D/2]` complex or None; returns `[T, C]`."""
         projected = _by_head(self.to_qkv(x), 3, self.heads)
         q, k, v = norm_rotate(projected, (gamma_of(self.q_rms_norm), gamma_of(self.k_rms_norm)), phases)
-        out: torch.Tensor = self.to_out(attention(q, k, v, layout, layout).flatten(1))
+        out: torch.Tensor = self.to_out(attention(q, k, v, layout, layout, self.eight_bits).flatten(1))
         return out
 
 
@@ -223,6 +234,8 @@ class KeyValue:
 
 class CrossAttention(nn.Module):
     """Attention of tokens over the (un-normalised) image tokens of their item."""
+
+    eight_bits = False  # see `attention`
 
     def __init__(self, channels: int, context_channels: int, heads: int, qk_rms_norm: bool) -> None:
         super().__init__()
@@ -260,7 +273,8 @@ class CrossAttention(nn.Module):
         """`x [T, C]`; returns `[T, C]`."""
         projected = _by_head(self.to_q(x), 1, self.heads)
         (q,) = norm_rotate(projected, (gamma_of(self.q_rms_norm),), None)
-        out: torch.Tensor = self.to_out(attention(q, context.k, context.v, layout, context_layout).flatten(1))
+        seen = attention(q, context.k, context.v, layout, context_layout, self.eight_bits)
+        out: torch.Tensor = self.to_out(seen.flatten(1))
         return out
 
 

@@ -22,6 +22,7 @@ from .precision import FP8, LARGEST, SMALLEST_SCALE, QuantizedRows
 
 MIN_WIDTH = 128  # channels in and out from which a product is quantised
 MIN_ROWS = 128  # fewer tokens do not fill a tile of the product
+MIN_QUERIES = 1 << 62
 LARGE_PRODUCTS = ("to_qkv", "to_q", "to_out", "mlp.0", "mlp.2")
 FAST_ACCUMULATION = True
 
@@ -68,6 +69,30 @@ def scaled_product(
     return (product if bias is None else product + bias.float()).to(dtype)
 
 
+def attention_pays(queries: int) -> bool:
+    """Whether attention of so many queries is faster in 8 bits, which its operands are turned into first."""
+    return queries >= MIN_QUERIES
+
+
+def attention_8(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+    """Attention of one sequence, `q [Tq, H, D]` over `k, v [Tk, H, D]`: queries and keys with a scale a token
+    and head, values with one a channel, weights after the softmax with none.
+    """
+    if _fast(q.device, q.dtype):
+        kernels = importlib.import_module("trellis2.nn.fp8_triton")
+        made: torch.Tensor = kernels.attention_8(q, k, v)
+        return made
+    parts = []
+    for head in range(q.shape[1]):
+        (own, own_scales), (keys, key_scales) = quantize_rows(q[:, head]), quantize_rows(k[:, head])
+        values, scales = quantize_rows(v[:, head].t())
+        logits = (own.float() * own_scales) @ (keys.float() * key_scales).t() / q.shape[-1] ** 0.5
+        weights = 256 * torch.exp(logits - logits.amax(1, keepdim=True))
+        shares = weights.to(FP8).float() @ (values.float() * scales).t()
+        parts.append(shares / weights.sum(1, keepdim=True))
+    return torch.stack(parts, dim=1).to(q.dtype)
+
+
 class Fp8Linear(nn.Module):
     """A linear layer with its weight as it is now, quantised; few rows go through the layer itself."""
 
@@ -108,6 +133,8 @@ def quantized_blocks(blocks: nn.ModuleList) -> nn.ModuleList:
 def _with(module: nn.Module, instead: Mapping[nn.Module, nn.Module]) -> Any:
     """A module whose children are these, or such as hold them; the tensors are the original's."""
     other = copy.copy(module)
+    if hasattr(module, "eight_bits"):
+        other.eight_bits = True
     other._modules = {
         name: None if child is None else instead.get(child) or _with(child, instead)
         for name, child in module._modules.items()

@@ -13,6 +13,7 @@ from tests.trellis2.models.test_cuda import network
 from tests.trellis2.nn.test_attention import formula
 from tests.trellis2.sparse.voxels import random_voxels
 from trellis2.models import RecordedFlow
+from trellis2.nn import fp8
 from trellis2.nn.fp8 import Fp8Linear, quantize_rows
 from trellis2.nn.layers import Linear
 from trellis2.nn.precision import FP8, LARGEST
@@ -179,3 +180,33 @@ def test_attention_by_8_bits_is_near_the_formula(device: str, queries: int, keys
     # Triton's interpreter halves values whose mantissa rounds up to the next power of two.
     limit = 0.12 if device == "cpu" else 0.06
     assert error(out, formula(*(x.double() for x in (q, k, v)))) < limit
+
+
+@torch.no_grad()
+def test_the_twin_of_attention_is_near_the_formula() -> None:
+    torch.manual_seed(0)
+    q, (k, v) = torch.randn(70, 2, 64), torch.randn(2, 150, 2, 64)
+    q, k = (3 * F.normalize(x, dim=-1) for x in (q, k))
+    assert 0.005 < error(fp8.attention_8(q, k, v), formula(q, k, v)) < 0.06
+
+
+@pytest.mark.usefixtures("emulated")
+@torch.no_grad()
+def test_only_long_lists_attend_by_8_bits(monkeypatch: pytest.MonkeyPatch) -> None:
+    recorded = RecordedFlow(network("SLatFlowModel", **WIDE))
+    t, cond = torch.full((1,), 700.0), torch.randn(1, 37, 20)
+    seen: list[int] = []
+
+    def counted(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+        seen.append(len(k))
+        return fp8.attention_8(q, k, v)
+
+    monkeypatch.setattr("trellis2.nn.attention.attention_8", counted)
+    monkeypatch.setattr(fp8, "MIN_QUERIES", 250)
+    for tokens in (200, 300):
+        x = random_voxels([tokens], 8, size=8)
+        exact = recorded(x, t, recorded.prepare_cond(cond)).feats
+        assert not seen
+        fast = recorded.fast()
+        assert 1e-3 < error(fast(x, t, fast.prepare_cond(cond)).feats, exact) < 0.05
+        assert seen == ([] if tokens == 200 else [300, 37] * 2)
