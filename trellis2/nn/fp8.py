@@ -132,7 +132,7 @@ def quantized_blocks(blocks: nn.ModuleList) -> nn.ModuleList:
 
 def _with(module: nn.Module, instead: Mapping[nn.Module, nn.Module]) -> Any:
     """A module whose children are these, or such as hold them; the tensors are the original's."""
-    other = copy.copy(module)
+    other: Any = copy.copy(module)
     if hasattr(module, "eight_bits"):
         other.eight_bits = True
     other._modules = {
