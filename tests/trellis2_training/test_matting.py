@@ -45,7 +45,7 @@ def test_an_object_keeps_its_colours_on_every_background(cut: bg.Cutout) -> None
         assert made.isfinite().all()
         assert float(made.min()) >= 0
         assert float(made.max()) <= 1
-        assert (made - cut.rgb)[inside].abs().mean() < 0.06, kind
+        assert (made - cut.rgb)[inside].abs().mean() < 0.15, kind
         assert made[outside].std() > 0.01, f"{kind}: the four backgrounds differ"
 
 

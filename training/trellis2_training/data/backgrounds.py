@@ -13,8 +13,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from . import looks
 from . import render as rd
-from .batches import TableBank, as_photographed
+from .batches import TableBank
 
 _LATTICE = 16  # cells of a noise's period
 _TILTS = (-5.0, 55.0)  # degrees: pitch of cameras
@@ -69,7 +70,10 @@ def cutouts(tables: Tensor, generator: torch.Generator, size: int) -> Cutout:
     view = rd.View(view.position, view.right, view.up, view.forward, view.tangent, centre, grown)
     lights = rd.random_lights(view, generator)
     picture = rd.render(tables, view, lights, size, supersample=2)
-    return Cutout(picture.rgb, picture.mask, *_floor(tables, view, lights, picture, draw))
+    rgb = picture.rgb
+    if (rows := looks.some(count, looks.LOOKS, generator, device)) is not None:
+        rgb = rgb.index_copy(0, rows, looks.other_looks(picture, rows, generator))
+    return Cutout(rgb, picture.mask, *_floor(tables, view, lights, picture, draw))
 
 
 def _floor(
@@ -290,26 +294,15 @@ def _blurred(images: Tensor, radius: int) -> Tensor:
 
 
 def photographed(images: Tensor, draw: Draw) -> Tensor:
-    """Pictures without black around them, as cameras and codecs leave them."""
-    whole = F.pad(images, (1, 1, 1, 1), mode="replicate")  # blur meets no black
-    picture = rd.Picture(whole, torch.ones_like(whole[:, :1]), *(whole,) * 3)
-    return as_jpeg(as_photographed(picture, draw.generator)[..., 1:-1, 1:-1], draw)
-
-
-def as_jpeg(images: Tensor, draw: Draw) -> Tensor:
-    """Two thirds of the pictures with the noise of JPEG: 8x8 cosine blocks, coarser at high frequencies."""
-    count, size = len(images), images.shape[-1]
-    if size % 8:
-        return images
-    k = torch.arange(8, device=images.device, dtype=images.dtype)
-    basis = torch.cos((2 * k[None] + 1) * k[:, None] * math.pi / 16) * 0.5
-    basis[0] *= 0.5**0.5
-    blocks = images.unflatten(3, (size // 8, 8)).unflatten(2, (size // 8, 8)).transpose(3, 4)
-    spectrum = basis @ blocks @ basis.T
-    step = (1 + k[:, None] + k[None]) * 0.02 * draw(0, 1, count, 1, 1, 1, 1, 1) ** 2
-    spectrum = torch.where(step > 1e-4, (spectrum / step.clamp(min=1e-4)).round() * step, spectrum)
-    coded = (basis.T @ spectrum @ basis).transpose(3, 4).flatten(4, 5).flatten(2, 3)
-    return torch.where(draw(0, 1, count, 1, 1, 1) < 0.67, coded, images).clamp(0, 1)
+    """Pictures without black around them, as cameras, scalers and codecs leave them."""
+    count, generator, device = len(images), draw.generator, images.device
+    images = images * draw(0.8, 1.2, count, 1, 1, 1) * draw(0.95, 1.05, count, 3, 1, 1)
+    images = images + draw(0, 1, count, 1, 1, 1) ** 2 * (_blurred(images, 1) - images)
+    noise = draw(0, 0.03, count, 1, 1, 1) * draw(0, 1, count, 1, 1, 1)
+    images = (images + noise * torch.randn(images.shape, device=device)).clamp(0, 1)
+    if (rows := looks.some(count, 2 / 3, generator, device)) is not None:
+        images = images.index_copy(0, rows, looks.jpeg(images[rows], generator))
+    return images
 
 
 class CutoutPool:
