@@ -20,7 +20,6 @@ from ..data.batches import TableBank, as_photographed, view_batch
 from ..runtime import Runtime
 from .latents import LatentSet
 
-PATTERNED = 0.25  # of the objects in pictures
 _MAPS = 10  # base colour 3, metallic, roughness, normal 3, nearness, mask
 _DEEP = 1.74  # the cube's diagonal: nearness is from 0 to 1 along it
 _JITTER = (6.0, 4.0, 5.0)  # most spread of yaw, pitch and field of view, in degrees

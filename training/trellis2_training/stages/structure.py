@@ -26,7 +26,7 @@ from ..losses import flow_pair, logit_normal
 from ..runtime import Runtime
 from .autoencoders import SparseStructureVae
 from .conditioning import Conditioning, compile_blocks
-from .pictures import PATTERNED, MapHead, Views, camera_terms, framings, map_terms, see, start_map
+from .pictures import MapHead, Views, camera_terms, framings, map_terms, see, start_map
 
 _OWN = 0.5  # of the pictures are trained with what the camera head says
 _DROPPED = 0.1  # of the conditions
@@ -147,7 +147,7 @@ class AlignedStructureFlow:
     def _see(self) -> None:
         """One batch of new pictures."""
         rows, tables = self.bank.draw(self.batch)
-        tables = world.patterned(tables, self.bank.generator, PATTERNED)
+        tables = world.patterned(tables, self.bank.generator)
         views = see(self.bank, tables, self.encoder, self.size, self.runtime)
         if self.seen is None:
             room = (v.new_empty((self.most, *v.shape[1:])) for v in vars(views).values())
