@@ -52,6 +52,7 @@ EVERY_STAGE = [
     "shape_flow",
     "tex_flow",
     "ss_flow",
+    "ss_decoder",
     "shape_decoder",
     "tex_decoder",
 ]
@@ -86,6 +87,7 @@ def test_stages_go_on_where_they_stopped(trained: Path) -> None:
         "shape_flow",
         "tex_flow",
         "ss_flow",
+        "ss_decoder",
         "shape_decoder",
         "tex_decoder",
     }

@@ -21,7 +21,7 @@ from trellis2_training.stages.autoencoders import MixedTexture, ShapeVae, Sparse
 from trellis2_training.stages.conditioning import Conditioning
 from trellis2_training.stages.decoders import DecoderOnFlow
 from trellis2_training.stages.latents import encode_objects
-from trellis2_training.stages.structure import AlignedStructureFlow, structure_latents
+from trellis2_training.stages.structure import AlignedStructureFlow, StructureDecoder, structure_latents
 
 from tests.simulated_cuda import CUDA, simulated_cuda
 
@@ -60,7 +60,9 @@ def test_every_stage_steps_on_the_gpu(tmp_path: Path) -> None:
         codes = structure_latents(bank, structure.encoder)
         joint = Conditioning(TINY, bank, runtime, codes, batch=2)
         step(joint, tmp_path)
-        step(AlignedStructureFlow(TINY, bank, runtime, codes, joint.encoder, batch=2, most=4), tmp_path)
+        aligned = AlignedStructureFlow(TINY, bank, runtime, codes, joint.encoder, batch=2, most=4)
+        step(aligned, tmp_path)
+        step(StructureDecoder(TINY, bank, runtime, codes, joint.encoder, aligned.networks, batch=2), tmp_path)
         latents = encode_objects(TINY, bank, tmp_path, runtime, 99.0, 3)
         statistics = latents.statistics()
         flows = AlignedFlows(

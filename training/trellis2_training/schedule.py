@@ -79,7 +79,9 @@ def _flow_schedule(s: float, folder: Path, last: bool) -> list[list[str]]:
     structure.append(f"ss_flow:{share * of_structure:.0f}")
     if last:
         structured.append(f"shape_decoder:{(1 - share) * left:.0f}")
-        structure.append(f"tex_decoder:{(1 - share) * of_structure:.0f}")
+        structure += [
+            f"{name}:{(1 - share) / 2 * of_structure:.0f}" for name in ("ss_decoder", "tex_decoder")
+        ]
     return [structured, structure, *helpers]
 
 

@@ -26,7 +26,7 @@ from .stages.decoders import DecoderOnFlow
 from .stages.latents import WHOLE, Part, encode_objects, gather, load_latents, save_part
 from .stages.matting import Matting
 from .stages.pictures import Pictures
-from .stages.structure import AlignedStructureFlow, StructureEncoder, structure_latents
+from .stages.structure import AlignedStructureFlow, StructureDecoder, StructureEncoder, structure_latents
 
 log = logging.getLogger(__name__)
 
@@ -38,6 +38,7 @@ STAGES = (
     "ss_encoder",
     "ss_joint",
     "ss_flow",
+    "ss_decoder",
     "latents",
     "shape_flow",
     "tex_flow",
@@ -223,6 +224,13 @@ def _make_stage(
         return AlignedStructureFlow(
             config, bank, runtime, structures, encoder, folder=folder, **sized(batch=8)
         )
+    if name == StructureDecoder.name:
+        structures = _structure_latents(config, bank, folder, runtime)
+        frozen = {
+            n: checkpoint.need_network(folder, config, n, runtime.device)
+            for n in ("ss_flow", "structure_map", "camera_head")
+        }
+        return StructureDecoder(config, bank, runtime, structures, encoder, frozen, **sized(batch=1))
     with runtime.first_alone():
         grown = any(checkpoint.weights_path(folder, flow).exists() for flow in FLOWS)
         gather(folder, keep_statistics=grown)

@@ -1,4 +1,5 @@
-"""The structure's stages on top of its autoencoder: the encoder alone, and the pixel-aligned flow.
+"""The structure's stages on top of its autoencoder: the encoder alone, the pixel-aligned flow, and the
+decoder for what the flow makes.
 
 A cell of the structure's latent is an eighth of the cube: it reads the picture at several points. No voxel is
 known yet, so that the crop's window comes from the camera head, which learns here, with the true camera and
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from trellis2.conditioning.pixel_map import cell_geometry, cell_reading
@@ -21,8 +23,9 @@ from ..checkpoint import load_weights
 from ..config import MiniConfig
 from ..cuda_graphs import replayed
 from ..data.batches import TableBank
+from ..data.voxelize import occupancy
 from ..loop import Recipe
-from ..losses import flow_pair, logit_normal
+from ..losses import dice, flow_pair, logit_normal
 from ..runtime import Runtime
 from .autoencoders import SparseStructureVae
 from .conditioning import Conditioning, compile_blocks
@@ -30,6 +33,7 @@ from .pictures import MapHead, Views, camera_terms, framings, map_terms, see, st
 
 _OWN = 0.5  # of the pictures are trained with what the camera head says
 _DROPPED = 0.1  # of the conditions
+_MOST_NOISE = 0.9  # of the way to pure noise, from which a flow can only tell the mean
 
 
 class StructureEncoder(SparseStructureVae):
@@ -160,6 +164,58 @@ class AlignedStructureFlow:
         self.oldest = (self.oldest + self.batch) % self.most
 
 
+class StructureDecoder:
+    """The structure's decoder on latents as its flow makes them of partly noised ones, given a picture."""
+
+    name = "ss_decoder"
+    recipe = Recipe(lr=1e-4, warmup=20, ema=0.99)
+
+    def __init__(
+        self,
+        config: MiniConfig,
+        bank: TableBank,
+        runtime: Runtime,
+        latents: Tensor,
+        encoder: nn.Module,
+        frozen: dict[str, Any],
+        batch: int = 24,
+    ) -> None:
+        """`frozen`: "ss_flow", "structure_map" and "camera_head"."""
+        self.runtime, self.bank, self.latents, self.encoder = runtime, bank, latents, encoder
+        self.frozen, self.batch = frozen, batch
+        self.size, self.cells = config.encoder.image_size, config.ss_grid
+        self.decoder = config.build("ss_dec").to(memory_format=torch.channels_last_3d)
+        self.networks: dict[str, nn.Module] = {"ss_dec": self.decoder}
+
+    def losses(self, progress: float) -> dict[str, Tensor]:
+        rows, tables = self.bank.draw(self.batch)
+        with torch.no_grad():
+            truth = occupancy(tables)
+            made = self._made(rows, world.patterned(tables, self.bank.generator))
+        logits = self.decoder(made).float()
+        predicted, actual = logits > 0, truth > 0
+        return {
+            "dice": dice(logits, truth),
+            "bce": F.binary_cross_entropy_with_logits(logits, truth, pos_weight=truth.new_tensor(2.0)),
+            "_iou": (predicted & actual).sum() / (predicted | actual).sum().clamp(min=1),
+        }
+
+    def _made(self, rows: Tensor, tables: Tensor) -> Tensor:
+        views = see(self.bank, tables, self.encoder, self.size, self.runtime)
+        camera, window, _ = framings(self.frozen["camera_head"], views, 1.0)
+        tokens = views.tokens.float()
+        with torch.autocast(tokens.device.type, enabled=False):
+            places, geometry = cell_geometry(self.cells, camera, window)
+        maps = self.frozen["structure_map"](views.pictures.float() / 255, tokens)
+        x0 = self.latents[rows].to(self.runtime.device).float()
+        t = _MOST_NOISE * torch.rand(len(x0), device=x0.device)
+        times = t.view(-1, 1, 1, 1, 1)
+        x_t, _ = flow_pair(x0, torch.randn_like(x0), times)
+        seen = PixelTokens(tokens, cell_reading(maps, places, geometry))
+        velocity: Tensor = self.frozen["ss_flow"](x_t, 1000 * t, seen)
+        return x_t - times * velocity.float()
+
+
 def _start_from_the_other_map(own: Any, config: MiniConfig, folder: Path) -> None:
     """All but the last layer of the map that the other flows read, where there is one."""
     other = config.build("pixel_map")
@@ -171,8 +227,6 @@ def _start_from_the_other_map(own: Any, config: MiniConfig, folder: Path) -> Non
 @torch.no_grad()
 def structure_latents(bank: TableBank, encoder: nn.Module, batch: int = 64) -> Tensor:
     """Sparse-structure latents (means) of the whole bank `[N, C, g, g, g]` float16 on the bank's device."""
-    from ..data.voxelize import occupancy
-
     encoder = encoder.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
     parts = []
     for tables in bank.tables.split(batch):
