@@ -12,35 +12,41 @@ from torch import Tensor
 from .. import world
 from ..data import render as rd
 from .evaluate import to_rgba
+from .styles import draw_styles
 
 log = logging.getLogger(__name__)
 
 # Held-out numbers beyond those that evaluation uses.
 _FIRST = 10_000
+# Of all families, as offsets from the first held-out one, for eyes, stripes, dots and thin parts: bee, cat,
+# penguin, ladybird, cupcake, deck chair, bicycle.
+_CHOSEN = (10_216, 10_422, 10_212, 10_214, 10_546, 10_346, 10_445)
 _GROUNDS = ((0.93, 0.93, 0.91), (0.55, 0.68, 0.8), (0.82, 0.74, 0.62))
 
 
 def draw_examples(folder: Path, count: int, size: int, device: str) -> list[Path]:
-    """Write `count` pictures of held-out objects of different families, every third on a plain ground, and
-    icons.
+    """Write `count` pictures of held-out objects of different families, every third on a plain ground, some
+    chosen for what they show, at five eighths of the size, icons, and pictures in other styles.
     """
     chosen = torch.device(
         "cuda" if device == "auto" and torch.cuda.is_available() else "cpu" if device == "auto" else device
     )
     folder.mkdir(parents=True, exist_ok=True)
+    # Families take turns: steps of four spread over them.
+    pictures = [(world.HELD_OUT_SEED + _FIRST + 4 * i, size, i % 3 == 2) for i in range(count)]
+    pictures += [(world.HELD_OUT_ALL + offset, size * 5 // 8, False) for offset in _CHOSEN]
     written = []
-    for i in range(count):
-        number = world.HELD_OUT_SEED + _FIRST + i * 4  # families take turns: steps of four spread over them
+    for number, side, plain in pictures:
         table = torch.from_numpy(world.object_table(number)).to(chosen)
         path = folder / f"{world.family_of(number)}.png"
-        _picture(table, number, size, plain=i % 3 == 2).save(path)
+        _picture(table, number, side, plain).save(path, optimize=True)
         log.info("wrote %s", path)
         written.append(path)
     for name, draw in _ICONS.items():
         path = folder / f"icon_{name}.png"
         draw().resize((size, size), Image.Resampling.LANCZOS).save(path)
         written.append(path)
-    return written
+    return written + draw_styles(folder / "other_styles")
 
 
 def _picture(table: Tensor, number: int, size: int, plain: bool) -> Image.Image:
