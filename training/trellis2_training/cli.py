@@ -135,7 +135,9 @@ def _parser() -> argparse.ArgumentParser:
     examples = commands.add_parser("examples", help="draw held-out example pictures")
     examples.add_argument("folder", type=Path)
     examples.add_argument("--size", type=int, default=512)
-    examples.add_argument("--count", type=int, default=14)
+    examples.add_argument(
+        "--count", type=int, default=14, help="pictures of the first 51 families, beside those chosen"
+    )
     examples.add_argument("--device", default="auto")
     return parser
 
@@ -209,7 +211,8 @@ def main(arguments: list[str] | None = None) -> int:
     elif options.command == "sheet":
         from .evaluation.sheet import write_sheet
 
-        write_sheet(options.weights, sorted(options.pictures.glob("*.png")), options.out, options.size)
+        pictures = sorted(p for p in options.pictures.iterdir() if p.suffix in (".png", ".jpg", ".webp"))
+        write_sheet(options.weights, pictures, options.out, options.size)
     else:
         from .evaluation.examples import draw_examples
 
