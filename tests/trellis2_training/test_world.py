@@ -242,6 +242,12 @@ def test_bodies_of_revolution_are_symmetric_and_things_with_a_front_are_not() ->
     assert float(change[names.index("mug")]) > 0.05
 
 
+def test_eyes_are_a_front() -> None:
+    first = ALL_FROM + list(FAMILIES).index("octopus")
+    octopuses = torch.cat([world.table_bank(first + i * ONE_OF_EACH, 1) for i in range(6)])
+    assert not bool(world.is_symmetric(octopuses).any())
+
+
 def test_a_label_or_a_face_gives_a_bottle_a_front() -> None:
     bottle = world.table_bank(1, 1)
     assert world.family_of(1) == "bottle"

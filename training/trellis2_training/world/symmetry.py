@@ -15,6 +15,7 @@ _TURNS = (120.0, 90.0, 72.0, 60.0, 51.43, 45.0)  # of three to eight sides; a bo
 _POINTS = 256
 _CHUNK = 512
 _TOLERANCE = 0.0005  # mean change of the distance, in sides of the cube
+_BESIDE = 0.04  # from the axis, in sides of the cube
 _FRONTS = (Pattern.LABEL, Pattern.FACE, Pattern.LETTERS)
 
 
@@ -44,9 +45,13 @@ def is_symmetric(tables: Tensor) -> Tensor:
     """Whether no picture can tell an object's yaw, for tables `[N, K, ROW]` -> `[N]` bool.
 
     True where the family says that no side is the front, or where a turn of 120 degrees or less about the
-    vertical axis leaves the shape nearly as it is; never where a label or a face shows the front.
+    vertical axis leaves the shape nearly as it is; never where a label or a face, or a part beside the axis,
+    such as an eye or a door, shows the front.
     """
     fronts = tables.new_tensor([float(p) for p in _FRONTS])
     front = torch.isin(tables[..., tb.PATTERN].round(), fronts).any(1)
-    alike = turn_changes(tables).amin(1) < _TOLERANCE
+    place = tables[..., tb.ORIGIN : tb.ORIGIN + 2] + tables[..., tb.TRANSLATION : tb.TRANSLATION + 2]
+    alone = (tables[..., tb.RADIAL] == 0) & (tables[..., tb.MIRROR] < 3) & (tables[..., tb.KIND] >= 0)
+    beside = (alone & (place.norm(dim=-1) > _BESIDE)).any(1)
+    alike = (turn_changes(tables).amin(1) < _TOLERANCE) & ~beside
     return (alike | (tables[:, 0, tb.FRONTLESS] > 0)) & ~front
