@@ -54,7 +54,7 @@ class AlignedFlows:
         views: int = 4,
         budget: int = 48_000,
         seed: int = 0,
-        every: int = 4,
+        every: int = 8,
         batch: int = 64,
     ) -> None:
         self.name, self.runtime, self.latents, self.budget = name, runtime, latents, budget

@@ -93,7 +93,7 @@ class AlignedStructureFlow:
         encoder: nn.Module,
         batch: int = 128,
         most: int = 24_576,
-        every: int = 4,
+        every: int = 6,
         first: int = 16,
         folder: Path | None = None,
     ) -> None:
