@@ -21,7 +21,7 @@ from .errors import BackendError
 
 log = logging.getLogger(__name__)
 
-ATTENTION = ("cudnn", "cudnn_padded", "cudnn_ragged", "flash_attn", "triton", "triton_balanced", "sdpa")
+ATTENTION = ("cudnn", "cudnn_padded", "flash_attn", "triton", "triton_balanced", "sdpa")
 SPARSE_CONV = ("flex_gemm", "triton", "torch")
 ONLY_FORCED = {
     "fp8_emulated": "fp8_emulated multiplies in float32 and is for judging quality",
@@ -33,7 +33,6 @@ FP8_CAPABILITY = (8, 9)
 _PACKAGE = {
     "cudnn": "cuDNN",
     "cudnn_padded": "cuDNN",
-    "cudnn_ragged": "cuDNN",
     "flash_attn": "flash-attn",
     "flex_gemm": "flex_gemm",
     "triton": "triton",
@@ -66,11 +65,12 @@ class AttentionOrder:
 
 
 _FLASH = ("flash_attn", "sdpa")
+_EVEN = ("triton_balanced", *_FLASH)
 # By compute capability: the newest entry that a device reaches. cuDNN plans every new length (0.07 to 0.9 s
 # on Hopper): lengths that are new in every run take a kernel without plans until cuDNN's speed pays for one.
 ATTENTION_ORDERS: dict[tuple[int, int], AttentionOrder] = {
     (0, 0): AttentionOrder(_FLASH, _FLASH, _FLASH),  # Ampere, Ada: cuDNN's attention is no gain there
-    (9, 0): AttentionOrder(("cudnn", *_FLASH), _FLASH, ("cudnn", *_FLASH)),  # Hopper
+    (9, 0): AttentionOrder(("cudnn", *_FLASH), _EVEN, ("cudnn", *_FLASH)),  # Hopper
     (10, 0): AttentionOrder(("cudnn", *_FLASH), _FLASH, ("cudnn", *_FLASH)),  # B200: not measured
     (12, 0): AttentionOrder(_FLASH, _FLASH, _FLASH),  # RTX 50: not measured
 }
@@ -94,8 +94,6 @@ def _fault(backend: str, device: torch.device, dtype: torch.dtype, needs_grad: b
         return f"flash-attn takes float16 and bfloat16 only, not {dtype}"
     if backend in ("cudnn", "cudnn_padded"):
         return _cudnn_fault(dtype, needs_grad)
-    if backend == "cudnn_ragged":
-        return _cudnn_fault(dtype, needs_grad) or _ragged_fault(device, dtype)
     if backend in ("triton", "triton_balanced"):
         return _import_fault(backend) or _triton_fault(device)
     if backend == "fp8":
@@ -160,26 +158,6 @@ def _cudnn_fault(dtype: torch.dtype, needs_grad: bool) -> str | None:
     if needs_grad:
         return "cuDNN's attention plans every new length, which training has many of"
     return None if torch.backends.cudnn.is_available() else "package cuDNN is not part of this torch"
-
-
-@cache
-def _ragged_fault(device: torch.device, dtype: torch.dtype) -> str | None:
-    """Why cuDNN's attention over packed sequences does not serve, None when it was right on a device."""
-    attention = importlib.import_module("trellis2.nn.attention")
-    tokens = importlib.import_module("trellis2.nn.tokens")
-    layout = tokens.TokenLayout.of([200], device)
-    q, k, v = (
-        torch.linspace(-2.0, 2.0, 200 * 3 * 2 * 64, device=device).view(200, 3, 2, 64).to(dtype).unbind(1)
-    )
-    try:
-        out = attention.ragged_attention(q, k, v, layout, layout).float()
-        q, k, v = (x.float().transpose(0, 1) for x in (q, k, v))
-        expected = torch.nn.functional.scaled_dot_product_attention(q, k, v).transpose(0, 1)
-        apart = float((out - expected).norm() / expected.norm())
-    except Exception as error:  # an internal operation of torch, which may change
-        log.warning("backend unusable", extra={"backend": "cudnn_ragged", "fault": repr(error)})
-        return f"this torch refused cuDNN's attention over packed sequences: {error!r}"
-    return None if apart < 0.02 else f"cuDNN's attention over packed sequences is wrong here: {apart:.2g}"
 
 
 def _choose(

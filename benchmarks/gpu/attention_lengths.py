@@ -15,9 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from trellis2.nn.attention import bucket, padded_attention, ragged_attention, ragged_length
+from trellis2.nn.attention import bucket, padded_attention
 from trellis2.nn.attention import cudnn_with_lse as cudnn
-from trellis2.nn.tokens import TokenLayout
 
 from .session import Session, device_ms, wall_ms
 
@@ -25,17 +24,8 @@ HEADS, DIM = 12, 128
 SIZES = (2900, 5000, 12000, 17000, 27000, 45000)
 Attention = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
 TILINGS = ((128, 128, 8, 2), (128, 64, 8, 3), (128, 128, 8, 3))
-# The same with the work divided evenly among so many programs a processor (0: a program a tile), and whether
-# keys and values are copied by tensor descriptors.
-BALANCED = (
-    ((128, 128, 8, 2), 1, False),
-    ((128, 64, 8, 3), 1, False),
-    ((128, 128, 8, 2), 1, True),
-    ((128, 64, 8, 3), 1, True),
-    ((128, 64, 8, 2), 2, True),
-    ((128, 128, 8, 2), 0, True),
-)
-EIGHT = ((128, 128, 8, 2), (128, 128, 8, 3), (128, 64, 4, 3))  # of 8-bit floats: tilings
+# The same with the work divided evenly among so many programs a processor.
+BALANCED = (((128, 64, 8, 3), 1), ((128, 128, 8, 2), 1), ((128, 64, 8, 4), 1), ((128, 32, 8, 4), 1))
 CHECKED = 256  # queries whose results are compared with float32's
 
 
@@ -56,15 +46,10 @@ def kernels() -> dict[str, Attention]:
         "cudnn": partial(_sdpa, SDPBackend.CUDNN_ATTENTION),
         "cudnn, contiguous": partial(_contiguous, SDPBackend.CUDNN_ATTENTION),
         "cudnn by bucket": lambda q, k, v: padded_attention(q, k, v, cudnn),
-        "cudnn ragged": _ragged,
         "efficient": partial(_sdpa, SDPBackend.EFFICIENT_ATTENTION),
     }
     known |= {f"triton {tiling}": partial(_triton, tiling) for tiling in TILINGS}
-    known |= {f"8 bits {blocks}": partial(_eight, *blocks) for blocks in EIGHT}
-    return known | {
-        f"balanced {tiling} x {n}{', descriptors' if how else ''}": partial(_balanced, tiling, n, how)
-        for tiling, n, how in BALANCED
-    }
+    return known | {f"balanced {tiling} x {n}": partial(_balanced, tiling, n) for tiling, n in BALANCED}
 
 
 def _sdpa(backend: SDPBackend, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
@@ -85,18 +70,9 @@ def _triton(
     return packed_attention(q, k, v, _bounds(len(q)), _bounds(len(k)), len(q), Tiling(*tiling))
 
 
-def _eight(
-    rows: int, keys: int, warps: int, stages: int, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor
-) -> torch.Tensor:
-    from trellis2.nn.fp8_triton import attention_8
-
-    return attention_8(q, k, v, (rows, keys), warps, stages)
-
-
 def _balanced(
     tiling: tuple[int, int, int, int],
     programs: int,
-    descriptors: bool,
     q: torch.Tensor,
     k: torch.Tensor,
     v: torch.Tensor,
@@ -104,24 +80,13 @@ def _balanced(
     from trellis2.nn.attention_balanced_triton import Tiling, balanced_attention
 
     count = programs * torch.cuda.get_device_properties(0).multi_processor_count
-    count = count or -(-len(q) // tiling[0]) * HEADS
     bounds = _bounds(len(q)), _bounds(len(k))
-    return balanced_attention(q, k, v, *bounds, Tiling(*tiling), count, descriptors)
+    return balanced_attention(q, k, v, *bounds, Tiling(*tiling), count)
 
 
 @cache
 def _bounds(length: int) -> torch.Tensor:
     return torch.tensor([0, length], dtype=torch.int32, device="cuda")
-
-
-@cache
-def _layout(length: int) -> TokenLayout:
-    return TokenLayout.of([length], "cuda")
-
-
-def _ragged(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
-    """Keys that the queries' projection made have their length, image tokens one that recurs."""
-    return ragged_attention(q, k, v, _layout(len(q)), _layout(len(k)))
 
 
 def _measure(bench: Session, label: str, lengths: list[int], keys: int, call: Attention) -> None:
@@ -134,8 +99,8 @@ def _measure(bench: Session, label: str, lengths: list[int], keys: int, call: At
     apart = float((call(q, k, v)[:CHECKED].float() - exact).norm() / exact.norm())
     flops = 4.0 * length * (keys or length) * HEADS * DIM
     costs = ", ".join(f"{x:.1f}" for x in first)
-    lists = ", ".join(f"{n} ({bucket(n)}, {ragged_length(n)})" for n in lengths)
-    note = f"tokens (padded, ragged buckets) {lists}; first calls {costs} ms; from float32 {apart:.1e}"
+    lists = ", ".join(f"{n} ({bucket(n)})" for n in lengths)
+    note = f"tokens (bucket) {lists}; first calls {costs} ms; from float32 {apart:.1e}"
     bench.add(f"attention {label}", ms, "ms", None, f"{note}; {bench.share(ms, flops)}")
 
 

@@ -27,7 +27,7 @@ SIZES = {
     27000: 1,
     45000: 1,
 }  # tokens, and how many lengths of about so many
-FORCED = ("sdpa", "cudnn", "cudnn_padded", "cudnn_ragged", "triton", "triton_balanced")
+FORCED = ("sdpa", "cudnn", "cudnn_padded", "triton", "triton_balanced")
 FORCED_SIZES = {2900: 2, 12000: 2}
 SPREAD = 0.03
 TARGETS = {

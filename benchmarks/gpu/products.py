@@ -6,8 +6,6 @@ from __future__ import annotations
 
 import copy
 from collections import defaultdict
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -29,7 +27,6 @@ from .voxels import TOKENS, pyramid, surface_cells
 # Channels in and out.
 LAYERS = {"qkv": (1536, 4608), "out": (1536, 1536), "MLP up": (1536, 8192), "MLP down": (8192, 1536)}
 COUNTS = (2890, 4096, 12044)
-NEVER = 1 << 62
 DRAWS = 2  # of noise, in a comparison
 
 
@@ -95,32 +92,15 @@ def _pass(bench: Session, recorded: RecordedFlow, x: SparseTensor, length: int) 
     image = torch.randn(1, length, 1024, device="cuda")
     ms, velocities = {}, {}
     tokens = len(x.feats)
-    for name, flow, least in (
-        ("bfloat16", recorded, NEVER),
-        ("8-bit", recorded.fast(), NEVER),
-        ("8-bit, attention too,", recorded.fast(), 0),
-    ):
-        with eight_bit_attention(least):
-            context = flow.prepare_cond(image)
-            velocities[name] = flow(x, t, context).feats
-            ms[name] = device_ms(lambda flow=flow, context=context: flow(x, t, context))  # type: ignore[misc]
-            del context
-        if flow is recorded:
-            continue
-        apart = float((velocities[name] - velocities["bfloat16"]).norm() / velocities["bfloat16"].norm())
-        rate = bench.share(ms[name], flow_flops(recorded.flow, tokens, length))
-        note = f"bfloat16 {ms['bfloat16']:.2f} ms; velocities' relative L2 {apart:.3f}; {rate}"
-        bench.add(f"{name} pass, {tokens} tokens x {length}", ms[name], "ms", None, note)
-
-
-@contextmanager
-def eight_bit_attention(least: int) -> Iterator[None]:
-    """Attention of so many queries and more in 8 bits."""
-    before, fp8.MIN_QUERIES = fp8.MIN_QUERIES, least
-    try:
-        yield
-    finally:
-        fp8.MIN_QUERIES = before
+    for name, flow in (("bfloat16", recorded), ("8-bit", recorded.fast())):
+        context = flow.prepare_cond(image)
+        velocities[name] = flow(x, t, context).feats
+        ms[name] = device_ms(lambda flow=flow, context=context: flow(x, t, context))  # type: ignore[misc]
+        del context
+    apart = float((velocities["8-bit"] - velocities["bfloat16"]).norm() / velocities["bfloat16"].norm())
+    rate = bench.share(ms["8-bit"], flow_flops(recorded.flow, tokens, length))
+    note = f"bfloat16 {ms['bfloat16']:.2f} ms; velocities' relative L2 {apart:.3f}; {rate}"
+    bench.add(f"8-bit pass, {tokens} tokens x {length}", ms["8-bit"], "ms", None, note)
 
 
 class _EightBit:
@@ -144,16 +124,11 @@ def _agreement(bench: Session, recorded: RecordedFlow, noise: SparseTensor) -> N
         start = noise.replace(torch.randn_like(noise.feats))
         found["float32"].append(denoised(exact, start, image, SHAPE))
         found["bfloat16"].append(denoised(recorded, start, image, SHAPE))
-        with eight_bit_attention(NEVER):
-            found["8 bits"].append(denoised(_EightBit(recorded), start, image, SHAPE))
-        with eight_bit_attention(0):
-            found["8 bits, attention too"].append(
-                denoised(_EightBit(recorded), start, image, SHAPE, batched=False)
-            )
+        found["8 bits"].append(denoised(_EightBit(recorded), start, image, SHAPE))
         found["fast"].append(denoised(recorded, start, image, SHAPE, quality="fast"))
         with environment(PRODUCT_BACKEND="torch"):
             found["fast in bfloat16"].append(denoised(recorded, start, image, SHAPE, quality="fast"))
     runs = {name: torch.cat(results).flatten().float() for name, results in found.items()}
-    for name in ("bfloat16", "8 bits", "8 bits, attention too", "fast", "fast in bfloat16"):
+    for name in ("bfloat16", "8 bits", "fast", "fast in bfloat16"):
         apart = float((runs[name] - runs["float32"]).norm() / runs["float32"].norm())
         bench.add(f"sampling shape, {name} from float32: relative L2", apart, "", None, f"{DRAWS} runs")

@@ -42,7 +42,9 @@ class RecordedFlow:
     """
 
     def __init__(self, flow: FlowTransformer, low_memory: bool = False) -> None:
-        """`low_memory`: do not store the keys and values of long contexts."""
+        """`low_memory`: do not store the keys and values of long contexts, and let `fast` move the weights
+        that it replaces to the CPU, from where the flow's owner has to bring them back before an exact run.
+        """
         self.flow = flow
         self.low_memory = low_memory
         self.fp8 = False  # whether the large products are of 8-bit floats
@@ -63,7 +65,7 @@ class RecordedFlow:
         """The same network with its large products in 8 bits, where the device multiplies those faster.
 
         Quantised at the first call, and again when weights have moved or changed. The result, half as large
-        as the blocks' weights, is kept beside them and has recordings of its own.
+        as the blocks' weights, is kept beside them (see `low_memory`) and has recordings of its own.
         """
         flow = self.flow
         if flow.training or torch.is_grad_enabled():
@@ -71,17 +73,20 @@ class RecordedFlow:
         if product_backend(flow.device, flow.dtype).backend == "torch":
             return self
         with self._lock:
-            weights = tuple(
-                (p.data_ptr(), 0 if p.is_inference() else p._version) for p in flow.blocks.parameters()
-            )
-            if self._fast is None or self._fast[0] != weights:
+            if self._fast is None or self._fast[0] != self._state_of_weights():
                 self._fast = None  # freed before the next is made
                 other = copy.copy(flow)
-                other._modules = {**flow._modules, "blocks": quantized_blocks(flow.blocks)}
+                blocks = quantized_blocks(flow.blocks, beside=not self.low_memory)
+                other._modules = {**flow._modules, "blocks": blocks}
                 made = RecordedFlow(other, self.low_memory)
                 made.fp8 = True
-                self._fast = weights, made
+                self._fast = self._state_of_weights(), made
             return self._fast[1]
+
+    def _state_of_weights(self) -> tuple[tuple[int, int], ...]:
+        """Where the blocks' weights are, and how often they were written to."""
+        parameters = self.flow.blocks.parameters()
+        return tuple((p.data_ptr(), 0 if p.is_inference() else p._version) for p in parameters)
 
     def prepare_cond(self, cond: Context) -> RecordedContext:
         """As the flow's own. Weights must stay where they are while the result is in use."""

@@ -16,7 +16,6 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from ..backends import attention_backend
 from ..errors import InvalidArgumentError
 from .elementwise import norm_rotate
-from .fp8 import attention_8, attention_pays
 from .layers import Linear, MultiHeadRMSNorm
 from .precision import QuantizedRows, autocasting
 from .tokens import TokenLayout
@@ -36,7 +35,7 @@ def attention_kernels(x: torch.Tensor, layout: TokenLayout) -> AbstractContextMa
     """
     if not x.is_cuda:
         return nullcontext()
-    cudnn = _choice(x, layout) in ("cudnn", "cudnn_padded", "cudnn_ragged")
+    cudnn = _choice(x, layout) in ("cudnn", "cudnn_padded")
     return sdpa_kernel(CUDNN_FIRST if cudnn else PLAN_FREE, set_priority=True)
 
 
@@ -56,13 +55,11 @@ def attention(
     v: torch.Tensor,
     queries: TokenLayout,
     keys: TokenLayout,
-    eight_bits: bool = False,
 ) -> torch.Tensor:
     """Attention of `q [Tq, H, D]` over `k, v [Tk, H, D]`; sequence i of `queries` sees only sequence i of
     `keys`.
 
     No mask, no dropout, scale 1/sqrt(D); which of its kernels torch prefers is up to `attention_kernels`.
-    With `eight_bits` long lists go by products of 8-bit floats, which is approximate.
     Returns `[Tq, H, D]`. Raises InvalidArgumentError when the batches differ.
     """
     if queries.batch_size != keys.batch_size:
@@ -71,15 +68,11 @@ def attention(
         )
     if autocasting(q):
         q, k, v = (x.to(_dtype(x)) for x in (q, k, v))
-    if eight_bits and queries.batch_size == 1 and keys.longest > 1 and attention_pays(queries.longest):
-        return attention_8(q, k, v)
     choice = _choice(q, queries)
     if choice == "flash_attn":
         return _flash(q, k, v, queries, keys)
     if choice in ("triton", "triton_balanced") and q.shape[-1] in (16, 32, 64, 128):
         return _packed(choice, q, k, v, queries, keys)
-    if choice == "cudnn_ragged" and keys.longest > 1:
-        return ragged_attention(q, k, v, queries, keys)
     if choice == "cudnn_padded" and queries.batch_size == 1 and keys.longest > 1:
         return padded_attention(q, k, v, cudnn_with_lse)
     if queries.uniform and keys.uniform:
@@ -112,35 +105,6 @@ def padded_attention(
     out = out[0].transpose(0, 1)[:queries]
     share = 1 - padding * torch.exp(-lse.float().reshape(q.shape[1], -1).T[:queries, :, None])  # of true keys
     return torch.div(out, share, out=torch.empty_like(out))  # in float32, rounded once
-
-
-def ragged_length(length: int) -> int:
-    """The length that `ragged_attention` plans for: the next multiple of 512, of an eighth above 8,192."""
-    step = max(512, (1 << max(length - 1, 1).bit_length()) // 16)
-    return -(-length // step) * step
-
-
-def ragged_attention(
-    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, queries: TokenLayout, keys: TokenLayout
-) -> torch.Tensor:
-    """Attention of `q [Tq, H, D]` over `k, v [Tk, H, D]` by cuDNN, which is told the true lengths: it plans
-    for buffers and longest sequences of `ragged_length`, and computes no padding.
-
-    Keys of other sequences than the queries' are image tokens, whose lengths recur: planned as they are.
-    """
-    tokens, longest = len(q), [ragged_length(queries.longest), keys.longest]
-    q = _with_room(q, ragged_length(tokens))
-    if keys is queries:
-        longest[1] = longest[0]
-        k, v = (_with_room(x, len(q)) for x in (k, v))
-    bounds = queries.boundaries, keys.boundaries
-    out = torch.ops.aten._cudnn_attention_forward(q, k, v, None, *bounds, *longest, False)[0]
-    return out[:tokens]
-
-
-def _with_room(x: torch.Tensor, rows: int) -> torch.Tensor:
-    """`x [T, H, D]` side by side in memory, zeros behind it up to so many rows."""
-    return F.pad(x, (0, 0, 0, 0, 0, rows - len(x)))
 
 
 def _packed(
@@ -194,8 +158,6 @@ def gamma_of(norm: nn.Module) -> torch.Tensor | None:
 class SelfAttention(nn.Module):
     """Rotary self-attention inside each sequence; project, RMS-normalise q and k, rotate, attend, project."""
 
-    eight_bits = False  # see `attention`
-
     def __init__(self, channels: int, heads: int, qk_rms_norm: bool) -> None:
         super().__init__()
         self.heads = heads
@@ -215,7 +177,7 @@ class SelfAttention(nn.Module):
         """`x [T, C]`, `phases [T, D/2]` complex or None; returns `[T, C]`."""
         projected = _by_head(self.to_qkv(x), 3, self.heads)
         q, k, v = norm_rotate(projected, (gamma_of(self.q_rms_norm), gamma_of(self.k_rms_norm)), phases)
-        out: torch.Tensor = self.to_out(attention(q, k, v, layout, layout, self.eight_bits).flatten(1))
+        out: torch.Tensor = self.to_out(attention(q, k, v, layout, layout).flatten(1))
         return out
 
 
@@ -234,8 +196,6 @@ class KeyValue:
 
 class CrossAttention(nn.Module):
     """Attention of tokens over the (un-normalised) image tokens of their item."""
-
-    eight_bits = False  # see `attention`
 
     def __init__(self, channels: int, context_channels: int, heads: int, qk_rms_norm: bool) -> None:
         super().__init__()
@@ -273,8 +233,7 @@ class CrossAttention(nn.Module):
         """`x [T, C]`; returns `[T, C]`."""
         projected = _by_head(self.to_q(x), 1, self.heads)
         (q,) = norm_rotate(projected, (gamma_of(self.q_rms_norm),), None)
-        seen = attention(q, context.k, context.v, layout, context_layout, self.eight_bits)
-        out: torch.Tensor = self.to_out(seen.flatten(1))
+        out: torch.Tensor = self.to_out(attention(q, context.k, context.v, layout, context_layout).flatten(1))
         return out
 
 

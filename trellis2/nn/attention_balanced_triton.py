@@ -12,14 +12,12 @@ from __future__ import annotations
 
 import math
 from functools import cache
-from typing import Any
 
 import torch
 import triton
 import triton.language as tl
-from triton.tools.tensor_descriptor import TensorDescriptor
 
-from .attention_triton import Tiling
+from .attention_triton import Tiling, tiling
 
 
 @triton.jit
@@ -79,7 +77,6 @@ def _balanced_kernel(
     DIM: tl.constexpr,
     BLOCK_QUERIES: tl.constexpr,
     BLOCK_KEYS: tl.constexpr,
-    DESCRIPTORS: tl.constexpr,  # k and v are tensor descriptors of [Tk, heads * DIM]
 ):
     program, programs = tl.program_id(0), tl.num_programs(0)
     total = _total(query_bounds, key_bounds, sequences, heads, BLOCK_QUERIES, BLOCK_KEYS)
@@ -104,30 +101,20 @@ def _balanced_kernel(
             acc = tl.zeros((BLOCK_QUERIES, DIM), tl.float32)
             norm = tl.zeros((BLOCK_QUERIES,), tl.float32)
             peak = tl.full((BLOCK_QUERIES,), float("-inf"), tl.float32)
-            column = (tile // tiles) * DIM
-            if not DESCRIPTORS:
-                place = first_key.to(tl.int64) + tl.arange(0, BLOCK_KEYS)
-                k_places = k + place[None, :] * k_stride + channel[:, None]
-                v_places = v + place[:, None] * v_stride + channel[None, :]
+            place = first_key.to(tl.int64) + tl.arange(0, BLOCK_KEYS)
+            k_places = k + place[None, :] * k_stride + channel[:, None]
+            v_places = v + place[:, None] * v_stride + channel[None, :]
             for number in range(block, tl.minimum(last, whole)):
                 start = number * BLOCK_KEYS
-                if DESCRIPTORS:
-                    some_k = tl.trans(k.load([first_key + start, column]))
-                    some_v = v.load([first_key + start, column])
-                else:
-                    some_k = tl.load(k_places + start * k_stride)
-                    some_v = tl.load(v_places + start * v_stride)
+                some_k = tl.load(k_places + start * k_stride)
+                some_v = tl.load(v_places + start * v_stride)
                 acc, norm, peak = _tile(acc, norm, peak, queries, some_k, some_v, scale, 0, False, BLOCK_KEYS)
             if last > whole:
                 start = whole * BLOCK_KEYS
                 left = end_key - first_key - whole * BLOCK_KEYS
                 exists = tl.arange(0, BLOCK_KEYS) < left
-                if DESCRIPTORS:  # rows behind are another sequence's, or zeros
-                    some_k = tl.trans(k.load([first_key + start, column]))
-                    some_v = v.load([first_key + start, column])
-                else:
-                    some_k = tl.load(k_places + start * k_stride, mask=exists[None, :], other=0.0)
-                    some_v = tl.load(v_places + start * v_stride, mask=exists[:, None], other=0.0)
+                some_k = tl.load(k_places + start * k_stride, mask=exists[None, :], other=0.0)
+                some_v = tl.load(v_places + start * v_stride, mask=exists[:, None], other=0.0)
                 acc, norm, peak = _tile(
                     acc, norm, peak, queries, some_k, some_v, scale, left, True, BLOCK_KEYS
                 )
@@ -212,15 +199,6 @@ def _processors(device: torch.device) -> int:
     return torch.cuda.get_device_properties(device).multi_processor_count
 
 
-def balanced_tiling(capability: tuple[int, int], dim: int) -> Tiling:
-    """What fits the shared memory: 227 kB on sm_90 and sm_100, 163 on sm_80, 99 on sm_86, 89 and 120."""
-    if capability[0] in (9, 10):
-        return Tiling(128, 128, 8, 2) if dim > 64 else Tiling(128, 128, 4, 3)
-    if capability == (8, 0):
-        return Tiling(128, 64, 8, 3) if dim > 64 else Tiling(128, 64, 4, 3)
-    return Tiling(64, 64, 4, 2) if dim > 64 else Tiling(128, 64, 4, 2)
-
-
 def balanced_attention(
     q: torch.Tensor,
     k: torch.Tensor,
@@ -229,31 +207,26 @@ def balanced_attention(
     key_bounds: torch.Tensor,
     how: Tiling | None = None,
     programs: int | None = None,
-    descriptors: bool = False,
 ) -> torch.Tensor:
     """`q [Tq, H, D]` over `k, v [Tk, H, D]` (heads side by side, rows any distance apart) by sequence.
 
     `*_bounds [B + 1]` int32 are cumulative lengths on the device. D must be a power of two from 16 on, keys
-    at least one a sequence; `programs` share the work, None: one a processor. With `descriptors` keys and
-    values are copied by tensor descriptors (sm_90 on). Returns `[Tq, H, D]`; rows after the last bound are
-    left as they were allocated.
+    at least one a sequence; `programs` share the work, None: one a processor. Returns `[Tq, H, D]`; rows
+    after the last bound are left as they were allocated.
     """
     tokens, heads, dim = q.shape
     out = torch.empty((tokens, heads, dim), dtype=q.dtype, device=q.device)
     if not tokens:
         return out
-    how = how or balanced_tiling(torch.cuda.get_device_capability(q.device), dim)
+    how = how or tiling(torch.cuda.get_device_capability(q.device), dim)
     programs = programs or _processors(q.device)
     partial = torch.empty(2 * programs, how.queries, dim, dtype=torch.float32, device=q.device)
     stats = torch.empty(2 * programs, 2, how.queries, dtype=torch.float32, device=q.device)
     sequences = len(query_bounds) - 1
-    sources: list[Any] = [k, v]
-    if descriptors:
-        shape, block = [len(k), heads * dim], [how.keys, dim]
-        sources = [TensorDescriptor(x, shape, [x.stride(0), 1], block) for x in (k, v)]
     _balanced_kernel[(programs,)](
         q,
-        *sources,
+        k,
+        v,
         out,
         partial,
         stats,
@@ -269,7 +242,6 @@ def balanced_attention(
         DIM=dim,
         BLOCK_QUERIES=how.queries,
         BLOCK_KEYS=how.keys,
-        DESCRIPTORS=descriptors,
         num_warps=how.warps,
         num_stages=how.stages,
     )

@@ -90,7 +90,7 @@ class Tiling:
 def tiling(capability: tuple[int, int], dim: int) -> Tiling:
     """What fits the shared memory: 227 kB on sm_90 and sm_100, 163 on sm_80, 99 on sm_86, 89 and 120."""
     if capability[0] in (9, 10):
-        return Tiling(128, 128, 8, 2) if dim > 64 else Tiling(128, 128, 4, 3)
+        return Tiling(128, 64, 8, 3) if dim > 64 else Tiling(128, 128, 4, 3)
     if capability == (8, 0):
         return Tiling(128, 64, 8, 3) if dim > 64 else Tiling(128, 64, 4, 3)
     return Tiling(64, 64, 4, 2) if dim > 64 else Tiling(128, 64, 4, 2)

@@ -21,8 +21,8 @@ from .layers import Linear
 from .precision import FP8, LARGEST, SMALLEST_SCALE, QuantizedRows
 
 MIN_WIDTH = 128  # channels in and out from which a product is quantised
+TILE_ROWS = 16  # the fewest that an 8-bit product is asked for
 MIN_ROWS = 128  # fewer tokens do not fill a tile of the product
-MIN_QUERIES = 1 << 62
 LARGE_PRODUCTS = ("to_qkv", "to_q", "to_out", "mlp.0", "mlp.2")
 FAST_ACCUMULATION = True
 
@@ -69,47 +69,32 @@ def scaled_product(
     return (product if bias is None else product + bias.float()).to(dtype)
 
 
-def attention_pays(queries: int) -> bool:
-    """Whether attention of so many queries is faster in 8 bits, which its operands are turned into first."""
-    return queries >= MIN_QUERIES
-
-
-def attention_8(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
-    """Attention of one sequence, `q [Tq, H, D]` over `k, v [Tk, H, D]`: queries and keys with a scale a token
-    and head, values with one a channel, weights after the softmax with none.
-    """
-    if _fast(q.device, q.dtype):
-        kernels = importlib.import_module("trellis2.nn.fp8_triton")
-        made: torch.Tensor = kernels.attention_8(q, k, v)
-        return made
-    parts = []
-    for head in range(q.shape[1]):
-        (own, own_scales), (keys, key_scales) = quantize_rows(q[:, head]), quantize_rows(k[:, head])
-        values, scales = quantize_rows(v[:, head].t())
-        logits = (own.float() * own_scales) @ (keys.float() * key_scales).t() / q.shape[-1] ** 0.5
-        weights = 256 * torch.exp(logits - logits.amax(1, keepdim=True))
-        shares = weights.to(FP8).float() @ (values.float() * scales).t()
-        parts.append(shares / weights.sum(1, keepdim=True))
-    return torch.stack(parts, dim=1).to(q.dtype)
-
-
 class Fp8Linear(nn.Module):
-    """A linear layer with its weight as it is now, quantised; few rows go through the layer itself."""
+    """A linear layer with its weight as it is now, quantised; few rows go through the layer itself.
 
-    def __init__(self, plain: Linear) -> None:
+    Without `beside` the layer's own weight is moved to the CPU, and all rows are multiplied in 8 bits.
+    """
+
+    def __init__(self, plain: Linear, beside: bool = True) -> None:
         super().__init__()
-        self.plain = plain
+        self.plain = plain if beside else None
+        self.bias = plain.bias
         self.weight, scales = quantize_rows(plain.weight.detach())
         self.scales = scales.t().contiguous()
+        if not beside:
+            plain.weight.data = plain.weight.data.cpu()
 
     def forward(self, x: torch.Tensor | QuantizedRows, gelu: bool = False) -> torch.Tensor:
         """`x [T, K]`, of whose GELU the product is made if asked; returns `[T, N]`."""
         if isinstance(x, QuantizedRows):
-            return scaled_product(x.values, x.scales, self.weight, self.scales, self.plain.bias, x.dtype)
-        if x.shape[0] < MIN_ROWS:
+            return scaled_product(x.values, x.scales, self.weight, self.scales, self.bias, x.dtype)
+        if self.plain is not None and x.shape[0] < MIN_ROWS:
             out: torch.Tensor = self.plain(F.gelu(x, approximate="tanh") if gelu else x)
             return out
-        return scaled_product(*quantize_rows(x, gelu), self.weight, self.scales, self.plain.bias, x.dtype)
+        missing = TILE_ROWS - x.shape[0]
+        if missing > 0:
+            return self(F.pad(x, (0, 0, 0, missing)), gelu)[: x.shape[0]]
+        return scaled_product(*quantize_rows(x, gelu), self.weight, self.scales, self.bias, x.dtype)
 
 
 def takes_quantized(layer: nn.Module, rows: int) -> bool:
@@ -117,10 +102,13 @@ def takes_quantized(layer: nn.Module, rows: int) -> bool:
     return isinstance(layer, Fp8Linear) and rows >= MIN_ROWS
 
 
-def quantized_blocks(blocks: nn.ModuleList) -> nn.ModuleList:
-    """The same blocks with their large products in 8 bits: all else in them is shared, not copied."""
+def quantized_blocks(blocks: nn.ModuleList, beside: bool = True) -> nn.ModuleList:
+    """The same blocks with their large products in 8 bits: all else in them is shared, not copied.
+
+    Without `beside` the weights that are replaced are moved to the CPU, one after the other.
+    """
     instead: dict[nn.Module, nn.Module] = {
-        module: Fp8Linear(module)
+        module: Fp8Linear(module, beside)
         for name, module in blocks.named_modules()
         if isinstance(module, Linear)
         and name.endswith(LARGE_PRODUCTS)
@@ -133,8 +121,6 @@ def quantized_blocks(blocks: nn.ModuleList) -> nn.ModuleList:
 def _with(module: nn.Module, instead: Mapping[nn.Module, nn.Module]) -> Any:
     """A module whose children are these, or such as hold them; the tensors are the original's."""
     other: Any = copy.copy(module)
-    if hasattr(module, "eight_bits"):
-        other.eight_bits = True
     other._modules = {
         name: None if child is None else instead.get(child) or _with(child, instead)
         for name, child in module._modules.items()

@@ -63,9 +63,8 @@ def test_packed_attention_equals_the_formula(
 @pytest.mark.parametrize(
     ("queries", "keys"), [([150], [150]), ([70, 1, 33], [1, 130, 64]), ([64, 64], [32, 16]), ([40], [7])]
 )
-@pytest.mark.parametrize("descriptors", [False, True])
 def test_divided_tiles_equal_the_formula(
-    device: str, queries: list[int], keys: list[int], programs: int, descriptors: bool
+    device: str, queries: list[int], keys: list[int], programs: int
 ) -> None:
     """Shares of many tiles, of parts of one tile, and empty ones."""
     module: Any = interpret_triton("trellis2.nn.attention_balanced_triton", device)
@@ -78,7 +77,6 @@ def test_divided_tiles_equal_the_formula(
         bounds(keys, device),
         module.Tiling(64, 16, 4, 2) if device == "cpu" else module.Tiling(64, 64, 4, 2),
         programs,
-        descriptors and (device == "cpu" or torch.cuda.get_device_capability()[0] >= 9),
     )
     parts = zip(q.split(queries), k.split(keys), v.split(keys), strict=True)
     expected = torch.cat([formula(*(x.double() for x in part)) for part in parts])
@@ -87,7 +85,7 @@ def test_divided_tiles_equal_the_formula(
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-@pytest.mark.parametrize("backend", ["cudnn_ragged", "triton", "triton_balanced"])
+@pytest.mark.parametrize("backend", ["cudnn_padded", "triton", "triton_balanced"])
 @pytest.mark.parametrize(
     ("queries", "keys"), [([700], None), ([513], [1029]), ([300, 300], None), ([300, 300], [1029, 1])]
 )
@@ -124,20 +122,19 @@ pointers = {n: "*bf16" for n in ("q", "k", "v", "out")}
 bounds = {n: "*i32" for n in ("query_bounds", "key_bounds")}
 strides = {n: "i32" for n in ("q_stride", "k_stride", "v_stride", "out_stride")} | {"scale": "fp32"}
 sums, counts = {n: "*fp32" for n in ("partial", "stats")}, {n: "i32" for n in ("sequences", "heads")}
-plain = a._attention_kernel, a.tiling, pointers | bounds | strides, (0, 1, 2, 3, 6, 7, 8, 9), {}
+plain = a._attention_kernel, a.tiling, pointers | bounds | strides, (0, 1, 2, 3, 6, 7, 8, 9)
 balanced = (
     b._balanced_kernel,
-    b.balanced_tiling,
+    a.tiling,
     pointers | sums | bounds | counts | strides,
     (0, 1, 2, 3, 4, 5, 10, 11, 12, 13),
-    {"DESCRIPTORS": False},
 )
 for capability in map(int, sys.argv[1:]):
-    for dim, (kernel, tiling, signature, multiples, more) in (
+    for dim, (kernel, tiling, signature, multiples) in (
         (d, k) for d in (64, 128) for k in (plain, balanced)
     ):
         how = tiling((capability // 10, capability % 10), dim)
-        constants = {"DIM": dim, "BLOCK_QUERIES": how.queries, "BLOCK_KEYS": how.keys} | more
+        constants = {"DIM": dim, "BLOCK_QUERIES": how.queries, "BLOCK_KEYS": how.keys}
         aligned = {(i,): [["tt.divisibility", 16]] for i in multiples}
         source = ASTSource(kernel, signature | {n: "constexpr" for n in constants}, constants, aligned)
         options = {"num_warps": how.warps, "num_stages": how.stages}
