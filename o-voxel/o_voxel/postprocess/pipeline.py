@@ -102,7 +102,8 @@ def to_glb(
         verbose: log each step at INFO instead of DEBUG.
         alpha_mode: auto, opaque, mask or blend; auto keeps an asset without transparent parts opaque.
         texture_format: png (exact), jpeg (png where that would cost too much, and for alpha) or webp
-            (smallest; viewers need EXT_texture_webp). `encode` states what is lost.
+            (smallest; viewers need EXT_texture_webp; jpeg for a map above 2048 that webp holds without loss
+            only). `encode` states what is lost.
         normal_map: bake the dense surface's normals, and export tangents.
         occlusion: bake how much of its surroundings each vertex sees past the asset into the red channel of
             the metallic-roughness map.

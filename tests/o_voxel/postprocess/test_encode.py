@@ -153,14 +153,15 @@ def test_the_choice_for_a_large_picture_is_that_of_trying_all_of_it(name: str) -
     kind, choices = encode.MAP_KINDS[name], encode._JPEG_STEPS
     whole = []
 
-    def jpeg(picture: np.ndarray, step: int) -> bytes:
+    def jpeg(picture: np.ndarray, step: int) -> np.ndarray:
         whole.extend([step] if len(picture) == side else [])
-        return encode._jpeg(picture, step)
+        return encode._jpeg_pixels(picture, step)
 
-    step, data = encode._coarsest_within(kind, image, jpeg, choices)
+    step = encode._coarsest_within(kind, image, jpeg, choices)
+    assert step is not None
     assert len(whole) <= 3
-    assert step == choices[encode._first_within(kind, image, encode._jpeg, choices)]
-    assert kind.error(image.astype(np.float32), encode.decoded(data)) <= kind.bound
+    assert step == choices[encode._first_within(kind, image, encode._jpeg_pixels, choices)]
+    assert kind.error(image, encode.decoded(encode._small_jpeg(image, step))) <= kind.bound
 
 
 def speckles(side: int) -> np.ndarray:
@@ -207,3 +208,20 @@ def test_png_in_strips_is_the_picture(
     whole = BytesIO()
     Image.fromarray(picture).save(whole, "PNG", compress_level=6, compress_type=3)
     assert len(files[0]) < 1.02 * len(whole.getvalue()) + 100
+
+
+@pytest.mark.parametrize("height", [1, 64, 150])
+def test_a_jpeg_in_strips_shows_what_the_whole_file_shows(height: int) -> None:
+    picture = np.random.default_rng(0).integers(0, 256, (height, 90, 3)).astype(np.uint8)
+    np.testing.assert_array_equal(encode._jpeg_pixels(picture, 20), decoded(encode._small_jpeg(picture, 20)))
+
+
+def test_a_large_map_that_webp_cannot_hold_is_a_jpeg(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(encode, "_LARGE", 100)
+    for name, picture in (("base_color", checks()), ("metallic_roughness", stripes()), ("normal", ridges())):
+        kind, data = encode_map(name, picture, "webp")
+        assert kind == "jpeg"
+        assert encode.MAP_KINDS[name].error(picture, decoded(data)) <= encode.MAP_KINDS[name].bound
+        assert len(data) == len(encode_map(name, picture, "jpeg")[1])
+    clear = np.concatenate([checks(), np.full((256, 256, 1), 9, np.uint8)], axis=2)
+    assert encode_map("base_color", clear, "webp")[0] == "webp"
