@@ -32,6 +32,7 @@ from ..protocol.requests import (
     TextureSettings,
     default_pipeline_type,
 )
+from ..protocol.state import pack_state
 from ..protocol.views import unpack_inputs
 from . import state as states
 from .config import KNOWN_MODELS, default_data_dir
@@ -99,6 +100,7 @@ class TRELLIS2Generator:
         self._pipeline: Pipeline | None = None
         self._exporter = exporter
         self._lossless = lossless_state
+        self._recent = states.RecentState()
         self.model = model
         self.device = device
         self.pipeline_types: tuple[str, ...] = ()
@@ -251,8 +253,10 @@ class TRELLIS2Generator:
         clock.monitor.report("state", 0, 1)
         with clock.stage("state"):
             kept = variant.shape if settings.keep_latents else None
-            packed = states.pack_state(mesh, info, self._lossless, kept)
-            files = {"state": JobFile(states.compress_state(packed), STATE_MEDIA_TYPE)}
+            state = states.from_mesh(mesh, info, kept)
+            data = states.compress_state(pack_state(state, self._lossless))
+            self._recent.hold(data, state, exact=self._lossless)
+            files = {"state": JobFile(data, STATE_MEDIA_TYPE)}
         stats: dict[str, Any] = {
             "seed": variant.seed,
             "resolution": info["resolution"],
@@ -325,7 +329,7 @@ class TRELLIS2Generator:
         monitor.report("state", 0, 1)
         settings = settings.resolved()
         with clock.stage("state"):
-            mesh = states.unpack_state(states.decompress_state(state), self.device)
+            mesh = states.to_mesh(self._recent.unpacked(state), self.device)
 
         def export() -> tuple[bytes, dict[str, Any]]:
             return self.exporter.asset(mesh, settings, clock.monitor)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+import hashlib
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ..protocol import state as protocol_state
-from ..protocol.state import MeshState, ShapeLatents, compress_state, decompress_state
+from ..protocol.state import MeshState, ShapeLatents, compress_state, decompress_state, rounded_state
 from ..protocol.state.mesh_state import LAYOUT, bad_state
 
 if TYPE_CHECKING:
@@ -18,12 +18,19 @@ if TYPE_CHECKING:
 __all__ = ["compress_state", "decompress_state", "from_mesh", "pack_state", "to_mesh", "unpack_state"]
 
 
-def from_mesh(mesh: MeshWithVoxel, info: dict[str, Any] | None = None) -> MeshState:
-    """The arrays of a decoded asset, on the CPU. Raises `InvalidStateError` for another attribute layout."""
+def from_mesh(
+    mesh: MeshWithVoxel, info: dict[str, Any] | None = None, shape: KeptShape | None = None
+) -> MeshState:
+    """The arrays of a decoded asset, on the CPU, with the latents of its shape if given. Raises
+    `InvalidStateError` for another attribute layout."""
     layout = {name: (part.start, part.stop) for name, part in mesh.layout.items()}
     if layout != LAYOUT:
         raise bad_state("layout", f"is {layout}, expected {LAYOUT}")
     origin = _numpy(mesh.origin, np.float32)
+    latents = None
+    if shape is not None:
+        coords, feats = _numpy(shape.slat.coords[:, 1:], np.int32), _numpy(shape.slat.feats, np.float32)
+        latents = ShapeLatents(coords, feats, shape.resolution)
     return MeshState(
         vertices=_numpy(mesh.vertices, np.float32),
         faces=_numpy(mesh.faces, np.int32),
@@ -32,6 +39,7 @@ def from_mesh(mesh: MeshWithVoxel, info: dict[str, Any] | None = None) -> MeshSt
         origin=(float(origin[0]), float(origin[1]), float(origin[2])),
         voxel_size=float(mesh.voxel_size),
         info=info or {},
+        latents=latents,
     )
 
 
@@ -54,19 +62,42 @@ def to_mesh(state: MeshState, device: str = "cpu") -> MeshWithVoxel:
     )
 
 
-def pack_state(
-    mesh: MeshWithVoxel,
-    info: dict[str, Any] | None = None,
-    lossless: bool = False,
-    shape: KeptShape | None = None,
-) -> bytes:
-    """Packed bytes of an asset (see `trellis2_modal.protocol.state`), with the latents of its shape if given;
-    compress them before they travel."""
-    state = from_mesh(mesh, info)
-    if shape is not None:
-        coords, feats = _numpy(shape.slat.coords[:, 1:], np.int32), _numpy(shape.slat.feats, np.float32)
-        state = replace(state, latents=ShapeLatents(coords, feats, shape.resolution))
-    return protocol_state.pack_state(state, lossless)
+def pack_state(mesh: MeshWithVoxel, info: dict[str, Any] | None = None, lossless: bool = False) -> bytes:
+    """Packed bytes of an asset (see `trellis2_modal.protocol.state`); compress them before they travel."""
+    return protocol_state.pack_state(from_mesh(mesh, info), lossless)
+
+
+class RecentState:
+    """The arrays of the state that was made or read last: whoever exports it next need not wait until it is
+    unpacked. A caller sends the whole state all the same, and gets what its bytes unpack to, bit for bit.
+    """
+
+    most = 1 << 29
+    """Bytes of arrays; a larger state is not held."""
+
+    def __init__(self) -> None:
+        self._digest = b""
+        self._state: MeshState | None = None
+        self._exact = False
+
+    def hold(self, data: bytes, state: MeshState, exact: bool) -> None:
+        """Hold the arrays that the compressed `data` were made of, or, `exact`, that they unpack to."""
+        arrays = (state.vertices, state.faces, state.coords, state.attrs)
+        if sum(array.nbytes for array in arrays) > self.most:
+            self._digest, self._state = b"", None
+        else:
+            self._digest, self._state, self._exact = hashlib.sha256(data).digest(), state, exact
+
+    def unpacked(self, data: bytes) -> MeshState:
+        """The state in compressed bytes; raises `InvalidStateError`."""
+        state = self._state
+        if state is None or hashlib.sha256(data).digest() != self._digest:
+            state = protocol_state.unpack_state(decompress_state(data))
+            self.hold(data, state, exact=True)
+        elif not self._exact:
+            state = rounded_state(state)
+            self._state, self._exact = state, True
+        return state
 
 
 def kept_shape(packed: bytes, model: str) -> tuple[KeptShape, dict[str, Any]]:

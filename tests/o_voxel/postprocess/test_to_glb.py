@@ -153,3 +153,18 @@ def test_thin_plate_keeps_its_two_colours() -> None:
     above = points[:, 2] > 0
     assert (shown[flat & above][:, 0] > shown[flat & above][:, 2]).mean() > 0.99
     assert (shown[flat & ~above][:, 2] > shown[flat & ~above][:, 0]).mean() > 0.99
+
+
+@pytest.mark.parametrize("options", [{}, {"remesh": True}, {"outer_shell": True, "flat_base": True}])
+@pytest.mark.parametrize("missing", [0.0, 0.03])
+def test_what_it_is_given_stays_as_it_is(
+    ball: dict[str, Any], missing: float, options: dict[str, Any]
+) -> None:
+    """A service exports the same arrays several times."""
+    given = {name: value.clone() if torch.is_tensor(value) else value for name, value in ball.items()}
+    stays = torch.rand(len(ball["faces"]), generator=torch.Generator().manual_seed(0)) >= missing
+    given["faces"] = ball["faces"][stays]
+    to_glb(**given, decimation_target=800, texture_size=64, **options)
+    for name, value in (ball | {"faces": ball["faces"][stays]}).items():
+        if torch.is_tensor(value):
+            assert torch.equal(given[name], value), name

@@ -23,6 +23,7 @@ from trellis2_modal.protocol.state import (
     decompress_state,
     pack_state,
     peek_state,
+    rounded_state,
     unpack_state,
 )
 from trellis2_modal.protocol.state.container import read_container, write_container
@@ -132,6 +133,19 @@ def test_blocks_leave_no_trace(state: MeshState, lossless: bool, monkeypatch: py
         assert pack_state(mesh, lossless) == whole
         assert_same(unpack_state(whole), replace(mesh, attrs=unpack_state(whole).attrs), lossless)
         monkeypatch.undo()
+
+
+def test_a_state_is_rounded_as_packing_rounds_it(state: MeshState) -> None:
+    rng = np.random.default_rng(1)
+    elsewhere = rng.uniform(-0.5, 0.5, (50, 3)).astype(np.float32)
+    for mesh in (
+        state,
+        with_hole_fills(state),
+        replace(state, attrs=state.attrs * 3 - 1),
+        replace(state, origin=(0.1, -0.2, 0.3), vertices=state.vertices + np.float32([0.6, 0.3, 0.8])),
+        replace(state, vertices=elsewhere, faces=rng.integers(0, 50, (90, 3)).astype(np.int32)),
+    ):
+        assert_same(rounded_state(mesh), unpack_state(pack_state(mesh)), exact=True)
 
 
 def test_attributes_outside_the_unit_range_keep_their_accuracy(state: MeshState) -> None:

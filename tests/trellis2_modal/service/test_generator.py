@@ -24,7 +24,7 @@ from trellis2_modal.jobs.execution import DeviceLostError, JobFile, JobMonitor, 
 from trellis2_modal.protocol import errors
 from trellis2_modal.protocol.replies import JobResult
 from trellis2_modal.protocol.requests import SAMPLER_FIELDS, ExtractSettings, GenerateSettings
-from trellis2_modal.protocol.state import MeshState
+from trellis2_modal.protocol.state import MeshState, unpack_state
 from trellis2_modal.protocol.views import Inputs, pack_inputs
 from trellis2_modal.service import state as states
 from trellis2_modal.service.generator import TRELLIS2Generator
@@ -309,6 +309,41 @@ def test_the_state_round_trips_through_torch() -> None:
     with pytest.raises(errors.InvalidStateError, match="layout"):
         states.from_mesh(mesh)
     assert np.isfinite(state.vertices).all()
+
+
+def test_the_last_state_is_exported_without_unpacking_and_just_as_after_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    unpacked: list[int] = []
+
+    def unpack(packed: bytes) -> MeshState:
+        unpacked.append(len(packed))
+        return unpack_state(packed)
+
+    def export(generator: TRELLIS2Generator, state: bytes) -> bytes:
+        return generator.extract_glb(state, ExtractSettings(), Monitor()).files["glb"].data
+
+    monkeypatch.setattr(states.protocol_state, "unpack_state", unpack)
+    generator, _ = make()
+    first, second = (
+        generator.generate(picture(), GenerateSettings(preview="none", seed=seed), Monitor())
+        .files["state"]
+        .data
+        for seed in (1, 2)
+    )
+    made = export(generator, second)
+    assert not unpacked
+    assert export(make()[0], second) == made
+    assert len(unpacked) == 1
+    assert export(generator, first) != made
+    assert export(generator, first) == export(make()[0], first)
+    assert len(unpacked) == 3, "the one that was read is held in turn"
+    assert export(generator, second) == made
+    assert len(unpacked) == 4
+    monkeypatch.setattr(states.RecentState, "most", 1000)
+    for _ in range(2):
+        assert export(generator, first) != made
+    assert len(unpacked) == 6, "too large to be held"
 
 
 def test_what_a_person_should_know_is_a_field_of_the_result() -> None:

@@ -7,7 +7,7 @@ become voxel flags.
 
 from __future__ import annotations
 
-from .codec import pack_state, peek_state, unpack_state
+from .codec import pack_state, peek_state, rounded_state, unpack_state
 from .container import compress_state, decompress_state
 from .header import FORMAT, VERSION
 from .mesh_state import MeshState, ShapeLatents
@@ -21,5 +21,6 @@ __all__ = [
     "decompress_state",
     "pack_state",
     "peek_state",
+    "rounded_state",
     "unpack_state",
 ]

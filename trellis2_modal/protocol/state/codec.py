@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -162,6 +163,25 @@ def unpack_state(packed: bytes) -> MeshState:
     )
     state.validate()
     return state
+
+
+def rounded_state(state: MeshState) -> MeshState:
+    """What `unpack_state` makes of the compact `pack_state`, bit for bit, without either."""
+    vertices, attrs = np.empty_like(state.vertices), np.empty_like(state.attrs)
+    linked, ranges = _linked(state), _attr_ranges(state.attrs)
+
+    def place(rows: slice) -> None:
+        if linked:
+            levels = _local_levels(state, rows)
+            for a in range(3):
+                vertices[rows, a] = _of_level(levels[:, a], state, rows, a)
+        levels = _to_attr_levels(state.attrs[rows], ranges)
+        for c, (low, high) in enumerate(ranges):
+            attrs[rows, c] = levels[:, c] * ((high - low) / _attr_levels(low, high)) + low
+
+    each_block(place, len(attrs))
+    vertices[linked:] = _of_units(_free_units(state.vertices[linked:], state), state)
+    return replace(state, vertices=vertices, attrs=attrs)
 
 
 def peek_state(data: bytes) -> dict[str, Any]:
@@ -386,18 +406,26 @@ def _span(values: np.ndarray) -> tuple[float, float]:
     return float(values.min()), float(values.max())
 
 
+def _local_levels(state: MeshState, own: np.ndarray | slice) -> np.ndarray:
+    """The levels `[n, 3]` of some linked vertices."""
+    local = _local(state.vertices[own], state.coords[own], state)
+    scaled = (local - LOCAL_LOW) * (LOCAL_LEVELS / LOCAL_SPAN)
+    level: np.ndarray = np.rint(scaled).clip(0, LOCAL_LEVELS).astype(np.uint8)
+    return level
+
+
+def _of_level(level: np.ndarray, state: MeshState, rows: slice, a: int) -> np.ndarray:
+    """The coordinate along axis `a` of linked vertices with these levels."""
+    local = level * (LOCAL_SPAN / LOCAL_LEVELS) + LOCAL_LOW
+    found: np.ndarray = (state.coords[rows, a] + local) * state.voxel_size + state.origin[a]
+    return found
+
+
 def _write_local(tensors: Tensors, state: MeshState, by_scan: np.ndarray) -> None:
     planes = np.empty((3, 8, plane_length(len(by_scan))), np.uint8)
 
     def write(rows: slice) -> None:
-        def levels(wider: slice) -> np.ndarray:
-            own = by_scan[wider]
-            local = _local(state.vertices[own], state.coords[own], state)
-            scaled = (local - LOCAL_LOW) * (LOCAL_LEVELS / LOCAL_SPAN)
-            level: np.ndarray = np.rint(scaled).clip(0, LOCAL_LEVELS).astype(np.uint8)
-            return level
-
-        steps = zigzag8(_stepped(levels, rows))
+        steps = zigzag8(_stepped(lambda wider: _local_levels(state, by_scan[wider]), rows))
         for a in range(3):
             planes[a, :, _bytes_of(rows)] = to_bit_planes(steps[:, a])
 
@@ -412,8 +440,7 @@ def _read_local(reader: Reader, out: np.ndarray, state: MeshState, scan_of: np.n
 
     def place(rows: slice) -> None:
         for a in range(3):
-            local = levels[a][scan_of[rows]] * (LOCAL_SPAN / LOCAL_LEVELS) + LOCAL_LOW
-            out[rows, a] = (state.coords[rows, a] + local) * state.voxel_size + state.origin[a]
+            out[rows, a] = _of_level(levels[a][scan_of[rows]], state, rows, a)
 
     each_block(place, count)
 
@@ -426,8 +453,20 @@ def _read_levels(planes: np.ndarray, count: int) -> np.ndarray:
     )
 
 
+def _free_units(vertices: np.ndarray, state: MeshState) -> np.ndarray:
+    units: np.ndarray = np.rint(
+        (vertices - np.array(state.origin, np.float64)) * (FREE_UNITS / state.voxel_size)
+    )
+    return units
+
+
+def _of_units(units: np.ndarray, state: MeshState) -> np.ndarray:
+    found: np.ndarray = units * (state.voxel_size / FREE_UNITS) + np.array(state.origin, np.float64)
+    return found
+
+
 def _write_loose(tensors: Tensors, vertices: np.ndarray, state: MeshState) -> None:
-    units = np.rint((vertices - np.array(state.origin, np.float64)) * (FREE_UNITS / state.voxel_size))
+    units = _free_units(vertices, state)
     if len(units) and np.abs(units).max() > 2**30:
         raise bad_state("vertices", "lies too far from the voxels for the compact format; pack it lossless")
     code = zigzag32(units.astype("<i4").view("<u4").reshape(-1))
@@ -436,7 +475,7 @@ def _write_loose(tensors: Tensors, vertices: np.ndarray, state: MeshState) -> No
 
 def _read_loose(reader: Reader, out: np.ndarray, state: MeshState) -> None:
     units = unzigzag32(_read_u32(reader, "loose", 3 * len(out))).view(np.int32).reshape(-1, 3)
-    out[:] = units * (state.voxel_size / FREE_UNITS) + np.array(state.origin, np.float64)
+    out[:] = _of_units(units, state)
 
 
 # --- attributes -----------------------------------------------------------------------------------------
@@ -444,12 +483,7 @@ def _read_loose(reader: Reader, out: np.ndarray, state: MeshState) -> None:
 
 def _write_attrs(tensors: Tensors, attrs: np.ndarray, by_scan: np.ndarray) -> list[list[float]]:
     """Fixed point with as many bytes a channel as its range needs; returns (low, high) of each channel."""
-    spans = each_block(lambda rows: [_span(column) for column in attrs[rows].T.copy()], len(attrs))
-    ranges = []
-    for c in range(CHANNELS):
-        low = min(0.0, *(span[c][0] for span in spans))
-        high = max(1.0, *(span[c][1] for span in spans))
-        ranges.append([low, high])
+    ranges = _attr_ranges(attrs)
     scales = [_attr_levels(low, high) for low, high in ranges]
     wide = [c for c in range(CHANNELS) if scales[c] != 255]
     for c in range(CHANNELS):
@@ -458,14 +492,7 @@ def _write_attrs(tensors: Tensors, attrs: np.ndarray, by_scan: np.ndarray) -> li
         )
 
     def write(rows: slice) -> None:
-        def levels(wider: slice) -> np.ndarray:
-            columns = attrs[by_scan[wider]].T.astype(np.float64)
-            for c, (low, high) in enumerate(ranges):
-                columns[c] = np.rint((columns[c] - low) * (scales[c] / (high - low)))
-            whole: np.ndarray = columns.astype(np.uint32).T
-            return whole
-
-        steps = _stepped(levels, rows)
+        steps = _stepped(lambda wider: _to_attr_levels(attrs[by_scan[wider]], ranges), rows)
         for c in range(CHANNELS):
             planes = tensors[f"attr_{c}"]
             if c in wide:
@@ -475,6 +502,23 @@ def _write_attrs(tensors: Tensors, attrs: np.ndarray, by_scan: np.ndarray) -> li
 
     each_block(write, len(attrs))
     return ranges
+
+
+def _attr_ranges(attrs: np.ndarray) -> list[list[float]]:
+    """(low, high) of each channel, 0..1 at least."""
+    spans = each_block(lambda rows: [_span(column) for column in attrs[rows].T.copy()], len(attrs))
+    return [
+        [min(0.0, *(span[c][0] for span in spans)), max(1.0, *(span[c][1] for span in spans))]
+        for c in range(CHANNELS)
+    ]
+
+
+def _to_attr_levels(attrs: np.ndarray, ranges: list[list[float]]) -> np.ndarray:
+    columns = attrs.T.astype(np.float64)
+    for c, (low, high) in enumerate(ranges):
+        columns[c] = np.rint((columns[c] - low) * (_attr_levels(low, high) / (high - low)))
+    whole: np.ndarray = columns.astype(np.uint32).T
+    return whole
 
 
 def _attr_levels(low: float, high: float) -> int:
