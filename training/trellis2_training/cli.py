@@ -131,6 +131,7 @@ def _parser() -> argparse.ArgumentParser:
     sheet.add_argument("out", type=Path, help="picture to write (WebP, PNG, JPEG)")
     sheet.add_argument("--pictures", type=Path, default=Path("assets/example_image"), help="folder")
     sheet.add_argument("--size", type=int, default=144, help="side of a tile in pixels")
+    sheet.add_argument("--device", default="cpu", help="cpu, cuda")
 
     examples = commands.add_parser("examples", help="draw held-out example pictures")
     examples.add_argument("folder", type=Path)
@@ -212,7 +213,7 @@ def main(arguments: list[str] | None = None) -> int:
         from .evaluation.sheet import write_sheet
 
         pictures = sorted(p for p in options.pictures.iterdir() if p.suffix in (".png", ".jpg", ".webp"))
-        write_sheet(options.weights, pictures, options.out, options.size)
+        write_sheet(options.weights, pictures, options.out, options.size, device=options.device)
     else:
         from .evaluation.examples import draw_examples
 

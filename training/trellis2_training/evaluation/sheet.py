@@ -21,7 +21,13 @@ _GROUND = (236, 236, 236)
 
 
 def write_sheet(
-    weights: Path, pictures: Sequence[Path], out: Path, size: int = 144, columns: int = 2, seed: int = 42
+    weights: Path,
+    pictures: Sequence[Path],
+    out: Path,
+    size: int = 144,
+    columns: int = 2,
+    seed: int = 42,
+    device: str = "cpu",
 ) -> None:
     """Run the pipeline on pictures and write one picture of `columns` examples a row: input, then four sides,
     the front first.
@@ -30,7 +36,7 @@ def write_sheet(
     """
     if not pictures:
         raise InvalidArgumentError("a contact sheet needs at least one picture")
-    pipeline = Trellis2ImageTo3DPipeline.from_pretrained(weights)
+    pipeline = Trellis2ImageTo3DPipeline.from_pretrained(weights, device=device)
     strips = []
     for path in pictures:
         with Image.open(path) as opened:
