@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 from trellis2_training import world
 from trellis2_training.data import render as rd
 from trellis2_training.data.voxelize import voxelize
@@ -13,6 +15,9 @@ from trellis2_training.evaluation import evaluate as ev
 from trellis2_training.evaluation import exported
 from trellis2_training.evaluation import measures as ms
 
+from trellis2.conditioning.upright import UprightCamera
+from trellis2.pipelines.conditioner import ImageConditioner
+from trellis2.pipelines.upright_conditioner import UprightConditioner
 from trellis2.representations import PBR_ATTR_LAYOUT
 from trellis2_modal.protocol.presets import PRESETS
 
@@ -75,3 +80,20 @@ def test_ssim_is_one_for_the_same_and_falls_with_noise() -> None:
     a, b = torch.full((1, 30, 30), 0.5), torch.full((1, 30, 30), 0.25)
     expected = (2 * 0.125 + 1e-4) / (0.25 + 0.0625 + 1e-4)
     assert float(exported.ssim(a, b)[15, 15]) == pytest.approx(expected, rel=1e-4)
+
+
+def test_what_has_no_front_is_seen_from_where_the_pipeline_takes_it_to_be() -> None:
+    angles = torch.tensor([[0.9, 0.3, 0.6]])
+    view = rd.camera(*angles.unbind(1))
+    plain = ImageConditioner({})
+    own = UprightCamera(*torch.tensor([[-0.2, 0.5, 0.4]]).unbind(1))
+    aligned = UprightConditioner(plain, torch.zeros(1, 1, 4, 4), own, frozenset())
+    picture = Image.new("RGBA", (8, 8))
+
+    def pipeline(conditioner: Any) -> Any:
+        return SimpleNamespace(prepare=lambda _: SimpleNamespace(conditioner=conditioner))
+
+    assert ev.as_seen(pipeline(plain), picture, view) is view
+    seen = rd.upright_camera(ev.as_seen(pipeline(aligned), picture, view))
+    assert float(seen.yaw) == pytest.approx(-0.2, abs=1e-5)
+    assert float(seen.pitch) == pytest.approx(0.3, abs=1e-5), "which a picture tells of any object"

@@ -25,6 +25,7 @@ from trellis2_training.config import SHIPPED, TINY
 from trellis2_training.data.batches import blocks_of
 from trellis2_training.data.voxelize import voxelize
 from trellis2_training.evaluation.evaluate import card_table, summarise
+from trellis2_training.evaluation.structure import BIASES, GUIDANCES, measure_structure
 from trellis2_training.export import export_package, import_weights
 from trellis2_training.optim import AdaptiveGradClipper, learning_rate
 from trellis2_training.runtime import Runtime
@@ -138,6 +139,16 @@ def test_the_package_loads_and_offers_512_alone(trained: Path, tmp_path: Path) -
     kept = need_network(trained, TINY, "tex_dec", torch.device("cpu"))
     for name, parameter in stored.named_parameters():
         torch.testing.assert_close(parameter.float(), kept.get_parameter(name).half().float())
+
+
+def test_settings_of_the_structure_are_measured(trained: Path, tmp_path: Path) -> None:
+    export_package(TINY, trained, tmp_path / "package")
+    summary = measure_structure(tmp_path / "package", 1, "cpu", tmp_path / "structure.json")
+    assert summary["objects"] == 1
+    assert len(summary["iou"]) == len(GUIDANCES) * len(BIASES)
+    best = f"guidance {summary['guidance']:g}, bias {summary['bias']:+g}"
+    assert summary["iou"][best] == max(summary["iou"].values())
+    assert json.loads((tmp_path / "structure.json").read_text()) == summary
 
 
 def test_training_goes_on_from_a_package(trained: Path, tmp_path: Path) -> None:
