@@ -1,4 +1,4 @@
-"""The matting network's remover: files, sizes, and edges at the picture's own size."""
+"""The matting network's remover: files, sizes, and what GrabCut makes of its matte."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from trellis2.conditioning.matting.small_matting import (
     SmallMattingConfig,
     SmallMattingNet,
     load_small_matting,
-    refined,
     save_small_matting,
+    silhouette,
 )
 from trellis2.conditioning.registry import build_background_remover
 from trellis2.errors import CheckpointError
@@ -74,22 +74,29 @@ def test_extreme_sizes_do_not_fail(stem: Path, size: tuple[int, int]) -> None:
     assert SmallMatting(str(stem))(Image.new("RGB", size, (1, 2, 3))).size == size
 
 
-@pytest.mark.parametrize(("logit", "alpha", "certain"), [(9, 255, True), (0.1, 134, False), (-9, 0, True)])
+@pytest.mark.parametrize(("logit", "alpha", "certain"), [(9, 255, True), (0.1, 255, False), (-9, 0, True)])
 def test_a_matte_is_certain_where_the_network_is(stem: Path, logit: float, alpha: int, certain: bool) -> None:
     remover, picture = remover_of(stem, logit), Image.new("RGB", (50, 50), (90, 20, 30))
     assert remover.certain(picture) is certain
     assert abs(int(np.asarray(remover(picture))[25, 25, 3]) - alpha) <= 2
 
 
-def test_edges_follow_the_picture_at_its_own_size() -> None:
-    """A matte at a quarter of the size: refined, its edge is where the colours change."""
+def test_colours_decide_where_the_network_is_not_sure() -> None:
+    """The network knows the middle and the rim; the edge between them is where the colours change."""
     y, x = np.mgrid[0:512, 0:512]
-    disc = (x - 260) ** 2 + (y - 250) ** 2 < 150**2
+    distance = np.hypot(x - 260, y - 250)
+    disc = distance < 150
     noise = np.random.default_rng(0).normal(0, 4, (512, 512, 1))
     pixels = (np.where(disc[..., None], [200, 60, 30], [70, 120, 140]) + noise).clip(0, 255).astype(np.uint8)
-    small = disc.reshape(128, 4, 128, 4).mean((1, 3)).astype(np.float32)
-    coarse = np.asarray(Image.fromarray(small).resize((512, 512), Image.Resampling.BILINEAR))
-    fine = refined(pixels, small)
-    assert np.abs(fine - disc).mean() < 0.6 * np.abs(coarse - disc).mean()
-    assert ((fine > 0.5) == disc).mean() > 0.999
-    assert fine[disc].mean() > 0.99
+    matte = np.clip((200 - distance) / 120, 0, 1).astype(np.float32)  # a half at 140
+    small = np.asarray(Image.fromarray(matte).resize((64, 64), Image.Resampling.BOX))
+    found = silhouette(pixels, small)
+    assert (found == disc).mean() > 0.995
+    assert ((matte > 0.5) == disc).mean() < 0.98, "the network alone is off"
+
+
+@pytest.mark.parametrize(("value", "kept"), [(0.0, False), (0.4, False), (0.6, True), (1.0, True)])
+def test_a_matte_of_one_value_needs_no_colours(value: float, kept: bool) -> None:
+    pixels = np.random.default_rng(0).integers(0, 255, (40, 60, 3), dtype=np.uint8)
+    found = silhouette(pixels, np.full((32, 32), value, dtype=np.float32))
+    assert found.all() if kept else not found.any()

@@ -1,8 +1,8 @@
-"""Background removal with the small network of the bundled weights, its edges brought to the picture's size.
+"""Background removal with the small network of the bundled weights, whose matte seeds GrabCut.
 
 The network is a U-Net (Ronneberger, Fischer and Brox, 2015) with attention where it is coarsest, for what
-only the whole picture tells: which of all things is the subject. It sees the picture at a size of its own; a
-guided filter (He, Sun and Tang, 2010) on the picture's colours makes the edges as fine as the picture.
+only the whole picture tells: which of all things is the subject. It sees the picture at a size of its own;
+where it is not sure, GrabCut decides by the colours of what it is sure of, at a finer size.
 """
 
 from __future__ import annotations
@@ -21,12 +21,9 @@ from torch import nn
 
 from ...errors import CheckpointError
 from ..encoders.image_batch import image_batch, normalize_imagenet
-from .grabcut import Floats
+from .grabcut import Floats, Mask, fill_small_holes, grabcut, soften, working_picture
 
-FILTER_SIDE = 384  # the longer side at which the guided filter is fitted; it is applied at full size
-FILTER_RADIUS = 2  # pixels there
-FILTER_NOISE = 1e-4  # variance of colours (0..1) below which the guide says nothing
-SURE = (0.1, 0.9)  # mattes below and above are sure
+SURE = (0.03, 0.97)  # mattes below and above are sure: GrabCut does not touch them
 DOUBT = 0.25  # of a subject's area: with more unsure pixels the cut is a guess
 
 
@@ -98,7 +95,8 @@ class SmallMatting:
     def __call__(self, image: Image.Image) -> Image.Image:
         """The picture with its matte."""
         image = image.convert("RGB")
-        alpha = refined(np.asarray(image), self.coarse(image))
+        pixels = np.asarray(image)
+        alpha = soften(pixels, silhouette(pixels, self.coarse(image)))
         image.putalpha(Image.fromarray(np.rint(alpha * 255).astype(np.uint8)))
         return image
 
@@ -127,36 +125,20 @@ class SmallMatting:
         return self.to("cpu")
 
 
-def refined(pixels: npt.NDArray[np.uint8], matte: Floats) -> Floats:
-    """A small matte brought to the size of its picture `[H, W, 3]`, its edges on the picture's own.
-
-    A guided filter with the colours as guide: around each pixel alpha is a linear function of colour.
-    """
+def silhouette(pixels: npt.NDArray[np.uint8], matte: Floats) -> Mask:
+    """The subject `[H, W]` of a picture `[H, W, 3]` whose small matte is known: GrabCut at working size."""
     import cv2
 
     height, width = pixels.shape[:2]
-    scale = min(1.0, FILTER_SIDE / max(height, width))
-    size = max(1, round(width * scale)), max(1, round(height * scale))
-    side = (2 * FILTER_RADIUS + 1,) * 2
-
-    def resized(values: Floats, size: tuple[int, int]) -> Floats:
-        return np.asarray(cv2.resize(values, size, interpolation=cv2.INTER_LINEAR), dtype=np.float32)
-
-    def mean(values: Floats) -> Floats:
-        return np.asarray(cv2.blur(values, side), dtype=np.float32).reshape(values.shape)
-
-    small = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)
-    guide: Floats = np.multiply(small, np.float32(1 / 255), dtype=np.float32)
-    target = resized(matte, size)
-    colour, alpha = mean(guide), mean(target)
-    spread = np.stack([mean(guide * guide[..., i : i + 1]) for i in range(3)], -2)
-    spread += FILTER_NOISE * np.eye(3, dtype=np.float32) - colour[..., :, None] * colour[..., None, :]
-    shared = mean(guide * target[..., None]) - colour * alpha[..., None]
-    slope = np.linalg.solve(spread, shared[..., None])[..., 0]
-    offset = alpha - (slope * colour).sum(-1)
-    fitted = resized(np.concatenate([mean(slope), mean(offset)[..., None]], -1), (width, height))
-    found = (fitted[..., :3] * pixels).sum(-1) / 255 + fitted[..., 3]
-    return np.asarray(np.clip((found - 0.05) / 0.9, 0, 1), dtype=np.float32)
+    small = working_picture(pixels)
+    likely = cv2.resize(matte, small.shape[1::-1], interpolation=cv2.INTER_LINEAR)
+    mask = likely > 0.5
+    seed = np.where(mask, cv2.GC_PR_FGD, cv2.GC_PR_BGD).astype(np.uint8)
+    seed[likely < SURE[0]], seed[likely > SURE[1]] = cv2.GC_BGD, cv2.GC_FGD
+    if mask.any() and not mask.all():  # GrabCut learns two sets of colours: it needs some pixels of each
+        labels = grabcut(small, seed)
+        mask = fill_small_holes((labels == cv2.GC_FGD) | (labels == cv2.GC_PR_FGD))
+    return cv2.resize(mask.astype(np.float32), (width, height), interpolation=cv2.INTER_LINEAR) > 0.5
 
 
 def load_small_matting(stem: Path) -> SmallMattingNet:
