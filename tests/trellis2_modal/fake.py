@@ -73,6 +73,7 @@ class FakeGenerator:
         self._light = Path(light) if light else None
         self.pipeline_types = pipeline_types
         self.texture_types = ("512",)
+        self.default_type = ""
         self.backends = {"attention": "sdpa: first choice"}
         self.samplers = {"ss_guidance_strength": 2.0, "ss_sampling_steps": 12.0}
         self.views = {"least": 1, "most": 1, "cameras": False}

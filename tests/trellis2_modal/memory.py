@@ -104,6 +104,7 @@ class ThreadRunner:
             backends=g.backends,
             views=views,
             texture_types=tuple(g.texture_types),
+            default_type=g.default_type,
         )
 
     def idle(self) -> bool:

@@ -34,6 +34,8 @@ PIXEL_PARTS = {"map": "pixel_map", "structure": "structure_map", "camera": "came
 # Added to the logits of structures: wavering thin parts are kept. Of eight objects that no evaluation uses
 # all came in one piece, not seven, at the same F-score.
 OCCUPANCY_BIAS = 1.0
+# The same flows at 1024, where tokens lie on a grid twice as fine: they see it in the cells that they learnt.
+FINE_FLOWS = {"shape_slat_flow_model_1024": "shape_flow", "tex_slat_flow_model_1024": "tex_flow"}
 SAMPLER = {"name": "FlowEulerGuidanceIntervalSampler", "args": {"sigma_min": 1e-5}}
 
 
@@ -67,7 +69,10 @@ def pipeline_config(statistics: dict[str, torch.Tensor], matting: bool = False) 
             "shape_slat_flow_model_512": stems["shape_flow"],
             "tex_slat_decoder": stems["tex_dec"],
             "tex_slat_flow_model_512": stems["tex_flow"],
+            **{name: stems[network] for name, network in FINE_FLOWS.items()},
         },
+        "model_args": {name: {"position_scale": 0.5} for name in FINE_FLOWS},
+        "pipeline_types": ["512", "1024_cascade"],
         "sparse_structure_sampler": _sampler(12, 2.0, 0.0, [0.5, 1.0], 3.0),
         "shape_slat_sampler": _sampler(12, 1.0, 0.0, [0.6, 1.0], 3.0),
         "shape_slat_normalization": normalization("shape"),
@@ -90,7 +95,7 @@ def texturing_config(args: dict[str, Any]) -> dict[str, Any]:
     kept = {
         k: v
         for k, v in args.items()
-        if not k.startswith(("sparse_structure", "shape_slat_sampler", "default_"))
+        if not k.startswith(("sparse_structure", "shape_slat_sampler", "default_", "pipeline_types"))
     }
     encoder = {"shape_slat_encoder": f"ckpts/{SHIPPED['shape_enc']}"}
     return {"name": "Trellis2TexturingPipeline", "args": {**kept, "models": {**encoder, **models}}}

@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from ..nn.rope import grid_coords
 
 GEOMETRY_CHANNELS = 10  # what `voxel_geometry` gives
+LEARNT_CELLS = 32  # along the grid of training: a finer one measures in its cells, too
 _DEPTH_CELLS = 32  # cells of a crop's side in which the first surface is looked for
 
 
@@ -92,7 +93,7 @@ def voxel_geometry(
     places = _in_window(plane, crop_window(plane) if window is None else window)
     position = camera.axes()[0]
     direction = F.normalize(position[:, None] - points, dim=-1)
-    behind = _behind_first(places, depth) * resolution
+    behind = _behind_first(places, depth) * min(resolution, LEARNT_CELLS)
     nearness = (depth - position.norm(dim=-1)[:, None])[..., None]
     hidden = torch.cat([torch.tanh(behind / 4), torch.exp(-behind)], -1)
     return places, torch.cat([direction, places, nearness, hidden], -1)

@@ -266,12 +266,17 @@ class SLatFlowModel(FlowTransformer):
         layout = x.cached("token_layout", lambda: TokenLayout.of(x.lengths, x.device))
         phases = positions = None
         if c.pe_mode == "rope":
-            name = f"rope {c.head_dim} {c.rope_freq}"
-            phases = x.cached(name, lambda: rope_phases(x.coords[:, 1:], c.head_dim, c.rope_freq))
+            name = f"rope {c.head_dim} {c.rope_freq} {c.position_scale}"
+            phases = x.cached(name, lambda: rope_phases(self._places(x), c.head_dim, c.rope_freq))
         else:
-            name = f"sincos {c.model_channels}"
-            positions = x.cached(name, lambda: sincos_positions(x.coords[:, 1:], c.model_channels))
+            name = f"sincos {c.model_channels} {c.position_scale}"
+            positions = x.cached(name, lambda: sincos_positions(self._places(x), c.model_channels))
         return Tokens(feats, layout, phases, positions)
+
+    def _places(self, x: SparseTensor) -> torch.Tensor:
+        """The voxels' places `[T, 3]` in cells of the grid that the flow learnt."""
+        coords, scale = x.coords[:, 1:], self.config.position_scale
+        return coords if scale == 1 else (coords.float() + 0.5) * scale - 0.5
 
     def to_latent(self, velocity: torch.Tensor, like: SparseTensor) -> SparseTensor:
         return like.replace(velocity)

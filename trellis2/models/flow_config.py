@@ -32,6 +32,7 @@ class FlowConfig:
     mlp_ratio: float = 4.0
     pe_mode: str = "ape"  # or "rope"
     rope_freq: tuple[float, float] = (1.0, 10000.0)
+    position_scale: float = 1.0  # of a structured latent's: 0.5 on a grid twice as fine as the learnt one
     dtype: str | torch.dtype = "float32"  # of the blocks
     use_checkpoint: bool = False  # recompute activations in training
     share_mod: bool = False  # one modulation for all blocks, each adding its own vector

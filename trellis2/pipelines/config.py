@@ -82,8 +82,9 @@ def load_parts(
     """Load the models of `args["models"]` that are in `wanted`, the image encoder and the background remover.
 
     `skip` names parts to leave out. `model_paths`, `image_cond_model` and `rembg_model` replace what the
-    config says (folder or hub id), so that other copies of the same weights can be used. The models' weights
-    are read straight to `device`; the two image models come through the CPU.
+    config says (folder or hub id), so that other copies of the same weights can be used.
+    `args["model_args"]` has, by model, arguments in place of those of its own config. The models' weights are
+    read straight to `device`; the two image models come through the CPU.
     """
     listed = {name: value for name, value in (args.get("models") or {}).items() if name in wanted}
     listed.update(model_paths or {})
@@ -92,10 +93,10 @@ def load_parts(
         raise CheckpointError(
             f"no such model: {', '.join(sorted(unknown))}; this pipeline uses {', '.join(wanted)}"
         )
-    parts = Parts()
+    parts, given = Parts(), args.get("model_args") or {}
     with ThreadPoolExecutor(PARALLEL_LOADS, thread_name_prefix="load") as pool:
         loads = {
-            name: pool.submit(load_one, path, value, revision, device)
+            name: pool.submit(load_one, path, value, revision, device, **given.get(name, {}))
             for name, value in listed.items()
             if name not in skip
         }
@@ -150,19 +151,28 @@ def find_upsampler(path: str | Path, given: str | Path | None) -> Path:
 
 
 def load_one(
-    path: str | Path, value: str, revision: str | None = None, device: torch.device | str = "cpu"
+    path: str | Path,
+    value: str,
+    revision: str | None = None,
+    device: torch.device | str = "cpu",
+    **arguments: Any,
 ) -> Model:
-    """The model at `<path>/<value>`, else at `value` alone: a model of another repository."""
+    """The model at `<path>/<value>`, else at `value` alone: a model of another repository.
+
+    `arguments` replace those of its config.
+    """
     inside = f"{path}/{value}"
     if any(Path(inside + suffix).is_file() for suffix in (".json", ".safetensors")):
-        return load_model(inside, device=device)
+        return load_model(inside, device=device, **arguments)
     try:
-        return load_model(inside, revision=revision, device=device)
+        return load_model(inside, revision=revision, device=device, **arguments)
     except CheckpointError as error:
         log.debug("not inside the pipeline's folder", extra={"path": inside})
         first = error
     try:
-        return load_model(value, device=device)  # the revision belongs to the pipeline's own repository
+        return load_model(
+            value, device=device, **arguments
+        )  # the revision belongs to the pipeline's own repository
     except CheckpointError as error:
         raise CheckpointError(
             f"neither {inside!r} ({first}) nor {value!r} ({error}) can be loaded"

@@ -163,6 +163,8 @@ class Trellis2ImageTo3DPipeline(LatentPipeline):
         """
         config = read_pipeline_config(path, config_file, revision)
         args, family = config.args, FAMILIES.get(config.name, Family())
+        if "pipeline_types" in args:
+            family = replace(family, pipeline_types=tuple(args["pipeline_types"]))
         upsampler: Path | None = None
         if family.pixel_aligned:
             args, upsampler = with_known_parts(args), find_upsampler(path, feature_upsampler)
@@ -215,7 +217,7 @@ class Trellis2ImageTo3DPipeline(LatentPipeline):
             )
         if self.family.pipeline_types is not None and name not in self.family.pipeline_types:
             raise UnsupportedPipelineError(
-                f"there are no pixel-aligned weights for pipeline type {name!r}; available here: {available}"
+                f"these weights were not made for pipeline type {name!r}; available here: {available}"
             )
         missing = self._missing(PIPELINE_TYPES[name])
         if missing:

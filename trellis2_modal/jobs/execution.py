@@ -71,6 +71,7 @@ class Generator(Protocol):
     device: str
     pipeline_types: tuple[str, ...]
     texture_types: tuple[str, ...]
+    default_type: str
     samplers: dict[str, float]
     views: dict[str, Any]
 

@@ -27,7 +27,7 @@ class Capabilities:
 
     `samplers` are the weights' own sampler settings by request field, `reason` says why it is degraded,
     `backends` is the implementation of each operation, as far as it is known, `texture_types` the resolutions
-    at which meshes can be textured.
+    at which meshes can be textured, `default_type` the pipeline type that the weights name as theirs.
     """
 
     model: str = ""
@@ -39,6 +39,7 @@ class Capabilities:
     backends: dict[str, str] = field(default_factory=dict)
     views: ViewSupport = field(default_factory=ViewSupport)
     texture_types: tuple[str, ...] = ()
+    default_type: str = ""
 
 
 @dataclass(frozen=True)

@@ -122,6 +122,7 @@ def main() -> int:
         backends=generator.backends,
         views=generator.views,
         texture_types=list(generator.texture_types),
+        default_type=generator.default_type,
     )
     while True:
         message = inbox.jobs.get()

@@ -17,7 +17,7 @@ from .views import MAX_VIEWS, ViewCamera
 PipelineType = Literal["512", "1024", "1024_cascade", "1536_cascade"]
 PIPELINE_TYPES: tuple[PipelineType, ...] = ("512", "1024", "1024_cascade", "1536_cascade")
 PREFERRED_PIPELINE_TYPES: tuple[PipelineType, ...] = ("1024_cascade", "1024", "512", "1536_cascade")
-"""The default is the first of these that the loaded weights offer."""
+"""The default is the first of these that the loaded weights offer, where they have none of their own."""
 
 Preview = Literal["none", "video", "frames"]
 AlphaMode = Literal["auto", "opaque", "mask", "blend"]
@@ -721,9 +721,18 @@ class MatteRequest(MatteSettings):
     )
 
 
-def default_pipeline_type(offered: tuple[str, ...] | list[str]) -> str:
-    """The pipeline type used when a request names none; raises ValueError when nothing is offered."""
-    for name in PREFERRED_PIPELINE_TYPES:
+def default_pipeline_type(offered: tuple[str, ...] | list[str], own: str = "") -> str:
+    """The pipeline type used when a request names none: the weights' `own` where it is offered. Raises
+    ValueError when nothing is offered.
+    """
+    for name in (own, *PREFERRED_PIPELINE_TYPES):
         if name in offered:
             return name
     raise ValueError("the loaded weights offer no pipeline type")
+
+
+def default_texture_type(offered: tuple[str, ...] | list[str], own: str = "") -> str:
+    """The resolution at which a mesh is textured when a request names none: the weights' `own` where it is
+    one, else the finest.
+    """
+    return own if own in offered else offered[-1]

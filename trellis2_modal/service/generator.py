@@ -58,6 +58,9 @@ class Pipeline(Protocol):
     def available_pipeline_types(self) -> Any: ...
 
     @property
+    def default_pipeline_type(self) -> str: ...
+
+    @property
     def family(self) -> Any: ...
 
     @property
@@ -105,6 +108,7 @@ class TRELLIS2Generator:
         self.device = device
         self.pipeline_types: tuple[str, ...] = ()
         self.texture_types: tuple[str, ...] = ()
+        self.default_type = ""
         self.samplers: dict[str, float] = {}
         """The weights' own sampler settings by request field: what holds where a request sets none."""
 
@@ -118,6 +122,7 @@ class TRELLIS2Generator:
         pipeline = self._factory()
         offered = tuple(pipeline.available_pipeline_types)
         self.pipeline_types = tuple(name for name in PIPELINE_TYPES if name in offered)
+        self.default_type = pipeline.default_pipeline_type
         self._pipeline, self.painter = pipeline, self._texturing(pipeline)
         if self.painter is not None:
             self.texture_types = tuple(map(str, self.painter.available_resolutions))
@@ -177,7 +182,7 @@ class TRELLIS2Generator:
 
         Raises the `ServiceError` that says what to do, `Cancelled`, or `DeviceLostError`.
         """
-        kind = settings.pipeline_type or default_pipeline_type(self.pipeline_types)
+        kind = settings.pipeline_type or default_pipeline_type(self.pipeline_types, self.default_type)
         if kind not in self.pipeline_types:
             raise errors.UnsupportedPipelineError(
                 f"the loaded weights offer {', '.join(self.pipeline_types)}, not {kind}"

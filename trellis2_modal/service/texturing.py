@@ -14,7 +14,7 @@ from ..protocol import errors
 from ..protocol.limits import MAX_MESH_FACES
 from ..protocol.meshes import mesh_kind
 from ..protocol.replies import ASSET_MEDIA_TYPES
-from ..protocol.requests import TextureSettings
+from ..protocol.requests import TextureSettings, default_texture_type
 from ..protocol.views import unpack_inputs
 from .inputs import mesh_errors, opened
 from .stage_clock import StageClock
@@ -62,7 +62,9 @@ def texture_mesh(
     from trellis2.pipelines.texturing import UnitCube
 
     given = unpack_inputs(inputs)
-    kind = settings.pipeline_type or (generator.texture_types or ("",))[-1]
+    kind = settings.pipeline_type or default_texture_type(
+        generator.texture_types or ("",), generator.default_type
+    )
     painter = generator.painter
     if painter is None or kind not in generator.texture_types:
         offered = ", ".join(generator.texture_types) or "no resolution"

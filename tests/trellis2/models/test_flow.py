@@ -8,7 +8,7 @@ import torch
 from tests.trellis2.sparse.voxels import random_voxels
 from trellis2.errors import InvalidArgumentError
 from trellis2.models import SLatFlowModel, SparseStructureFlowModel, flow, recorded_flow
-from trellis2.nn.rope import grid_coords
+from trellis2.nn.rope import grid_coords, sincos_positions
 from trellis2.sparse import SparseTensor, sparse_cat
 
 from .configs import TINY
@@ -49,6 +49,23 @@ def test_prepared_context_gives_the_same_numbers(sparse_model: SLatFlowModel) ->
     plain = sparse_model(x, t, cond)
     cache = sparse_model.prepare_cond(cond)
     assert torch.equal(sparse_model(x, t, cache).feats, plain.feats)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("pe_mode", ["rope", "ape"])
+def test_a_finer_grid_is_seen_in_the_cells_that_were_learnt(pe_mode: str) -> None:
+    plain = randomised(SLatFlowModel, pe_mode=pe_mode)
+    half = randomised(SLatFlowModel, pe_mode=pe_mode, position_scale=0.5)
+    x, t, cond = random_voxels([20, 15], 8), torch.tensor([1.0, 700.0]), torch.randn(2, 5, 20)
+    fine = x.coords.clone()
+    fine[:, 1:] *= 2
+    finer = SparseTensor(x.feats, fine)
+    assert not torch.allclose(plain(finer, t, cond).feats, plain(x, t, cond).feats, atol=1e-3)
+    if pe_mode == "rope":  # of relative places alone
+        torch.testing.assert_close(half(finer, t, cond).feats, plain(x, t, cond).feats, rtol=1e-4, atol=1e-5)
+    places = half.to_tokens(finer).positions
+    if places is not None:
+        torch.testing.assert_close(places, sincos_positions(x.coords[:, 1:] - 0.25, places.shape[1]))
 
 
 @torch.no_grad()

@@ -295,6 +295,24 @@ def test_pictures_without_a_matte_are_cut_out(
     assert abs(ready.width - expected.width) <= 4
 
 
+def test_one_flow_may_serve_two_resolutions(checkpoint: Path, tmp_path: Path, picture: Image.Image) -> None:
+    folder = tmp_path / "pipeline"
+    shutil.copytree(checkpoint, folder)
+    config = json.loads((folder / "pipeline.json").read_text())
+    models, fine = config["args"]["models"], ("shape_slat_flow_model_1024", "tex_slat_flow_model_1024")
+    for name in fine:
+        models[name] = models[name.replace("1024", "512")]
+    config["args"]["model_args"] = {name: {"position_scale": 0.5} for name in fine}
+    config["args"]["pipeline_types"] = ["512", "1024_cascade"]
+    (folder / "pipeline.json").write_text(json.dumps(config))
+    both = Trellis2ImageTo3DPipeline.from_pretrained(folder)
+    assert both.available_pipeline_types == ["512", "1024_cascade"]
+    scales = {name: both.models[name].config.position_scale for name in models if "slat_flow" in name}
+    assert {name: scale for name, scale in scales.items() if scale != 1} == dict.fromkeys(fine, 0.5)
+    with pytest.raises(UnsupportedPipelineError, match=r"not made for pipeline type '1536_cascade'.*512"):
+        both.run(picture, pipeline_type="1536_cascade")
+
+
 def test_missing_models_are_named(checkpoint: Path, picture: Image.Image) -> None:
     skipped = ("shape_slat_flow_model_1024", "tex_slat_flow_model_1024", "rembg_model")
     small = Trellis2ImageTo3DPipeline.from_pretrained(checkpoint, skip=skipped)

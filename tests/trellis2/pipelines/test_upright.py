@@ -16,7 +16,7 @@ from trellis2.conditioning.pixel_map import (
     save_pixel_source,
     voxel_features,
 )
-from trellis2.conditioning.upright import UprightCamera, project_upright
+from trellis2.conditioning.upright import UprightCamera, project_upright, voxel_geometry
 from trellis2.errors import CheckpointError
 from trellis2.nn.tokens import PixelTokens
 from trellis2.pipelines.conditioner import Condition, ImageConditioner, SeveralConditioners
@@ -40,6 +40,15 @@ def conditioner(source: PixelSource, seed: int = 0) -> UprightConditioner:
     )
     plain = ImageConditioner({512: Condition(tokens, torch.zeros_like(tokens))})
     return UprightConditioner.of(plain, tokens, picture, source, frozenset({"texture"}))
+
+
+def test_a_finer_grid_measures_in_the_cells_of_training(source: PixelSource) -> None:
+    """How far behind the first surface, of voxels at the same places on grids of 32 and of 64."""
+    camera = UprightCamera(*torch.tensor([[0.0], [0.0], [0.6]]))
+    coarse = torch.tensor([[[16, 0, 16], [16, 3, 16], [0, 0, 0], [31, 0, 31]]])
+    hidden = [voxel_geometry(coarse * k, 32 * k, camera)[1][..., -4:] for k in (1, 2)]
+    assert bool((hidden[0][0, 1, :2] > 0.5).all()), "three cells behind the first"
+    torch.testing.assert_close(hidden[1][0, 1], hidden[0][0, 1], rtol=1e-3, atol=1e-3)
 
 
 def test_each_item_is_seen_in_its_own_crop(source: PixelSource) -> None:

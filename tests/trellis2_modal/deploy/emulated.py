@@ -61,6 +61,7 @@ class HostedFake:
         self.model, self.device, self.pipeline_types = fake.model, fake.device, fake.pipeline_types
         self.samplers, self.backends = fake.samplers, fake.backends
         self.views, self.texture_types = fake.views, fake.texture_types
+        self.default_type = fake.default_type
         self._fake = fake
 
     def generate(self, picture: bytes, settings: GenerateSettings, monitor: Monitor) -> JobOutput:

@@ -294,6 +294,7 @@ def test_the_weights_own_samplers_are_known_without_loading_them() -> None:
 
     found = asyncio.run(capabilities_of(read, DeploySettings(model=BUNDLED_MODEL)))
     assert found.samplers == manifest.samplers
+    assert (found.pipeline_types, found.default_type) == (("512", "1024_cascade"), "512")
     assert parse_manifest(manifest.dump()) == manifest
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -21,13 +22,20 @@ from trellis2.progress import Monitor
 from trellis2.samplers.acceleration import Passes
 from trellis2.sparse import SparseTensor
 from trellis2_modal.jobs.execution import DeviceLostError, JobFile, JobMonitor, run_job
+from trellis2_modal.jobs.ports import Capabilities
 from trellis2_modal.protocol import errors
 from trellis2_modal.protocol.replies import JobResult
-from trellis2_modal.protocol.requests import SAMPLER_FIELDS, ExtractSettings, GenerateSettings
+from trellis2_modal.protocol.requests import (
+    SAMPLER_FIELDS,
+    ExtractSettings,
+    GenerateSettings,
+    TextureSettings,
+)
 from trellis2_modal.protocol.state import MeshState, unpack_state
 from trellis2_modal.protocol.views import Inputs, pack_inputs
 from trellis2_modal.service import state as states
 from trellis2_modal.service.generator import TRELLIS2Generator
+from trellis2_modal.service.http.request_parsing import generate_settings, texture_settings
 
 
 class OutOfMemoryError(RuntimeError):
@@ -39,6 +47,7 @@ class SmallPipeline:
 
     def __init__(self, *failures: Exception, types: tuple[str, ...] = ("512", "1024_cascade")) -> None:
         self.available_pipeline_types = list(types)
+        self.default_pipeline_type = "1024_cascade"
         self.low_vram = False
         self.family = FAMILIES["Trellis2ImageTo3DPipeline"]
         self.failures = list(failures)
@@ -363,3 +372,22 @@ def test_quality_and_texture_reach_the_pipeline() -> None:
         ("fast", False),
         ("exact", True),
     ]
+
+
+def test_the_weights_own_type_is_the_default_where_it_is_offered() -> None:
+    pipeline = SmallPipeline(types=("512", "1024_cascade"))
+    pipeline.default_pipeline_type = "512"
+    generator = TRELLIS2Generator(lambda: pipeline)
+    generator.load_model_cpu()
+    known = Capabilities(
+        pipeline_types=generator.pipeline_types,
+        state="ready",
+        texture_types=("512", "1024"),
+        default_type=generator.default_type,
+    )
+    plain, mesh = GenerateSettings.model_validate({}), TextureSettings.model_validate({})
+    assert generate_settings(plain, known)["pipeline_type"] == "512"
+    assert texture_settings(mesh, known)["pipeline_type"] == "512"
+    known = replace(known, default_type="")
+    assert generate_settings(plain, known)["pipeline_type"] == "1024_cascade"
+    assert texture_settings(mesh, known)["pipeline_type"] == "1024", "the finest"

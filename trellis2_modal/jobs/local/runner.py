@@ -148,6 +148,7 @@ class WorkerRunner:
                     message.get("samplers", {}),
                     backends=message.get("backends", {}),
                     texture_types=tuple(message.get("texture_types", ())),
+                    default_type=message.get("default_type", ""),
                     views=ViewSupport.model_validate(message.get("views", {})),
                 )
                 self._ready = True

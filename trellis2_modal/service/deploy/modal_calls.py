@@ -162,6 +162,7 @@ async def capabilities_of(
         backends=backends,
         views=views,
         texture_types=manifest.texture_types,
+        default_type=manifest.default_type,
     )
 
 

@@ -44,6 +44,7 @@ from ...protocol.requests import (
     TextureRequest,
     TextureSettings,
     default_pipeline_type,
+    default_texture_type,
 )
 from ...protocol.state import peek_state
 from ...protocol.state.mesh_state import bad_state
@@ -300,7 +301,8 @@ def texture_settings(settings: TextureSettings, known: Capabilities) -> dict[str
     offered = known.texture_types
     if not offered:
         raise UnsupportedPipelineError("the loaded weights cannot texture meshes: they have no shape encoder")
-    return settings.given() | {"pipeline_type": _chosen(settings.pipeline_type or offered[-1], offered)}
+    chosen = settings.pipeline_type or default_texture_type(offered, known.default_type)
+    return settings.given() | {"pipeline_type": _chosen(chosen, offered)}
 
 
 def generate_settings(
@@ -309,8 +311,8 @@ def generate_settings(
     """The settings with the pipeline type decided: as asked, else `own`, else the service's default."""
     _check_loaded(known)
     offered = known.pipeline_types
-    chosen = _chosen(settings.pipeline_type or own or default_pipeline_type(offered), offered)
-    return settings.given() | {"pipeline_type": chosen}
+    chosen = settings.pipeline_type or own or default_pipeline_type(offered, known.default_type)
+    return settings.given() | {"pipeline_type": _chosen(chosen, offered)}
 
 
 def _check_loaded(known: Capabilities) -> None:

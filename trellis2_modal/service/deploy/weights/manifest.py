@@ -81,13 +81,18 @@ class Manifest:
     """The weights' own sampler settings by request field; none in folders filled by earlier versions."""
     pipeline: str = ""
     """Class in the pipeline's config."""
+    only_types: tuple[str, ...] = ()
+    """The pipeline types that the weights were made for; none: all that their models can run."""
+    default_type: str = ""
+    """The pipeline type that the weights name as theirs."""
 
     def dump(self) -> bytes:
         return json.dumps(asdict(self), indent=1).encode()
 
     @property
     def pipeline_types(self) -> tuple[str, ...]:
-        return offered_types(self.models, self.pipeline)
+        types = offered_types(self.models, self.pipeline)
+        return tuple(name for name in types if name in self.only_types) if self.only_types else types
 
     @property
     def texture_types(self) -> tuple[str, ...]:
@@ -108,7 +113,8 @@ def parse_manifest(data: bytes) -> Manifest:
         raw = json.loads(data)
         files = tuple(StoredFile(**entry) for entry in raw.pop("files"))
         samplers = {str(name): float(value) for name, value in raw.pop("samplers", {}).items()}
-        return Manifest(**(raw | {"models": tuple(raw["models"])}), files=files, samplers=samplers)
+        lists = {name: tuple(raw[name]) for name in ("models", "only_types") if name in raw}
+        return Manifest(**(raw | lists), files=files, samplers=samplers)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise WeightsError(f"{MARKER} cannot be read ({error!r}); run: {DOWNLOAD_COMMAND}") from error
 
@@ -149,7 +155,17 @@ def bundled_manifest(folder: Path = BUNDLED_WEIGHTS) -> Manifest:
         str((args.get(key) or {}).get("name", "")) for key in ("image_cond_model", "rembg_model")
     )
     name = str(config["name"])
-    return Manifest(BUNDLED_MODEL, "", encoder, remover, models, samplers=own_samplers(args), pipeline=name)
+    return Manifest(
+        BUNDLED_MODEL,
+        "",
+        encoder,
+        remover,
+        models,
+        samplers=own_samplers(args),
+        pipeline=name,
+        only_types=tuple(args.get("pipeline_types", ())),
+        default_type=str(args.get("default_pipeline_type", "")),
+    )
 
 
 def texturing_encoder(config: Mapping[str, Any]) -> dict[str, str]:

@@ -63,7 +63,9 @@ async def health(request: Request) -> Response:
         model=known.model,
         device=known.device,
         pipeline_types=list(known.pipeline_types),
-        default_pipeline_type=default_pipeline_type(known.pipeline_types) if known.pipeline_types else None,
+        default_pipeline_type=default_pipeline_type(known.pipeline_types, known.default_type)
+        if known.pipeline_types
+        else None,
         texture_types=list(known.texture_types),
         samplers=known.samplers,
         backends=known.backends,
