@@ -136,6 +136,7 @@ def encode_map(name: str, image: np.ndarray, texture_format: str) -> tuple[str, 
     """
     if texture_format == "png" or (texture_format == "jpeg" and image.shape[2] == 4):
         return "png", encode_png(image)
+    image = np.ascontiguousarray(image)  # colour without alpha is a view of both
     kind = MAP_KINDS[name]
     if texture_format == "jpeg":
         return _lossy_jpeg(kind, image) or ("png", encode_png(image))
