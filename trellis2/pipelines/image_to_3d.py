@@ -38,6 +38,7 @@ from .views import CameraSpec, View, check_count, check_plain, several_views, si
 
 log = logging.getLogger(__name__)
 
+FINE_PASS = "shape_fine"  # label of a cascade's second pass
 LOW_RESOLUTION = 512  # of the first pass of a cascade
 UPSAMPLE_TIMES = 4  # levels of the shape decoder that the cascade runs: ×16, the full low resolution
 
@@ -414,6 +415,8 @@ class Trellis2ImageTo3DPipeline(LatentPipeline):
         settings = self.sampler_settings(  # refuses unknown names before any work is done
             sparse_structure_sampler_params, shape_slat_sampler_params, tex_slat_sampler_params
         )
+        fine = self._latent_stage("shape_slat").settings(shape_slat_sampler_params, fine=True)
+        settings[FINE_PASS] = fine
         check_quality(quality)
         monitor, counted = Monitor(progress, cancel), {} if passes is None else passes
 
@@ -604,7 +607,7 @@ class Trellis2ImageTo3DPipeline(LatentPipeline):
             message = f"resolution reduced from {resolution} to {final}: {reason} {limit} tokens"
             log.info(message, extra={"stage": "shape_fine", "tokens": len(fine)})
             run.monitor.report("shape_fine", 0, 1, message)
-        return self.sample_shape_slat(conditioner, fine_flow, fine, final, run, "shape_fine"), final
+        return self.sample_shape_slat(conditioner, fine_flow, fine, final, run, FINE_PASS), final
 
     @torch.no_grad()
     def decode_shape_slat(self, slat: SparseTensor, resolution: int) -> tuple[list[Mesh], list[SparseTensor]]:

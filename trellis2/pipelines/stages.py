@@ -30,9 +30,13 @@ class LatentStage:
     sampler: FlowEulerSampler | None  # None: the pipeline is given such latents and makes none
     defaults: Settings = field(default_factory=dict)
     normalization: Normalization | None = None  # None: the flow works on the latent as it is
+    fine: Settings = field(default_factory=dict)  # where a cascade's second pass has other defaults
 
-    def settings(self, overrides: Settings | None = None) -> dict[str, Any]:
-        """The defaults with the caller's overrides. Raises `InvalidArgumentError` for unknown names."""
+    def settings(self, overrides: Settings | None = None, fine: bool = False) -> dict[str, Any]:
+        """The defaults, or those of a cascade's second pass, with the caller's overrides.
+
+        Raises `InvalidArgumentError` for unknown names.
+        """
         overrides = dict(overrides or {})
         known = self.sampler.parameters if self.sampler is not None else frozenset[str]()
         unknown = sorted(set(overrides) - set(known))
@@ -40,7 +44,7 @@ class LatentStage:
             raise InvalidArgumentError(
                 f"{self.name}_sampler_params has no {', '.join(unknown)}; it takes {', '.join(sorted(known))}"
             )
-        return {**self.defaults, **overrides}
+        return {**self.defaults, **(self.fine if fine else {}), **overrides}
 
 
 @dataclass(frozen=True)
@@ -48,7 +52,7 @@ class SamplingRun:
     """What the stages of one run share: the source of noise, the caller's settings by stage, and reports."""
 
     generator: torch.Generator | Sequence[torch.Generator] | None = None  # of all samples, or one each
-    settings: Mapping[str, Settings | None] = field(default_factory=dict)
+    settings: Mapping[str, Settings | None] = field(default_factory=dict)  # those by label come first
     monitor: Monitor = field(default_factory=Monitor)
     quality: str = "exact"  # or "fast": see `trellis2.samplers.acceleration`
     passes: dict[str, Passes] = field(default_factory=dict)  # filled in: what each stage computed
@@ -78,7 +82,7 @@ def sample(
         noise,
         condition.cond,
         neg_cond=condition.neg_cond,
-        **stage.settings(run.settings.get(stage.name)),
+        **stage.settings(run.settings.get(label or stage.name, run.settings.get(stage.name))),
         **extra,
         monitor=run.monitor,
         stage=label or stage.name,
@@ -99,5 +103,6 @@ def stages_from_config(args: Settings) -> dict[str, LatentStage]:
                 None if sampler is None else build_sampler(sampler["name"], sampler["args"]),
                 {} if sampler is None else sampler["params"],
                 None if statistics is None else Normalization(statistics),
+                {} if sampler is None else sampler.get("fine_params", {}),
             )
     return stages

@@ -304,6 +304,7 @@ def test_one_flow_may_serve_two_resolutions(checkpoint: Path, tmp_path: Path, pi
         models[name] = models[name.replace("1024", "512")]
     config["args"]["model_args"] = {name: {"position_scale": 0.5} for name in fine}
     config["args"]["pipeline_types"] = ["512", "1024_cascade"]
+    config["args"]["shape_slat_sampler"]["fine_params"] = {"steps": 1}
     (folder / "pipeline.json").write_text(json.dumps(config))
     both = Trellis2ImageTo3DPipeline.from_pretrained(folder)
     assert both.available_pipeline_types == ["512", "1024_cascade"]
@@ -311,6 +312,19 @@ def test_one_flow_may_serve_two_resolutions(checkpoint: Path, tmp_path: Path, pi
     assert {name: scale for name, scale in scales.items() if scale != 1} == dict.fromkeys(fine, 0.5)
     with pytest.raises(UnsupportedPipelineError, match=r"not made for pipeline type '1536_cascade'.*512"):
         both.run(picture, pipeline_type="1536_cascade")
+    steps = []
+    for asked in (None, {"steps": 2}):
+        passes: dict[str, Passes] = {}
+        both.run(
+            picture,
+            pipeline_type="1024_cascade",
+            texture=False,
+            shape_slat_sampler_params=asked,
+            passes=passes,
+        )
+        steps.append([passes[stage].conditional for stage in ("shape", "shape_fine")])
+    assert steps[0][1] == 1 < steps[0][0], "the second pass has a setting of its own"
+    assert steps[1] == [2, 2], "what is asked holds for both"
 
 
 def test_missing_models_are_named(checkpoint: Path, picture: Image.Image) -> None:
