@@ -141,10 +141,10 @@ def is_frayed(mesh: Mesh) -> bool:
 
     A handful of such edges is mended on the simplified mesh.
     """
-    counts = edge_table(mesh[1], len(mesh[0])).counts
-    if bool((counts == 1).any()) or float((counts > 2).float().mean()) > MOST_CROWDED:
+    table = edge_table(mesh[1], len(mesh[0]))
+    if bool((table.counts == 1).any()) or float((table.counts > 2).float().mean()) > MOST_CROWDED:
         return True
-    return not is_orientable(mesh[1], len(mesh[0]))
+    return not is_orientable(mesh[1], len(mesh[0]), table)
 
 
 def rebuilt(source: Source) -> Rebuilt:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from ..arrays.edges import edge_table
+from ..arrays.edges import EdgeTable, edge_table
 from ..arrays.graph import connected_labels
 from ..arrays.groups import group_lowest, group_sizes, group_sums, nonzero_1d, rank_of_true, smallest_members
 from ..normals import face_areas, face_normals
@@ -54,11 +54,15 @@ def orient_outward(vertices: torch.Tensor, faces: torch.Tensor) -> tuple[torch.T
     return vertices, _outward(vertices, faces, connected_labels(len(faces), pairs))
 
 
-def is_orientable(faces: torch.Tensor, vertex_count: int) -> bool:
-    """Whether faces [F, 3] can wind so that all neighbours across manifold edges agree."""
-    if not bool(_against(faces, vertex_count)[1].any()):
+def is_orientable(faces: torch.Tensor, vertex_count: int, table: EdgeTable | None = None) -> bool:
+    """Whether faces [F, 3] can wind so that all neighbours across manifold edges agree; `table`: their edges,
+    where they are known."""
+    pairs, against = _against(faces, table or edge_table(faces, vertex_count))
+    if not bool(against.any()):
         return True
-    return not bool(_against(_flipped(faces, _disagreements(faces, vertex_count)[0]), vertex_count)[1].any())
+    flips, _ = spanning_parities(len(faces), pairs, against)
+    first, second = (flips.index_select(0, side) for side in pairs.T.contiguous())
+    return not bool((against ^ first ^ second).any())
 
 
 def _flipped(faces: torch.Tensor, flips: torch.Tensor) -> torch.Tensor:
@@ -67,13 +71,13 @@ def _flipped(faces: torch.Tensor, flips: torch.Tensor) -> torch.Tensor:
 
 def _disagreements(faces: torch.Tensor, vertex_count: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Faces to flip [F] bool, and component labels [F] numbered by smallest face."""
-    pairs, against = _against(faces, vertex_count)
+    pairs, against = _against(faces, edge_table(faces, vertex_count))
     return spanning_parities(len(faces), pairs, against)
 
 
-def _against(faces: torch.Tensor, vertex_count: int) -> tuple[torch.Tensor, torch.Tensor]:
+def _against(faces: torch.Tensor, table: EdgeTable) -> tuple[torch.Tensor, torch.Tensor]:
     """Faces [P, 2] across each manifold edge, and whether [P] both run along it the same way."""
-    halves = edge_table(faces, vertex_count).manifold_pairs
+    halves = table.manifold_pairs
     starts = faces.reshape(-1).long()
     return torch.div(halves, 3, rounding_mode="floor"), starts[halves[:, 0]] == starts[halves[:, 1]]
 
