@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -11,6 +12,8 @@ from weakref import WeakKeyDictionary
 
 import torch
 from PIL import Image
+
+from trellis2_pictures.cameras import DIRECTIONS
 
 from ..conditioning import preprocess_image
 from ..conditioning.encoders.image_batch import image_batch
@@ -27,7 +30,7 @@ from ..sparse import SparseTensor
 from .conditioner import Condition, Conditioner, ImageConditioner, SeveralConditioners
 from .latents import Normalization, to_device_pinned
 from .stages import LatentStage, SamplingRun, sample
-from .upright_conditioner import UprightConditioner
+from .upright_conditioner import UprightConditioner, UprightViews
 
 log = logging.getLogger(__name__)
 
@@ -211,11 +214,25 @@ class LatentPipeline:
             return UprightConditioner.of(tokens, seen, pixels, source, self._aligned_stages, self._cells)
 
     def conditioner_of(
-        self, pictures: Sequence[Image.Image], sizes: tuple[int, ...], view_mode: str = "cycle"
+        self,
+        pictures: Sequence[Image.Image],
+        sizes: tuple[int, ...],
+        view_mode: str = "cycle",
+        sides: Sequence[str | None] = (),
     ) -> Conditioner:
-        """`conditioner` for one preprocessed picture, or approximately for several views of an object."""
+        """`conditioner` for one preprocessed picture, or approximately for several views of an object.
+
+        `sides` are those of the object that the pictures show, by name; pixel-aligned flows use them.
+        """
         each = tuple(self.conditioner(picture, sizes) for picture in pictures)
-        return each[0] if len(each) == 1 else SeveralConditioners(each, view_mode)
+        if len(each) == 1:
+            return each[0]
+        upright = [one for one in each if isinstance(one, UprightConditioner) and one.aligned]
+        if len(upright) < len(each) or not all(sides) or not sides:
+            return SeveralConditioners(each, view_mode)
+        # The first picture's camera is read from it: what people call the front is seldom straight on.
+        yaws = [None if not i else math.radians(DIRECTIONS[str(side)]) for i, side in enumerate(sides)]
+        return UprightViews.around(upright, yaws)
 
     @property
     def _aligned_stages(self) -> frozenset[str]:

@@ -34,7 +34,16 @@ from .latents import cascade_coords, occupied_coords, plain_voxels, world_from_c
 from .memory import MemoryProbe, fitting_tokens, free_memory
 from .pixel_conditioner import PIXEL_STAGES, EncodedPicture, PixelConditioner, PixelStage
 from .stages import STAGES, LatentStage, SamplingRun, Settings, stages_from_config
-from .views import CameraSpec, View, check_count, check_plain, several_views, single_view, view_warning
+from .views import (
+    CameraSpec,
+    View,
+    check_count,
+    check_plain,
+    plain_views,
+    several_views,
+    single_view,
+    view_warning,
+)
 
 log = logging.getLogger(__name__)
 
@@ -423,7 +432,13 @@ class Trellis2ImageTo3DPipeline(LatentPipeline):
         images: list[Any] = list(image) if isinstance(image, (list, tuple)) else [image]
         with self._stage("image", monitor):
             views = self.prepare_views(images, cameras, fov, preprocess_image, subjects, notice)
-        warning = view_warning(len(views), self.family.views, self.family.pixel_aligned)
+        warning = view_warning(
+            len(views),
+            self.family.views,
+            self.family.pixel_aligned,
+            upright=self.pixel_source is not None and bool(self._aligned_stages),
+            sides=all(view.side for view in views),
+        )
         if warning is not None:
             log.warning(warning, extra={"stage": "condition", "views": len(views)})
             notice(Notice("views", warning))
@@ -478,7 +493,7 @@ class Trellis2ImageTo3DPipeline(LatentPipeline):
                 self.preprocess_image(i, subjects, notice) if preprocess else load_image(i) for i in images
             ]
             if not self.family.pixel_aligned:
-                return [View(picture) for picture in cropped]
+                return plain_views(cropped, cameras)
             if isinstance(fov, str):
                 fov = self.estimated_fov(cropped[0], notice)
             return [single_view(cropped[0], fov)]
@@ -507,7 +522,8 @@ class Trellis2ImageTo3DPipeline(LatentPipeline):
     ) -> Conditioner:
         """What gives the stages of a run their conditions, from `prepare_views`."""
         if not self.family.pixel_aligned:
-            return self.conditioner_of([view.picture for view in views], sizes, view_mode)
+            pictures_alone, sides = [view.picture for view in views], [view.side for view in views]
+            return self.conditioner_of(pictures_alone, sizes, view_mode, sides)
         structure: Any = self._model("sparse_structure_flow_model")
         pictures: dict[int, list[EncodedPicture]] = {}
         for size in sorted({stage.picture for stage in self.pixel_stages.values()}):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -12,6 +13,8 @@ from ..errors import CheckpointError
 from ..nn.tokens import PixelTokens
 from .conditioner import Condition, ImageConditioner
 from .latents import LATENT_STRIDE
+
+OTHERS = 0.05  # a voxel that is seen as well in the first picture is read there
 
 
 @dataclass(frozen=True)
@@ -52,16 +55,20 @@ class UprightConditioner:
             return plain
         if coords is None:
             return self._of_cells(plain, stage)
+        tokens = PixelTokens(plain.cond, self.features(coords, resolution))
+        return Condition(tokens, tokens.null())
+
+    def features(self, coords: torch.Tensor, resolution: int) -> torch.Tensor:
+        """What voxels `[N, 4]` towards a grid of `resolution`^3 see of the picture: `[N, C]`."""
         grid, items = resolution // LATENT_STRIDE, coords[:, 0]
-        features: torch.Tensor | None = None
+        features = self.maps.new_empty(0)
         for item in items.unique().tolist():
             rows = items == item
             made = voxel_features(self.maps, coords[rows][None, :, 1:], grid, self.camera)[0]
-            if features is None:
+            if not len(features):
                 features = made.new_empty(len(coords), made.shape[1])
             features[rows] = made
-        tokens = PixelTokens(plain.cond, features)
-        return Condition(tokens, tokens.null())
+        return features
 
     def _of_cells(self, plain: Condition, stage: str) -> Condition:
         if self.structure_maps is None or self.window is None:
@@ -71,4 +78,39 @@ class UprightConditioner:
         places, geometry = cell_geometry(self.cells, self.camera, self.window)
         seen = cell_reading(self.structure_maps, places, geometry)
         tokens = PixelTokens(plain.cond, seen)
+        return Condition(tokens, tokens.null())
+
+
+@dataclass(frozen=True)
+class UprightViews:
+    """Of several pictures, each voxel of a pixel-aligned stage is seen in the one that shows it best.
+
+    All else is told by the first picture alone: on weights that learnt one, the tokens of others did harm,
+    joined as well as averaged.
+    """
+
+    views: tuple[UprightConditioner, ...]
+
+    @classmethod
+    def around(cls, views: Sequence[UprightConditioner], yaws: Sequence[float | None]) -> UprightViews:
+        """With cameras at `yaws` (radians) around the object, otherwise as the first one; None: as read."""
+        first = views[0].camera
+        posed = [
+            view
+            if yaw is None
+            else replace(view, camera=UprightCamera(torch.full_like(first.yaw, yaw), first.pitch, first.fov))
+            for view, yaw in zip(views, yaws, strict=True)
+        ]
+        return cls(tuple(posed))
+
+    def condition(self, stage: str, coords: torch.Tensor | None, resolution: int) -> Condition:
+        """As `Conditioner` says."""
+        plain = self.views[0].condition(stage, coords, resolution)
+        if coords is None or not isinstance(plain.cond, PixelTokens):
+            return plain
+        seen = torch.stack([view.features(coords, resolution) for view in self.views])  # [V, N, C]
+        behind = seen[..., -4:-2].sum(-1)  # the first surface, by two measures of `voxel_geometry`
+        behind[1:] += OTHERS
+        rows = torch.arange(len(coords), device=seen.device)
+        tokens = PixelTokens(plain.cond.tokens, seen[behind.argmin(0), rows])
         return Condition(tokens, tokens.null())

@@ -38,6 +38,7 @@ class View:
 
     picture: Image.Image
     camera: Camera | None = None
+    side: str | None = None  # of the object, by name, where one was said
 
     def tensor(self, size: int) -> torch.Tensor:
         """`[3, size, size]` in 0..1."""
@@ -113,8 +114,16 @@ def _named_views(
     return [View(picture, camera) for (picture, *_), camera in zip(views, moved, strict=True)]
 
 
+def plain_views(pictures: Sequence[Image.Image], sides: Sequence[CameraSpec] | None) -> list[View]:
+    """Cropped pictures with the sides that they show, where one is said for each; the front comes first."""
+    if sides is None or len(sides) != len(pictures):
+        return [View(picture) for picture in pictures]
+    views = [View(picture, side=str(side)) for picture, side in zip(pictures, sides, strict=True)]
+    return sorted(views, key=lambda view: view.side != "front")  # stable: the others stay in their order
+
+
 def check_plain(count: int, cameras: Sequence[CameraSpec] | None, fov_degrees: object) -> None:
-    """Raise `InvalidArgumentError` for cameras that weights which are not pixel-aligned cannot use."""
+    """Raise `InvalidArgumentError` for cameras that weights without cameras of their own cannot use."""
     check_count(count)
     if fov_degrees is not None or any(not isinstance(camera, str) for camera in cameras or ()):
         raise InvalidArgumentError(
@@ -124,10 +133,22 @@ def check_plain(count: int, cameras: Sequence[CameraSpec] | None, fov_degrees: o
         named_camera(str(name))  # a misspelt one is refused here too
 
 
-def view_warning(count: int, trained_for: range, pixel_aligned: bool) -> str | None:
-    """What to tell people whose number of pictures the weights were not trained for."""
+def view_warning(
+    count: int, trained_for: range, pixel_aligned: bool, upright: bool = False, sides: bool = False
+) -> str | None:
+    """What to tell people whose number of pictures the weights were not trained for. `upright`: flows are
+    pixel-aligned in the object's own frame, where `sides` says that all pictures name theirs.
+    """
     if count in trained_for:
         return None
+    if upright:
+        return (
+            f"the shape follows the first picture; each part takes its detail from whichever of the {count}"
+            " pictures shows it best, an approximation"
+            if sides
+            else f"{count} pictures are used one after another, an approximation: say which side of the"
+            " object each shows (front, left, back, right), and each part is read from the best of them"
+        )
     if not pixel_aligned:
         return f"{count} pictures are used one after another, an approximation: these weights know one view"
     if count > 1:

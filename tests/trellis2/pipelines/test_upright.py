@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
 from trellis2.conditioning.pixel_map import (
     PixelMapConfig,
@@ -19,8 +21,10 @@ from trellis2.conditioning.pixel_map import (
 from trellis2.conditioning.upright import UprightCamera, project_upright, voxel_geometry
 from trellis2.errors import CheckpointError
 from trellis2.nn.tokens import PixelTokens
+from trellis2.pipelines.base import LatentPipeline
 from trellis2.pipelines.conditioner import Condition, ImageConditioner, SeveralConditioners
-from trellis2.pipelines.upright_conditioner import UprightConditioner
+from trellis2.pipelines.upright_conditioner import UprightConditioner, UprightViews
+from trellis2.pipelines.views import plain_views, view_warning
 from trellis2.samplers.guidance import SeveralViews
 
 CONFIG = PixelMapConfig(image_size=64, tokens=32, stem=(8, 16, 16), middle=16, out=8)
@@ -49,6 +53,54 @@ def test_a_finer_grid_measures_in_the_cells_of_training(source: PixelSource) -> 
     hidden = [voxel_geometry(coarse * k, 32 * k, camera)[1][..., -4:] for k in (1, 2)]
     assert bool((hidden[0][0, 1, :2] > 0.5).all()), "three cells behind the first"
     torch.testing.assert_close(hidden[1][0, 1], hidden[0][0, 1], rtol=1e-3, atol=1e-3)
+
+
+def test_a_voxel_is_seen_in_the_picture_that_shows_it_best(source: PixelSource) -> None:
+    front, back = (
+        dataclasses.replace(conditioner(source, seed), aligned=frozenset({"shape", "texture"}))
+        for seed in (0, 1)
+    )
+    straight = UprightCamera(*torch.tensor([[0.0], [0.0], [0.6]]))
+    front = dataclasses.replace(front, camera=straight)
+    both = UprightViews.around((front, back), (None, math.pi))
+    # A box: its walls towards the first camera (-y), away from it, and one cell inside.
+    side = torch.arange(4, 28)
+    x, z = (grid.flatten() for grid in torch.meshgrid(side, side, indexing="ij"))
+    walls = [torch.stack([0 * x, x, y + 0 * x, z], 1) for y in (8, 24)]
+    coords = torch.cat(walls).int()
+    rows = len(x)
+    seen = both.condition("shape", coords, 512)
+    assert isinstance(seen.cond, PixelTokens)
+    assert seen.cond.rows is not None
+    turned = both.views[1]
+    assert float(turned.camera.yaw) == pytest.approx(math.pi)
+    torch.testing.assert_close(seen.cond.rows[:rows], front.features(coords, 512)[:rows])
+    torch.testing.assert_close(seen.cond.rows[rows:], turned.features(coords, 512)[rows:])
+    assert torch.equal(seen.cond.tokens, front.tokens.by_size[512].cond), "the first picture's"
+    plain = both.condition("sparse_structure", None, 512)
+    assert torch.equal(plain.cond, front.tokens.by_size[512].cond)
+
+
+def test_sides_by_name_place_the_cameras(source: PixelSource, monkeypatch: pytest.MonkeyPatch) -> None:
+    pipeline, made = LatentPipeline(), conditioner(source)
+    monkeypatch.setattr(pipeline, "conditioner", lambda picture, sizes: made)
+    pictures = [Image.new("RGB", (8, 8), (i, 0, 0)) for i in range(3)]
+    posed = plain_views(pictures, ("left", "front", "back"))
+    assert [view.side for view in posed] == ["front", "left", "back"], "the front is the main view"
+    assert [view.picture.getpixel((0, 0)) for view in posed] == [(1, 0, 0), (0, 0, 0), (2, 0, 0)]
+    each = pipeline.conditioner_of(pictures, (512,), sides=[view.side for view in posed])
+    assert isinstance(each, UprightViews)
+    yaws = [float(view.camera.yaw) for view in each.views]
+    assert yaws == pytest.approx([float(made.camera.yaw), math.pi / 2, math.pi])
+    position = each.views[1].camera.axes()[0][0]
+    assert float(position[0]) > 1, "its left side is on the right of who looks at its front"
+    for sides in ((), ("front", None, "back")):
+        unknown = pipeline.conditioner_of(pictures, (512,), sides=sides)
+        assert isinstance(unknown, SeveralConditioners)
+    said = [view_warning(3, range(1, 2), False, upright=True, sides=known) for known in (True, False)]
+    assert "shows it best" in str(said[0])
+    assert "say which side" in str(said[1])
+    assert view_warning(1, range(1, 2), False, upright=True) is None
 
 
 def test_each_item_is_seen_in_its_own_crop(source: PixelSource) -> None:
