@@ -2,8 +2,9 @@
 
 The 1024 cascade, exact and fast, in a process that has made one such asset before; another object, and so
 other token counts, in each request. Then the export alone of a state of which 3 % of the faces are missing,
-which is rebuilt. Networks and objects are those of `first_request`. One line a stage, a column a draw.
-`--tiny` runs the same on a CPU, to see that it works.
+which is rebuilt. Networks and objects are those of `first_request`. One line a stage, a column a draw:
+seconds, and in brackets processor seconds of all threads. `--tiny` runs the same on a CPU, to see that it
+works; `--export-only` needs no networks, and runs at full size on a CPU, too.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ from benchmarks.gpu.first_request import (
 )
 from benchmarks.objects import asset_of, frayed
 from benchmarks.record import Record
-from trellis2.progress import Monitor
+from trellis2.progress import Monitor, Progress
 from trellis2_modal.jobs.execution import JobOutput
 from trellis2_modal.protocol.requests import ExtractSettings, GenerateSettings
 from trellis2_modal.service import state as states
@@ -44,21 +45,23 @@ KIND = "1024_cascade"
 DRAWS = 3
 MISSING = 0.03
 TARGETS = {("exact", "webp"): 9.0, ("fast", "webp"): 6.0, ("exact", "png"): 9.0}
+EXPORTED = ("webp", "png", "jpeg")
 FRAYED = f"export, {MISSING:.0%} of the faces missing, webp"
 
 Run = dict[str, Any]
-"""`seconds` of all, and `stages`: seconds by stage; stages of the export follow those of the generation."""
+"""`seconds` of all, and by stage `stages` and `processor`; the export's stages follow the generation's."""
 
 
 class Bench:
     """One process: what it makes, and the seconds that it took."""
 
-    def __init__(self, size: Size, folder: Path) -> None:
+    def __init__(self, size: Size, folder: Path, networks: bool = True) -> None:
         self.size, self.folder = size, folder
         self.generator = TRELLIS2Generator(
             lambda: ObjectPipeline(size, read_objects(folder, size.device)), "random", size.device
         )
-        self.generator.load_model_cpu()
+        if networks:
+            self.generator.load_model_cpu()
         self.number = 0
 
     def asset(self, quality: str, textures: str) -> Run:
@@ -67,52 +70,61 @@ class Bench:
         asked = GenerateSettings.model_validate(
             {"pipeline_type": KIND, "preview": "none", "seed": self.number, "quality": quality}
         )
-        made: list[dict[str, Any]] = []
-        call = partial(self.generator.generate, photo(self.number), asked, Monitor())
-        self._export(timed(self.size, made, call).files["state"].data, textures, made)
-        (generation, export) = made
-        stages = {("write state" if k == "state" else k): s for k, s in generation["stages"].items()}
-        return {
-            "seconds": generation["seconds"] + export["seconds"],
-            "stages": _whole(stages, generation["seconds"], "rest of the generation") | _exported(export),
+        run, output = self._timed(
+            lambda monitor: self.generator.generate(photo(self.number), asked, monitor), "generation", "write"
+        )
+        export = self._export(output.files["state"].data, textures)
+        return {name: run[name] | export[name] for name in ("stages", "processor")} | {
+            "seconds": run["seconds"] + export["seconds"]
         }
 
-    def frayed(self, textures: str) -> Run:
-        """The file of a state whose surface has gaps."""
+    def export(self, textures: str, missing: float = 0.0) -> Run:
+        """The file of a state, with a share of its faces missing."""
         self.number += 1
         path = sorted(self.folder.glob("*.pt"))[self.number % 2]
         made = next(iter(read_objects(path, self.size.device)))["mesh"]
-        mesh = asset_of(frayed(made, MISSING, self.number))
+        mesh = asset_of(frayed(made, missing, self.number) if missing else made)
         mesh.fill_holes()  # as the pipeline does
         state = states.compress_state(states.pack_state(mesh))
         del made, mesh
-        runs: list[dict[str, Any]] = []
-        self._export(state, textures, runs)
-        return {"seconds": runs[0]["seconds"], "stages": _exported(runs[0])}
+        return self._export(state, textures)
 
-    def _export(self, state: bytes, textures: str, made: list[dict[str, Any]]) -> JobOutput:
+    def _export(self, state: bytes, textures: str) -> Run:
         largest = {"decimation_target": 1_000_000, "texture_size": 4096, "texture_format": textures}
         settings = ExtractSettings.model_validate(largest | self.size.extraction)
-        return timed(self.size, made, partial(self.generator.extract_glb, state, settings, Monitor()))
+        return self._timed(
+            lambda monitor: self.generator.extract_glb(state, settings, monitor), "export", "read"
+        )[0]
+
+    def _timed(self, call: Callable[[Monitor], JobOutput], what: str, state: str) -> tuple[Run, JobOutput]:
+        """A call's seconds, and those of its stages, the rest of `what` included; its stage "state" is there
+        to write or to read one."""
+        marks: list[tuple[str, float]] = [("", time.process_time())]
+
+        def mark(progress: Progress) -> None:
+            if progress.stage != marks[-1][0]:
+                marks.append((progress.stage, time.process_time()))
+
+        made: list[dict[str, Any]] = []
+        output = timed(self.size, made, lambda: call(Monitor(mark)))
+        ends = [at for _, at in marks[1:]] + [time.process_time()]
+        names = {"state": f"{state} state", "": f"rest of the {what}"}
+        processor = {names.get(stage, stage): end - at for (stage, at), end in zip(marks, ends, strict=True)}
+        stages = {names.get(stage, stage): seconds for stage, seconds in made[0]["stages"].items()}
+        stages[names[""]] = made[0]["seconds"] - sum(stages.values())
+        return {"seconds": made[0]["seconds"], "stages": stages, "processor": processor}, output
 
 
-def _exported(part: dict[str, Any]) -> dict[str, float]:
-    stages = {("read state" if k == "state" else k): s for k, s in part["stages"].items()}
-    return _whole(stages, part["seconds"], "rest of the export")
-
-
-def _whole(stages: dict[str, float], seconds: float, rest: str) -> dict[str, float]:
-    return stages | {rest: seconds - sum(stages.values())}
-
-
-def measure(bench: Bench, draws: int, seconds: float) -> dict[str, list[Run]]:
+def measure(bench: Bench, draws: int, seconds: float, export_only: bool) -> dict[str, list[Run]]:
     """Runs by what is made, in rounds; none begins after `seconds`. The very first asset and the very first
     frayed export, which compile kernels, are kept apart."""
     rows: dict[str, Callable[[], Run]] = {
         f"picture to GLB, {quality}, {textures}": partial(bench.asset, quality, textures)
         for quality, textures in TARGETS
     }
-    rows[FRAYED] = partial(bench.frayed, "webp")
+    if export_only:
+        rows = {f"export, {textures}": partial(bench.export, textures) for textures in EXPORTED}
+    rows[FRAYED] = partial(bench.export, "webp", MISSING)
     first = {f"{name}, the first of the process": rows[name] for name in (next(iter(rows)), FRAYED)}
     began = time.monotonic()
     runs: dict[str, list[Run]] = {}
@@ -130,16 +142,15 @@ def table(runs: dict[str, list[Run]]) -> str:
     """A line a stage and row."""
     lines = []
     for name, found in runs.items():
-        lines.append(f"{name}: {_times(run['seconds'] for run in found)} s")
-        lines += [
-            f"    {stage:24} {_times(run['stages'].get(stage, 0.0) for run in found)}"
-            for stage in found[0]["stages"]
-        ]
+        seconds = " ".join(f"{run['seconds']:.2f}" for run in found)
+        lines.append(f"{name}: {seconds} s")
+        for stage in found[0]["stages"]:
+            times = (
+                f"{run['stages'].get(stage, 0.0):8.3f} ({run['processor'].get(stage, 0.0):6.2f})"
+                for run in found
+            )
+            lines.append(f"    {stage:24} {' '.join(times)}")
     return "\n".join(lines)
-
-
-def _times(seconds: Any) -> str:
-    return " ".join(f"{value:7.3f}" for value in seconds)
 
 
 def records(runs: dict[str, list[Run]]) -> list[Record]:
@@ -162,21 +173,28 @@ def main() -> int:
     parser.add_argument(
         "--seconds", type=float, default=float("inf"), help="begin nothing more after so long"
     )
+    parser.add_argument(
+        "--export-only", action="store_true", help="exports alone, of states that are made beforehand"
+    )
     parser.add_argument("--json", type=Path, help="where the figures go; else benchmarks/results")
     options = parser.parse_args()
     size = TINY if options.tiny else FULL
     if size.device == "cuda" and not torch.cuda.is_available():
-        print("no CUDA device: skipped (--tiny runs on the CPU)")
-        return 0
+        if not options.export_only:
+            print("no CUDA device: skipped (--tiny and --export-only run on the CPU)")
+            return 0
+        size = dataclasses.replace(size, device="cpu")
     began = time.monotonic()
     with TemporaryDirectory() as made:
-        make_objects(size, Path(made), [KIND] * (1 + options.draws * len(TARGETS)))
+        count = 2 if options.export_only else 1 + options.draws * len(TARGETS)
+        make_objects(size, Path(made), [KIND] * count)
         print(f"objects {time.monotonic() - began:.1f} s", flush=True)
-        bench = Bench(size, Path(made))
+        bench = Bench(size, Path(made), not options.export_only)
         print(f"networks {time.monotonic() - began:.1f} s", flush=True)
-        runs = measure(bench, options.draws, options.seconds - (time.monotonic() - began))
+        left = options.seconds - (time.monotonic() - began)
+        runs = measure(bench, options.draws, left, options.export_only)
     rows = records(runs)
-    path = options.json or (None if options.tiny else RESULTS)
+    path = options.json or (None if options.tiny or options.export_only else RESULTS)
     if path is not None:
         stamp = {
             "machine": device_name(size.device),
