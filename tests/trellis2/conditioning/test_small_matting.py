@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,8 @@ import pytest
 import torch
 from PIL import Image
 
+from tests.trellis2.conditioning.test_grabcut import SIZE, overlap, scene
+from trellis2.conditioning.matting.grabcut import GrabCutMatting
 from trellis2.conditioning.matting.small_matting import (
     SmallMatting,
     SmallMattingConfig,
@@ -20,6 +23,7 @@ from trellis2.conditioning.matting.small_matting import (
 from trellis2.conditioning.registry import build_background_remover
 from trellis2.errors import CheckpointError
 
+BUNDLED_WEIGHTS = Path(__file__).parents[3] / "assets" / "weights" / "trellis2-mini"
 TINY = SmallMattingConfig(image_size=32, widths=(8, 8, 16), heads=2)
 
 
@@ -74,11 +78,19 @@ def test_extreme_sizes_do_not_fail(stem: Path, size: tuple[int, int]) -> None:
     assert SmallMatting(str(stem))(Image.new("RGB", size, (1, 2, 3))).size == size
 
 
-@pytest.mark.parametrize(("logit", "alpha", "certain"), [(9, 255, True), (0.1, 255, False), (-9, 0, True)])
-def test_a_matte_is_certain_where_the_network_is(stem: Path, logit: float, alpha: int, certain: bool) -> None:
-    remover, picture = remover_of(stem, logit), Image.new("RGB", (50, 50), (90, 20, 30))
-    assert remover.certain(picture) is certain
-    assert abs(int(np.asarray(remover(picture))[25, 25, 3]) - alpha) <= 2
+def test_where_the_network_is_at_a_loss_grabcut_cuts_without_it(stem: Path) -> None:
+    y, x = np.mgrid[0:60, 0:60]
+    disc = np.hypot(x - 30, y - 30) < 18
+    photo = Image.fromarray(np.where(disc[..., None], [200, 60, 30], [90, 120, 140]).astype(np.uint8))
+    lost, nothing = remover_of(stem, 0.1), remover_of(stem, -9)
+    for remover in (lost, nothing):
+        np.testing.assert_array_equal(np.asarray(remover(photo)), np.asarray(GrabCutMatting()(photo)))
+    assert ((np.asarray(lost(photo))[..., 3] > 127) == disc).mean() > 0.98
+    assert lost.certain(photo), "the background is plain"
+    busy = Image.fromarray(np.random.default_rng(1).integers(0, 255, (60, 60, 3), dtype=np.uint8))
+    assert not lost.certain(busy)
+    assert np.asarray(remover_of(stem, 9)(busy))[..., 3].min() == 255
+    assert remover_of(stem, 9).certain(busy)
 
 
 def test_colours_decide_where_the_network_is_not_sure() -> None:
@@ -100,3 +112,18 @@ def test_a_matte_of_one_value_needs_no_colours(value: float, kept: bool) -> None
     pixels = np.random.default_rng(0).integers(0, 255, (40, 60, 3), dtype=np.uint8)
     found = silhouette(pixels, np.full((32, 32), value, dtype=np.float32))
     assert found.all() if kept else not found.any()
+
+
+@pytest.mark.parametrize("kind", ["plain", "gradient", "vignette", "shadow"])
+def test_the_bundled_network_finds_a_subject_that_it_never_saw(kind: str) -> None:
+    """Shaded balls; with a hard shadow beside them, which GrabCut alone takes for a part of them."""
+    entry = json.loads((BUNDLED_WEIGHTS / "pipeline.json").read_text())["args"]["rembg_model"]
+    remover = build_background_remover(entry, BUNDLED_WEIGHTS)
+    picture, truth = scene("plain" if kind == "shadow" else kind, [(90, 95, 45), (70, 50, 25)])
+    if kind == "shadow":
+        y, x = np.mgrid[0:SIZE, 0:SIZE]
+        shadow = (((x - 130) / 55) ** 2 + ((y - 140) / 18) ** 2 < 1) & ~truth
+        pixels = np.asarray(picture) * np.where(shadow, 0.4, 1.0)[..., None]
+        picture = Image.fromarray(pixels.astype(np.uint8))
+        assert overlap(GrabCutMatting()(picture), truth) < 0.8
+    assert overlap(remover(picture), truth) > 0.97

@@ -19,12 +19,15 @@ from trellis2.conditioning.matting.small_matting import (
     SmallMattingNet,
     save_small_matting,
 )
+from trellis2_modal.service.config import BUNDLED_WEIGHTS
 from trellis2_modal.service.http.pictures.matte import MatteProcess, cheap_remover
 
 
-@pytest.fixture(scope="module")
-def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A pipeline config as the bundled weights have it."""
+@pytest.fixture(scope="module", params=["grabcut", "bundled"])
+def weights(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A pipeline config with GrabCut, and the bundled weights with their network."""
+    if request.param == "bundled":
+        return BUNDLED_WEIGHTS
     folder = tmp_path_factory.mktemp("weights")
     remover = {"name": "GrabCutMatting", "args": {}}
     (folder / "pipeline.json").write_text(json.dumps({"args": {"rembg_model": remover}}))
@@ -185,7 +188,7 @@ def test_a_guess_is_told(matting: Running) -> None:
     for i in range(256):
         small.putpixel((i % 16, i // 16), (i * 67 % 256, i * 151 % 256, i * 113 % 256))
     image = small.resize((160, 160), Image.Resampling.NEAREST)
-    ImageDraw.Draw(image).ellipse((40, 40, 120, 120), fill=(240, 240, 240))
+    ImageDraw.Draw(image).ellipse((40, 40, 120, 120), outline=(240, 240, 240), width=8)
     photo = base64.b64encode(png(image)).decode()
     with matting.client() as client:
         reply = client.post("/matte", json={"image": photo}, headers={"Accept": "application/json"})

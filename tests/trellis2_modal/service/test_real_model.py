@@ -82,6 +82,26 @@ def test_a_picture_becomes_a_file(tmp_path: Path, weights: Path, photo: bytes) -
 
 
 @pytest.mark.slow
+def test_the_bundled_weights_make_an_asset_at_1024(tmp_path: Path, photo: bytes) -> None:
+    """By the cascade, at a step a stage; the type that a request names none of stays 512."""
+    with served(tmp_path, BUNDLED_WEIGHTS) as live, live.client(timeout=PATIENCE) as client:
+        health = client.get("/health").json()
+        assert health["pipeline_types"] == ["512", "1024_cascade"]
+        assert health["default_pipeline_type"] == "512"
+        refused = client.post("/jobs", files={"image": photo}, data={"pipeline_type": "1536_cascade"})
+        assert (refused.status_code, "1536_cascade" in refused.json()["detail"]) == (400, True)
+        fewest = dict.fromkeys(STEPS, "1")
+        job = submit(client, photo, pipeline_type="1024_cascade", keep_latents="true", **fewest)
+        done = ended(client, job)
+        assert done["status"] == "finished", done["problem"]
+        state = load_state(client.get(f"/jobs/{job}/state").content)
+        assert state.latents is not None
+        assert state.latents.resolution == 1024
+        assert 512 < int(state.coords.max()) < 1024
+        assert len(state.coords) == done["result"]["stats"]["voxels"]
+
+
+@pytest.mark.slow
 def test_cancel_and_kill(tmp_path: Path, tiny: Path, photo: bytes) -> None:
     with served(tmp_path, tiny) as live, live.client(timeout=PATIENCE) as client:
         job = submit(client, photo, ss_sampling_steps="50", shape_slat_sampling_steps="50")

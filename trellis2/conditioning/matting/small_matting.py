@@ -8,6 +8,7 @@ where it is not sure, GrabCut decides by the colours of what it is sure of, at a
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import asdict, dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -21,10 +22,12 @@ from torch import nn
 
 from ...errors import CheckpointError
 from ..encoders.image_batch import image_batch, normalize_imagenet
-from .grabcut import Floats, Mask, fill_small_holes, grabcut, soften, working_picture
+from .grabcut import Floats, GrabCutMatting, Mask, fill_small_holes, grabcut, soften, working_picture
 
-SURE = (0.03, 0.97)  # mattes below and above are sure: GrabCut does not touch them
-DOUBT = 0.25  # of a subject's area: with more unsure pixels the cut is a guess
+SURE = (0.01, 0.99)  # mattes below and above are sure: GrabCut does not touch them
+UNSURE = (0.1, 0.9)  # mattes between are not sure at all
+DOUBT = 0.7  # unsure pixels in areas of the subject: with more the network knows no such picture
+GUESS = 0.35  # with more a cut is a guess
 
 
 @dataclass(frozen=True)
@@ -81,6 +84,8 @@ class SmallMattingNet(nn.Module):
 class SmallMatting:
     """RGB picture in, the same picture with a matte as RGBA out. Needs OpenCV; runs on the CPU, too.
 
+    Where the network is at a loss, as in most photos of what its world lacks, GrabCut cuts without it.
+
     `model_name` is the stem of `<stem>.json` and `<stem>.safetensors`. Raises `CheckpointError` for missing
     or damaged files.
     """
@@ -91,12 +96,15 @@ class SmallMatting:
     def __init__(self, model_name: str) -> None:
         self.model_name = model_name
         self.model = load_small_matting(Path(model_name)).float().eval().requires_grad_(False)
+        self.without_network = GrabCutMatting()
 
     def __call__(self, image: Image.Image) -> Image.Image:
         """The picture with its matte."""
         image = image.convert("RGB")
-        pixels = np.asarray(image)
-        alpha = soften(pixels, silhouette(pixels, self.coarse(image)))
+        pixels, matte = np.asarray(image), self.coarse(image)
+        if doubt(matte) > DOUBT:
+            return self.without_network(image)
+        alpha = soften(pixels, silhouette(pixels, matte))
         image.putalpha(Image.fromarray(np.rint(alpha * 255).astype(np.uint8)))
         return image
 
@@ -109,10 +117,9 @@ class SmallMatting:
         return np.asarray(matte.float().cpu().numpy(), dtype=np.float32)
 
     def certain(self, image: Image.Image) -> bool:
-        """Whether the network is sure of nearly all that it finds; else a cut is a guess."""
-        matte = self.coarse(image)
-        unsure = ((matte > SURE[0]) & (matte < SURE[1])).sum()
-        return bool(unsure <= DOUBT * (matte > 0.5).sum())
+        """Whether network or GrabCut, whichever cuts, is sure of what it does; else a cut is a guess."""
+        doubtful = doubt(self.coarse(image))
+        return doubtful <= GUESS or (doubtful > DOUBT and self.without_network.certain(image))
 
     def to(self, device: torch.device | str) -> SmallMatting:
         self.model.to(device)
@@ -123,6 +130,12 @@ class SmallMatting:
 
     def cpu(self) -> SmallMatting:
         return self.to("cpu")
+
+
+def doubt(matte: Floats) -> float:
+    """Pixels that a matte is not sure of, in areas of what it takes for the subject; infinite for nothing."""
+    unsure, found = ((matte > UNSURE[0]) & (matte < UNSURE[1])).sum(), (matte > 0.5).sum()
+    return float(unsure / found) if found else math.inf
 
 
 def silhouette(pixels: npt.NDArray[np.uint8], matte: Floats) -> Mask:
