@@ -36,6 +36,9 @@ LONG = ("schema", "page")
 """Run only when named; their results stay in the table."""
 
 GPU = ("gpu",)
+GPU_PARTS = ("gpu-lengths", "gpu-fast")
+"""Written by `python -m benchmarks.gpu --json`: parts that were run again since the last whole run."""
+
 FOLDER = Path(__file__).parent
 
 
@@ -106,7 +109,7 @@ def write_results(results: Path) -> None:
         "Written by `make bench` and `make bench-gpu`.",
         "",
     ]
-    for name in CPU + LONG + GPU:
+    for name in CPU + LONG + GPU + GPU_PARTS:
         path = results / f"{name}.json"
         if not path.exists():
             continue
