@@ -82,6 +82,7 @@ def triangles_of(count: int) -> FlatCharts:
 
 def test_scales_tried_at_once_give_the_same_atlas(monkeypatch: pytest.MonkeyPatch) -> None:
     flat = triangles_of(40)
+    monkeypatch.setattr(kernels, "cpu_threads", lambda: 1)
     expected = pack_charts(flat, cells=128)
     tried = []
 
