@@ -95,7 +95,8 @@ def _residual_norm_kernel(
             normed = tl.where(here, normed.to(tl.float32), 0.0)
             row_scale = tl.maximum(tl.max(tl.abs(normed), axis=1) / largest, smallest_scale)
             normed *= (1.0 / row_scale)[:, None]
-            normed = tl.minimum(tl.maximum(normed, -largest), largest)
+            # A NaN stays one: as a large number it would get past the check of the result.
+            normed = tl.clamp(normed, -largest, largest, propagate_nan=tl.PropagateNan.ALL)
             tl.store(scales + row, row_scale, mask=row < rows)
         tl.store(out + place, normed.to(out.dtype.element_ty), mask=here)
 

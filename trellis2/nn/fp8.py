@@ -21,7 +21,7 @@ from .layers import Linear
 from .precision import FP8, LARGEST, SMALLEST_SCALE, QuantizedRows
 
 MIN_WIDTH = 128  # channels in and out from which a product is quantised
-TILE_ROWS = 16  # the fewest that an 8-bit product is asked for
+TILE = 16  # of an 8-bit product: the fewest rows that it takes, and what its widths are multiples of
 MIN_ROWS = 128  # fewer tokens do not fill a tile of the product
 LARGE_PRODUCTS = ("to_qkv", "to_q", "to_out", "mlp.0", "mlp.2")
 FAST_ACCUMULATION = True
@@ -91,7 +91,7 @@ class Fp8Linear(nn.Module):
         if self.plain is not None and x.shape[0] < MIN_ROWS:
             out: torch.Tensor = self.plain(F.gelu(x, approximate="tanh") if gelu else x)
             return out
-        missing = TILE_ROWS - x.shape[0]
+        missing = TILE - x.shape[0]
         if missing > 0:
             return self(F.pad(x, (0, 0, 0, missing)), gelu)[: x.shape[0]]
         return scaled_product(*quantize_rows(x, gelu), self.weight, self.scales, self.bias, x.dtype)
@@ -112,7 +112,7 @@ def quantized_blocks(blocks: nn.ModuleList, beside: bool = True) -> nn.ModuleLis
         for name, module in blocks.named_modules()
         if isinstance(module, Linear)
         and name.endswith(LARGE_PRODUCTS)
-        and min(module.weight.shape) >= MIN_WIDTH
+        and all(width >= MIN_WIDTH and width % TILE == 0 for width in module.weight.shape)
     }
     made: nn.ModuleList = _with(blocks, instead)
     return made

@@ -36,7 +36,8 @@ def _quantize_kernel(
         value *= tl.where(inner >= 0, 1.0, small) / (1.0 + small)  # 0.5 (1 + tanh(u)) = sigmoid(2u)
     scale = tl.maximum(tl.max(tl.abs(value), axis=1) / largest, smallest_scale)
     quotient = value * (1.0 / scale)[:, None]
-    quotient = tl.minimum(tl.maximum(quotient, -largest), largest)
+    # A NaN stays one: as a large number it would get past the check of the result.
+    quotient = tl.clamp(quotient, -largest, largest, propagate_nan=tl.PropagateNan.ALL)
     tl.store(values + place, quotient.to(values.dtype.element_ty), mask=here)
     tl.store(scales + row, scale, mask=row < rows)
 

@@ -12,9 +12,11 @@ from tests.trellis2.interpreter import interpret_triton
 from tests.trellis2.models.test_cuda import network
 from tests.trellis2.sparse.voxels import random_voxels
 from trellis2.models import RecordedFlow
+from trellis2.nn.elementwise import Modulation, norm
 from trellis2.nn.fp8 import Fp8Linear, quantize_rows
 from trellis2.nn.layers import Linear
-from trellis2.nn.precision import FP8, LARGEST
+from trellis2.nn.precision import FP8, LARGEST, QuantizedRows
+from trellis2.nn.tokens import TokenLayout
 from trellis2.samplers import FlowEulerGuidanceIntervalSampler
 from trellis2.samplers.acceleration import Passes
 
@@ -64,6 +66,24 @@ def test_the_kernel_equals_the_twin(device: str, gelu: bool, rows: int, channels
     apart = (made - wanted).abs()
     assert (apart <= wanted.abs() / 7 + 2**-4).all()
     assert (apart > 0).float().mean() < 0.01
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_a_nan_stays_one(device: str) -> None:
+    """The check of a result would not see it else; Triton's interpreter has no NaN of 8 bits."""
+    if device == "cuda" and not torch.cuda.is_available():
+        pytest.skip("needs a CUDA device")
+    x = torch.randn(3, 192, dtype=torch.bfloat16, device=device)
+    x[1, 5] = x[2] = float("nan")
+    values, scales = quantize_rows(x)
+    undone = values.float() * scales
+    assert undone[0].isfinite().all()
+    assert undone[1, 5].isnan()
+    assert undone[2].isnan().all()
+    layout = TokenLayout.of([3], device)
+    made = norm(x, Modulation(*torch.zeros(2, 1, 192).to(x)), layout, 1e-6, quantize=True)
+    undone = made.values.float() * made.scales if isinstance(made, QuantizedRows) else made
+    assert undone.isnan().any(1).tolist() == [False, True, True]
 
 
 @torch.no_grad()
@@ -132,6 +152,18 @@ def test_with_little_memory_the_replaced_weights_leave() -> None:
     assert layer.bias.data_ptr() in held
     out = fast(x, t, fast.prepare_cond(cond)).feats
     assert torch.equal(out, expected(x, t, expected.prepare_cond(cond)).feats)
+
+
+@pytest.mark.usefixtures("emulated")
+@torch.no_grad()
+def test_widths_that_8_bit_products_do_not_take_stay_as_they_are() -> None:
+    """725 channels in the middle of a block; torch multiplies multiples of 16 alone."""
+    recorded = RecordedFlow(network("SLatFlowModel", **WIDE | {"model_channels": 144, "mlp_ratio": 5.04}))
+    x, t, cond = random_voxels([300], 8, size=8), torch.full((1,), 700.0), torch.randn(1, 37, 20)
+    fast = recorded.fast()
+    layers = [m for m in fast.flow.blocks.modules() if isinstance(m, Fp8Linear)]
+    assert {tuple(m.weight.shape) for m in layers} == {(432, 144), (144, 144)}
+    assert fast(x, t, fast.prepare_cond(cond)).feats.isfinite().all()
 
 
 @pytest.mark.usefixtures("emulated")
