@@ -91,6 +91,17 @@ def test_a_download_is_complete_checked_and_done_once(hub: FolderHub, tmp_path: 
     assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == before
 
 
+def test_a_download_offers_the_types_that_its_weights_name(published: Path, tmp_path: Path) -> None:
+    """As a pipeline that loads them does."""
+    shutil.copytree(published, tmp_path / "hub")
+    for path in (tmp_path / "hub").rglob("pipeline.json"):
+        config = json.loads(path.read_text())
+        config["args"] |= {"pipeline_types": ["512", "1024"], "default_pipeline_type": "512"}
+        path.write_text(json.dumps(config))
+    manifest = fetch(SETTINGS, tmp_path / "volume", FolderHub(tmp_path / "hub"))
+    assert (manifest.pipeline_types, manifest.default_type) == (("512", "1024"), "512")
+
+
 def test_an_interrupted_download_goes_on_where_it_stopped(hub: FolderHub, tmp_path: Path) -> None:
     hub.cut_after = 6
     with pytest.raises(WeightsError):

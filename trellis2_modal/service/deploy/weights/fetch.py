@@ -115,6 +115,8 @@ def fetch(
         tuple(stored),
         own_samplers(args),
         pipeline,
+        only_types=tuple(args.get("pipeline_types", ())),
+        default_type=str(args.get("default_pipeline_type", "")),
     )
     partial = folder / f"{MARKER}.part"
     partial.write_bytes(manifest.dump())
