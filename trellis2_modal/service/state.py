@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -67,6 +67,12 @@ def pack_state(mesh: MeshWithVoxel, info: dict[str, Any] | None = None, lossless
     return protocol_state.pack_state(from_mesh(mesh, info), lossless)
 
 
+class _Held(NamedTuple):
+    digest: bytes  # of the compressed bytes
+    state: MeshState | None
+    exact: bool  # whether its arrays are what the bytes unpack to
+
+
 class RecentState:
     """The arrays of the state that was made or read last: whoever exports it next need not wait until it is
     unpacked. A caller sends the whole state all the same, and gets what its bytes unpack to, bit for bit.
@@ -76,27 +82,25 @@ class RecentState:
     """Bytes of arrays; a larger state is not held."""
 
     def __init__(self) -> None:
-        self._digest = b""
-        self._state: MeshState | None = None
-        self._exact = False
+        self._held = _Held(b"", None, False)  # replaced as a whole: previews are made on another thread
 
     def hold(self, data: bytes, state: MeshState, exact: bool) -> None:
         """Hold the arrays that the compressed `data` were made of, or, `exact`, that they unpack to."""
         arrays = (state.vertices, state.faces, state.coords, state.attrs)
         if sum(array.nbytes for array in arrays) > self.most:
-            self._digest, self._state = b"", None
+            self._held = _Held(b"", None, False)
         else:
-            self._digest, self._state, self._exact = hashlib.sha256(data).digest(), state, exact
+            self._held = _Held(hashlib.sha256(data).digest(), state, exact)
 
     def unpacked(self, data: bytes) -> MeshState:
         """The state in compressed bytes; raises `InvalidStateError`."""
-        state = self._state
-        if state is None or hashlib.sha256(data).digest() != self._digest:
+        digest, state, exact = self._held
+        if state is None or hashlib.sha256(data).digest() != digest:
             state = protocol_state.unpack_state(decompress_state(data))
             self.hold(data, state, exact=True)
-        elif not self._exact:
+        elif not exact:
             state = rounded_state(state)
-            self._state, self._exact = state, True
+            self._held = _Held(digest, state, True)
         return state
 
 

@@ -355,6 +355,22 @@ def test_the_last_state_is_exported_without_unpacking_and_just_as_after_it(
     assert len(unpacked) == 6, "too large to be held"
 
 
+def test_a_state_that_is_made_while_another_is_read_is_not_taken_for_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    first, second = dual_grid(16, seed=1), dual_grid(16, seed=2)
+    recent = states.RecentState()
+    recent.hold(b"first", first, exact=False)
+
+    def round_meanwhile(state: MeshState) -> MeshState:
+        recent.hold(b"second", second, exact=True)
+        return state
+
+    monkeypatch.setattr(states, "rounded_state", round_meanwhile)
+    assert recent.unpacked(b"first") is first
+    assert recent.unpacked(b"first") is first, "the last one that was read is held, with its own digest"
+
+
 def test_what_a_person_should_know_is_a_field_of_the_result() -> None:
     generator, pipeline = make(torch.OutOfMemoryError("CUDA out of memory"))
     output = generator.generate(picture(), GenerateSettings(subjects="all"), Monitor())
