@@ -445,7 +445,8 @@ class ExtractSettings(Strict):
     texture_format: TextureFormat = Field(
         "jpeg",
         title="Texture format",
-        description="jpeg and png open everywhere, png without loss; webp is smallest, where it is read.",
+        description="jpeg and png open everywhere, png without loss; webp is smallest, where it is read. "
+        "A map that a format would damage is in another: png for jpeg, and above 2048 pixels jpeg for webp.",
         json_schema_extra={"group": "Textures"},
     )
     compress: Compression = Field(
