@@ -230,9 +230,10 @@ class LatentPipeline:
         upright = [one for one in each if isinstance(one, UprightConditioner) and one.aligned]
         if len(upright) < len(each) or not all(sides) or not sides:
             return SeveralConditioners(each, view_mode)
-        # The first picture's camera is read from it: what people call the front is seldom straight on.
-        yaws = [None if not i else math.radians(DIRECTIONS[str(side)]) for i, side in enumerate(sides)]
-        return UprightViews.around(upright, yaws)
+        # The object stands as the first picture shows it, whichever side that is. The cameras of that side
+        # are read from the pictures: what people call the front is seldom straight on.
+        turns = [DIRECTIONS[str(side)] - DIRECTIONS[str(sides[0])] for side in sides]
+        return UprightViews.around(upright, [math.radians(turn) if turn else None for turn in turns])
 
     @property
     def _aligned_stages(self) -> frozenset[str]:

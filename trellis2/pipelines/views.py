@@ -115,15 +115,17 @@ def _named_views(
 
 
 def plain_views(pictures: Sequence[Image.Image], sides: Sequence[CameraSpec] | None) -> list[View]:
-    """Cropped pictures with the sides that they show, where one is said for each; the front comes first."""
-    if sides is None or len(sides) != len(pictures):
+    """Cropped pictures with the sides that they show, where these are said; the front comes first."""
+    if sides is None:
         return [View(picture) for picture in pictures]
     views = [View(picture, side=str(side)) for picture, side in zip(pictures, sides, strict=True)]
     return sorted(views, key=lambda view: view.side != "front")  # stable: the others stay in their order
 
 
 def check_plain(count: int, cameras: Sequence[CameraSpec] | None, fov_degrees: object) -> None:
-    """Raise `InvalidArgumentError` for cameras that weights without cameras of their own cannot use."""
+    """Raise `InvalidArgumentError` for cameras that weights without cameras of their own cannot use,
+    `InvalidCameraError` for sides that are none, or not one a picture.
+    """
     check_count(count)
     if fov_degrees is not None or any(not isinstance(camera, str) for camera in cameras or ()):
         raise InvalidArgumentError(
@@ -131,6 +133,10 @@ def check_plain(count: int, cameras: Sequence[CameraSpec] | None, fov_degrees: o
         )
     for name in cameras or ():
         named_camera(str(name))  # a misspelt one is refused here too
+    if cameras is not None and len(cameras) != count:
+        raise InvalidCameraError(
+            f"{count} views and {len(cameras)} cameras: say which side each view shows, or leave cameras out"
+        )
 
 
 def view_warning(

@@ -560,8 +560,8 @@ class TextureSettings(Strict):
     pipeline_type: TextureType | None = Field(
         None,
         title="Resolution",
-        description="Voxels along a side that carry the texture; left out, the finest that the weights have, "
-        "or that of the state.",
+        description="Voxels along a side that carry the texture; left out, that of the state, or of the "
+        "weights' default type where they have it, else the finest.",
         json_schema_extra={"group": "Basic", "choices": list(TEXTURE_TYPES)},
     )
     new_uvs: bool = Field(

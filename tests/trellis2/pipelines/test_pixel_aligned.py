@@ -229,6 +229,8 @@ def test_several_pictures_for_weights_that_know_one(
         pipeline.prepare_views(pair, fov=30.0)
     with pytest.raises(InvalidCameraError, match="top"):
         pipeline.prepare_views(pair, ["front", "top"])
+    with pytest.raises(InvalidCameraError, match="2 views and 1 cameras"):
+        pipeline.prepare_views(pair, ["front"])
     with pytest.raises(InvalidArgumentError, match="view mode"):
         run(pipeline, pair, **{**options, "view_mode": "all"})
 

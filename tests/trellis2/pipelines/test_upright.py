@@ -94,6 +94,11 @@ def test_sides_by_name_place_the_cameras(source: PixelSource, monkeypatch: pytes
     assert yaws == pytest.approx([float(made.camera.yaw), math.pi / 2, math.pi])
     position = each.views[1].camera.axes()[0][0]
     assert float(position[0]) > 1, "its left side is on the right of who looks at its front"
+    # Without the front the object stands as the first picture shows it: its back is a quarter turn from left.
+    each = pipeline.conditioner_of(pictures, (512,), sides=["left", "back", "left"])
+    assert isinstance(each, UprightViews)
+    read = float(made.camera.yaw)
+    assert [float(view.camera.yaw) for view in each.views] == pytest.approx([read, math.pi / 2, read])
     for sides in ((), ("front", None, "back")):
         unknown = pipeline.conditioner_of(pictures, (512,), sides=sides)
         assert isinstance(unknown, SeveralConditioners)

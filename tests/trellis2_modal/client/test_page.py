@@ -459,7 +459,7 @@ def test_a_crop_is_what_is_sent_kept_and_shown(actions: Any, task_queue: TaskQue
 @pytest.mark.parametrize(
     ("seen", "says"),
     [
-        (ViewSupport(), "knows one view"),
+        (ViewSupport(), "learnt from one view"),
         (ViewSupport(cameras=True), "pixal3d-mv does better"),
         (ViewSupport(least=2, most=8, cameras=True), "trained on 2 to 8 views"),
     ],

@@ -210,7 +210,7 @@ def view_note(service: ServiceState) -> str:
         return ""
     seen = health.views
     if not seen.cameras:
-        words = "The loaded model knows one view: it uses more of them one after another, an approximation."
+        words = "The loaded model learnt from one view: what it makes of more is an approximation."
     elif seen.most == 1:
         words = "The loaded model was trained on one view. For several, pixal3d-mv does better."
     else:
