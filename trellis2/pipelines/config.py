@@ -170,9 +170,8 @@ def load_one(
         log.debug("not inside the pipeline's folder", extra={"path": inside})
         first = error
     try:
-        return load_model(
-            value, device=device, **arguments
-        )  # the revision belongs to the pipeline's own repository
+        # Without the revision: that belongs to the pipeline's own repository.
+        return load_model(value, device=device, **arguments)
     except CheckpointError as error:
         raise CheckpointError(
             f"neither {inside!r} ({first}) nor {value!r} ({error}) can be loaded"

@@ -61,6 +61,7 @@ def measure_structure(
     means = {f"guidance {g:g}, bias {b:+g}": sum(v) / len(v) for (g, b), v in scores.items()}
     best = max(scores, key=lambda key: sum(scores[key]))
     summary = {"objects": done, "iou": means, "guidance": best[0], "bias": best[1]}
+    out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
     log.info("structure of %d objects\n%s", done, "\n".join(f"{k}: {v:.4f}" for k, v in means.items()))
     log.info("best: guidance %g, bias %+g", *best)

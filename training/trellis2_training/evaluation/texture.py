@@ -152,6 +152,7 @@ def measure_texture(
         if sheet is not None and number % 2 and len(tiles) < 24:
             tiles.append(_tile(case, [colours[k] for k in (BEFORE, OWN_CAMERA, TRUE_CAMERA)]))
     summary = summarise(rows)
+    out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(json.dumps({"summary": summary, "objects": rows}, indent=1) + "\n", encoding="utf-8")
     if sheet is not None and tiles:
         ev._write_sheet(tiles, sheet, 2)

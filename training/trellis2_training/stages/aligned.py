@@ -27,7 +27,7 @@ from .pictures import MapHead, Pictures, Views, jittered, map_terms, start_map
 FLOWS = {"shape_flow": "shape", "tex_flow": "texture"}
 BOTH = "slat_flows"  # the stage that trains both
 _DROPPED = 0.1  # of the conditions
-_SHELVES = 32
+_BUCKETS = 32
 _STRONGEST = {"shape_flow": 0.0, "tex_flow": 0.4}  # of the times: whether the texture's first step finds the
 # colours is what counts most
 
@@ -37,7 +37,7 @@ class AlignedFlows:
 
     Batches hold objects of similar size, cut to the smallest by leaving out a few random voxels. One length a
     batch means one attention call a layer; the cut is a few per cent and acts as augmentation. Objects are
-    sorted into shelves by size, with one length and one number of objects each: attention kernels are planned
+    sorted into buckets by size, with one length and one number of objects each: attention kernels are planned
     anew for every shape, which takes longer than a step.
     """
 
@@ -63,7 +63,7 @@ class AlignedFlows:
             kind: standardised(getattr(latents, kind), kind, statistics).half() for kind in FLOWS.values()
         }
         self.sizes = latents.offsets.diff()
-        self.shelves = self.sizes.argsort().tensor_split(min(_SHELVES, len(self.sizes)))
+        self.buckets = self.sizes.argsort().tensor_split(min(_BUCKETS, len(self.sizes)))
         self.generator = torch.Generator().manual_seed(seed * 7919 + runtime.rank)
         self.every, self.steps, self.grid = every, 0, config.resolution // LATENT_STRIDE
         self.pixel_map: Any = config.build("pixel_map")
@@ -74,16 +74,16 @@ class AlignedFlows:
             "pixel_map": self.pixel_map,
             "map_head": self.map_head,
         }
-        # Pictures come in as many batch sizes as there are shelves: trying kernels for each costs too much.
+        # Pictures come in as many batch sizes as there are buckets: trying kernels for each costs too much.
         torch.backends.cudnn.benchmark = False
         self.pictures = Pictures(config, latents, encoder, runtime, views, batch, seed)
 
     def _objects(self) -> tuple[Tensor, int]:
         """Objects of one batch and their common length."""
-        shelf = self.shelves[int(torch.randint(len(self.shelves), (), generator=self.generator))]
-        length = int(self.sizes[shelf[0]])
+        bucket = self.buckets[int(torch.randint(len(self.buckets), (), generator=self.generator))]
+        length = int(self.sizes[bucket[0]])
         batch = min(max(self.budget // length, 1), 96)
-        return shelf[torch.randint(len(shelf), (batch,), generator=self.generator)], length
+        return bucket[torch.randint(len(bucket), (batch,), generator=self.generator)], length
 
     def losses(self, progress: float) -> dict[str, Tensor]:
         self.steps += 1
