@@ -18,8 +18,8 @@ LAUNCHES = """
 import json, sys
 import torch
 from triton.runtime.jit import JITFunction
-from trellis2.nn import attention_triton, elementwise_triton
-from trellis2.sparse import conv_triton, neighbor_table
+from trellis2.nn import attention_balanced_triton, attention_triton, elementwise_triton, fp8_triton
+from trellis2.sparse import conv_triton, neighbor_table, neighbors_triton
 from trellis2.sparse.conv_plan import conv_plan
 
 variants = {}
@@ -49,8 +49,12 @@ for count in map(int, sys.argv[1:]):
     bounds = torch.tensor([0, count], dtype=torch.int32)
     tiling = attention_triton.Tiling(64, 32, 4, 2)
     attention_triton.packed_attention(q, q, q, bounds, bounds, count, tiling)
+    attention_balanced_triton.balanced_attention(q, q, q, bounds, bounds, tiling, 4)
+    fp8_triton.quantize_rows(x)
     line = torch.arange(count, dtype=torch.int32)
-    plan = conv_plan(neighbor_table(torch.stack([line * 0, line, line * 0, line * 0], 1)))
+    table = neighbor_table(torch.stack([line * 0, line, line * 0, line * 0], 1))
+    neighbors_triton.children_table(table, 8 * line.long(), line.repeat(9))
+    plan = conv_plan(table)
     conv_triton.correlate(x, plan, torch.zeros(32, 27, 64), torch.zeros(32))
     conv_triton.weight_gradient(x, torch.zeros(count, 32), plan)
 print(json.dumps({name: len(found) for name, found in variants.items()}))
@@ -73,6 +77,10 @@ def test_no_count_of_tokens_or_voxels_is_compiled_apart() -> None:
         "_residual_norm_kernel": 2,  # with `items` and with `length`
         "_norm_rotate_kernel": 1,
         "_attention_kernel": 1,
+        "_balanced_kernel": 1,
+        "_combine_kernel": 1,
+        "_quantize_kernel": 1,
+        "_children_kernel": 1,
         "_correlate_kernel": 1,
         "_weight_gradient_kernel": 1,
     }
