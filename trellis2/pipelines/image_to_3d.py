@@ -243,15 +243,18 @@ class Trellis2ImageTo3DPipeline(LatentPipeline):
         shape_slat_sampler_params: Settings | None = None,
         tex_slat_sampler_params: Settings | None = None,
     ) -> dict[str, dict[str, Any]]:
-        """What each stage samples with, by its name: the config's settings with these in their place.
+        """What each stage samples with, by its name: the config's settings with these in their place; a
+        cascade's second pass by its label, where it has settings of its own.
 
         Raises `InvalidArgumentError` for settings that a stage's sampler does not have.
         """
         asked = (sparse_structure_sampler_params, shape_slat_sampler_params, tex_slat_sampler_params)
-        return {
+        found = {
             name: self._latent_stage(name).settings(settings)
             for name, settings in zip(STAGES, asked, strict=True)
         }
+        fine = self._latent_stage("shape_slat").settings(shape_slat_sampler_params, fine=True)
+        return found if fine == found["shape_slat"] else found | {FINE_PASS: fine}
 
     pixel_stages: Mapping[str, PixelStage] = PIXEL_STAGES
     """Which pictures and maps the stages of pixel-aligned weights read."""
@@ -424,8 +427,6 @@ class Trellis2ImageTo3DPipeline(LatentPipeline):
         settings = self.sampler_settings(  # refuses unknown names before any work is done
             sparse_structure_sampler_params, shape_slat_sampler_params, tex_slat_sampler_params
         )
-        fine = self._latent_stage("shape_slat").settings(shape_slat_sampler_params, fine=True)
-        settings[FINE_PASS] = fine
         check_quality(quality)
         monitor, counted = Monitor(progress, cancel), {} if passes is None else passes
 

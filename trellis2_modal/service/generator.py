@@ -198,8 +198,11 @@ class TRELLIS2Generator:
             artifact_of(name, n): file for n, (own, _) in enumerate(made, 1) for name, file in own.items()
         }
         variants = [numbers for _, numbers in made]
+        samplers = self.pipeline.sampler_settings(**settings.sampler_params())
+        if not kind.endswith("_cascade"):
+            samplers.pop("shape_fine", None)  # of a second pass
         stats = variants[0] | {
-            "samplers": self.pipeline.sampler_settings(**settings.sampler_params()),
+            "samplers": samplers,
             "passes": {stage: dataclasses.asdict(counted) for stage, counted in passes.items()},
         }
         if len(variants) > 1:

@@ -325,6 +325,8 @@ def test_one_flow_may_serve_two_resolutions(checkpoint: Path, tmp_path: Path, pi
         steps.append([passes[stage].conditional for stage in ("shape", "shape_fine")])
     assert steps[0][1] == 1 < steps[0][0], "the second pass has a setting of its own"
     assert steps[1] == [2, 2], "what is asked holds for both"
+    assert both.sampler_settings()["shape_fine"]["steps"] == 1
+    assert "shape_fine" not in both.sampler_settings(shape_slat_sampler_params={"steps": 2})
 
 
 def test_missing_models_are_named(checkpoint: Path, picture: Image.Image) -> None:

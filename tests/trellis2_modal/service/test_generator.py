@@ -371,6 +371,16 @@ def test_a_state_that_is_made_while_another_is_read_is_not_taken_for_it(
     assert recent.unpacked(b"first") is first, "the last one that was read is held, with its own digest"
 
 
+@pytest.mark.parametrize(("kind", "told"), [("512", False), ("1024_cascade", True)])
+def test_the_second_pass_of_a_cascade_is_told_with_its_own_settings(kind: str, told: bool) -> None:
+    generator, pipeline = make()
+    whole = pipeline.sampler_settings
+    pipeline.sampler_settings = lambda **asked: whole(**asked) | {"shape_fine": {"steps": 4}}  # type: ignore[method-assign]
+    asked = GenerateSettings.model_validate({"pipeline_type": kind, "preview": "none"})
+    output = generator.generate(picture(), asked, Monitor())
+    assert ("shape_fine" in output.stats["samplers"]) is told
+
+
 def test_what_a_person_should_know_is_a_field_of_the_result() -> None:
     generator, pipeline = make(torch.OutOfMemoryError("CUDA out of memory"))
     output = generator.generate(picture(), GenerateSettings(subjects="all"), Monitor())
