@@ -51,6 +51,11 @@ def test_the_truth_scores_high_and_something_else_does_not() -> None:
     assert scores["correlation"] > 0.9
     assert scores["ssim"] > 0.8
     assert scores["closed"] == 1
+    assert scores["one_body"] == 1, "it has charts, and they are of one body"
+    half = asset.vertices * 0.3
+    apart = SimpleNamespace(**{**vars(asset), "vertices": torch.cat([half - 0.3, half + 0.3])})
+    apart.faces = torch.cat([faces, faces + len(vertices)])
+    assert exported.exported_scores(apart, view, picture, target, generator)["one_body"] == 0
     mask, true = picture.mask[0, 0] > 0.5, picture.attributes[0, :3]
     plain = exported.picture_scores(true.mean((1, 2), keepdim=True).expand_as(true), mask, true, mask)
     assert plain["silhouette_iou"] == 1

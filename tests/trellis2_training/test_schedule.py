@@ -19,6 +19,7 @@ from trellis2_training.checkpoint import (
     load_weights,
     need_network,
     save_statistics,
+    save_weights,
 )
 from trellis2_training.cli import main
 from trellis2_training.config import SHIPPED, TINY
@@ -139,6 +140,22 @@ def test_the_package_loads_and_offers_512_alone(trained: Path, tmp_path: Path) -
     kept = need_network(trained, TINY, "tex_dec", torch.device("cpu"))
     for name, parameter in stored.named_parameters():
         torch.testing.assert_close(parameter.float(), kept.get_parameter(name).half().float())
+
+
+def test_a_structure_without_a_map_is_shipped_as_one_of_tokens(trained: Path, tmp_path: Path) -> None:
+    shutil.copytree(trained / "weights", tmp_path / "run" / "weights")
+    (tmp_path / "run" / "weights" / "structure_map.pt").unlink()
+    plain = dataclasses.replace(TINY, aligned_structure=False).build("ss_flow")
+    save_weights(tmp_path / "run", "ss_flow", plain)
+    export_package(TINY, tmp_path / "run", tmp_path / "package")
+    pipeline = Trellis2ImageTo3DPipeline.from_pretrained(tmp_path / "package", skip=("rembg_model",))
+    assert pipeline._aligned_stages >= {"shape", "texture"}
+    assert "sparse_structure" not in pipeline._aligned_stages
+    again = import_weights(tmp_path / "package", tmp_path / "again")
+    assert "ss_flow" in again
+    assert "structure_map" not in again
+    aligned = TINY.build("ss_flow")
+    assert load_weights(tmp_path / "again", "ss_flow", aligned), "from where its training goes on"
 
 
 def test_settings_of_the_structure_are_measured(trained: Path, tmp_path: Path) -> None:

@@ -50,6 +50,7 @@ class MiniConfig:
     encoder: SmallVitConfig = field(default_factory=SmallVitConfig)
     matting: SmallMattingConfig = field(default_factory=SmallMattingConfig)
     pixel_widths: tuple[int, int, int] = (96, 128, 32)  # of the pixel maps: inside, out, the structure's out
+    aligned_structure: bool = True  # else the structure's flow sees image tokens alone, and has no map
 
     def _flow(
         self, name: str, resolution: int, inputs: int, outputs: int, blocks: int, **others: Any
@@ -111,8 +112,7 @@ class MiniConfig:
                 c.ss_latent,
                 c.ss_latent,
                 c.ss_flow_blocks,
-                image_attn_mode="proj",
-                proj_in_channels=c.pixel_map.cell_features,
+                **(_aligned(c.pixel_map.cell_features) if c.aligned_structure else {}),
             ),
             "shape_flow": c._flow(
                 "SLatFlowModel",
@@ -120,8 +120,7 @@ class MiniConfig:
                 c.latent,
                 c.latent,
                 c.shape_flow_blocks,
-                image_attn_mode="proj",
-                proj_in_channels=c.pixel_map.features,
+                **_aligned(c.pixel_map.features),
             ),
             # Relative positions alone do not tell a shallow network which part of the picture is a voxel's.
             "tex_flow": c._flow(
@@ -131,15 +130,15 @@ class MiniConfig:
                 c.latent,
                 c.texture_flow_blocks,
                 pe_mode="ape",
-                image_attn_mode="proj",
-                proj_in_channels=c.pixel_map.features,
+                **_aligned(c.pixel_map.features),
             ),
         }
 
     @property
     def pixel_map(self) -> PixelMapConfig:
         """What the flows read of pictures."""
-        return PixelMapConfig.beside(self.encoder, *self.pixel_widths)
+        middle, out, structure = self.pixel_widths
+        return PixelMapConfig.beside(self.encoder, middle, out, structure if self.aligned_structure else 0)
 
     def build(self, name: str) -> Any:
         """One network by name: of the model registry, or one of those that read pictures."""
@@ -152,6 +151,10 @@ class MiniConfig:
         if name == "structure_map":
             return PixelMap(self.pixel_map.of_structure()).train()
         return CameraHead(self.cond).train() if name == "camera_head" else self.models[name].build()
+
+
+def _aligned(features: int) -> dict[str, Any]:
+    return {"image_attn_mode": "proj", "proj_in_channels": features}
 
 
 # Networks that ship with the pipeline, and the file stems they ship under.

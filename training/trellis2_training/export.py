@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -103,10 +104,11 @@ def texturing_config(args: dict[str, Any]) -> dict[str, Any]:
 
 def export_package(config: MiniConfig, folder: Path, target: Path) -> int:
     """Write the pipeline folder from a working folder's averaged weights; returns the bytes of all
-    checkpoints.
+    checkpoints. Where there is no map for the structure's flow, it is shipped as one of tokens alone.
     """
     from safetensors.torch import save_file
 
+    config = replace(config, aligned_structure=weights_path(folder, PIXEL_PARTS["structure"]).exists())
     cpu = torch.device("cpu")
     (target / "ckpts").mkdir(parents=True, exist_ok=True)
     for network, stem in SHIPPED.items():
@@ -123,7 +125,8 @@ def export_package(config: MiniConfig, folder: Path, target: Path) -> int:
     save_small_vit(need_network(folder, config, "encoder", cpu), target / ENCODER_STEM)
     source = PixelSource(config.pixel_map)
     for part, network in PIXEL_PARTS.items():
-        setattr(source, part, need_network(folder, config, network, cpu))
+        if getattr(source, part) is not None:
+            setattr(source, part, need_network(folder, config, network, cpu))
     save_pixel_source(source, target / PIXEL_STEM)
     matting = weights_path(folder, "matting").exists()
     if matting:
@@ -163,7 +166,7 @@ def import_package(package: Path, folder: Path) -> list[str]:
     if "pixel_source" in args:
         source = load_pixel_source(package / args["pixel_source"])
         for part, network in PIXEL_PARTS.items():
-            if not weights_path(folder, network).exists():
+            if getattr(source, part) is not None and not weights_path(folder, network).exists():
                 save_weights(folder, network, getattr(source, part))
                 found.append(network)
     if args["rembg_model"]["name"] == "SmallMatting" and not weights_path(folder, "matting").exists():

@@ -35,6 +35,7 @@ def exported_scores(
     the whole frame of `view`; how sound the mesh is.
     """
     from o_voxel.mesh.quality import mesh_quality
+    from o_voxel.mesh.repair.cleanup import weld_vertices
     from o_voxel.postprocess import to_glb
 
     made = to_glb(
@@ -55,7 +56,7 @@ def exported_scores(
     quality = mesh_quality(vertices, faces, look=False)
     texture = torch.from_numpy(made.material.base_color)[..., :3].float() / 255
     colours, mask = base_colour_picture(vertices, faces, uvs, texture, view, picture.mask.shape[-1])
-    share = ms.dominant_share(vertices, faces)
+    share = ms.dominant_share(*weld_vertices(vertices, faces))  # seams split vertices, not bodies
     return {
         "export_f_002": f_002,
         "export_f_005": f_005,
