@@ -130,12 +130,13 @@ def test_a_profile_names_the_operations(trained: Path, tmp_path: Path) -> None:
     assert "aten::" in (tmp_path / "run" / "profile_tex_flow.log").read_text()
 
 
-def test_the_package_loads_and_offers_512_alone(trained: Path, tmp_path: Path) -> None:
+def test_the_package_loads_and_offers_512_and_its_cascade(trained: Path, tmp_path: Path) -> None:
     size = export_package(TINY, trained, tmp_path / "package")
     assert size == sum(p.stat().st_size for p in (tmp_path / "package" / "ckpts").iterdir())
     pipeline = Trellis2ImageTo3DPipeline.from_pretrained(tmp_path / "package", skip=("rembg_model",))
     assert pipeline.default_pipeline_type == "512"
-    assert set(pipeline.models) == {name for name in pipeline.models if "1024" not in name}
+    assert pipeline.available_pipeline_types == ["512", "1024_cascade"]
+    assert {m.config.position_scale for n, m in pipeline.models.items() if n.endswith("_1024")} == {0.5}
     stored = from_pretrained(tmp_path / "package" / "ckpts" / SHIPPED["tex_dec"])
     kept = need_network(trained, TINY, "tex_dec", torch.device("cpu"))
     for name, parameter in stored.named_parameters():

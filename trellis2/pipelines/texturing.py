@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from ..conditioning.images import ImageSource, load_image
-from ..conditioning.matting.matte import OnNotice, Subjects, ignore
+from ..conditioning.matting.matte import Notice, OnNotice, Subjects, ignore
 from ..errors import EmptyStructureError, InvalidArgumentError, UnsupportedPipelineError
 from ..progress import CancelCallback, Monitor, ProgressCallback
 from ..samplers.acceleration import Passes, check_quality
@@ -19,6 +19,7 @@ from .bake import bake_texture
 from .base import LatentPipeline
 from .config import load_parts, read_pipeline_config
 from .stages import SamplingRun, Settings, stages_from_config
+from .views import view_warning
 
 if TYPE_CHECKING:
     import trimesh
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 UNIT_BOX = [[-0.5, -0.5, -0.5], [0.5, 0.5, 0.5]]
 MARGIN_SCALE = 0.99999  # of the unit cube, so that rounding keeps every vertex inside
 FLOW_RESOLUTIONS = (512, 1024)
+ONE_VIEW = range(1, 2)  # what texture flows were trained on
 
 
 class Trellis2TexturingPipeline(LatentPipeline):
@@ -189,6 +191,9 @@ class Trellis2TexturingPipeline(LatentPipeline):
                 self.preprocess_image(each, subjects, notice) if preprocess_image else load_image(each)
                 for each in images
             ]
+        warning = view_warning(len(pictures), ONE_VIEW, pixel_aligned=False)
+        if warning is not None:
+            notice(Notice("views", warning))
         with self._stage("condition", monitor):
             conditioner = self.conditioner_of(pictures, (flow_resolution,), view_mode)
         with self._stage("encode_shape", monitor):

@@ -230,7 +230,8 @@ class GenerateSettings(Strict):
         "cycle",
         title="Several pictures",
         description="How weights that know one view use several, approximately: one a step in turn (cycle), "
-        "or all in every step, which takes that much longer (average).",
+        "or all in every step, which takes that much longer (average). Pixel-aligned weights that are told "
+        "the side of each need neither.",
         json_schema_extra={"group": VIEWS},
     )
     export: ExtractSettings | None = Field(

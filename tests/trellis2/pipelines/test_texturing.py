@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 
 from trellis2 import pipelines
+from trellis2.conditioning.matting.matte import Notice
 from trellis2.errors import InvalidArgumentError, UnsupportedPipelineError
 from trellis2.pipelines import Trellis2TexturingPipeline
 from trellis2.pipelines.bake import bake_texture
@@ -42,6 +43,20 @@ def test_mesh_comes_back_textured(texturing: Trellis2TexturingPipeline, picture:
     again = texturing.run(mesh, picture, resolution=512, texture_size=64)
     np.testing.assert_array_equal(
         np.asarray(material.baseColorTexture), np.asarray(again.visual.material.baseColorTexture)
+    )
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_several_pictures_are_told_to_be_an_approximation(
+    texturing: Trellis2TexturingPipeline, picture: Image.Image, count: int
+) -> None:
+    box, told = trimesh.creation.box(), list[Notice]()
+    voxels = texturing.paint(
+        0.4 * box.vertices, box.faces, [picture] * count, resolution=512, notice=told.append
+    )
+    assert len(voxels.coords)
+    assert ["approximation" in notice.message for notice in told if notice.code == "views"] == [True] * (
+        count - 1
     )
 
 
