@@ -97,7 +97,7 @@ def measure(objects: Sequence[int], device: str, seconds: float) -> list[dict[st
 
 
 def measure_side_by_side(objects: int, device: str, seconds: float, processes: int) -> list[dict[str, Any]]:
-    """The same by several processes, each with every so manieth object; rows in the objects' order."""
+    """The same by several processes, which take the objects in turn; rows in the objects' order."""
     if processes == 1:
         return measure(range(objects), device, seconds)
     shares = [range(k, objects, processes) for k in range(processes)]
