@@ -101,9 +101,13 @@ def _taken(job: Job, settings: Mapping[str, Any], samplers: Mapping[str, float])
             measured.pop(stage, None)
         elif stage not in measured and not _switched(job.settings).get(stage, True):
             return None
+    told = _stats(job).get("samplers")
+    own = told if isinstance(told, dict) else {}
     for stage, name in STEPS.items():
-        if stage in measured:
-            measured[stage] *= _steps(name, settings, samplers) / _steps(name, job.settings, samplers)
+        if stage in measured and settings.get(name) != job.settings.get(name):
+            # A cascade's second pass may have had steps of its own, which its stats tell.
+            before = own.get(stage, {}).get("steps") or _steps(name, job.settings, samplers)
+            measured[stage] *= _steps(name, settings, samplers) / before
     more = settings.get("num_samples", 1) / job.settings.get("num_samples", 1)
     measured = {stage: s if stage in SHARED else s * more for stage, s in measured.items()}
     return measured | {"": rest}

@@ -55,6 +55,15 @@ def test_what_is_left_out_takes_nothing_and_steps_take_their_share() -> None:
     assert seconds(halved) == 81.0, "a job of half the steps"
 
 
+def test_the_second_pass_of_a_cascade_grows_from_the_steps_that_it_had() -> None:
+    asked = ASKED | {"pipeline_type": "1024_cascade"}
+    place = HERE | {"samplers": {"shape_slat": {"steps": 10}, "shape_fine": {"steps": 5}}}
+    jobs = measured(finished(asked, STAGES | {"shape_fine": 8.0}, 79.0, place=place))
+    assert seconds(jobs, pipeline_type="1024_cascade") == 79.0
+    more = seconds(jobs, pipeline_type="1024_cascade", shape_slat_sampling_steps=20)
+    assert more == 79.0 + 20.0 + 24.0, "twice the first pass's steps, four times the second's"
+
+
 def test_what_was_never_measured_is_not_estimated() -> None:
     assert seconds(Measurements()) is None
     jobs = measured(finished(ASKED, STAGES, 71.0))
