@@ -21,8 +21,10 @@ from ..nn.fp8 import quantized_blocks
 from ..nn.tokens import TokenLayout
 from .context import ContextCache
 from .flow import Context, FlowTransformer, SparseStructureFlowModel, check_batch
+from .memory import free_memory
 
 SEGMENT_BLOCKS = 5
+ROOM_BESIDE_FP8 = 6_000_000_000  # bytes that stay free for a decoder: 4.2 GB at 12,376 tokens
 MAX_CONTEXTS = 2  # a run has two: of the picture and of no picture
 
 
@@ -62,7 +64,8 @@ class RecordedFlow:
         return self.flow.in_channels
 
     def fast(self) -> RecordedFlow:
-        """The same network with its large products in 8 bits, where the device multiplies those faster.
+        """The same network with its large products in 8 bits, where the device multiplies those faster and
+        has room for a second copy of the weights.
 
         Quantised at the first call, and again when weights have moved or changed. The result, half as large
         as the blocks' weights, is kept beside them (see `low_memory`) and has recordings of its own.
@@ -75,6 +78,8 @@ class RecordedFlow:
         with self._lock:
             if self._fast is None or self._fast[0] != self._state_of_weights():
                 self._fast = None  # freed before the next is made
+                if not self.low_memory and not self._has_room():
+                    return self
                 other = copy.copy(flow)
                 blocks = quantized_blocks(flow.blocks, beside=not self.low_memory)
                 other._modules = {**flow._modules, "blocks": blocks}
@@ -82,6 +87,12 @@ class RecordedFlow:
                 made.fp8 = True
                 self._fast = self._state_of_weights(), made
             return self._fast[1]
+
+    def _has_room(self) -> bool:
+        """Whether the blocks' weights in 8 bits fit beside them, and what comes after sampling, too."""
+        free = free_memory(self.flow.device)
+        made = sum(p.numel() for p in self.flow.blocks.parameters())
+        return free is None or free - made >= ROOM_BESIDE_FP8
 
     def _state_of_weights(self) -> tuple[tuple[int, int], ...]:
         """Where the blocks' weights are, and how often they were written to."""

@@ -20,6 +20,7 @@ from ..conditioning.preprocess import with_matte
 from ..conditioning.registry import BackgroundRemover, ImageEncoder
 from ..errors import InvalidArgumentError, UnsupportedPipelineError
 from ..models.base import Model
+from ..models.memory import free_memory
 from ..nn.precision import as_dtype
 from ..progress import CancelCallback, Monitor, ProgressCallback
 from ..representations import Mesh, MeshWithVoxel
@@ -31,7 +32,7 @@ from .conditioner import Conditioner
 from .config import find_upsampler, load_parts, read_pipeline_config, with_known_parts
 from .family import FAMILIES, Family
 from .latents import cascade_coords, occupied_coords, plain_voxels, world_from_camera_frame
-from .memory import MemoryProbe, fitting_tokens, free_memory
+from .memory import MemoryProbe, fitting_tokens
 from .pixel_conditioner import PIXEL_STAGES, EncodedPicture, PixelConditioner, PixelStage
 from .stages import STAGES, LatentStage, SamplingRun, Settings, stages_from_config
 from .views import (

@@ -19,14 +19,6 @@ STAGED_BYTES = 3_500_000_000
 """The same in low-VRAM mode, where the largest flow (2.6 GB in bfloat16) is still to be brought in."""
 
 
-def free_memory(device: torch.device) -> int | None:
-    """Bytes that torch may still use on a CUDA device, its own idle blocks included; None elsewhere."""
-    if device.type != "cuda":
-        return None
-    free, _ = torch.cuda.mem_get_info(device)
-    return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-
-
 def fitting_tokens(max_num_tokens: int, free: int | None, low_vram: bool) -> int:
     """The token limit asked for, or the lower one that `free` bytes allow (None: no limit), at least 1."""
     if free is None:

@@ -11,7 +11,8 @@ import torch.nn.functional as F
 from tests.trellis2.interpreter import interpret_triton
 from tests.trellis2.models.test_cuda import network
 from tests.trellis2.sparse.voxels import random_voxels
-from trellis2.models import RecordedFlow
+from trellis2.models import RecordedFlow, recorded_flow
+from trellis2.models.recorded_flow import ROOM_BESIDE_FP8
 from trellis2.nn.elementwise import Modulation, norm
 from trellis2.nn.fp8 import Fp8Linear, quantize_rows
 from trellis2.nn.layers import Linear
@@ -123,6 +124,19 @@ def test_fast_is_near_and_leaves_exact_as_it_was() -> None:
     assert torch.equal(recorded(x, t, recorded.prepare_cond(cond)).feats, before)
     ours = {p.data_ptr() for p in recorded.flow.parameters()}
     assert {p.data_ptr() for p in fast.flow.parameters()} == ours, "weights are shared"
+
+
+@pytest.mark.usefixtures("emulated")
+@torch.no_grad()
+def test_a_card_without_room_for_a_second_copy_stays_in_16_bits(monkeypatch: pytest.MonkeyPatch) -> None:
+    recorded = RecordedFlow(network("SLatFlowModel", **WIDE))
+    copies = sum(p.numel() for p in recorded.flow.blocks.parameters())
+    for free, room in ((copies + ROOM_BESIDE_FP8 - 1, False), (copies + ROOM_BESIDE_FP8, True)):
+        monkeypatch.setattr(recorded_flow, "free_memory", lambda _, free=free: free)
+        assert recorded.fast().fp8 == room
+    monkeypatch.setattr(recorded_flow, "free_memory", lambda _: 0)
+    assert recorded.fast().fp8, "it is there already"
+    assert RecordedFlow(recorded.flow, low_memory=True).fast().fp8, "which takes the place of the weights"
 
 
 @pytest.mark.usefixtures("emulated")

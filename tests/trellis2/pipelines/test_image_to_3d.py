@@ -23,6 +23,7 @@ from trellis2.errors import (
     NumericalError,
     UnsupportedPipelineError,
 )
+from trellis2.models.memory import free_memory
 from trellis2.pipelines import Trellis2ImageTo3DPipeline
 from trellis2.pipelines.image_to_3d import KeptShape
 from trellis2.pipelines.memory import (
@@ -30,7 +31,6 @@ from trellis2.pipelines.memory import (
     STAGED_BYTES,
     TOKEN_BYTES,
     fitting_tokens,
-    free_memory,
 )
 from trellis2.progress import Progress
 from trellis2.representations import MeshWithVoxel
