@@ -62,7 +62,9 @@ def test_first_paint(app: AppProcess, tab: Any, shots: Path) -> None:
     tab.wait_for_selector("#header .ok", timeout=PATIENCE)
     assert "This computer" in tab.inner_text("#header")
     tab.wait_for_selector("#model-note >> text=simple toy-like objects only")
-    assert not tab.is_visible("#pipeline"), "one resolution is no choice"
+    chosen = tab.wait_for_selector("#pipeline label:has(input:checked)").inner_text()
+    assert chosen == "Automatic"
+    assert "1024 cascade" in tab.inner_text("#pipeline"), "which the bundled weights offer"
     shot(tab, shots / "empty.png")
 
 
