@@ -7,18 +7,17 @@ trained with the flows that read them (`trellis2_training.stages.aligned`, `stru
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from ..errors import CheckpointError
 from ..nn.rope import grid_coords
 from .encoders.image_batch import normalize_imagenet
 from .encoders.small_encoder import SmallVitConfig
+from .small_networks import load_small, save_small
 from .upright import GEOMETRY_CHANNELS, UprightCamera, Window, cell_places, sample_crop, voxel_geometry
 
 # Middle and half of the range of yaw, pitch and field of view, in radians; of the window's centre (right, up)
@@ -189,28 +188,10 @@ class PixelSource(nn.Module):
 
 def load_pixel_source(stem: Path) -> PixelSource:
     """The networks stored at `<stem>.json` and `<stem>.safetensors`. Raises `CheckpointError`."""
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    config_path, weights_path = (
-        stem.with_name(f"{stem.name}.json"),
-        stem.with_name(f"{stem.name}.safetensors"),
-    )
-    try:
-        args = json.loads(config_path.read_text(encoding="utf-8"))["args"]
-        source = PixelSource(PixelMapConfig(**{**args, "stem": tuple(args["stem"])}))
-        source.load_state_dict(load_file(weights_path))
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
-        raise CheckpointError(f"no usable pixel map at {config_path}, {weights_path}: {error}") from error
+    source = load_small(stem, "pixel map", PixelSource, PixelMapConfig, "stem")
     return source.float().eval().requires_grad_(False)
 
 
 def save_pixel_source(source: PixelSource, stem: Path, dtype: torch.dtype = torch.float16) -> None:
     """Write `<stem>.json` and `<stem>.safetensors` with the weights in `dtype`."""
-    from safetensors.torch import save_file
-
-    stem.parent.mkdir(parents=True, exist_ok=True)
-    text = json.dumps({"name": "PixelSource", "args": asdict(source.config)}, indent=4) + "\n"
-    stem.with_name(f"{stem.name}.json").write_text(text, encoding="utf-8")
-    tensors = {k: v.detach().to("cpu", dtype).contiguous() for k, v in source.state_dict().items()}
-    save_file(tensors, stem.with_name(f"{stem.name}.safetensors"))
+    save_small(source, stem, "PixelSource", source.config, dtype)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
@@ -13,7 +12,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import nn
 
-from ...errors import CheckpointError
+from ..small_networks import load_small, save_small
 from .image_batch import image_batch, normalize_imagenet, normalize_tokens
 
 
@@ -122,30 +121,9 @@ class SmallImageEncoder:
 
 def load_small_vit(stem: Path) -> SmallVit:
     """The network stored at `<stem>.json` and `<stem>.safetensors`. Raises `CheckpointError`."""
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    config_path, weights_path = (
-        stem.with_name(stem.name + ".json"),
-        stem.with_name(stem.name + ".safetensors"),
-    )
-    try:
-        args = json.loads(config_path.read_text(encoding="utf-8"))["args"]
-        model = SmallVit(SmallVitConfig(**{**args, "stem": tuple(args["stem"])}))
-        model.load_state_dict(load_file(weights_path))
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
-        raise CheckpointError(
-            f"no usable small image encoder at {config_path}, {weights_path}: {error}"
-        ) from error
-    return model
+    return load_small(stem, "small image encoder", SmallVit, SmallVitConfig, "stem")
 
 
 def save_small_vit(model: SmallVit, stem: Path, dtype: torch.dtype = torch.float16) -> None:
     """Write `<stem>.json` and `<stem>.safetensors` with the weights in `dtype`."""
-    from safetensors.torch import save_file
-
-    stem.parent.mkdir(parents=True, exist_ok=True)
-    config = {"name": "SmallImageEncoder", "args": asdict(model.config)}
-    stem.with_name(stem.name + ".json").write_text(json.dumps(config, indent=4) + "\n", encoding="utf-8")
-    tensors = {k: v.detach().to("cpu", dtype).contiguous() for k, v in model.state_dict().items()}
-    save_file(tensors, stem.with_name(stem.name + ".safetensors"))
+    save_small(model, stem, "SmallImageEncoder", model.config, dtype)

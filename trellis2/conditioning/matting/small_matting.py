@@ -7,9 +7,8 @@ where it is not sure, GrabCut decides by the colours of what it is sure of, at a
 
 from __future__ import annotations
 
-import json
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
@@ -20,8 +19,8 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import nn
 
-from ...errors import CheckpointError
 from ..encoders.image_batch import image_batch, normalize_imagenet
+from ..small_networks import load_small, save_small
 from .grabcut import Floats, GrabCutMatting, Mask, fill_small_holes, grabcut, soften, working_picture
 
 SURE = (0.01, 0.99)  # mattes below and above are sure: GrabCut does not touch them
@@ -156,27 +155,9 @@ def silhouette(pixels: npt.NDArray[np.uint8], matte: Floats) -> Mask:
 
 def load_small_matting(stem: Path) -> SmallMattingNet:
     """The network stored at `<stem>.json` and `<stem>.safetensors`. Raises `CheckpointError`."""
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    config_path, weights_path = (stem.with_name(f"{stem.name}{end}") for end in (".json", ".safetensors"))
-    try:
-        args = json.loads(config_path.read_text(encoding="utf-8"))["args"]
-        model = SmallMattingNet(SmallMattingConfig(**{**args, "widths": tuple(args["widths"])}))
-        model.load_state_dict(load_file(weights_path))
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
-        raise CheckpointError(
-            f"no usable matting network at {config_path}, {weights_path}: {error}"
-        ) from error
-    return model
+    return load_small(stem, "matting network", SmallMattingNet, SmallMattingConfig, "widths")
 
 
 def save_small_matting(model: SmallMattingNet, stem: Path, dtype: torch.dtype = torch.float16) -> None:
     """Write `<stem>.json` and `<stem>.safetensors` with the weights in `dtype`."""
-    from safetensors.torch import save_file
-
-    stem.parent.mkdir(parents=True, exist_ok=True)
-    config = {"name": "SmallMatting", "args": asdict(model.config)}
-    stem.with_name(f"{stem.name}.json").write_text(json.dumps(config, indent=4) + "\n", encoding="utf-8")
-    tensors = {k: v.detach().to("cpu", dtype).contiguous() for k, v in model.state_dict().items()}
-    save_file(tensors, stem.with_name(f"{stem.name}.safetensors"))
+    save_small(model, stem, "SmallMatting", model.config, dtype)
