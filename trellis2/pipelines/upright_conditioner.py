@@ -53,10 +53,9 @@ class UprightConditioner:
         plain = self.tokens.condition(stage, coords, resolution)
         if stage not in self.aligned:
             return plain
-        if coords is None:
-            return self._of_cells(plain, stage)
-        tokens = PixelTokens(plain.cond, self.features(coords, resolution))
-        return Condition(tokens, tokens.null())
+        return with_features(
+            plain, self._cells(stage) if coords is None else self.features(coords, resolution)
+        )
 
     def features(self, coords: torch.Tensor, resolution: int) -> torch.Tensor:
         """What voxels `[N, 4]` towards a grid of `resolution`^3 see of the picture: `[N, C]`."""
@@ -70,15 +69,20 @@ class UprightConditioner:
             features[rows] = made
         return features
 
-    def _of_cells(self, plain: Condition, stage: str) -> Condition:
+    def _cells(self, stage: str) -> torch.Tensor:
+        """What the cells of the structure's latent see."""
         if self.structure_maps is None or self.window is None:
             raise CheckpointError(
                 f"the flow of {stage} is pixel-aligned, but these weights have no map for it"
             )
         places, geometry = cell_geometry(self.cells, self.camera, self.window)
-        seen = cell_reading(self.structure_maps, places, geometry)
-        tokens = PixelTokens(plain.cond, seen)
-        return Condition(tokens, tokens.null())
+        return cell_reading(self.structure_maps, places, geometry)
+
+
+def with_features(plain: Condition, features: torch.Tensor) -> Condition:
+    """Image tokens joined by what voxels see of the picture."""
+    tokens = PixelTokens(plain.cond, features)
+    return Condition(tokens, tokens.null())
 
 
 @dataclass(frozen=True)
@@ -105,12 +109,12 @@ class UprightViews:
 
     def condition(self, stage: str, coords: torch.Tensor | None, resolution: int) -> Condition:
         """As `Conditioner` says."""
-        plain = self.views[0].condition(stage, coords, resolution)
-        if coords is None or not isinstance(plain.cond, PixelTokens):
-            return plain
+        first = self.views[0]
+        if coords is None or stage not in first.aligned:
+            return first.condition(stage, coords, resolution)
         seen = torch.stack([view.features(coords, resolution) for view in self.views])  # [V, N, C]
         behind = seen[..., -4:-2].sum(-1)  # the first surface, by two measures of `voxel_geometry`
         behind[1:] += OTHERS
         rows = torch.arange(len(coords), device=seen.device)
-        tokens = PixelTokens(plain.cond.tokens, seen[behind.argmin(0), rows])
-        return Condition(tokens, tokens.null())
+        plain = first.tokens.condition(stage, coords, resolution)
+        return with_features(plain, seen[behind.argmin(0), rows])
