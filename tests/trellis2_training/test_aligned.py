@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -51,6 +52,23 @@ def drawn(tables: torch.Tensor, size: int = 64) -> tuple[rd.View, rd.Picture]:
     lights = rd.random_lights(view, generator)
     view = rd.crop_view(tables, view, 96)
     return view, rd.render(tables, view, lights, size, shadows=False)
+
+
+def trained(stage: Any, steps: int) -> list[dict[str, float]]:
+    """The terms of so many steps, in which every parameter is told something."""
+    parameters = {f"{n}.{k}": p for n, net in stage.networks.items() for k, p in net.named_parameters()}
+    optimizer = torch.optim.Adam(parameters.values(), lr=3e-3)
+    sums = []
+    for _ in range(steps):
+        terms = stage.losses(0.0)
+        loss = torch.stack([v for k, v in terms.items() if not k.startswith("_")]).sum()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        sums.append({k: float(v.detach()) for k, v in terms.items()})
+    silent = [n for n, p in parameters.items() if p.grad is None or not float(p.grad.abs().max()) > 0]
+    assert not silent
+    return sums
 
 
 def test_voxels_find_their_pixels_by_angles_alone(tables: torch.Tensor) -> None:
@@ -119,18 +137,7 @@ def test_the_loss_falls_and_everything_learns(tables: torch.Tensor) -> None:
     stage = AlignedFlows(
         BOTH, TINY, latents, statistics, encoder, Runtime(CPU), 1, budget=100, every=99, batch=2
     )
-    parameters = {f"{n}.{k}": p for n, net in stage.networks.items() for k, p in net.named_parameters()}
-    optimizer = torch.optim.Adam(parameters.values(), lr=3e-3)
-    sums = []
-    for _ in range(36):
-        terms = stage.losses(0.0)
-        loss = torch.stack([v for k, v in terms.items() if not k.startswith("_")]).sum()
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        sums.append({k: float(v.detach()) for k, v in terms.items()})
-    silent = [n for n, p in parameters.items() if p.grad is None or not float(p.grad.abs().max()) > 0]
-    assert not silent
+    sums = trained(stage, 36)
     for name, least in (("shape", 0.97), ("texture", 0.97), ("base_color", 0.9)):
         early, late = (sum(s[name] for s in part) for part in (sums[:6], sums[-6:]))
         assert late < least * early, name
@@ -141,18 +148,7 @@ def test_the_structure_learns_from_maps_and_windows(tables: torch.Tensor) -> Non
     latents = torch.randn(3, TINY.ss_latent, *[TINY.ss_grid] * 3)
     bank, encoder = TableBank(tables, CPU, 0), TINY.build("encoder")
     stage = AlignedStructureFlow(TINY, bank, Runtime(CPU), latents, encoder, 3, most=6, every=99, first=1)
-    parameters = {f"{n}.{k}": p for n, net in stage.networks.items() for k, p in net.named_parameters()}
-    optimizer = torch.optim.Adam(parameters.values(), lr=3e-3)
-    sums = []
-    for _ in range(30):
-        terms = stage.losses(0.0)
-        loss = torch.stack([v for k, v in terms.items() if not k.startswith("_")]).sum()
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        sums.append({k: float(v.detach()) for k, v in terms.items()})
-    silent = [n for n, p in parameters.items() if p.grad is None or not float(p.grad.abs().max()) > 0]
-    assert not silent
+    sums = trained(stage, 30)
     for name in ("base_color", "camera", "window"):
         early, late = (sum(s[name] for s in part) for part in (sums[:6], sums[-6:]))
         assert late < 0.9 * early, name

@@ -131,13 +131,11 @@ class AlignedStructureFlow:
         chosen = chosen.to(self.rows.device)
         views = self.seen[chosen]
         x0 = self.latents[self.rows[chosen]].to(self.runtime.device).float()
-        camera, window, normalised = framings(self.camera_head, views, _OWN)
+        places, geometry, normalised = _placed(self.camera_head, views, _OWN, self.cells)
         t = logit_normal(len(x0), 1.0, 1.0, x0.device)
         x_t, target = flow_pair(x0, torch.randn_like(x0), t.view(-1, 1, 1, 1, 1))
         keep = (torch.rand(len(x0), 1, 1, device=x0.device) >= _DROPPED).float()
         pixels = views.pictures.float() / 255
-        with torch.autocast(x0.device.type, enabled=False):
-            places, geometry = cell_geometry(self.cells, camera, window)
         inputs = (x_t, t, views.tokens.float(), pixels, places, geometry, keep)
         if self._step is None:
             (self._step,) = replayed([AlignedStructure(self.map, self.head, self.flow)], [inputs])
@@ -202,10 +200,8 @@ class StructureDecoder:
 
     def _made(self, rows: Tensor, tables: Tensor) -> Tensor:
         views = see(self.bank, tables, self.encoder, self.size, self.runtime)
-        camera, window, _ = framings(self.frozen["camera_head"], views, 1.0)
+        places, geometry, _ = _placed(self.frozen["camera_head"], views, 1.0, self.cells)
         tokens = views.tokens.float()
-        with torch.autocast(tokens.device.type, enabled=False):
-            places, geometry = cell_geometry(self.cells, camera, window)
         maps = self.frozen["structure_map"](views.pictures.float() / 255, tokens)
         x0 = self.latents[rows].to(self.runtime.device).float()
         t = _MOST_NOISE * torch.rand(len(x0), device=x0.device)
@@ -214,6 +210,14 @@ class StructureDecoder:
         seen = PixelTokens(tokens, cell_reading(maps, places, geometry))
         velocity: Tensor = self.frozen["ss_flow"](x_t, 1000 * t, seen)
         return x_t - times * velocity.float()
+
+
+def _placed(head: Any, views: Views, own: float, cells: int) -> tuple[Tensor, Tensor, Tensor]:
+    """As `cell_geometry`, in the cameras and windows of `framings`, and what the head says of them."""
+    camera, window, normalised = framings(head, views, own)
+    with torch.autocast(views.tokens.device.type, enabled=False):
+        places, geometry = cell_geometry(cells, camera, window)
+    return places, geometry, normalised
 
 
 def _start_from_the_other_map(own: Any, config: MiniConfig, folder: Path) -> None:
