@@ -86,18 +86,20 @@ class RecentState:
 
     def hold(self, data: bytes, state: MeshState, exact: bool) -> None:
         """Hold the arrays that the compressed `data` were made of, or, `exact`, that they unpack to."""
+        self._hold(hashlib.sha256(data).digest(), state, exact)
+
+    def _hold(self, digest: bytes, state: MeshState, exact: bool) -> None:
         arrays = (state.vertices, state.faces, state.coords, state.attrs)
-        if sum(array.nbytes for array in arrays) > self.most:
-            self._held = _Held(b"", None, False)
-        else:
-            self._held = _Held(hashlib.sha256(data).digest(), state, exact)
+        fits = sum(array.nbytes for array in arrays) <= self.most
+        self._held = _Held(digest, state, exact) if fits else _Held(b"", None, False)
 
     def unpacked(self, data: bytes) -> MeshState:
         """The state in compressed bytes; raises `InvalidStateError`."""
         digest, state, exact = self._held
-        if state is None or hashlib.sha256(data).digest() != digest:
+        asked = hashlib.sha256(data).digest()
+        if state is None or asked != digest:
             state = protocol_state.unpack_state(decompress_state(data))
-            self.hold(data, state, exact=True)
+            self._hold(asked, state, exact=True)
         elif not exact:
             state = rounded_state(state)
             self._held = _Held(digest, state, True)
