@@ -25,7 +25,7 @@ from trellis2_training.stages.structure import AlignedStructureFlow
 from trellis2_training.world import table as tb
 from trellis2_training.world.table import Pattern
 
-from trellis2.conditioning.pixel_map import cell_geometry, cell_reading, framing_targets
+from trellis2.conditioning.pixel_map import CameraHead, cell_geometry, cell_reading, framing_targets
 from trellis2.conditioning.upright import (
     UprightCamera,
     crop_window,
@@ -186,6 +186,15 @@ def test_the_yaw_of_a_body_of_revolution_is_left_out() -> None:
     assert float(terms["camera"]) == pytest.approx(0.5 * 1.5 / 6, abs=1e-3), "of the second one alone"
     assert float(terms["_yaw_degrees"]) == pytest.approx(90, abs=0.1)
     assert float(terms["window"]) == pytest.approx(0, abs=1e-6)
+
+
+def test_a_camera_head_grows_from_one_with_fewer_blocks(tmp_path: Path) -> None:
+    before, tokens = CameraHead(TINY.cond), torch.randn(2, 17, TINY.cond)
+    save_weights(tmp_path, "camera_head", before)
+    grown = TINY.build("camera_head")
+    assert len(grown.blocks) == 1
+    assert load_weights(tmp_path, "camera_head", grown)
+    assert torch.allclose(grown.normalised(tokens), before.normalised(tokens), atol=1e-6)
 
 
 def test_pictures_give_way_to_new_ones(tables: torch.Tensor) -> None:

@@ -86,11 +86,11 @@ def _as_pixel_aligned(stored: dict[str, torch.Tensor], module: nn.Module) -> dic
 
 
 def _with_window(stored: dict[str, torch.Tensor], module: nn.Module) -> dict[str, torch.Tensor]:
-    """Weights of a camera head that knew no window yet: the rows for it are fresh."""
+    """Weights of a camera head that knew no window yet, or had fewer blocks: what it lacks is fresh."""
     if not isinstance(module, CameraHead):
         return stored
     new = module.state_dict()
-    return {
+    return new | {
         k: torch.cat([v, new[k][len(v) :].cpu()]) if len(v) < len(new[k]) else v for k, v in stored.items()
     }
 

@@ -50,6 +50,7 @@ class MiniConfig:
     encoder: SmallVitConfig = field(default_factory=SmallVitConfig)
     matting: SmallMattingConfig = field(default_factory=SmallMattingConfig)
     pixel_widths: tuple[int, int, int] = (96, 128, 32)  # of the pixel maps: inside, out, the structure's out
+    camera_blocks: int = 2  # of the camera head
     aligned_structure: bool = True  # else the structure's flow sees image tokens alone, and has no map
 
     def _flow(
@@ -138,7 +139,8 @@ class MiniConfig:
     def pixel_map(self) -> PixelMapConfig:
         """What the flows read of pictures."""
         middle, out, structure = self.pixel_widths
-        return PixelMapConfig.beside(self.encoder, middle, out, structure if self.aligned_structure else 0)
+        structure = structure if self.aligned_structure else 0
+        return PixelMapConfig.beside(self.encoder, middle, out, structure, self.camera_blocks)
 
     def build(self, name: str) -> Any:
         """One network by name: of the model registry, or one of those that read pictures."""
@@ -150,7 +152,9 @@ class MiniConfig:
             return SmallMattingNet(self.matting).train()
         if name == "structure_map":
             return PixelMap(self.pixel_map.of_structure()).train()
-        return CameraHead(self.cond).train() if name == "camera_head" else self.models[name].build()
+        if name == "camera_head":
+            return CameraHead(self.cond, self.camera_blocks).train()
+        return self.models[name].build()
 
 
 def _aligned(features: int) -> dict[str, Any]:
@@ -190,5 +194,6 @@ TINY = MiniConfig(
     encoder=SmallVitConfig(image_size=64, width=32, blocks=1, heads=2, stem=(8, 16, 16)),
     matting=SmallMattingConfig(image_size=32, widths=(8, 8, 16), heads=2),
     pixel_widths=(16, 16, 8),
+    camera_blocks=1,
 )
 CONFIGS = {"mini": MINI, "tiny": TINY}

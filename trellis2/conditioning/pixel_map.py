@@ -16,7 +16,7 @@ from torch import nn
 
 from ..nn.rope import grid_coords
 from .encoders.image_batch import normalize_imagenet
-from .encoders.small_encoder import SmallVitConfig
+from .encoders.small_encoder import SmallVitConfig, VitBlock
 from .small_networks import load_small, save_small
 from .upright import GEOMETRY_CHANNELS, UprightCamera, Window, cell_places, sample_crop, voxel_geometry
 
@@ -32,6 +32,7 @@ class PixelMapConfig:
     """Shapes: of the pictures and tokens that come in, and the channels of the map (`out`) and inside.
 
     `structure` are the channels of a second map, which the structure's flow reads; 0: there is none.
+    `camera` is the number of the camera head's attention blocks.
     """
 
     image_size: int = 256
@@ -40,13 +41,14 @@ class PixelMapConfig:
     middle: int = 96
     out: int = 128
     structure: int = 0
+    camera: int = 0
 
     @classmethod
     def beside(
-        cls, encoder: SmallVitConfig, middle: int = 96, out: int = 128, structure: int = 0
+        cls, encoder: SmallVitConfig, middle: int = 96, out: int = 128, structure: int = 0, camera: int = 0
     ) -> PixelMapConfig:
         """For the pictures and tokens of an image encoder."""
-        return cls(encoder.image_size, encoder.width, encoder.stem, middle, out, structure)
+        return cls(encoder.image_size, encoder.width, encoder.stem, middle, out, structure, camera)
 
     @property
     def features(self) -> int:
@@ -113,11 +115,16 @@ class PixelMap(nn.Module):
 
 class CameraHead(nn.Module):
     """Image tokens `[B, L, C]` to the camera that took the picture, and the window of its frame that the
-    crop shows.
+    crop shows. `blocks` of self-attention come first; fresh ones hand the tokens on as they are.
     """
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, width: int, blocks: int = 0) -> None:
         super().__init__()
+        self.blocks = nn.Sequential(*(VitBlock(width, width // 32) for _ in range(blocks)))
+        for block in self.blocks:
+            for last in (block.out, block.mlp[-1]):
+                nn.init.zeros_(last.weight)
+                nn.init.zeros_(last.bias)
         self.each = nn.Sequential(nn.Linear(width, width), nn.GELU(), nn.Linear(width, width + 4))
         self.out = nn.Sequential(nn.Linear(5 * width, 2 * width), nn.GELU(), nn.Linear(2 * width, 6))
 
@@ -125,6 +132,7 @@ class CameraHead(nn.Module):
         """Yaw, pitch, field of view, the window's centre and half size `[B, 6]`, each about -1..1 over its
         range in training.
         """
+        tokens = self.blocks(tokens)
         made = self.each(tokens)
         values, scores = made[..., :-4], made[..., -4:].softmax(1)  # four attentions over the tokens
         pooled = torch.cat([(scores.transpose(1, 2) @ values).flatten(1), tokens[:, 0].to(values.dtype)], 1)
@@ -182,7 +190,7 @@ class PixelSource(nn.Module):
     def __init__(self, config: PixelMapConfig) -> None:
         super().__init__()
         self.config = config
-        self.map, self.camera = PixelMap(config), CameraHead(config.tokens)
+        self.map, self.camera = PixelMap(config), CameraHead(config.tokens, config.camera)
         self.structure = PixelMap(config.of_structure()) if config.structure else None
 
 

@@ -32,7 +32,9 @@ class SmallVitConfig:
         return self.image_size // 16
 
 
-class _Block(nn.Module):
+class VitBlock(nn.Module):
+    """Self-attention and an MLP on tokens `[B, L, C]`, each after a norm and added to what came in."""
+
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
         self.heads = heads
@@ -43,7 +45,6 @@ class _Block(nn.Module):
         self.mlp = nn.Sequential(nn.Linear(width, 3 * width), nn.GELU(), nn.Linear(3 * width, width))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Tokens `[B, L, C]`."""
         qkv = self.qkv(self.norm1(x)).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
         attended = F.scaled_dot_product_attention(qkv[0], qkv[1], qkv[2])
         x = x + self.out(attended.transpose(1, 2).flatten(2))
@@ -68,7 +69,7 @@ class SmallVit(nn.Module):
         self.stem = nn.Sequential(*layers)
         self.summary = nn.Parameter(torch.zeros(config.width))
         self.position = nn.Parameter(torch.randn(config.patches**2, config.width) * 0.02)
-        self.blocks = nn.ModuleList(_Block(config.width, config.heads) for _ in range(config.blocks))
+        self.blocks = nn.ModuleList(VitBlock(config.width, config.heads) for _ in range(config.blocks))
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         patches = self.stem(normalize_imagenet(images)).flatten(2).transpose(1, 2) + self.position
