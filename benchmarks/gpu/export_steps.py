@@ -8,81 +8,18 @@ from __future__ import annotations
 
 import argparse
 import sys
-import time
-from collections import Counter
-from collections.abc import Callable
-from contextlib import ExitStack
-from typing import Any
 from unittest.mock import patch
 
 import torch
-from o_voxel.mesh.charts import flatten, packing, unwrap
-from o_voxel.mesh.charts.laplacian import ConjugateGradients
-from o_voxel.mesh.rebuild import rebuild, spaces
-from o_voxel.mesh.repair import manifold
-from o_voxel.postprocess import asset, geometry, pipeline
+from o_voxel.postprocess import geometry
 
-from benchmarks.gpu.first_request import finish
+from benchmarks.gpu.watch import Watch
 from benchmarks.objects import as_decoded, asset_of, benchmark_object, frayed
 from trellis2.progress import Monitor
 from trellis2_modal.protocol.requests import ExtractSettings
 from trellis2_modal.service.exporter import MeshExporter
 
 LATTICES = (176, 352, 512)
-WATCHED: list[tuple[Any, str]] = [
-    (pipeline, "check_source fill_holes is_frayed rebuilt TriangleBVH clean_and_simplify simplified_closed"),
-    (pipeline, "unwrap shaded_layout cache_order bake fill_gutters _material _asset topology inside_out"),
-    (asset.GlbAsset, "export"),
-    (geometry, "simplify make_manifold unify_orientations remove_small_components"),
-    (unwrap, "face_graph cluster_faces smooth_borders flatten_charts _merge_small pack_charts _box_fill"),
-    (flatten, "_as_rigid_as_possible _is_valid"),
-    (ConjugateGradients, "__init__ solve"),
-    (packing, "_outline _inner _largest_fitting"),
-    (rebuild, "surface_band spaces solid_depth _manifold_cells surface_nets _pulled_back _evenly_spread"),
-    (spaces, "sky hollow_rooms in_reach grown"),
-    (manifold, "_without_folds _parted _pairs_around"),
-]
-
-
-class Watch:
-    """Seconds and calls of functions by the path of watched functions that led to them; only for functions
-    that one thread calls."""
-
-    def __init__(self, device: str) -> None:
-        self.device = device
-        self.seconds: Counter[str] = Counter()
-        self.calls: Counter[str] = Counter()
-        self._path: list[str] = []
-
-    def wrapped(self, name: str, call: Callable[..., Any]) -> Callable[..., Any]:
-        def timed(*args: Any, **options: Any) -> Any:
-            finish(self.device)
-            began = time.perf_counter()
-            self._path.append(name)
-            try:
-                return call(*args, **options)
-            finally:
-                finish(self.device)
-                path = " > ".join(self._path)
-                self.seconds[path] += time.perf_counter() - began
-                self.calls[path] += 1
-                self._path.pop()
-
-        return timed
-
-    def run(self, call: Callable[[], Any]) -> Any:
-        with ExitStack() as stack:
-            for owner, names in WATCHED:
-                for name in names.split():
-                    stack.enter_context(patch.object(owner, name, self.wrapped(name, getattr(owner, name))))
-            return call()
-
-    def lines(self) -> str:
-        found = []
-        for path in sorted(self.seconds):
-            *above, name = path.split(" > ")
-            found.append(f"{'  ' * len(above)}{name:30} {self.seconds[path]:8.3f} s {self.calls[path]:4}")
-        return "\n".join(found)
 
 
 def main() -> int:

@@ -3,8 +3,9 @@
 The 1024 cascade, exact and fast, in a process that has made one such asset before; another object, and so
 other token counts, in each request. Then the export alone of a state of which 3 % of the faces are missing,
 which is rebuilt. Networks and objects are those of `first_request`. One line a stage, a column a draw:
-seconds, and in brackets processor seconds of all threads. `--tiny` runs the same on a CPU, to see that it
-works; `--export-only` needs no networks, and runs at full size on a CPU, too.
+seconds, and in brackets processor seconds of all threads; one run of some rows is watched (`watch`). `--tiny`
+runs the same on a CPU, to see that it works; `--export-only` needs no networks, and runs at full size on a
+CPU, too. The file of figures is written anew after each run.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ from benchmarks.gpu.first_request import (
     read_objects,
     timed,
 )
+from benchmarks.gpu.watch import Watch
 from benchmarks.objects import asset_of, frayed
 from benchmarks.record import Record
 from trellis2.progress import Monitor, Progress
@@ -46,10 +48,19 @@ DRAWS = 3
 MISSING = 0.03
 TARGETS = {("exact", "webp"): 9.0, ("fast", "webp"): 6.0, ("exact", "png"): 9.0}
 EXPORTED = ("webp", "png", "jpeg")
+WATCHED = ", watched"
 FRAYED = f"export, {MISSING:.0%} of the faces missing, webp"
 
 Run = dict[str, Any]
 """`seconds` of all, and by stage `stages` and `processor`; the export's stages follow the generation's."""
+
+
+@dataclasses.dataclass
+class Found:
+    """By row: its runs, and the seconds of `Watch` by path."""
+
+    runs: dict[str, list[Run]] = dataclasses.field(default_factory=dict)
+    watched: dict[str, dict[str, float]] = dataclasses.field(default_factory=dict)
 
 
 class Bench:
@@ -115,27 +126,52 @@ class Bench:
         return {"seconds": made[0]["seconds"], "stages": stages, "processor": processor}, output
 
 
-def measure(bench: Bench, draws: int, seconds: float, export_only: bool) -> dict[str, list[Run]]:
-    """Runs by what is made, in rounds; none begins after `seconds`. The very first asset and the very first
-    frayed export, which compile kernels, are kept apart."""
+def rows_of(bench: Bench, export_only: bool) -> dict[str, Callable[[], Run]]:
+    """What is measured, by name; the export of a frayed state is the last."""
     rows: dict[str, Callable[[], Run]] = {
         f"picture to GLB, {quality}, {textures}": partial(bench.asset, quality, textures)
         for quality, textures in TARGETS
     }
     if export_only:
         rows = {f"export, {textures}": partial(bench.export, textures) for textures in EXPORTED}
-    rows[FRAYED] = partial(bench.export, "webp", MISSING)
-    first = {f"{name}, the first of the process": rows[name] for name in (next(iter(rows)), FRAYED)}
-    began = time.monotonic()
-    runs: dict[str, list[Run]] = {}
-    for name, make in [*first.items(), *(row for _ in range(draws) for row in rows.items())]:
-        if time.monotonic() - began > seconds:
-            break
-        run = make()
-        runs.setdefault(name, []).append(run)
+    return rows | {FRAYED: partial(bench.export, "webp", MISSING)}
+
+
+def measure(
+    bench: Bench, draws: int, until: float, export_only: bool, write: Callable[[Found], None]
+) -> Found:
+    """All rows: one of each quality to compile kernels, then draws, then one watched; the frayed export last.
+
+    None begins that could last beyond `until` (`time.monotonic`); after each `write` gets what there is.
+    """
+    rows = rows_of(bench, export_only)
+    *sound, frayed_row = rows
+    first = sound[:1] if export_only else sound[:2]
+    queue = [(f"{name}, the first of the process", rows[name], False) for name in first]
+    queue += [(name, rows[name], False) for name in sound]
+    queue += [(name + WATCHED, rows[name], True) for name in (sound[1], sound[-1])]
+    queue += [(name, rows[name], False) for _ in range(draws - 1) for name in sound]
+    queue += [(f"{frayed_row}, the first of the process", rows[frayed_row], False)]
+    queue += [(frayed_row, rows[frayed_row], False)] * draws
+    queue += [(frayed_row + WATCHED, rows[frayed_row], True)]
+    found, longest = Found(), 0.0
+    for name, make, watched in queue:
+        if time.monotonic() + longest > until:
+            print(f"{name}: left out, the time is over", flush=True)
+            continue
+        watch = Watch(bench.size.device)
+        run = watch.run(make) if watched else make()
+        found.runs.setdefault(name, []).append(run)
+        if watched:
+            found.watched[name] = dict(watch.seconds)
+        if "the first" not in name:
+            longest = max(longest, run["seconds"])
         stages = "; ".join(f"{stage} {value:.2f}" for stage, value in run["stages"].items())
         print(f"{name} {run['seconds']:.2f} s: {stages}", flush=True)
-    return runs
+        if watched:
+            print(watch.lines(), flush=True)
+        write(found)
+    return found
 
 
 def table(runs: dict[str, list[Run]]) -> str:
@@ -156,6 +192,8 @@ def table(runs: dict[str, list[Run]]) -> str:
 def records(runs: dict[str, list[Run]]) -> list[Record]:
     rows = []
     for name, found in runs.items():
+        if name.endswith(WATCHED):
+            continue
         target = next((t for (q, f), t in TARGETS.items() if name == f"picture to GLB, {q}, {f}"), None)
         stages = {stage: [run["stages"].get(stage, 0.0) for run in found] for stage in found[0]["stages"]}
         note = "; ".join(f"{stage} {statistics.median(seconds):.2f}" for stage, seconds in stages.items())
@@ -171,7 +209,7 @@ def main() -> int:
     parser.add_argument("--tiny", action="store_true", help="tiny networks and objects on the CPU")
     parser.add_argument("--draws", type=int, default=DRAWS, help="objects a row")
     parser.add_argument(
-        "--seconds", type=float, default=float("inf"), help="begin nothing more after so long"
+        "--seconds", type=float, default=float("inf"), help="begin nothing that could end later"
     )
     parser.add_argument(
         "--export-only", action="store_true", help="exports alone, of states that are made beforehand"
@@ -185,26 +223,29 @@ def main() -> int:
             return 0
         size = dataclasses.replace(size, device="cpu")
     began = time.monotonic()
+    path = options.json or (None if options.tiny or options.export_only else RESULTS)
+    stamp = {
+        "machine": device_name(size.device),
+        "date": time.strftime("%Y-%m-%d"),
+        "name": "gpu-whole-asset",
+    }
+
+    def write(found: Found) -> None:
+        if path is not None:
+            rows = [dataclasses.asdict(row) for row in records(found.runs)]
+            entry = stamp | {"records": rows, "measured": found.runs, "watched": found.watched}
+            path.write_text(json.dumps(entry, indent=1) + "\n", encoding="utf-8")
+
     with TemporaryDirectory() as made:
-        count = 2 if options.export_only else 1 + options.draws * len(TARGETS)
+        # the first of each quality, the draws, one of each that is watched
+        count = 2 if options.export_only else 4 + options.draws * len(TARGETS)
         make_objects(size, Path(made), [KIND] * count)
-        print(f"objects {time.monotonic() - began:.1f} s", flush=True)
+        print(f"{count} objects {time.monotonic() - began:.1f} s", flush=True)
         bench = Bench(size, Path(made), not options.export_only)
         print(f"networks {time.monotonic() - began:.1f} s", flush=True)
-        left = options.seconds - (time.monotonic() - began)
-        runs = measure(bench, options.draws, left, options.export_only)
-    rows = records(runs)
-    path = options.json or (None if options.tiny or options.export_only else RESULTS)
-    if path is not None:
-        stamp = {
-            "machine": device_name(size.device),
-            "date": time.strftime("%Y-%m-%d"),
-            "name": "gpu-whole-asset",
-        }
-        entry = stamp | {"records": [dataclasses.asdict(row) for row in rows], "measured": runs}
-        path.write_text(json.dumps(entry, indent=1) + "\n", encoding="utf-8")
-    print(table(runs))
-    for row in rows:
+        found = measure(bench, options.draws, began + options.seconds, options.export_only, write)
+    print(table(found.runs))
+    for row in records(found.runs):
         met = {None: "", True: "ok", False: "MISSED"}[row.met]
         target = "" if row.target is None else f"<= {row.target:g}"
         print(f"{row.name:64} {row.value:7.2f} s {target:7} {met}")
