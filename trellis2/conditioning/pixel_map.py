@@ -120,11 +120,11 @@ class CameraHead(nn.Module):
 
     def __init__(self, width: int, blocks: int = 0) -> None:
         super().__init__()
-        self.blocks = nn.Sequential(*(VitBlock(width, width // 32) for _ in range(blocks)))
-        for block in self.blocks:
-            for last in (block.out, block.mlp[-1]):
-                nn.init.zeros_(last.weight)
-                nn.init.zeros_(last.bias)
+        made = [VitBlock(width, width // 32) for _ in range(blocks)]
+        self.blocks = nn.Sequential(*made)
+        for block in made:
+            for parameter in (*block.out.parameters(), *block.mlp[-1].parameters()):
+                nn.init.zeros_(parameter)
         self.each = nn.Sequential(nn.Linear(width, width), nn.GELU(), nn.Linear(width, width + 4))
         self.out = nn.Sequential(nn.Linear(5 * width, 2 * width), nn.GELU(), nn.Linear(2 * width, 6))
 
