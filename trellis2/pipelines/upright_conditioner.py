@@ -8,12 +8,13 @@ from dataclasses import dataclass, replace
 import torch
 
 from ..conditioning.pixel_map import PixelSource, cell_geometry, cell_reading, voxel_features
-from ..conditioning.upright import UprightCamera, Window
+from ..conditioning.upright import UprightCamera, Window, crop_window, project_upright, voxel_points
 from ..errors import CheckpointError
 from ..nn.tokens import PixelTokens
-from .conditioner import Condition, ImageConditioner
+from .conditioner import Condition, Conditioner, ImageConditioner
 from .latents import LATENT_STRIDE
 
+_BLACK = 3 / 255  # the brightest channel of a pixel without the object
 OTHERS = 0.05  # a voxel that is seen as well in the first picture is read there
 
 
@@ -21,8 +22,10 @@ OTHERS = 0.05  # a voxel that is seen as well in the first picture is read there
 class UprightConditioner:
     """Image tokens for every stage; for those in `aligned` also what each voxel sees of the picture.
 
-    `maps [1, C, H, W]` are the picture's feature maps, `camera` the one that took it. The structure's stage
-    has maps of its own, and a `window` of the camera's frame, since no voxel is known before it.
+    `maps [1, C, H, W]` are the picture's feature maps, `matte [1, S, S]` in 0..1 is what of it the object
+    covers. `camera` and `window`, the part of its frame that the picture shows, are what the camera head says
+    until voxels are known; then what they tell, one for each item (`placed`). The structure's stage has maps
+    of its own.
     """
 
     tokens: ImageConditioner
@@ -32,6 +35,7 @@ class UprightConditioner:
     window: Window | None = None
     structure_maps: torch.Tensor | None = None
     cells: int = 8  # along a side of the structure's latent
+    matte: torch.Tensor | None = None
 
     @classmethod
     def of(
@@ -42,11 +46,27 @@ class UprightConditioner:
         source: PixelSource,
         aligned: frozenset[str],
         cells: int = 8,
+        matte: torch.Tensor | None = None,
     ) -> UprightConditioner:
-        """From a picture `[1, 3, S, S]` in 0..1 and its image tokens `seen [1, L, C]`."""
+        """From a picture `[1, 3, S, S]` in 0..1 on black, its image tokens `seen [1, L, C]` and its matte.
+
+        Without a `matte` the object is where the picture is not black.
+        """
         camera, window = source.camera(seen)
         structure = None if source.structure is None else source.structure(picture, seen)
-        return cls(tokens, source.map(picture, seen), camera, aligned, window, structure, cells)
+        matte = (picture.amax(1) > _BLACK).float() if matte is None else matte
+        return cls(tokens, source.map(picture, seen), camera, aligned, window, structure, cells, matte)
+
+    def placed(self, coords: torch.Tensor, grid: int) -> UprightConditioner:
+        """With the camera and the window that voxels `coords [N, 4]` of a `grid`^3 grid tell, one for each
+        item; none is without voxels.
+        """
+        items = [coords[coords[:, 0] == item, 1:] for item in range(int(coords[-1, 0]) + 1)]
+        points = [voxel_points(voxels, grid)[None] for voxels in items]
+        windows = [crop_window(project_upright(each, self.camera)[0]) for each in points]
+        camera = UprightCamera.joined([self.camera] * len(items))
+        centres, halves = zip(*windows, strict=True)
+        return replace(self, camera=camera, window=(torch.cat(centres), torch.cat(halves)))
 
     def condition(self, stage: str, coords: torch.Tensor | None, resolution: int) -> Condition:
         """As `Conditioner` says; the voxels of an item are the object that its crop was made around."""
@@ -63,7 +83,8 @@ class UprightConditioner:
         features = self.maps.new_empty(0)
         for item in items.unique().tolist():
             rows = items == item
-            made = voxel_features(self.maps, coords[rows][None, :, 1:], grid, self.camera)[0]
+            camera = self.camera if len(self.camera.yaw) == 1 else self.camera[item : item + 1]
+            made = voxel_features(self.maps, coords[rows][None, :, 1:], grid, camera)[0]
             if not len(features):
                 features = made.new_empty(len(coords), made.shape[1])
             features[rows] = made
@@ -76,7 +97,12 @@ class UprightConditioner:
                 f"the flow of {stage} is pixel-aligned, but these weights have no map for it"
             )
         places, geometry = cell_geometry(self.cells, self.camera, self.window)
-        return cell_reading(self.structure_maps, places, geometry)
+        return cell_reading(self.structure_maps.expand(len(places), -1, -1, -1), places, geometry)
+
+
+def placed(conditioner: Conditioner, coords: torch.Tensor, grid: int) -> Conditioner:
+    """`UprightConditioner.placed`; conditioners of other kinds stay as they are."""
+    return conditioner.placed(coords, grid) if isinstance(conditioner, UprightConditioner) else conditioner
 
 
 def with_features(plain: Condition, features: torch.Tensor) -> Condition:
