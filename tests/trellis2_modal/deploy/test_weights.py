@@ -275,6 +275,24 @@ def test_pixel_aligned_weights_come_with_naf_and_every_part(
     assert pipeline.feature_upsampler is not None
 
 
+def test_small_networks_of_its_own_come_with_a_model(tmp_path: Path) -> None:
+    """Weights like the bundled ones, on the hub: no other repository is asked for encoder or remover."""
+    repo = tmp_path / "hub" / "acme" / "mini"
+    shutil.copytree(BUNDLED_WEIGHTS, repo)
+    settings = DeploySettings(model="acme/mini")
+    hub = FolderHub(tmp_path / "hub")
+    manifest = fetch(settings, tmp_path / "volume", hub)
+    assert manifest.pipeline_types == bundled_manifest().pipeline_types
+    assert all(name.startswith("acme/mini/") for name in hub.downloads)
+    folder = weights_folder(settings, tmp_path / "volume")
+    stored = {path.stem for path in (folder / "ckpts").iterdir()}
+    assert {"pixel_source", "image_encoder", "matting"} <= stored
+    pipeline: Any = load_pipeline(folder, "cpu")
+    assert pipeline.pixel_source is not None
+    assert pipeline.image_cond_model.model_name == str(folder / "ckpts" / "image_encoder")
+    assert pipeline.rembg_model.model_name == str(folder / "ckpts" / "matting")
+
+
 def pixel_checkpoint_decoder(folder: Path) -> Path:
     models = json.loads((folder / "pipeline.json").read_text())["args"]["models"]
     return Path(models["sparse_structure_decoder"] + ".json")

@@ -7,7 +7,7 @@ import json
 import logging
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -99,10 +99,12 @@ def fetch(
         config = Item(model.repo, model.commit, model.file(TEXTURING_CONFIG), TEXTURING_CONFIG)
         stored.append(_fetch_one(config, folder, hub, saved))
         models |= texturing_encoder(json.loads((folder / TEXTURING_CONFIG).read_text()))
-    items = [*model_items(models.values(), model, hub), *part_items(settings, args, hub)]
+    own = own_parts(args, model)
+    others = {name: value for name, value in args.items() if name not in own}
+    items = [*model_items([*models.values(), *own.values()], model, hub), *part_items(settings, others, hub)]
     with ThreadPoolExecutor(PARALLEL, thread_name_prefix="fetch") as pool:
         stored += pool.map(lambda item: _fetch_one(item, folder, hub, saved), items)
-    if needs_conversion(settings.image_encoder) and args.get("image_cond_model"):
+    if needs_conversion(settings.image_encoder) and others.get("image_cond_model"):
         stored += _convert_encoder(settings, folder, hub)
     if pipeline in PIXEL_VIEWS:
         stored.append(_fetch_one(UPSAMPLER, folder, hub, saved))
@@ -147,6 +149,18 @@ def model_items(values: Iterable[str], model: Snapshot, hub: Hub) -> Iterator[It
             remote = _known(snapshot, stem + suffix)
             target = remote.path if repo == model.repo else f"{repo}/{remote.path}"
             yield Item(repo, snapshot.commit, remote, target)
+
+
+def own_parts(args: Mapping[str, object], model: Snapshot) -> dict[str, str]:
+    """Stems of what else reads pictures and lies in the model's own repository, by its name in the
+    config: the small networks of weights like the bundled ones.
+    """
+    stems = {"pixel_source": args.get("pixel_source")}
+    for key in ("image_cond_model", "rembg_model"):
+        entry = args.get(key)
+        stems[key] = entry.get("args", {}).get("model_name") if isinstance(entry, dict) else None
+    paths = {file.path for file in model.files}
+    return {key: str(stem) for key, stem in stems.items() if stem and f"{stem}.json" in paths}
 
 
 def part_items(settings: DeploySettings, args: dict[str, object], hub: Hub) -> Iterator[Item]:
