@@ -57,6 +57,7 @@ EVERY_STAGE = [
     "ss_decoder",
     "shape_decoder",
     "tex_decoder",
+    "base_color",
 ]
 
 
@@ -92,6 +93,7 @@ def test_stages_go_on_where_they_stopped(trained: Path) -> None:
         "ss_decoder",
         "shape_decoder",
         "tex_decoder",
+        "base_color",
     }
 
 
@@ -172,7 +174,7 @@ def test_settings_of_the_structure_are_measured(trained: Path, tmp_path: Path) -
 def test_training_goes_on_from_a_package(trained: Path, tmp_path: Path) -> None:
     export_package(TINY, trained, tmp_path / "package")
     found = import_weights(tmp_path / "package", tmp_path / "run")
-    assert set(found) == {*SHIPPED, "encoder", "pixel_map", "structure_map", "camera_head"}
+    assert set(found) == {*SHIPPED, "encoder", "pixel_map", "structure_map", "camera_head", "base_color"}
     cpu = torch.device("cpu")
     for name in found:
         old, new = (need_network(folder, TINY, name, cpu) for folder in (trained, tmp_path / "run"))

@@ -25,6 +25,7 @@ SLIM_FILES = {
     "pixel": ("pixel_map", "pixel_head"),
     "structure": ("structure_map", "camera_head", "structure_head"),
     "matting": ("matting",),
+    "base_color": ("base_color",),
 }
 
 

@@ -48,6 +48,9 @@ def _parser() -> argparse.ArgumentParser:
         "stages", help="stages NAME:4000steps or NAME:SECONDS one after another in this process"
     )
     stages.add_argument("stages", nargs="+")
+    stages.add_argument(
+        "--import", dest="resume", type=Path, help="slim weights or a package to unpack first"
+    )
     _settings_options(stages)
 
     plan = commands.add_parser("schedule", help="one phase of the whole training, by the clock")
@@ -118,6 +121,14 @@ def _parser() -> argparse.ArgumentParser:
     matting.add_argument("--pictures", type=Path, help="folder that keeps the pictures, for the next time")
     matting.add_argument("--photos", type=Path, help="folder of photos: backgrounds of every eighth picture")
     matting.add_argument("--sheet", type=Path, help="write the pictures and what is left of them (PNG)")
+
+    color = commands.add_parser("base-color", help="measure the base colour network on held-out pictures")
+    color.add_argument("--workdir", type=Path, required=True, help="holds the weights to measure")
+    color.add_argument("--config", choices=sorted(CONFIGS), default="mini")
+    color.add_argument("--objects", type=int, default=64)
+    color.add_argument("--device", default="auto")
+    color.add_argument("--out", type=Path, required=True, help="JSON file")
+    color.add_argument("--sheet", type=Path, help="write pictures, results and truths (PNG)")
 
     structure = commands.add_parser("structure", help="structures found, by settings of the sampler")
     structure.add_argument("weights", type=Path, help="pipeline folder")
@@ -190,6 +201,13 @@ def main(arguments: list[str] | None = None) -> int:
             limit,
             options.sheet,
         )
+    elif options.command == "base-color":
+        from .evaluation.base_color import measure_base_color
+
+        config = CONFIGS[options.config]
+        measure_base_color(
+            options.workdir, config, options.device, options.objects, options.out, options.sheet
+        )
     elif options.command == "matting":
         from .evaluation.matting import log_table, measure_matting
 
@@ -242,6 +260,10 @@ def _train(options: argparse.Namespace) -> int:
         batch=options.batch,
     )
     if options.command == "stages":
+        if options.resume is not None:
+            from .export import import_weights
+
+            import_weights(options.resume, options.workdir)
         run_stages(options.stages, settings)
         return 0
     good = run_schedule(

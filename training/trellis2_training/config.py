@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from trellis2.conditioning.colors.base_color import BaseColorNet
 from trellis2.conditioning.encoders.small_encoder import SmallVit, SmallVitConfig
 from trellis2.conditioning.matting.small_matting import SmallMattingConfig, SmallMattingNet
 from trellis2.conditioning.pixel_map import CameraHead, PixelMap, PixelMapConfig
@@ -51,6 +52,7 @@ class MiniConfig:
     matting: SmallMattingConfig = field(default_factory=SmallMattingConfig)
     pixel_widths: tuple[int, int, int] = (96, 128, 32)  # of the pixel maps: inside, out, the structure's out
     camera_blocks: int = 2  # of the camera head
+    color_widths: tuple[int, ...] = (24, 48, 96, 128, 160)  # of the base colour network; none: there is none
     aligned_structure: bool = True  # else the structure's flow sees image tokens alone, and has no map
 
     def _flow(
@@ -140,7 +142,9 @@ class MiniConfig:
         """What the flows read of pictures."""
         middle, out, structure = self.pixel_widths
         structure = structure if self.aligned_structure else 0
-        return PixelMapConfig.beside(self.encoder, middle, out, structure, self.camera_blocks)
+        return PixelMapConfig.beside(
+            self.encoder, middle, out, structure, self.camera_blocks, self.color_widths
+        )
 
     def build(self, name: str) -> Any:
         """One network by name: of the model registry, or one of those that read pictures."""
@@ -150,6 +154,8 @@ class MiniConfig:
             return PixelMap(self.pixel_map).train()
         if name == "matting":
             return SmallMattingNet(self.matting).train()
+        if name == "base_color":
+            return BaseColorNet(self.color_widths, self.cond).train()
         if name == "structure_map":
             return PixelMap(self.pixel_map.of_structure()).train()
         if name == "camera_head":
@@ -195,5 +201,6 @@ TINY = MiniConfig(
     matting=SmallMattingConfig(image_size=32, widths=(8, 8, 16), heads=2),
     pixel_widths=(16, 16, 8),
     camera_blocks=1,
+    color_widths=(8, 8, 8, 8, 16),
 )
 CONFIGS = {"mini": MINI, "tiny": TINY}

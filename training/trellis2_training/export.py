@@ -31,7 +31,12 @@ log = logging.getLogger(__name__)
 ENCODER_STEM = "ckpts/image_encoder"
 PIXEL_STEM = "ckpts/pixel_source"
 MATTING_STEM = "ckpts/matting"
-PIXEL_PARTS = {"map": "pixel_map", "structure": "structure_map", "camera": "camera_head"}
+PIXEL_PARTS = {
+    "map": "pixel_map",
+    "structure": "structure_map",
+    "camera": "camera_head",
+    "base_color": "base_color",
+}
 # Added to the logits of structures: wavering thin parts are kept. Of eight objects that no evaluation uses
 # all came in one piece, not seven, at the same F-score.
 OCCUPANCY_BIAS = 1.0
@@ -104,11 +109,14 @@ def texturing_config(args: dict[str, Any]) -> dict[str, Any]:
 
 def export_package(config: MiniConfig, folder: Path, target: Path) -> int:
     """Write the pipeline folder from a working folder's averaged weights; returns the bytes of all
-    checkpoints. Where there is no map for the structure's flow, it is shipped as one of tokens alone.
+    checkpoints. Where there is no map for the structure's flow, it is shipped as one of tokens alone; without
+    the network of base colours, colours are the texture flow's.
     """
     from safetensors.torch import save_file
 
-    config = replace(config, aligned_structure=weights_path(folder, PIXEL_PARTS["structure"]).exists())
+    there = {part: weights_path(folder, network).exists() for part, network in PIXEL_PARTS.items()}
+    color_widths = config.color_widths if there["base_color"] else ()
+    config = replace(config, aligned_structure=there["structure"], color_widths=color_widths)
     cpu = torch.device("cpu")
     (target / "ckpts").mkdir(parents=True, exist_ok=True)
     for network, stem in SHIPPED.items():

@@ -21,6 +21,7 @@ from .loop import Stage, train
 from .runtime import Runtime, start
 from .stages.aligned import BOTH, FLOWS, AlignedFlows
 from .stages.autoencoders import MixedTexture, ShapeVae, SparseStructureVae, TextureVae
+from .stages.base_color import BaseColor
 from .stages.conditioning import Conditioning
 from .stages.decoders import DecoderOnFlow
 from .stages.latents import WHOLE, Part, encode_objects, gather, load_latents, save_part
@@ -46,6 +47,7 @@ STAGES = (
     "shape_decoder",
     "tex_decoder",
     "matting",
+    "base_color",
 )
 LATENTS = "latents"  # a file, made by process 0; the other stages train
 WAITS = "wait"  # "wait:SECONDS:FILE" holds a process until another one has written FILE
@@ -219,6 +221,8 @@ def _make_stage(
         structures = _structure_latents(config, bank, folder, runtime)
         return Conditioning(config, bank, runtime, structures, **sized(batch=1))
     encoder = checkpoint.need_network(folder, config, "encoder", runtime.device)
+    if name == BaseColor.name:
+        return BaseColor(config, bank, runtime, encoder, **sized(batch=1))
     if name == AlignedStructureFlow.name:
         structures = _structure_latents(config, bank, folder, runtime)
         return AlignedStructureFlow(

@@ -2,7 +2,8 @@
 
 `PixelMap` joins image tokens with the detail of a convolutional stem, in the place of an upsampler such as
 NAF; `CameraHead` reads yaw, pitch, field of view and the crop's window from the tokens. They are small, and
-trained with the flows that read them (`trellis2_training.stages.aligned`, `structure`).
+trained with the flows that read them (`trellis2_training.stages.aligned`, `structure`). `PixelSource` holds
+them, and the network of base colours.
 """
 
 from __future__ import annotations
@@ -15,9 +16,10 @@ import torch.nn.functional as F
 from torch import nn
 
 from ..nn.rope import grid_coords
+from .colors.base_color import BaseColorNet
 from .encoders.image_batch import normalize_imagenet
 from .encoders.small_encoder import SmallVitConfig, VitBlock
-from .small_networks import load_small, save_small
+from .small_networks import Residual, convolution, load_small, save_small
 from .upright import GEOMETRY_CHANNELS, UprightCamera, Window, cell_places, sample_crop, voxel_geometry
 
 # Middle and half of the range of yaw, pitch and field of view, in radians; of the window's centre (right, up)
@@ -33,6 +35,7 @@ class PixelMapConfig:
 
     `structure` are the channels of a second map, which the structure's flow reads; 0: there is none.
     `camera` is the number of the camera head's attention blocks.
+    `base_color` are the widths of the network that takes the light out of the picture; none: there is none.
     """
 
     image_size: int = 256
@@ -42,13 +45,21 @@ class PixelMapConfig:
     out: int = 128
     structure: int = 0
     camera: int = 0
+    base_color: tuple[int, ...] = ()
 
     @classmethod
     def beside(
-        cls, encoder: SmallVitConfig, middle: int = 96, out: int = 128, structure: int = 0, camera: int = 0
+        cls,
+        encoder: SmallVitConfig,
+        middle: int = 96,
+        out: int = 128,
+        structure: int = 0,
+        camera: int = 0,
+        base_color: tuple[int, ...] = (),
     ) -> PixelMapConfig:
         """For the pictures and tokens of an image encoder."""
-        return cls(encoder.image_size, encoder.width, encoder.stem, middle, out, structure, camera)
+        c = encoder
+        return cls(c.image_size, c.width, c.stem, middle, out, structure, camera, base_color)
 
     @property
     def features(self) -> int:
@@ -62,21 +73,7 @@ class PixelMapConfig:
 
     def of_structure(self) -> PixelMapConfig:
         """Of the second map."""
-        return replace(self, out=self.structure, structure=0)
-
-
-def _conv(inputs: int, outputs: int, stride: int = 1) -> list[nn.Module]:
-    return [nn.Conv2d(inputs, outputs, 3, stride, 1), nn.GroupNorm(8, outputs), nn.GELU()]
-
-
-class _Residual(nn.Module):
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.layers = nn.Sequential(*_conv(width, width), nn.Conv2d(width, width, 3, 1, 1))
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        out: torch.Tensor = x + self.layers(x)
-        return out
+        return replace(self, out=self.structure, structure=0, base_color=())
 
 
 class PixelMap(nn.Module):
@@ -90,13 +87,11 @@ class PixelMap(nn.Module):
         super().__init__()
         self.config = c = config
         a, b, d = c.stem
-        self.stem = nn.ModuleList(
-            [nn.Sequential(*_conv(3, a, 2)), nn.Sequential(*_conv(a, b, 2)), nn.Sequential(*_conv(b, d, 2))]
-        )
+        self.stem = nn.ModuleList(nn.Sequential(*convolution(i, o, 2)) for i, o in ((3, a), (a, b), (b, d)))
         self.tokens = nn.Conv2d(c.tokens, c.middle, 1)
         self.eighth = nn.Conv2d(d, c.middle, 1)
         self.quarter = nn.Conv2d(b + 4 * a + 3 * 16, c.middle, 1)
-        self.coarse, self.fine = _Residual(c.middle), nn.Sequential(_Residual(c.middle), _Residual(c.middle))
+        self.coarse, self.fine = Residual(c.middle), nn.Sequential(Residual(c.middle), Residual(c.middle))
         self.out = nn.Conv2d(c.middle, c.out, 1)
 
     def forward(self, pictures: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
@@ -185,18 +180,21 @@ def cell_reading(maps: torch.Tensor, places: torch.Tensor, geometry: torch.Tenso
 
 
 class PixelSource(nn.Module):
-    """The networks, as a package holds them; `structure` is the second map, if there is one."""
+    """The networks, as a package holds them; `structure` is the second map and `base_color` the network of
+    base colours, if there are any.
+    """
 
     def __init__(self, config: PixelMapConfig) -> None:
         super().__init__()
         self.config = config
         self.map, self.camera = PixelMap(config), CameraHead(config.tokens, config.camera)
         self.structure = PixelMap(config.of_structure()) if config.structure else None
+        self.base_color = BaseColorNet(config.base_color, config.tokens) if config.base_color else None
 
 
 def load_pixel_source(stem: Path) -> PixelSource:
     """The networks stored at `<stem>.json` and `<stem>.safetensors`. Raises `CheckpointError`."""
-    source = load_small(stem, "pixel map", PixelSource, PixelMapConfig, "stem")
+    source = load_small(stem, "pixel map", PixelSource, PixelMapConfig)
     return source.float().eval().requires_grad_(False)
 
 

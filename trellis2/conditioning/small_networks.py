@@ -1,4 +1,6 @@
-"""The small networks of the bundled weights on the disk: their shapes in JSON, their weights beside it."""
+"""The small networks of the bundled weights: layers that they share, and how they lie on the disk (shapes in
+JSON, weights beside it).
+"""
 
 from __future__ import annotations
 
@@ -16,11 +18,27 @@ from ..errors import CheckpointError
 Network = TypeVar("Network", bound=nn.Module)
 
 
-def load_small(stem: Path, what: str, build: Callable[..., Network], config: Any, widths: str) -> Network:
+def convolution(inputs: int, outputs: int, stride: int = 1) -> list[nn.Module]:
+    """A 3 x 3 convolution, group norm, GELU."""
+    return [nn.Conv2d(inputs, outputs, 3, stride, 1), nn.GroupNorm(8, outputs), nn.GELU()]
+
+
+class Residual(nn.Module):
+    """Two convolutions beside the identity."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(*convolution(width, width), nn.Conv2d(width, width, 3, 1, 1))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        out: torch.Tensor = x + self.layers(x)
+        return out
+
+
+def load_small(stem: Path, what: str, build: Callable[..., Network], config: Any) -> Network:
     """`build(config(...))` with the weights stored at `<stem>.json` and `<stem>.safetensors`.
 
-    `widths` is the argument that is a tuple, `what` names the network in the `CheckpointError` raised where
-    the files are of no use.
+    `what` names the network in the `CheckpointError` raised where the files are of no use.
     """
     from safetensors import SafetensorError
     from safetensors.torch import load_file
@@ -28,7 +46,7 @@ def load_small(stem: Path, what: str, build: Callable[..., Network], config: Any
     config_path, weights_path = (stem.with_name(f"{stem.name}{end}") for end in (".json", ".safetensors"))
     try:
         args = json.loads(config_path.read_text(encoding="utf-8"))["args"]
-        network = build(config(**{**args, widths: tuple(args[widths])}))
+        network = build(config(**{k: tuple(v) if isinstance(v, list) else v for k, v in args.items()}))
         network.load_state_dict(load_file(weights_path))
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
         raise CheckpointError(f"no usable {what} at {config_path}, {weights_path}: {error}") from error

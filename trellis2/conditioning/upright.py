@@ -100,7 +100,7 @@ def voxel_geometry(
     """
     points = voxel_points(coords, resolution)
     plane, depth = project_upright(points, camera)
-    places = _in_window(plane, crop_window(plane) if window is None else window)
+    places = window_places(plane, crop_window(plane) if window is None else window)
     position = camera.axes()[0]
     direction = F.normalize(position[:, None] - points, dim=-1)
     behind = _behind_first(places, depth) * min(resolution, LEARNT_CELLS)
@@ -109,7 +109,7 @@ def voxel_geometry(
     return places, torch.cat([direction, places, nearness, hidden], -1)
 
 
-def _in_window(plane: torch.Tensor, window: Window) -> torch.Tensor:
+def window_places(plane: torch.Tensor, window: Window) -> torch.Tensor:
     """Places of the frame `[B, L, 2]` in its crop, as `grid_sample` takes them."""
     centre, half = window
     return (plane - centre[:, None]) / half[:, None, None] * plane.new_tensor([1.0, -1.0])
@@ -122,7 +122,7 @@ def cell_places(cells: int, points: int, camera: UprightCamera, window: Window) 
     device = camera.yaw.device
     corners, inner = grid_coords(cells, device), grid_coords(points, device)
     fine = (corners[:, None] * points + inner).flatten(0, 1).expand(len(camera.yaw), -1, -1)
-    places = _in_window(project_upright(voxel_points(fine, cells * points), camera)[0], window)
+    places = window_places(project_upright(voxel_points(fine, cells * points), camera)[0], window)
     return places.unflatten(1, (cells**3, points**3))
 
 

@@ -35,7 +35,7 @@ from .latents import LATENT_STRIDE, cascade_coords, occupied_coords, plain_voxel
 from .memory import MemoryProbe, fitting_tokens
 from .pixel_conditioner import PIXEL_STAGES, EncodedPicture, PixelConditioner, PixelStage
 from .stages import STAGES, LatentStage, SamplingRun, Settings, stages_from_config
-from .upright_conditioner import placed
+from .upright_conditioner import placed, with_seen_colors
 from .views import (
     CameraSpec,
     View,
@@ -345,7 +345,9 @@ class Trellis2ImageTo3DPipeline(LatentPipeline):
         tex_slat = self.texture_of(prepared, shape_slat, resolution, run) if texture else None
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
-        assets = self.decode_latent(shape_slat, tex_slat, resolution, monitor=run.monitor)
+        assets = self.decode_latent(
+            shape_slat, tex_slat, resolution, conditioner=prepared.conditioner, monitor=run.monitor
+        )
         return (assets, (shape_slat, tex_slat, resolution)) if return_latent else assets
 
     @torch.no_grad()
@@ -408,7 +410,9 @@ class Trellis2ImageTo3DPipeline(LatentPipeline):
             tex_slat = self.texture_of(seen, slat, resolution, own) if texture else None
             if self.device.type == "cuda":
                 torch.cuda.empty_cache()
-            (asset,) = self.decode_latent(slat, tex_slat, resolution, monitor=own.monitor)
+            (asset,) = self.decode_latent(
+                slat, tex_slat, resolution, conditioner=seen.conditioner, monitor=own.monitor
+            )
             yield Variant(seed, asset, KeptShape(slat, resolution))
 
     @torch.no_grad()
@@ -656,11 +660,13 @@ class Trellis2ImageTo3DPipeline(LatentPipeline):
         tex_slat: SparseTensor | None,
         resolution: int,
         *,
+        conditioner: Conditioner | None = None,
         monitor: Monitor | None = None,
     ) -> list[MeshWithVoxel]:
         """Meshes with their attribute voxels from the two latents (on the same voxels, in the same order).
 
-        Without a texture latent the voxels that the surface crosses are `PLAIN_MATERIAL`.
+        Without a texture latent the voxels that the surface crosses are `PLAIN_MATERIAL`. The `conditioner`
+        of the run, where it is given, shows some of them in their own colours (`with_seen_colors`).
         """
         if tex_slat is not None and shape_slat.coords.shape != tex_slat.coords.shape:
             raise InvalidArgumentError(
@@ -676,7 +682,8 @@ class Trellis2ImageTo3DPipeline(LatentPipeline):
         else:
             require_finite(tex_slat, "texture latent")
             with self._stage("decode_texture", monitor):
-                attributes = self.decode_tex_slat(tex_slat, subs)
+                decoded = self.decode_tex_slat(tex_slat, subs)
+                attributes = with_seen_colors(conditioner, decoded, resolution)
         del subs  # they hold the neighbour tables of every level
         with self._stage("mesh", monitor):
             return [

@@ -19,6 +19,7 @@ from .bake import bake_texture
 from .base import LatentPipeline
 from .config import load_parts, read_pipeline_config
 from .stages import SamplingRun, Settings, stages_from_config
+from .upright_conditioner import with_seen_colors
 from .views import view_warning
 
 if TYPE_CHECKING:
@@ -200,7 +201,7 @@ class Trellis2TexturingPipeline(LatentPipeline):
             shape_slat = self.encode_shape_slat(vertices, faces, resolution)
         tex_slat = self.sample_tex_slat(conditioner, self.models[flow_name], shape_slat, resolution, run)
         with self._stage("decode_texture", monitor):
-            return self.decode_tex_slat(tex_slat)
+            return with_seen_colors(conditioner, self.decode_tex_slat(tex_slat), resolution)
 
     def preprocess_mesh(self, mesh: trimesh.Trimesh) -> trimesh.Trimesh:
         """A new mesh, with its UVs alone, in the unit cube around the origin, turned from Y up to Z up."""

@@ -7,10 +7,13 @@ from dataclasses import dataclass, replace
 
 import torch
 
+from ..conditioning.colors.visible_colors import Sight, best_sight, painted, seen_colors
 from ..conditioning.pixel_map import PixelSource, cell_geometry, cell_reading, voxel_features
 from ..conditioning.upright import UprightCamera, Window, crop_window, project_upright, voxel_points
 from ..errors import CheckpointError
 from ..nn.tokens import PixelTokens
+from ..representations import PBR_ATTR_LAYOUT
+from ..sparse import SparseTensor
 from .conditioner import Condition, Conditioner, ImageConditioner
 from .latents import LATENT_STRIDE
 
@@ -25,7 +28,7 @@ class UprightConditioner:
     `maps [1, C, H, W]` are the picture's feature maps, `matte [1, S, S]` in 0..1 is what of it the object
     covers. `camera` and `window`, the part of its frame that the picture shows, are what the camera head says
     until voxels are known; then what they tell, one for each item (`placed`). The structure's stage has maps
-    of its own.
+    of its own. `colors [1, 3, S, S]` are the base colours of the picture, where the weights tell them.
     """
 
     tokens: ImageConditioner
@@ -36,6 +39,7 @@ class UprightConditioner:
     structure_maps: torch.Tensor | None = None
     cells: int = 8  # along a side of the structure's latent
     matte: torch.Tensor | None = None
+    colors: torch.Tensor | None = None
 
     @classmethod
     def of(
@@ -54,8 +58,10 @@ class UprightConditioner:
         """
         camera, window = source.camera(seen)
         structure = None if source.structure is None else source.structure(picture, seen)
-        matte = (picture.amax(1) > _BLACK).float() if matte is None else matte
-        return cls(tokens, source.map(picture, seen), camera, aligned, window, structure, cells, matte)
+        matte = matte_of(picture) if matte is None else matte
+        colors = None if source.base_color is None else source.base_color(picture, seen).clamp(0, 1)
+        maps = source.map(picture, seen)
+        return cls(tokens, maps, camera, aligned, window, structure, cells, matte, colors)
 
     def placed(self, coords: torch.Tensor, grid: int) -> UprightConditioner:
         """With the camera and the window that voxels `coords [N, 4]` of a `grid`^3 grid tell, one for each
@@ -90,6 +96,13 @@ class UprightConditioner:
             features[rows] = made
         return features
 
+    def sight(self, coords: torch.Tensor, resolution: int, item: int = 0) -> Sight:
+        """What the picture shows of an item's voxels `[N, 3]` on a grid of `resolution`^3."""
+        assert self.colors is not None
+        assert self.matte is not None
+        camera = self.camera if len(self.camera.yaw) == 1 else self.camera[item : item + 1]
+        return seen_colors(coords, resolution, self.colors, self.matte, camera)
+
     def _cells(self, stage: str) -> torch.Tensor:
         """What the cells of the structure's latent see."""
         if self.structure_maps is None or self.window is None:
@@ -98,6 +111,11 @@ class UprightConditioner:
             )
         places, geometry = cell_geometry(self.cells, self.camera, self.window)
         return cell_reading(self.structure_maps.expand(len(places), -1, -1, -1), places, geometry)
+
+
+def matte_of(picture: torch.Tensor) -> torch.Tensor:
+    """Where a picture `[1, 3, S, S]` on black shows the object: `[1, S, S]`, 0 or 1."""
+    return (picture.amax(1) > _BLACK).float()
 
 
 def placed(conditioner: Conditioner, coords: torch.Tensor, grid: int) -> Conditioner:
@@ -144,3 +162,20 @@ class UprightViews:
         rows = torch.arange(len(coords), device=seen.device)
         plain = first.tokens.condition(stage, coords, resolution)
         return with_features(plain, seen[behind.argmin(0), rows])
+
+
+def with_seen_colors(conditioner: Conditioner | None, voxels: SparseTensor, resolution: int) -> SparseTensor:
+    """Attributes `[T, 6]` of voxels with the base colours that the pictures show, where the weights read them
+    off pictures in the object's upright frame; else as they are.
+    """
+    views = conditioner.views if isinstance(conditioner, UprightViews) else (conditioner,)
+    seeing = [v for v in views if isinstance(v, UprightConditioner) and v.colors is not None]
+    if not seeing:
+        return voxels
+    attributes, layers = voxels.feats.clone(), PBR_ATTR_LAYOUT["base_color"]
+    for item in range(voxels.batch_size):
+        rows = voxels.coords[:, 0] == item
+        sights = [view.sight(voxels.coords[rows, 1:], resolution, item) for view in seeing]
+        colors = painted(attributes[rows, layers].float(), best_sight(sights, OTHERS))
+        attributes[rows, layers] = colors.to(attributes.dtype)
+    return voxels.replace(attributes)

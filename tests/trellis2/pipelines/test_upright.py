@@ -23,9 +23,10 @@ from trellis2.errors import CheckpointError
 from trellis2.nn.tokens import PixelTokens
 from trellis2.pipelines.base import LatentPipeline
 from trellis2.pipelines.conditioner import Condition, ImageConditioner, SeveralConditioners
-from trellis2.pipelines.upright_conditioner import UprightConditioner, UprightViews, placed
+from trellis2.pipelines.upright_conditioner import UprightConditioner, UprightViews, placed, with_seen_colors
 from trellis2.pipelines.views import plain_views, view_warning
 from trellis2.samplers.guidance import SeveralViews
+from trellis2.sparse import SparseTensor
 
 CONFIG = PixelMapConfig(image_size=64, tokens=32, stem=(8, 16, 16), middle=16, out=8)
 
@@ -191,10 +192,45 @@ def test_cameras_look_at_the_origin_from_where_they_say() -> None:
     torch.testing.assert_close(framing_targets(centre, window), torch.zeros(1, 6), atol=1e-6, rtol=0)
 
 
-def test_a_source_is_stored_and_read(source: PixelSource, tmp_path: Path) -> None:
+def test_voxels_in_sight_take_the_colours_of_their_picture() -> None:
+    whole = PixelSource(dataclasses.replace(CONFIG, base_color=(8,) * 5)).eval().requires_grad_(False)
+    straight = UprightCamera(*torch.tensor([[0.0], [0.0], [0.6]]))
+    plain = ImageConditioner({512: Condition(torch.randn(1, 17, 32), None)})
+
+    def lit(color: tuple[float, float, float]) -> UprightConditioner:
+        """A square of one colour fills the picture; a fresh network takes it for the base colour."""
+        picture = torch.tensor(color).view(1, 3, 1, 1).expand(1, 3, 64, 64)
+        tokens = plain.by_size[512].cond
+        made = UprightConditioner.of(plain, tokens, picture, whole, frozenset({"texture"}))
+        return dataclasses.replace(made, camera=straight)
+
+    # Two boxes; of each the walls towards the camera (-y) and away from it.
+    side = torch.arange(16, 112)
+    x, z = (grid.flatten() for grid in torch.meshgrid(side, side, indexing="ij"))
+    walls = [torch.stack([0 * x + item, x, 0 * x + y, z], 1) for item in (0, 1) for y in (40, 90)]
+    voxels = SparseTensor(torch.full((4 * len(x), 6), 0.5), torch.cat(walls).int(), 2)
+    middle = ((x > 40) & (x < 88) & (z > 40) & (z < 88)).repeat(4)
+    front = torch.tensor([True, False, True, False]).repeat_interleave(len(x))
+
+    red, blue = lit((1.0, 0.5, 0.5)), lit((0.5, 0.5, 1.0))
+    seen = with_seen_colors(red, voxels, 128).feats
+    torch.testing.assert_close(seen[front & middle, :3], torch.tensor([[1.0, 0.5, 0.5]]).expand(2 * 47**2, 3))
+    assert torch.equal(seen[:, 3:], voxels.feats[:, 3:]), "only base colours"
+    both = UprightViews.around((red, blue), (None, math.pi))
+    seen = with_seen_colors(both, voxels, 128).feats
+    assert float(seen[front & middle, 0].min()) == pytest.approx(1)
+    assert float(seen[~front & middle, 2].min()) == pytest.approx(1)
+    without = dataclasses.replace(red, colors=None)
+    for other in (None, plain, without, SeveralConditioners((red, blue), "cycle")):
+        assert with_seen_colors(other, voxels, 128) is voxels
+
+
+@pytest.mark.parametrize("base_color", [(), (8, 8, 8, 8, 16)])
+def test_a_source_is_stored_and_read(tmp_path: Path, base_color: tuple[int, ...]) -> None:
+    source = PixelSource(dataclasses.replace(CONFIG, base_color=base_color))
     save_pixel_source(source, tmp_path / "ckpts" / "pixels")
     read = load_pixel_source(tmp_path / "ckpts" / "pixels")
-    assert read.config == CONFIG
+    assert read.config == source.config
     for name, parameter in source.named_parameters():
         torch.testing.assert_close(read.get_parameter(name), parameter.half().float())
     other = PixelSource(dataclasses.replace(CONFIG, out=16))

@@ -36,6 +36,16 @@ _AUTOENCODER_POINTS = 200_000
 _PICTURE = 512
 
 
+def held_out_table(i: int, patterned: bool = True, all_families: bool = False) -> Tensor:
+    """The table of the `i`-th held-out object, with patterns on every second one."""
+    number = (world.HELD_OUT_ALL if all_families else world.HELD_OUT_SEED) + i
+    table = torch.from_numpy(world.object_table(number))[None]
+    if patterned and i % 2:
+        kinds = world.ALL_PATTERNS if all_families else world.FIRST_PATTERNS
+        table = world.patterned(table, torch.Generator().manual_seed(i), share=1.0, kinds=kinds)
+    return table[0]
+
+
 def held_out_picture(table: Tensor, number: int, size: int = _PICTURE) -> tuple[rd.View, rd.Picture]:
     """The picture of a held-out object that evaluation uses: view and light depend on its number alone."""
     generator = torch.Generator().manual_seed(number)
@@ -203,12 +213,7 @@ def _score_objects(
         if results and plan.deadline is not None and time.time() > plan.deadline:
             break
         number = (world.HELD_OUT_ALL if plan.all_families else world.HELD_OUT_SEED) + i
-        table = torch.from_numpy(world.object_table(number))[None]
-        if plan.patterned and i % 2:
-            draws = torch.Generator().manual_seed(i)
-            kinds = world.ALL_PATTERNS if plan.all_families else world.FIRST_PATTERNS
-            table = world.patterned(table, draws, share=1.0, kinds=kinds)
-        table = table[0].to(chosen)
+        table = held_out_table(i, plan.patterned, plan.all_families).to(chosen)
         generator = torch.Generator().manual_seed(number)
         truth = voxelize(table, plan.resolution)
         target = ms.surface_points(*true_mesh(truth), _AUTOENCODER_POINTS, generator)

@@ -21,6 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from trellis2.conditioning.colors.visible_colors import painted, seen_colors
 from trellis2.conditioning.encoders.image_batch import image_batch
 from trellis2.conditioning.pixel_map import load_pixel_source, voxel_features
 from trellis2.conditioning.preprocess import preprocess_image
@@ -30,10 +31,11 @@ from trellis2.nn.tokens import PixelTokens
 from trellis2.pipelines.conditioner import Condition
 from trellis2.pipelines.latents import LATENT_STRIDE
 from trellis2.pipelines.stages import LatentStage, SamplingRun, sample, stages_from_config
+from trellis2.pipelines.upright_conditioner import matte_of
 from trellis2.sparse import SparseTensor
 
 from .. import world
-from ..checkpoint import need_network
+from ..checkpoint import need_network, weights_path
 from ..config import MiniConfig
 from ..data import render as rd
 from ..data.batches import collate
@@ -49,7 +51,9 @@ log = logging.getLogger(__name__)
 _VIEW_CELLS = 256  # of a crop's side in which the first surface is looked for
 BEFORE, NO_FEATURES, TRUE_CAMERA, OWN_CAMERA = "before", "no_features", "true_camera", "own_camera"
 ENCODED = "encoded"
-WAYS = (BEFORE, NO_FEATURES, TRUE_CAMERA, OWN_CAMERA, ENCODED)
+# The flow now, with the picture's base colours where its camera sees.
+PAINTED_TRUE, PAINTED_OWN = "painted_true", "painted_own"
+WAYS = (BEFORE, NO_FEATURES, TRUE_CAMERA, OWN_CAMERA, PAINTED_TRUE, PAINTED_OWN, ENCODED)
 
 
 @dataclass(frozen=True)
@@ -65,12 +69,7 @@ class Case:
 
 def held_out_case(number: int, config: MiniConfig, device: torch.device) -> Case:
     """Held-out object `number`, with patterns where it is odd."""
-    table = torch.from_numpy(world.object_table(world.HELD_OUT_SEED + number))[None]
-    if number % 2:
-        table = world.patterned(
-            table, torch.Generator().manual_seed(number), share=1.0, kinds=world.FIRST_PATTERNS
-        )
-    table = table[0].to(device)
+    table = ev.held_out_table(number).to(device)
     truth = voxelize(table, config.resolution)
     view, picture = ev.held_out_picture(table, world.HELD_OUT_SEED + number)
     cropped = preprocess_image(ev.to_rgba(picture))
@@ -135,6 +134,8 @@ def measure_texture(
     device, began = runtime.device, time.perf_counter()
     names = ("encoder", "shape_enc", "tex_enc", "tex_dec", "tex_flow", "pixel_map", "camera_head")
     parts = {name: need_network(folder, config, name, device) for name in names}
+    if weights_path(folder, "base_color").exists():
+        parts["base_color"] = need_network(folder, config, "base_color", device)
     parts[BEFORE] = from_pretrained(before / "ckpts" / SHIPPED["tex_flow"], device=device).float().eval()
     args = json.loads((before / "pipeline.json").read_text(encoding="utf-8"))["args"]
     if "pixel_source" in args:
@@ -150,7 +151,7 @@ def measure_texture(
         rows.append({"number": number, "patterned": number % 2 == 1, **scores})
         log.info("%s", json.dumps(rows[-1]))
         if sheet is not None and number % 2 and len(tiles) < 24:
-            tiles.append(_tile(case, [colours[k] for k in (BEFORE, OWN_CAMERA, TRUE_CAMERA)]))
+            tiles.append(_tile(case, [colours[k] for k in (BEFORE, OWN_CAMERA, PAINTED_OWN) if k in colours]))
     summary = summarise(rows)
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(json.dumps({"summary": summary, "objects": rows}, indent=1) + "\n", encoding="utf-8")
@@ -194,10 +195,16 @@ def _measure(
         noise = torch.randn(latent.feats.shape, generator=torch.Generator().manual_seed(0))
         start_from = latent.replace(noise.to(latent.device))
         made[name] = _sampled(stages["tex_slat"], network, start_from, condition, concat)
-    colours = {}
+    colours = {
+        name: (parts["tex_dec"](z).feats[:, :3].float() * 0.5 + 0.5).clamp(0, 1) for name, z in made.items()
+    }
+    if "base_color" in parts:
+        base, matte = parts["base_color"](case.pixels, tokens).clamp(0, 1), matte_of(case.pixels)
+        for name, camera, plain in ((PAINTED_TRUE, true, TRUE_CAMERA), (PAINTED_OWN, own, OWN_CAMERA)):
+            sight = seen_colors(case.truth.coords, case.truth.resolution, base, matte, camera)
+            colours[name] = painted(colours[plain], sight)
     rows, pictured = rows_in_view(case, own)
-    for name in WAYS:
-        colours[name] = (parts["tex_dec"](made[name]).feats[:, :3].float() * 0.5 + 0.5).clamp(0, 1)
+    for name in colours:
         scores[name] = colour_scores(colours[name][case.visible], truth[case.visible])
         in_view = colour_scores(colours[name][rows], pictured)
         scores[name] |= {f"view_{k}": v for k, v in in_view.items()}
@@ -224,6 +231,8 @@ def summarise(rows: list[dict[str, Any]]) -> dict[str, Any]:
 
     ways: dict[str, Any] = {}
     for way in WAYS:
+        if way not in rows[0]:
+            continue
         ways[way] = {
             "mae": mean(rows, lambda r, w=way: r[w]["mae"]),  # type: ignore[misc]
             "mae_patterned": mean(patterned, lambda r, w=way: r[w]["mae"]),  # type: ignore[misc]
@@ -239,7 +248,7 @@ def table(summary: dict[str, Any]) -> str:
     """The summary as lines to print."""
     columns = ("mae", "mae_patterned", "correlation", "correlation_patterned", "view_patterned")
     lines = ["".join(f"{c:>24}" for c in ("", *columns))]
-    for way in WAYS:
+    for way in (w for w in WAYS if w in summary):
         values = (summary[way][c] for c in columns)
         lines.append("".join([f"{way:>24}", *(f"{'-' if v is None else v:>24}" for v in values)]))
     return "\n".join([*lines, f"camera head, mean error in degrees: {summary['camera_degrees']}"])

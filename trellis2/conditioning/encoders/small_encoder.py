@@ -122,7 +122,7 @@ class SmallImageEncoder:
 
 def load_small_vit(stem: Path) -> SmallVit:
     """The network stored at `<stem>.json` and `<stem>.safetensors`. Raises `CheckpointError`."""
-    return load_small(stem, "small image encoder", SmallVit, SmallVitConfig, "stem")
+    return load_small(stem, "small image encoder", SmallVit, SmallVitConfig)
 
 
 def save_small_vit(model: SmallVit, stem: Path, dtype: torch.dtype = torch.float16) -> None:

@@ -155,7 +155,7 @@ def silhouette(pixels: npt.NDArray[np.uint8], matte: Floats) -> Mask:
 
 def load_small_matting(stem: Path) -> SmallMattingNet:
     """The network stored at `<stem>.json` and `<stem>.safetensors`. Raises `CheckpointError`."""
-    return load_small(stem, "matting network", SmallMattingNet, SmallMattingConfig, "widths")
+    return load_small(stem, "matting network", SmallMattingNet, SmallMattingConfig)
 
 
 def save_small_matting(model: SmallMattingNet, stem: Path, dtype: torch.dtype = torch.float16) -> None:
