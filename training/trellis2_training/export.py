@@ -79,7 +79,7 @@ def pipeline_config(statistics: dict[str, torch.Tensor], matting: bool = False) 
         },
         "model_args": {name: {"position_scale": 0.5} for name in FINE_FLOWS},
         "pipeline_types": ["512", "1024_cascade"],
-        "sparse_structure_sampler": _sampler(12, 2.0, 0.0, [0.5, 1.0], 3.0),
+        "sparse_structure_sampler": {**_sampler(6, 3.0, 0.0, [0.5, 1.0], 3.0), "averaged_samples": 4},
         "shape_slat_sampler": {**_sampler(12, 1.0, 0.0, [0.6, 1.0], 3.0), "fine_params": {"steps": 4}},
         "shape_slat_normalization": normalization("shape"),
         "tex_slat_sampler": _sampler(2, 1.0, 0.0, [0.6, 0.9], 1.0),

@@ -273,9 +273,10 @@ class LatentPipeline:
         self, shape: tuple[int, ...], generator: torch.Generator | Sequence[torch.Generator] | None
     ) -> torch.Tensor:
         """Normal noise, drawn on the CPU whatever the device, so that a seed means the same everywhere; of
-        several generators each draws its own item of the batch."""
+        several generators each draws its own items of the batch, as many as the others."""
         if isinstance(generator, Sequence):
-            items = [torch.randn((1, *shape[1:]), generator=each) for each in generator]
+            own = (shape[0] // len(generator), *shape[1:])
+            items = [torch.randn(own, generator=each) for each in generator]
             return to_device_pinned(torch.cat(items), self.device)
         return to_device_pinned(torch.randn(shape, generator=generator), self.device)
 

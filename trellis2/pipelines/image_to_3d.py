@@ -557,6 +557,23 @@ class Trellis2ImageTo3DPipeline(LatentPipeline):
     # ---------------------------------------------------------------------------------------------
 
     @torch.no_grad()
+    def sample_structure_latent(
+        self, conditioner: Conditioner, num_samples: int = 1, run: SamplingRun | None = None
+    ) -> torch.Tensor:
+        """The structure's latent `[num_samples, C, R, R, R]`; each is the mean of as many samples as its
+        stage averages.
+        """
+        flow: Any = self._model("sparse_structure_flow_model")
+        averaged = self._latent_stage("sparse_structure").averaged_samples
+        size, generator = flow.resolution, None if run is None else run.generator
+        noise = self._noise((num_samples * averaged, flow.in_channels, size, size, size), generator)
+        condition = conditioner.condition("sparse_structure", None, LOW_RESOLUTION)
+        latent: torch.Tensor = self._sample(
+            "sparse_structure", flow, noise, condition, run, "sparse_structure"
+        )
+        return latent.unflatten(0, (num_samples, averaged)).mean(1)
+
+    @torch.no_grad()
     def sample_sparse_structure(
         self,
         conditioner: Conditioner,
@@ -566,11 +583,7 @@ class Trellis2ImageTo3DPipeline(LatentPipeline):
         some: bool = False,
     ) -> torch.Tensor:
         """Occupied voxels `[N, 4]` int32 (batch, x, y, z) on a `resolution`³ grid, in row-major order."""
-        flow: Any = self._model("sparse_structure_flow_model")
-        size, generator = flow.resolution, None if run is None else run.generator
-        noise = self._noise((num_samples, flow.in_channels, size, size, size), generator)
-        condition = conditioner.condition("sparse_structure", None, LOW_RESOLUTION)
-        latent = self._sample("sparse_structure", flow, noise, condition, run, "sparse_structure")
+        latent = self.sample_structure_latent(conditioner, num_samples, run)
         with self._in_use(self._model("sparse_structure_decoder")) as decoder:
             logits = decoder(latent)
         require_finite(logits, "sparse structure")

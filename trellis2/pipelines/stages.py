@@ -31,6 +31,7 @@ class LatentStage:
     defaults: Settings = field(default_factory=dict)
     normalization: Normalization | None = None  # None: the flow works on the latent as it is
     fine: Settings = field(default_factory=dict)  # where a cascade's second pass has other defaults
+    averaged_samples: int = 1  # of different noise, whose mean is the (structure's) latent
 
     def settings(self, overrides: Settings | None = None, fine: bool = False) -> dict[str, Any]:
         """The defaults, or those of a cascade's second pass, with the caller's overrides.
@@ -104,5 +105,6 @@ def stages_from_config(args: Settings) -> dict[str, LatentStage]:
                 {} if sampler is None else sampler["params"],
                 None if statistics is None else Normalization(statistics),
                 {} if sampler is None else sampler.get("fine_params", {}),
+                1 if sampler is None else sampler.get("averaged_samples", 1),
             )
     return stages

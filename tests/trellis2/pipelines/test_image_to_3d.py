@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import json
 import math
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,10 +34,13 @@ from trellis2.pipelines.memory import (
     TOKEN_BYTES,
     fitting_tokens,
 )
+from trellis2.pipelines.stages import SamplingRun, stages_from_config
 from trellis2.progress import Progress
 from trellis2.representations import MeshWithVoxel
 from trellis2.samplers.acceleration import Passes
 from trellis2.sparse import SparseTensor
+
+from .tiny_checkpoint import sampler
 
 TYPES = {"512": 512, "1024": 1024, "1024_cascade": 1024, "1536_cascade": 1536}
 
@@ -209,6 +214,29 @@ def test_variants_are_what_each_seed_makes_alone(
     assert {p.stage for p in seen} & {"sparse_structure", "shape"} == set()
     with pytest.raises(InvalidArgumentError, match="resolution 512"):
         next(pipeline.variants(picture, (9,), shape=plain, pipeline_type="1024"))
+
+
+def test_a_structure_is_the_mean_of_several_samples(
+    pipeline: Trellis2ImageTo3DPipeline, picture: Image.Image, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    conditioner = pipeline.prepare(picture, pipeline_type="512").conditioner
+
+    def latents(count: int, seeds: Sequence[int]) -> torch.Tensor:
+        generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+        run = SamplingRun(generators[0] if len(seeds) == 1 else generators)
+        return pipeline.sample_structure_latent(conditioner, count, run)
+
+    three = latents(3, [7])
+    stages = dict(pipeline.stages)
+    averaging = dataclasses.replace(stages["sparse_structure"], averaged_samples=3)
+    monkeypatch.setattr(pipeline, "stages", stages | {"sparse_structure": averaging})
+    torch.testing.assert_close(latents(1, [7]), three.mean(0, keepdim=True))
+    together = latents(2, [7, 8])
+    assert not torch.allclose(together[0], together[1])
+    for item, seed in enumerate((7, 8)):
+        torch.testing.assert_close(together[item : item + 1], latents(1, [seed]), atol=2e-3, rtol=0)
+    config = {"sparse_structure_sampler": {**sampler(), "averaged_samples": 3}}
+    assert stages_from_config(config)["sparse_structure"].averaged_samples == 3
 
 
 def test_latents_decode_from_plain_tensors(pipeline: Trellis2ImageTo3DPipeline, picture: Image.Image) -> None:

@@ -34,7 +34,6 @@ def measure_structure(
     """Mean intersection over union of occupied cells by guidance strength and by what logits gain."""
     device, began = start(device_name, 0).device, time.perf_counter()
     pipeline = Trellis2ImageTo3DPipeline.from_pretrained(package, device=device, skip=("rembg_model",))
-    flow: Any = pipeline._model("sparse_structure_flow_model")
     decoder = pipeline._model("sparse_structure_decoder")
     scores: dict[tuple[float, float], list[float]] = {(g, b): [] for g in GUIDANCES for b in BIASES}
     done = 0
@@ -46,12 +45,10 @@ def measure_structure(
         truth = F.max_pool3d(occupancy(table[None]), 64 // _GRID) > 0
         _, picture = ev.held_out_picture(table, number)
         conditioner = pipeline.prepare(ev.to_rgba(picture)).conditioner
-        condition = conditioner.condition("sparse_structure", None, ev.RESOLUTION)
         for guidance in GUIDANCES:
-            shape = (1, flow.in_channels, *[flow.resolution] * 3)
-            noise = torch.randn(shape, generator=torch.Generator().manual_seed(i)).to(device)
-            run = SamplingRun(settings={"sparse_structure": {"guidance_strength": guidance}})
-            latent = pipeline._sample("sparse_structure", flow, noise, condition, run, "sparse_structure")
+            settings = {"sparse_structure": {"guidance_strength": guidance}}
+            run = SamplingRun(torch.Generator().manual_seed(i), settings)
+            latent = pipeline.sample_structure_latent(conditioner, run=run)
             with pipeline._in_use(decoder) as network:
                 logits = F.max_pool3d(network(latent).float(), 64 // _GRID)
             for bias in BIASES:
