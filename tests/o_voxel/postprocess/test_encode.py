@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from io import BytesIO
+from typing import Any
 
 import numpy as np
 import pytest
@@ -225,3 +226,27 @@ def test_a_large_map_that_webp_cannot_hold_is_a_jpeg(monkeypatch: pytest.MonkeyP
         assert len(data) == len(encode_map(name, picture, "jpeg")[1])
     clear = np.concatenate([checks(), np.full((256, 256, 1), 9, np.uint8)], axis=2)
     assert encode_map("base_color", clear, "webp")[0] == "webp"
+
+
+@pytest.mark.parametrize("memory", [True, False])
+def test_pillow_writes_to_a_file_so_that_other_threads_run(
+    monkeypatch: pytest.MonkeyPatch, memory: bool
+) -> None:
+    """Into bytes it holds the interpreter's lock for as long as a whole picture takes."""
+    if not memory:
+        monkeypatch.delattr("os.memfd_create", raising=False)
+    targets: list[int] = []
+    save = Image.Image.save
+
+    def watched(self: Image.Image, target: Any, *args: Any, **options: Any) -> None:
+        targets.append(target.fileno())
+        save(self, target, *args, **options)
+
+    monkeypatch.setattr(Image.Image, "save", watched)
+    image = np.random.default_rng(0).integers(0, 256, (70, 90, 3), np.uint8)
+    _, data = encode.encode_map("base_color", image, "jpeg")
+    written = len(targets)
+    shown = encode._pixels(data, 3)
+    assert len(targets) == written + 1 > 2
+    with Image.open(BytesIO(data)) as picture:
+        assert np.array_equal(shown, np.asarray(picture))

@@ -9,10 +9,12 @@ luma: the usual tables suit eyes, and spend a quarter more bytes on the same err
 
 from __future__ import annotations
 
+import os
+import tempfile
 from bisect import bisect_left
 from collections.abc import Callable
 from dataclasses import dataclass
-from io import BytesIO
+from io import BufferedRandom, BytesIO
 from typing import TypeVar
 
 import numpy as np
@@ -228,7 +230,10 @@ def _coarsest_within(kind: MapKind, image: np.ndarray, shown: Shown, choices: ra
     while low < high:
         guess = (low + high) // 2  # where the sheet has misled
         if tried < 3:
-            guess = min(low + _first_within(kind, sheet, shown, choices[low:high], apart), high - 1)
+            ahead = _first_within(kind, sheet, shown, choices[low:high], apart)
+            if found is not None and low + ahead == high:
+                break  # none that is coarser keeps the bound on the sheet, corrected by the picture
+            guess = min(low + ahead, high - 1)
         tried += 1
         pixels = shown(image, choices[guess])
         errors = kind.of_blocks(image, pixels) if kind.of_blocks else [kind.error(image, pixels)]
@@ -283,12 +288,29 @@ def _pixels(data: bytes, channels: int) -> np.ndarray:
     from PIL import Image
 
     with Image.open(BytesIO(data)) as picture:
-        return np.asarray(picture.convert("RGBA" if channels == 4 else "RGB"))
+        if channels == 4:
+            return np.asarray(picture.convert("RGBA"))
+        pixels = np.empty((picture.height, picture.width, 3), np.uint8)
+        with _unnamed_file() as target:
+            (picture if picture.mode == "RGB" else picture.convert("RGB")).save(target, "PPM")
+            target.seek(-pixels.nbytes, os.SEEK_END)  # after the header
+            target.readinto(pixels.data)
+        return pixels
 
 
 def _saved(image: np.ndarray, kind: str, **options: object) -> bytes:
     from PIL import Image
 
-    target = BytesIO()
-    Image.fromarray(np.ascontiguousarray(image)).save(target, kind, **options)
-    return target.getvalue()
+    with _unnamed_file() as target:
+        Image.fromarray(np.ascontiguousarray(image)).save(target, kind, **options)
+        target.seek(0)
+        return target.read()
+
+
+def _unnamed_file() -> BufferedRandom:
+    """In memory where the system has such files. Pillow lets other threads run while it writes to a file, and
+    none while it makes bytes: four pictures of 4096 one after the other, whatever the number of cores.
+    """
+    if hasattr(os, "memfd_create"):
+        return os.fdopen(os.memfd_create("picture"), "w+b")
+    return tempfile.TemporaryFile()
