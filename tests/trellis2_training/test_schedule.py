@@ -55,6 +55,7 @@ EVERY_STAGE = [
     "tex_flow",
     "ss_flow",
     "ss_decoder",
+    "ss_refiner",
     "shape_decoder",
     "tex_decoder",
     "base_color",
@@ -91,6 +92,7 @@ def test_stages_go_on_where_they_stopped(trained: Path) -> None:
         "tex_flow",
         "ss_flow",
         "ss_decoder",
+        "ss_refiner",
         "shape_decoder",
         "tex_decoder",
         "base_color",
@@ -165,16 +167,31 @@ def test_settings_of_the_structure_are_measured(trained: Path, tmp_path: Path) -
     export_package(TINY, trained, tmp_path / "package")
     summary = measure_structure(tmp_path / "package", 1, "cpu", tmp_path / "structure.json")
     assert summary["objects"] == 1
-    assert len(summary["iou"]) == len(GUIDANCES) * len(BIASES)
+    assert len(summary["iou"]) == len(BIASES), "a refiner has learnt one guidance"
+    assert 0 <= summary["unrefined"] <= 1
     best = f"guidance {summary['guidance']:g}, bias {summary['bias']:+g}"
     assert summary["iou"][best] == max(summary["iou"].values())
     assert json.loads((tmp_path / "structure.json").read_text()) == summary
+    config = json.loads((tmp_path / "package" / "pipeline.json").read_text())
+    del config["args"]["structure_refiner"]
+    (tmp_path / "package" / "pipeline.json").write_text(json.dumps(config))
+    plain = measure_structure(tmp_path / "package", 1, "cpu", tmp_path / "plain.json")
+    assert len(plain["iou"]) == len(GUIDANCES) * len(BIASES)
+    assert "unrefined" not in plain
 
 
 def test_training_goes_on_from_a_package(trained: Path, tmp_path: Path) -> None:
     export_package(TINY, trained, tmp_path / "package")
     found = import_weights(tmp_path / "package", tmp_path / "run")
-    assert set(found) == {*SHIPPED, "encoder", "pixel_map", "structure_map", "camera_head", "base_color"}
+    assert set(found) == {
+        *SHIPPED,
+        "encoder",
+        "pixel_map",
+        "structure_map",
+        "camera_head",
+        "structure_refiner",
+        "base_color",
+    }
     cpu = torch.device("cpu")
     for name in found:
         old, new = (need_network(folder, TINY, name, cpu) for folder in (trained, tmp_path / "run"))

@@ -21,6 +21,7 @@ from trellis2_training.stages.autoencoders import MixedTexture, ShapeVae, Sparse
 from trellis2_training.stages.conditioning import Conditioning
 from trellis2_training.stages.decoders import DecoderOnFlow
 from trellis2_training.stages.latents import encode_objects
+from trellis2_training.stages.refiner import Refiner
 from trellis2_training.stages.structure import AlignedStructureFlow, StructureDecoder, structure_latents
 
 from tests.simulated_cuda import CUDA, simulated_cuda
@@ -69,6 +70,8 @@ def test_every_stage_steps_on_the_gpu(tmp_path: Path) -> None:
             BOTH, TINY, latents, statistics, joint.encoder, runtime, 2, budget=200, every=1, batch=2
         )
         step(flows, tmp_path)
+        frozen = {**aligned.networks, "ss_dec": structure.decoder, "pixel_map": flows.pixel_map}
+        step(Refiner(TINY, bank, runtime, joint.encoder, frozen, batch=2, fresh=2, first=1, most=2), tmp_path)
         mixed = MixedTexture(TINY, bank, runtime, voxels.encoder, budget=8_000, objects=2)
         decoder = DecoderOnFlow(
             TINY,

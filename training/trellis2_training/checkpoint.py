@@ -24,6 +24,7 @@ SLIM_FILES = {
     "tex_flow": ("tex_flow",),
     "pixel": ("pixel_map", "pixel_head"),
     "structure": ("structure_map", "camera_head", "structure_head"),
+    "refiner": ("structure_refiner",),
     "matting": ("matting",),
     "base_color": ("base_color",),
 }

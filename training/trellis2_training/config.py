@@ -9,6 +9,7 @@ from trellis2.conditioning.colors.base_color import BaseColorNet
 from trellis2.conditioning.encoders.small_encoder import SmallVit, SmallVitConfig
 from trellis2.conditioning.matting.small_matting import SmallMattingConfig, SmallMattingNet
 from trellis2.conditioning.pixel_map import CameraHead, PixelMap, PixelMapConfig
+from trellis2.conditioning.structure_refiner import StructureRefiner, StructureRefinerConfig
 from trellis2.models.loading import build
 
 BLOCK, UP, DOWN = "SparseConvNeXtBlock3d", "SparseResBlockC2S3d", "SparseResBlockS2C3d"
@@ -53,6 +54,7 @@ class MiniConfig:
     pixel_widths: tuple[int, int, int] = (96, 128, 32)  # of the pixel maps: inside, out, the structure's out
     camera_blocks: int = 2  # of the camera head
     color_widths: tuple[int, ...] = (24, 48, 96, 128, 160)  # of the base colour network; none: there is none
+    refiner_widths: tuple[int, int, int] = (48, 96, 192)
     aligned_structure: bool = True  # else the structure's flow sees image tokens alone, and has no map
 
     def _flow(
@@ -146,6 +148,13 @@ class MiniConfig:
             self.encoder, middle, out, structure, self.camera_blocks, self.color_widths
         )
 
+    @property
+    def refiner(self) -> StructureRefinerConfig:
+        """The structure refiner, which reads both maps."""
+        maps = self.pixel_map.out + self.pixel_map.structure
+        widths, grid = self.refiner_widths, 4 * self.ss_grid
+        return StructureRefinerConfig(maps, self.cond, self.ss_latent, grid, widths=widths)
+
     def build(self, name: str) -> Any:
         """One network by name: of the model registry, or one of those that read pictures."""
         if name == "encoder":
@@ -160,6 +169,8 @@ class MiniConfig:
             return PixelMap(self.pixel_map.of_structure()).train()
         if name == "camera_head":
             return CameraHead(self.cond, self.camera_blocks).train()
+        if name == "structure_refiner":
+            return StructureRefiner(self.refiner).train()
         return self.models[name].build()
 
 
@@ -202,5 +213,6 @@ TINY = MiniConfig(
     pixel_widths=(16, 16, 8),
     camera_blocks=1,
     color_widths=(8, 8, 8, 8, 16),
+    refiner_widths=(8, 16, 24),
 )
 CONFIGS = {"mini": MINI, "tiny": TINY}

@@ -13,6 +13,7 @@ import torch
 from trellis2.conditioning.encoders.small_encoder import load_small_vit, save_small_vit
 from trellis2.conditioning.matting.small_matting import load_small_matting, save_small_matting
 from trellis2.conditioning.pixel_map import PixelSource, load_pixel_source, save_pixel_source
+from trellis2.conditioning.structure_refiner import load_structure_refiner, save_structure_refiner
 from trellis2.models import from_pretrained
 
 from .checkpoint import (
@@ -37,6 +38,7 @@ PIXEL_PARTS = {
     "camera": "camera_head",
     "base_color": "base_color",
 }
+REFINER_STEM = "ckpts/structure_refiner"
 # Added to the logits of structures: wavering thin parts are kept. Of eight objects that no evaluation uses
 # all came in one piece, not seven, at the same F-score.
 OCCUPANCY_BIAS = 1.0
@@ -58,9 +60,14 @@ def _sampler(
     return {**SAMPLER, "params": params}
 
 
-def pipeline_config(statistics: dict[str, torch.Tensor], matting: bool = False) -> dict[str, Any]:
+STRUCTURE_SAMPLER = {**_sampler(6, 3.0, 0.0, [0.5, 1.0], 3.0), "averaged_samples": 4}
+
+
+def pipeline_config(
+    statistics: dict[str, torch.Tensor], matting: bool = False, refiner: bool = False
+) -> dict[str, Any]:
     """The content of pipeline.json; sampler settings are those that evaluation favoured. `matting` names the
-    matting network as background remover.
+    matting network as background remover, `refiner` the structure's refiner.
     """
     stems = {name: f"ckpts/{stem}" for name, stem in SHIPPED.items()}
 
@@ -79,13 +86,14 @@ def pipeline_config(statistics: dict[str, torch.Tensor], matting: bool = False) 
         },
         "model_args": {name: {"position_scale": 0.5} for name in FINE_FLOWS},
         "pipeline_types": ["512", "1024_cascade"],
-        "sparse_structure_sampler": {**_sampler(6, 3.0, 0.0, [0.5, 1.0], 3.0), "averaged_samples": 4},
+        "sparse_structure_sampler": STRUCTURE_SAMPLER,
         "shape_slat_sampler": {**_sampler(12, 1.0, 0.0, [0.6, 1.0], 3.0), "fine_params": {"steps": 4}},
         "shape_slat_normalization": normalization("shape"),
         "tex_slat_sampler": _sampler(2, 1.0, 0.0, [0.6, 0.9], 1.0),
         "tex_slat_normalization": normalization("texture"),
         "image_cond_model": {"name": "SmallImageEncoder", "args": {"model_name": ENCODER_STEM}},
         "pixel_source": PIXEL_STEM,
+        **({"structure_refiner": REFINER_STEM} if refiner else {}),
         "rembg_model": {"name": "SmallMatting", "args": {"model_name": MATTING_STEM}}
         if matting
         else {"name": "GrabCutMatting", "args": {}},
@@ -101,7 +109,9 @@ def texturing_config(args: dict[str, Any]) -> dict[str, Any]:
     kept = {
         k: v
         for k, v in args.items()
-        if not k.startswith(("sparse_structure", "shape_slat_sampler", "default_", "pipeline_types"))
+        if not k.startswith(
+            ("sparse_structure", "structure_refiner", "shape_slat_sampler", "default_", "pipeline_types")
+        )
     }
     encoder = {"shape_slat_encoder": f"ckpts/{SHIPPED['shape_enc']}"}
     return {"name": "Trellis2TexturingPipeline", "args": {**kept, "models": {**encoder, **models}}}
@@ -109,8 +119,8 @@ def texturing_config(args: dict[str, Any]) -> dict[str, Any]:
 
 def export_package(config: MiniConfig, folder: Path, target: Path) -> int:
     """Write the pipeline folder from a working folder's averaged weights; returns the bytes of all
-    checkpoints. Where there is no map for the structure's flow, it is shipped as one of tokens alone; without
-    the network of base colours, colours are the texture flow's.
+    checkpoints. Where there is no map for the structure's flow, it is shipped as one of tokens alone, without
+    a refiner; without the network of base colours, colours are the texture flow's.
     """
     from safetensors.torch import save_file
 
@@ -139,7 +149,10 @@ def export_package(config: MiniConfig, folder: Path, target: Path) -> int:
     matting = weights_path(folder, "matting").exists()
     if matting:
         save_small_matting(need_network(folder, config, "matting", cpu), target / MATTING_STEM)
-    pipeline = pipeline_config(load_statistics(folder), matting)
+    refiner = config.aligned_structure and weights_path(folder, "structure_refiner").exists()
+    if refiner:
+        save_structure_refiner(need_network(folder, config, "structure_refiner", cpu), target / REFINER_STEM)
+    pipeline = pipeline_config(load_statistics(folder), matting, refiner)
     for name, content in (("pipeline", pipeline), ("texturing_pipeline", texturing_config(pipeline["args"]))):
         (target / f"{name}.json").write_text(json.dumps(content, indent=4) + "\n", encoding="utf-8")
     total = sum(p.stat().st_size for p in (target / "ckpts").iterdir())
@@ -177,6 +190,10 @@ def import_package(package: Path, folder: Path) -> list[str]:
             if getattr(source, part) is not None and not weights_path(folder, network).exists():
                 save_weights(folder, network, getattr(source, part))
                 found.append(network)
+    if "structure_refiner" in args and not weights_path(folder, "structure_refiner").exists():
+        refiner = load_structure_refiner(package / args["structure_refiner"])
+        save_weights(folder, "structure_refiner", refiner)
+        found.append("structure_refiner")
     if args["rembg_model"]["name"] == "SmallMatting" and not weights_path(folder, "matting").exists():
         save_weights(
             folder, "matting", load_small_matting(package / args["rembg_model"]["args"]["model_name"])

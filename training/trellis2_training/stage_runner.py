@@ -27,6 +27,7 @@ from .stages.decoders import DecoderOnFlow
 from .stages.latents import WHOLE, Part, encode_objects, gather, load_latents, save_part
 from .stages.matting import Matting
 from .stages.pictures import Pictures
+from .stages.refiner import FROZEN, Refiner
 from .stages.structure import AlignedStructureFlow, StructureDecoder, StructureEncoder, structure_latents
 
 log = logging.getLogger(__name__)
@@ -40,6 +41,7 @@ STAGES = (
     "ss_joint",
     "ss_flow",
     "ss_decoder",
+    "ss_refiner",
     "latents",
     "shape_flow",
     "tex_flow",
@@ -235,6 +237,9 @@ def _make_stage(
             for n in ("ss_flow", "structure_map", "camera_head")
         }
         return StructureDecoder(config, bank, runtime, structures, encoder, frozen, **sized(batch=1))
+    if name == Refiner.name:
+        frozen = {n: checkpoint.need_network(folder, config, n, runtime.device) for n in FROZEN}
+        return Refiner(config, bank, runtime, encoder, frozen, **sized(batch=1, fresh=4, first=1))
     with runtime.first_alone():
         grown = any(checkpoint.weights_path(folder, flow).exists() for flow in FLOWS)
         gather(folder, keep_statistics=grown)

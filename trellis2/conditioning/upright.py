@@ -103,7 +103,7 @@ def voxel_geometry(
     places = window_places(plane, crop_window(plane) if window is None else window)
     position = camera.axes()[0]
     direction = F.normalize(position[:, None] - points, dim=-1)
-    behind = _behind_first(places, depth) * min(resolution, LEARNT_CELLS)
+    behind = behind_first(places, depth) * min(resolution, LEARNT_CELLS)
     nearness = (depth - position.norm(dim=-1)[:, None])[..., None]
     hidden = torch.cat([torch.tanh(behind / 4), torch.exp(-behind)], -1)
     return places, torch.cat([direction, places, nearness, hidden], -1)
@@ -126,13 +126,18 @@ def cell_places(cells: int, points: int, camera: UprightCamera, window: Window) 
     return places.unflatten(1, (cells**3, points**3))
 
 
-def _behind_first(places: torch.Tensor, depth: torch.Tensor) -> torch.Tensor:
-    """How much deeper `[B, L, 2]` a voxel lies than the nearest one of its cell, and of the cells around."""
+def behind_first(
+    places: torch.Tensor, depth: torch.Tensor, among: torch.Tensor | None = None
+) -> torch.Tensor:
+    """How much deeper `[B, L, 2]` a voxel lies than the nearest one of its cell of the crop, and of the cells
+    around, in units of the cube; of those `among [B, L]` (bool) alone, where given. Without any: -1000.
+    """
     batch, side = len(places), _DEPTH_CELLS
     cells = ((places + 1) / 2 * side).long().clamp(0, side - 1)
     cell = cells[..., 1] * side + cells[..., 0]
     far = torch.full((batch, side * side), 1e3, device=depth.device, dtype=depth.dtype)
-    first = far.scatter_reduce(1, cell, depth, "amin")
+    nearest = depth if among is None else torch.where(among, depth, far[0, 0])
+    first = far.scatter_reduce(1, cell, nearest, "amin")
     around = -F.max_pool2d(-first.view(batch, 1, side, side), 3, stride=1, padding=1).view(batch, -1)
     return torch.stack([depth - f.gather(1, cell) for f in (first, around)], -1)
 

@@ -21,6 +21,7 @@ from ..conditioning.images import ImageSource, load_image
 from ..conditioning.matting.matte import OnNotice, Subjects, has_matte, ignore
 from ..conditioning.pixel_map import PixelSource
 from ..conditioning.registry import BackgroundRemover, ImageEncoder
+from ..conditioning.structure_refiner import StructureRefiner
 from ..errors import CheckpointError, InvalidArgumentError
 from ..models import FlowTransformer, Model, RecordedFlow
 from ..progress import Monitor
@@ -62,6 +63,7 @@ class LatentPipeline:
         self.image_cond_model = image_cond_model
         self.rembg_model = rembg_model
         self.pixel_source = pixel_source
+        self.structure_refiner: StructureRefiner | None = None
         self.pbr_attr_layout = dict(PBR_ATTR_LAYOUT)
         self._low_vram = low_vram
         self._device = torch.device("cpu")
@@ -111,7 +113,7 @@ class LatentPipeline:
                 model.to(device)
             else:
                 self._place(model)
-        for part in (self.image_cond_model, self.rembg_model, self.pixel_source):
+        for part in (self.image_cond_model, self.rembg_model, self.pixel_source, self.structure_refiner):
             if part is not None:
                 part.to(device)
 

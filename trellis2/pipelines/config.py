@@ -22,6 +22,7 @@ from ..conditioning.registry import (
     build_background_remover,
     build_image_encoder,
 )
+from ..conditioning.structure_refiner import StructureRefiner, load_structure_refiner
 from ..errors import CheckpointError
 from ..models.base import Model
 from ..models.loading import download
@@ -49,6 +50,7 @@ class Parts:
     image_cond_model: ImageEncoder | None = None
     rembg_model: BackgroundRemover | None = None
     pixel_source: PixelSource | None = None
+    structure_refiner: StructureRefiner | None = None
 
 
 def read_pipeline_config(path: str | Path, config_file: str, revision: str | None = None) -> PipelineConfig:
@@ -108,6 +110,8 @@ def load_parts(
             parts.rembg_model = build_background_remover(args["rembg_model"], path, rembg_model)
         if args.get("pixel_source") and "pixel_source" not in skip:
             parts.pixel_source = load_pixel_source(Path(path) / args["pixel_source"])
+        if args.get("structure_refiner") and "structure_refiner" not in skip:
+            parts.structure_refiner = load_structure_refiner(Path(path) / args["structure_refiner"])
         parts.models = {name: load.result() for name, load in loads.items()}
     return parts
 

@@ -18,6 +18,7 @@ from ..conditioning.naf import NAF, load_naf
 from ..conditioning.pixel_map import PixelSource
 from ..conditioning.preprocess import with_matte
 from ..conditioning.registry import BackgroundRemover, ImageEncoder
+from ..conditioning.structure_refiner import StructureRefiner
 from ..errors import InvalidArgumentError, UnsupportedPipelineError
 from ..models.base import Model
 from ..models.memory import free_memory
@@ -35,7 +36,7 @@ from .latents import LATENT_STRIDE, cascade_coords, occupied_coords, plain_voxel
 from .memory import MemoryProbe, fitting_tokens
 from .pixel_conditioner import PIXEL_STAGES, EncodedPicture, PixelConditioner, PixelStage
 from .stages import STAGES, LatentStage, SamplingRun, Settings, stages_from_config
-from .upright_conditioner import placed, with_seen_colors
+from .upright_conditioner import UprightConditioner, placed, with_seen_colors
 from .views import (
     CameraSpec,
     View,
@@ -145,8 +146,10 @@ class Trellis2ImageTo3DPipeline(LatentPipeline):
         family: Family | None = None,
         feature_upsampler: NAF | None = None,
         pixel_source: PixelSource | None = None,
+        structure_refiner: StructureRefiner | None = None,
     ) -> None:
         super().__init__(models, stages, image_cond_model, rembg_model, low_vram, pixel_source)
+        self.structure_refiner = structure_refiner
         self.default_pipeline_type = default_pipeline_type
         self.family = family or Family()
         self.margin = self.family.margin
@@ -206,6 +209,7 @@ class Trellis2ImageTo3DPipeline(LatentPipeline):
             family,
             None if upsampler is None else load_naf(upsampler),
             parts.pixel_source,
+            parts.structure_refiner,
         )
         pipeline._pretrained_args = args
         return pipeline.to(device)
@@ -585,9 +589,23 @@ class Trellis2ImageTo3DPipeline(LatentPipeline):
         """Occupied voxels `[N, 4]` int32 (batch, x, y, z) on a `resolution`³ grid, in row-major order."""
         latent = self.sample_structure_latent(conditioner, num_samples, run)
         with self._in_use(self._model("sparse_structure_decoder")) as decoder:
-            logits = decoder(latent)
+            logits = self._refined(decoder(latent), latent, conditioner, resolution)
         require_finite(logits, "sparse structure")
         return occupied_coords(logits, resolution, some)
+
+    def _refined(
+        self, logits: torch.Tensor, latent: torch.Tensor, conditioner: Conditioner, resolution: int
+    ) -> torch.Tensor:
+        """The decoder's logits or, where the weights have a refiner, its `[B, 1, R, R, R]`; of several
+        pictures by the first one.
+        """
+        first = getattr(conditioner, "views", (conditioner,))[0]
+        refiner = self.structure_refiner
+        if refiner is None or resolution != refiner.config.grid or not isinstance(first, UprightConditioner):
+            return logits
+        with self._in_use(refiner) as network:
+            refined: torch.Tensor = network(logits, latent, first.observation().repeated(len(logits)))[0]
+        return refined
 
     @torch.no_grad()
     def sample_shape_slat(

@@ -9,6 +9,7 @@ import torch
 
 from ..conditioning.colors.visible_colors import Sight, best_sight, painted, seen_colors
 from ..conditioning.pixel_map import PixelSource, cell_geometry, cell_reading, voxel_features
+from ..conditioning.structure_refiner import Observation
 from ..conditioning.upright import UprightCamera, Window, crop_window, project_upright, voxel_points
 from ..errors import CheckpointError
 from ..nn.tokens import PixelTokens
@@ -40,6 +41,8 @@ class UprightConditioner:
     cells: int = 8  # along a side of the structure's latent
     matte: torch.Tensor | None = None
     colors: torch.Tensor | None = None
+    picture: torch.Tensor | None = None  # [1, 3, S, S] in 0..1, with its tokens `seen [1, L, C]`
+    seen: torch.Tensor | None = None
 
     @classmethod
     def of(
@@ -61,7 +64,7 @@ class UprightConditioner:
         matte = matte_of(picture) if matte is None else matte
         colors = None if source.base_color is None else source.base_color(picture, seen).clamp(0, 1)
         maps = source.map(picture, seen)
-        return cls(tokens, maps, camera, aligned, window, structure, cells, matte, colors)
+        return cls(tokens, maps, camera, aligned, window, structure, cells, matte, colors, picture, seen)
 
     def placed(self, coords: torch.Tensor, grid: int) -> UprightConditioner:
         """With the camera and the window that voxels `coords [N, 4]` of a `grid`^3 grid tell, one for each
@@ -102,6 +105,13 @@ class UprightConditioner:
         assert self.matte is not None
         camera = self.camera if len(self.camera.yaw) == 1 else self.camera[item : item + 1]
         return seen_colors(coords, resolution, self.colors, self.matte, camera)
+
+    def observation(self) -> Observation:
+        """What a structure refiner sees. Raises `CheckpointError` without the structure's map."""
+        structure, window, picture, seen = self.structure_maps, self.window, self.picture, self.seen
+        if structure is None or window is None or picture is None or seen is None:
+            raise CheckpointError("these weights refine structures, but have no map for the structure")
+        return Observation(picture, seen, torch.cat([self.maps, structure], 1), self.camera, window)
 
     def _cells(self, stage: str) -> torch.Tensor:
         """What the cells of the structure's latent see."""

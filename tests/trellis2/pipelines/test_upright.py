@@ -18,11 +18,20 @@ from trellis2.conditioning.pixel_map import (
     save_pixel_source,
     voxel_features,
 )
+from trellis2.conditioning.structure_refiner import (
+    StructureRefiner,
+    StructureRefinerConfig,
+    load_structure_refiner,
+    save_structure_refiner,
+)
 from trellis2.conditioning.upright import UprightCamera, project_upright, voxel_geometry, voxel_points
 from trellis2.errors import CheckpointError
+from trellis2.models import Model
 from trellis2.nn.tokens import PixelTokens
+from trellis2.pipelines import Trellis2ImageTo3DPipeline
 from trellis2.pipelines.base import LatentPipeline
 from trellis2.pipelines.conditioner import Condition, ImageConditioner, SeveralConditioners
+from trellis2.pipelines.latents import occupied_coords
 from trellis2.pipelines.upright_conditioner import UprightConditioner, UprightViews, placed, with_seen_colors
 from trellis2.pipelines.views import plain_views, view_warning
 from trellis2.samplers.guidance import SeveralViews
@@ -238,3 +247,55 @@ def test_a_source_is_stored_and_read(tmp_path: Path, base_color: tuple[int, ...]
     (tmp_path / "other.json").write_bytes((tmp_path / "ckpts" / "pixels.json").read_bytes())
     with pytest.raises(CheckpointError, match=r"other\.json"):
         load_pixel_source(tmp_path / "other")
+
+
+class Decoder(Model):
+    """Cells of a ball, and a little of the latent."""
+
+    def forward(self, latent: torch.Tensor) -> torch.Tensor:
+        axis = torch.linspace(-1, 1, 64)
+        x, y, z = torch.meshgrid(axis, axis, axis, indexing="ij")
+        ball = 0.6 - (x * x + y * y + z * z).sqrt() + 0.01 * latent.mean()
+        return (10 * ball).expand(len(latent), 1, -1, -1, -1)
+
+
+def test_structures_are_refined_by_what_the_camera_shows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.manual_seed(3)
+    config = dataclasses.replace(CONFIG, structure=4)
+    both = PixelSource(config).eval().requires_grad_(False)
+    picture, tokens = torch.rand(1, 3, 64, 64), torch.randn(1, 17, 32)
+    plain = ImageConditioner({512: Condition(tokens, torch.zeros_like(tokens))})
+    made = UprightConditioner.of(plain, tokens, picture, both, frozenset())
+    shapes = StructureRefinerConfig(maps=12, tokens=32, latent=4, features=4, widths=(8, 8, 16), heads=2)
+    refiner = StructureRefiner(shapes)
+    torch.nn.init.normal_(refiner.out.weight, std=0.5)
+    save_structure_refiner(refiner, tmp_path / "refiner")
+    refiner = load_structure_refiner(tmp_path / "refiner")
+    assert refiner.config == shapes
+    latent = torch.randn(2, 4, 8, 8, 8)
+    decoder = Decoder()
+    models = {"sparse_structure_decoder": decoder}
+    refining, usual = (
+        Trellis2ImageTo3DPipeline(models, low_vram=False, structure_refiner=network)
+        for network in (refiner, None)
+    )
+    for pipeline in (refining, usual):
+        monkeypatch.setattr(pipeline, "sample_structure_latent", lambda *_: latent)
+    coords = refining.sample_sparse_structure(made, 32, 2)
+    before = decoder(latent)
+    own = made.observation().repeated(2)
+    expected = occupied_coords(refiner(before, latent, own)[0], 32)
+    assert torch.equal(coords, expected)
+    assert torch.equal(usual.sample_sparse_structure(made, 32, 2), occupied_coords(before, 32))
+    assert len(coords) != len(occupied_coords(before, 32))
+    # By the camera that the conditioner has, whoever said where it is; of several pictures the first one's.
+    turned = dataclasses.replace(made, camera=made.camera.moved(*torch.full((3, 1), 0.3)))
+    assert not torch.equal(refining.sample_sparse_structure(turned, 32, 2), expected)
+    views = UprightViews.around((turned, made), (None, 0.0))
+    several = refining.sample_sparse_structure(views, 32, 2)
+    assert torch.equal(several, refining.sample_sparse_structure(turned, 32, 2))
+    # Other grids and other conditions than it has learnt: the decoder's cells.
+    assert torch.equal(refining.sample_sparse_structure(made, 64, 2), occupied_coords(before, 64))
+    assert torch.equal(refining.sample_sparse_structure(plain, 32, 2), occupied_coords(before, 32))

@@ -102,6 +102,20 @@ def test_a_download_offers_the_types_that_its_weights_name(published: Path, tmp_
     assert (manifest.pipeline_types, manifest.default_type) == (("512", "1024"), "512")
 
 
+def test_the_small_networks_that_a_config_names_come_too(published: Path, tmp_path: Path) -> None:
+    shutil.copytree(published, tmp_path / "hub")
+    model = tmp_path / "hub" / MODEL
+    config = json.loads((model / "pipeline.json").read_text())
+    for key in ("pixel_source", "structure_refiner"):
+        config["args"][key] = f"ckpts/{key}"
+        for suffix in (".json", ".safetensors"):
+            (model / "ckpts" / f"{key}{suffix}").write_bytes(b"{}")
+    (model / "pipeline.json").write_text(json.dumps(config))
+    fetch(SETTINGS, tmp_path / "volume", FolderHub(tmp_path / "hub"))
+    fetched = {path.name for path in (weights_folder(SETTINGS, tmp_path / "volume") / "ckpts").iterdir()}
+    assert {"pixel_source.json", "structure_refiner.json", "structure_refiner.safetensors"} <= fetched
+
+
 def test_an_interrupted_download_goes_on_where_it_stopped(hub: FolderHub, tmp_path: Path) -> None:
     hub.cut_after = 6
     with pytest.raises(WeightsError):

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from trellis2.conditioning.pixel_map import CameraHead, PixelMap, framing, framing_targets
+from trellis2.conditioning.structure_refiner import CUBE_DIAGONAL
 from trellis2.conditioning.upright import UprightCamera, Window
 
 from .. import world
@@ -21,7 +22,6 @@ from ..runtime import Runtime
 from .latents import LatentSet
 
 _MAPS = 10  # base colour 3, metallic, roughness, normal 3, nearness, mask
-_DEEP = 1.74  # the cube's diagonal: nearness is from 0 to 1 along it
 _JITTER = (6.0, 4.0, 5.0)  # most spread of yaw, pitch and field of view, in degrees
 _WINDOW_JITTER = 0.04  # the same of the window, in half sides of it
 _QUARTER = math.pi / 2
@@ -44,8 +44,8 @@ class Views:
     def window(self) -> Window:
         return self.windows[:, :2], self.windows[:, 2]
 
-    def __getitem__(self, rows: Tensor | slice) -> Views:
-        return Views(*(values[rows] for values in vars(self).values()))
+    def __getitem__(self, rows: Tensor | slice) -> Self:
+        return type(self)(*(values[rows] for values in vars(self).values()))
 
     def __setitem__(self, rows: Tensor | slice, other: Views) -> None:
         for name, values in vars(self).items():
@@ -70,7 +70,7 @@ def see(bank: TableBank, tables: Tensor, encoder: nn.Module, size: int, runtime:
     # In the camera's frame: what a picture tells of an object that may stand any way.
     away = -view.forward
     normal = torch.einsum("bij,bjhw->bihw", torch.stack([view.right, view.up, away], 1), picture.normal)
-    nearness = torch.einsum("bj,bjhw->bhw", away, picture.position)[:, None] / _DEEP
+    nearness = torch.einsum("bj,bjhw->bhw", away, picture.position)[:, None] / CUBE_DIAGONAL
     maps = [picture.attributes[:, :5], normal * 0.5 + 0.5, nearness + 0.5, picture.mask]
     small = F.avg_pool2d(torch.cat(maps, 1) * picture.mask, 2)
     small = torch.cat([small[:, :-1] / small[:, -1:].clamp(min=1e-3), small[:, -1:]], 1).clamp(0, 1)

@@ -155,7 +155,7 @@ def own_parts(args: Mapping[str, object], model: Snapshot) -> dict[str, str]:
     """Stems of what else reads pictures and lies in the model's own repository, by its name in the
     config: the small networks of weights like the bundled ones.
     """
-    stems = {"pixel_source": args.get("pixel_source")}
+    stems = {name: args.get(name) for name in ("pixel_source", "structure_refiner")}
     for key in ("image_cond_model", "rembg_model"):
         entry = args.get(key)
         stems[key] = entry.get("args", {}).get("model_name") if isinstance(entry, dict) else None
