@@ -24,11 +24,10 @@ from ..upright import (
 
 _VOXELS_A_CELL = 2  # of the depth map: with fewer a surface has holes
 _MOST_CELLS = 512  # along a side
-_BEHIND = 1.5  # voxels behind the first surface that still belong to it, beside its slope
-_RAMP = 3  # cells from an edge until a voxel is painted in full
-_JUMP = 4.0  # voxels between neighbouring cells that make an edge, beside the slope
+_BEHIND = 2.5  # voxels behind the first surface that still belong to it, beside its slope
+_JUMP = 8.0  # voxels between neighbouring cells that make an edge, beside the slope
 _FACING = (0.1, 0.3)  # cosines between surface and view: none and all of the picture's colour
-_AGREEMENT = (0.6, 0.85)  # overlap of the silhouettes: none and all
+_AGREEMENT = (0.5, 0.7)  # overlap of the silhouettes: none and all
 _BINS = 12  # of each channel, in which differences of colour are gathered
 _PRIOR = 0.002  # of the voxels: with fewer of a colour in sight, its shift is uncertain
 
@@ -114,12 +113,10 @@ def _depth_edges(first: torch.Tensor, jump: torch.Tensor) -> torch.Tensor:
 
 
 def _away_from(edges: torch.Tensor) -> torch.Tensor:
-    """0 at edges `[H, W]`, rising to 1 `_RAMP` cells away from them."""
+    """0 at edges `[H, W]`, a half in the cells beside them, 1 elsewhere."""
     near = edges[None, None].float()
-    rings = [near]
-    for _ in range(_RAMP - 1):
-        rings.append(F.max_pool2d(rings[-1], 3, 1, 1))
-    return 1 - torch.stack(rings).mean(0)[0, 0]
+    beside = F.max_pool2d(near, 3, 1, 1)
+    return 1 - (near + beside)[0, 0] / 2
 
 
 def best_sight(sights: list[Sight], preference: float) -> Sight:
