@@ -14,6 +14,7 @@ import contextlib
 import sys
 from collections import Counter
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -180,9 +181,10 @@ def simulated_cuda(networks: bool = False) -> Iterator[SimulatedCuda]:
         if on_gpu and not streams:
             raise DeviceError(f"{what} does not run on torch's stream")
 
-    def launch(kernel: Any, dim: int, inputs: Any, device: Any) -> None:
+    def launch(kernel: Any, dim: int, inputs: Any, device: Any, record_cmd: bool = False) -> Any:
         check(kernel.key, inputs, device == TARGET)
-        genuine["launch"](kernel, dim=dim, inputs=inputs, device="cpu")
+        command = genuine["launch"](kernel, dim=dim, inputs=inputs, device="cpu", record_cmd=record_cmd)
+        return SimpleNamespace(launch=lambda stream: command.launch()) if record_cmd else None
 
     def built(kind: str) -> Any:
         def build(*arrays: Any, **options: Any) -> Any:

@@ -6,11 +6,14 @@ import json
 import os
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 import torch
 from o_voxel import kernels
+
+from tests.simulated_cuda import on_gpu, simulated_cuda
 
 CODE = """
 import json, logging, os, sys
@@ -62,3 +65,21 @@ def test_tensors_are_handed_over_as_what_a_kernel_declares() -> None:
         kernels.launch(jump_kernel, 4, [1, 2, 2, seed.long(), out], "cpu")
     with pytest.raises(ValueError, match="zip"):
         kernels.launch(jump_kernel, 4, [1, 2, 2, seed], "cpu")
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_a_repeatable_launch_works_on_what_the_tensors_hold_by_then(device: str) -> None:
+    """Two columns times [[2, 0], [1, 3], [0, 0]]; on a device that is simulated."""
+    from o_voxel.mesh.charts.laplacian_kernels import sparse_product_kernel
+
+    offsets, columns, values = torch.tensor([0, 1, 3, 3]), torch.tensor([0, 0, 1]), torch.tensor([2.0, 1, 3])
+    x, product = torch.zeros(2, 2).double(), torch.ones(3, 2).double()
+    inputs = [offsets.int(), columns.int(), values.double(), x, product]
+    with simulated_cuda() if device == "cuda" else nullcontext():
+        given = inputs if device == "cpu" else [on_gpu(tensor) for tensor in inputs]
+        run = kernels.repeatable(sparse_product_kernel, 3, given, torch.device(device))
+        assert product.tolist() == [[1, 1]] * 3, "nothing runs yet"
+        for scale in (1.0, 5.0):
+            x.copy_(torch.tensor([[1.0, 2], [3, 4]]).double() * scale)
+            run()
+            assert (product / scale).tolist() == [[2, 4], [10, 14], [0, 0]]

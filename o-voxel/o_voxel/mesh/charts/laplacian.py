@@ -13,8 +13,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ...kernels import repeatable
 from ..arrays.groups import (
     argsort_deterministic,
+    expand_counts,
     group_sizes,
     group_sums,
     nonzero_1d,
@@ -76,8 +78,23 @@ class Factors:
         return torch.from_numpy(np.ascontiguousarray(solved.T))
 
 
+class _SparseMatrix:
+    """A matrix [R, C] of `values` float64 at ascending `rows` and at `columns`, all [N]; `source` [C, 2] is
+    what `multiply` multiplies it with, into `product` [R, 2]."""
+
+    def __init__(self, rows: Tensor, columns: Tensor, values: Tensor, count: int, source: Tensor) -> None:
+        from .laplacian_kernels import sparse_product_kernel
+
+        sizes = group_sizes(rows, count).cumsum(0)
+        offsets = torch.cat([sizes.new_zeros(1), sizes]).int()
+        self.product = source.new_empty(count, 2)
+        inputs = [offsets, columns.int(), values.contiguous(), source, self.product]
+        self.multiply = repeatable(sparse_product_kernel, count, inputs, source.device)
+
+
 class ConjugateGradients:
-    """Conjugate gradients in torch, with two levels of preconditioning and few transfers from a GPU.
+    """Conjugate gradients in torch and one kernel, with two levels of preconditioning and few waits for a
+    GPU.
 
     The fine level is the diagonal. The coarse one gives each chart's patches (what of it lies in one cell of
     a grid in space) one unknown each and solves for those exactly by a dense inverse, which spares the many
@@ -87,9 +104,10 @@ class ConjugateGradients:
     """
 
     tolerance = 1e-3  # root mean square error of the edges, of their length
-    check_every = 10
+    check_every = 5
     most_iterations = 500
     patches = 1024
+    summed_at_once = 16  # members of a patch
 
     def __init__(self, system: Laplacian) -> None:
         count = len(system.owner)
@@ -104,22 +122,36 @@ class ConjugateGradients:
         weights = total.index_select(0, (opens.cumsum(0) - 1).index_select(0, entry))
         keys = keys.index_select(0, entry)
         row = torch.div(keys, count, rounding_mode="floor")
-        self._columns, self._pulls = keys - row * count, -weights[:, None]
-        self._offsets = torch.cat([row.new_zeros(1), group_sizes(row, count).cumsum(0)])
-        self._diagonal = group_sums(row, weights, count)[:, None]
-        self._inverse = torch.where(self._diagonal > 0, 1.0 / self._diagonal.clamp_min(1e-30), 0.0)
+        columns = keys - row * count
+        diagonal = group_sums(row, weights, count)
+        self._inverse = torch.where(diagonal > 0, 1.0 / diagonal.clamp_min(1e-30), 0.0)[:, None]
         self._scale = _edge_lengths(system)[:, None]
-        self._patch, self._coarse = self._coarse_level(system, row)
+        self._direction, self._residual = diagonal.new_empty(2, count, 2)
+        nodes = torch.arange(count, device=row.device)
+        rows, order = torch.cat([row, nodes]).sort(stable=True)
+        columns_and_own = torch.cat([columns, nodes]).index_select(0, order)
+        values = torch.cat([-weights, diagonal]).index_select(0, order)
+        self._laplacian = _SparseMatrix(rows, columns_and_own, values, count, self._direction)
+        self._patch, self._coarse = self._coarse_level(system, row, columns, weights, diagonal)
+        order = argsort_deterministic(self._patch)
+        patches = self._patch.index_select(0, order)
+        _, place = expand_counts(group_sizes(patches, len(self._coarse)))
+        opens = place % self.summed_at_once == 0
+        part = opens.cumsum(0) - 1
+        self._patch_of_part = patches.index_select(0, nonzero_1d(opens))
+        parts = len(self._patch_of_part)
+        self._parts = _SparseMatrix(part, order, torch.ones_like(diagonal), parts, self._residual)
 
-    def _coarse_level(self, system: Laplacian, row: Tensor) -> tuple[Tensor, Tensor]:
+    def _coarse_level(
+        self, system: Laplacian, row: Tensor, columns: Tensor, weights: Tensor, diagonal: Tensor
+    ) -> tuple[Tensor, Tensor]:
         """The patch [W] of each vertex, and the inverse [P + 1, P + 1] of the system between patches; the
         last patch, of charts too small to need one, is left alone."""
         patch, count = _patches(system, self.patches)
-        coarse = self._diagonal.new_zeros((count + 1) ** 2)
-        columns = patch.index_select(0, self._columns)
-        row = patch.index_select(0, row)
-        coarse += group_sums(row * (count + 1) + columns, self._pulls[:, 0], len(coarse))
-        coarse += group_sums(patch * (count + 2), self._diagonal[:, 0], len(coarse))
+        coarse = diagonal.new_zeros((count + 1) ** 2)
+        columns, row = patch.index_select(0, columns), patch.index_select(0, row)
+        coarse -= group_sums(row * (count + 1) + columns, weights, len(coarse))
+        coarse += group_sums(patch * (count + 2), diagonal, len(coarse))
         coarse = coarse.reshape(count + 1, count + 1)
         inner = coarse[:count, :count]
         chart = system.owner.new_zeros(count + 1).index_copy_(0, patch, system.owner)[:count]
@@ -131,34 +163,35 @@ class ConjugateGradients:
         whole[:count, :count] = torch.cholesky_inverse(torch.linalg.cholesky(inner))
         return patch, whole
 
-    def _times(self, x: Tensor) -> Tensor:
-        """L x of columns x [W, 2]."""
-        pulls = x.index_select(0, self._columns) * self._pulls
-        pulled = torch.segment_reduce(pulls, "sum", offsets=self._offsets, axis=0, unsafe=True, initial=0.0)
-        return torch.addcmul(pulled, self._diagonal, x)
-
-    def _precondition(self, residual: Tensor) -> Tensor:
-        shares = residual.new_zeros(len(self._coarse), 2).index_add_(0, self._patch, residual)
-        corrections = (self._coarse @ shares).index_select(0, self._patch)
-        return torch.addcmul(corrections, self._inverse, residual)
+    def _precondition(self) -> Tensor:
+        """Of the residual."""
+        self._parts.multiply()
+        shares = self._inverse.new_zeros(2, len(self._coarse))
+        shares.index_add_(1, self._patch_of_part, self._parts.product.T)
+        corrections = torch.stack([torch.mv(self._coarse, axis) for axis in shares], dim=1)
+        return torch.addcmul(corrections.index_select(0, self._patch), self._inverse, self._residual)
 
     def solve(self, target: Tensor, guess: Tensor) -> Tensor:
+        direction, residual, ahead = self._direction, self._residual, self._laplacian.product
         x = guess.T / self._scale
-        residual = target.T / self._scale - self._times(x)
-        step = direction = self._precondition(residual)
+        direction.copy_(x)
+        self._laplacian.multiply()
+        torch.sub(target.T / self._scale, ahead, out=residual)
+        step = self._precondition()
+        direction.copy_(step)
         left = (residual * step).sum(dim=0)
         enough = self.tolerance**2 * len(x)
         for iteration in range(self.most_iterations):
             if iteration % self.check_every == 0 and float(left.sum()) <= enough:
                 break
-            ahead = self._times(direction)
+            self._laplacian.multiply()
             curvature = (direction * ahead).sum(dim=0)
             pace = torch.where(left > 1e-3 * enough, left / curvature, 0.0)  # far below it is only rounding
-            x = torch.addcmul(x, pace, direction)
-            residual = torch.addcmul(residual, pace, ahead, value=-1.0)
-            step = self._precondition(residual)
+            x.addcmul_(pace, direction)
+            residual.addcmul_(pace, ahead, value=-1.0)
+            step = self._precondition()
             now = (residual * step).sum(dim=0)
-            direction = torch.addcmul(step, now / left.clamp_min(1e-300), direction)
+            torch.addcmul(step, now / left.clamp_min(1e-300), direction, out=direction)
             left = now
         return (x * self._scale).T.contiguous()
 
