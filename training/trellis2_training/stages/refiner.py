@@ -2,7 +2,7 @@
 
 Sampling costs many passes: structures are kept with their pictures and drawn again, while new ones take the
 place of the oldest. The flow and the refiner look from the same camera, as they will in the package: the
-head's own half of the time, otherwise the true one, moved a little.
+head's own for most pictures, otherwise the true one, moved a little.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from .pictures import Views, framings, see
 
 FROZEN = ("ss_flow", "ss_dec", "structure_map", "pixel_map", "camera_head")
 """Networks that the stage reads, beside the image encoder."""
-_OWN = 0.5  # of the pictures are seen from where the camera head says
+_OWN = 0.7  # of the pictures are seen from where the camera head says, as all are in the package
 _OUTLINE = 32  # rays along a side of the crop
 _SAMPLES = 48  # along a ray through the cube
 _NEARNESS, _MASK = 8, 9  # channels of `Views.maps`
