@@ -162,7 +162,7 @@ def camera_terms(normalised: Tensor, views: Views) -> dict[str, Tensor]:
     told = (~views.symmetric).float()
     return {
         "camera": 0.5 * gap[:, :3].mean(),
-        "window": gap[:, 3:].mean(),
+        "window": 3 * gap[:, 3:].mean(),  # a wrong window costs the structure most
         "_yaw_degrees": (60 * yaw.detach() * told).sum() / told.sum().clamp(min=1),
         "_window_error": 0.2 * gap[:, 3:].detach().mean(),
     }
