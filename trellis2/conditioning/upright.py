@@ -9,7 +9,6 @@ items of L voxels.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -34,15 +33,6 @@ class UprightCamera:
     def tangent(self) -> torch.Tensor:
         """Of half the field of view `[B]`."""
         return torch.tan(self.fov / 2)
-
-    def __getitem__(self, rows: slice | torch.Tensor) -> UprightCamera:
-        return UprightCamera(self.yaw[rows], self.pitch[rows], self.fov[rows])
-
-    @staticmethod
-    def joined(cameras: Sequence[UprightCamera]) -> UprightCamera:
-        """Several batches as one."""
-        columns = zip(*((c.yaw, c.pitch, c.fov) for c in cameras), strict=True)
-        return UprightCamera(*(torch.cat(column) for column in columns))
 
     def axes(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
         """Position and the unit axes right, up, away (towards the camera), each `[B, 3]`."""

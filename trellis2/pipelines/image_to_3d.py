@@ -32,11 +32,11 @@ from .base import LatentPipeline
 from .conditioner import Conditioner
 from .config import find_upsampler, load_parts, read_pipeline_config, with_known_parts
 from .family import FAMILIES, Family
-from .latents import LATENT_STRIDE, cascade_coords, occupied_coords, plain_voxels, world_from_camera_frame
+from .latents import cascade_coords, occupied_coords, plain_voxels, world_from_camera_frame
 from .memory import MemoryProbe, fitting_tokens
 from .pixel_conditioner import PIXEL_STAGES, EncodedPicture, PixelConditioner, PixelStage
 from .stages import STAGES, LatentStage, SamplingRun, Settings, stages_from_config
-from .upright_conditioner import UprightConditioner, placed, with_seen_colors
+from .upright_conditioner import UprightConditioner, with_seen_colors
 from .views import (
     CameraSpec,
     View,
@@ -98,10 +98,6 @@ class Prepared:
     conditioner: Conditioner
     run: SamplingRun
     notice: OnNotice
-
-    def placed(self, coords: torch.Tensor, grid: int) -> Prepared:
-        """Seen by the cameras that voxels `[N, 4]` of a `grid`^3 grid tell, where the weights read them."""
-        return replace(self, conditioner=placed(self.conditioner, coords, grid))
 
 
 @dataclass(frozen=True)
@@ -344,7 +340,6 @@ class Trellis2ImageTo3DPipeline(LatentPipeline):
         run = replace(prepared.run, generator=torch.Generator().manual_seed(seed))
         structure_resolution = prepared.kind.structure_resolution
         coords = self.sample_sparse_structure(prepared.conditioner, structure_resolution, num_samples, run)
-        prepared = prepared.placed(coords, structure_resolution)
         shape_slat, resolution = self.shape_of(prepared, coords, run, max_num_tokens)
         tex_slat = self.texture_of(prepared, shape_slat, resolution, run) if texture else None
         if self.device.type == "cuda":
@@ -397,25 +392,23 @@ class Trellis2ImageTo3DPipeline(LatentPipeline):
                     prepared.notice(Notice("variant", f"seed {seed} came out empty and is left out"))
                     continue
                 chosen = torch.cat([torch.zeros_like(chosen[:, :1]), chosen[:, 1:]], dim=1)
-                seen = prepared.placed(chosen, kind.structure_resolution)
-                slat, resolution = self.shape_of(seen, chosen, own, max_num_tokens)
+                slat, resolution = self.shape_of(prepared, chosen, own, max_num_tokens)
             elif shape is not None:
                 slat, resolution = shape.slat.to(self.device), shape.resolution
-                seen = prepared.placed(slat.coords, resolution // LATENT_STRIDE)
             if refines:
                 slat, resolution = self.refine_shape_slat(
-                    seen.conditioner,
+                    prepared.conditioner,
                     self.models[f"shape_slat_flow_model_{kind.flow_resolution}"],
                     kind.resolution,
                     slat,
                     own,
                     max_num_tokens,
                 )
-            tex_slat = self.texture_of(seen, slat, resolution, own) if texture else None
+            tex_slat = self.texture_of(prepared, slat, resolution, own) if texture else None
             if self.device.type == "cuda":
                 torch.cuda.empty_cache()
             (asset,) = self.decode_latent(
-                slat, tex_slat, resolution, conditioner=seen.conditioner, monitor=own.monitor
+                slat, tex_slat, resolution, conditioner=prepared.conditioner, monitor=own.monitor
             )
             yield Variant(seed, asset, KeptShape(slat, resolution))
 

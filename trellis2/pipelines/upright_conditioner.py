@@ -10,7 +10,7 @@ import torch
 from ..conditioning.colors.visible_colors import Sight, best_sight, painted, seen_colors
 from ..conditioning.pixel_map import PixelSource, cell_geometry, cell_reading, voxel_features
 from ..conditioning.structure_refiner import Observation
-from ..conditioning.upright import UprightCamera, Window, crop_window, project_upright, voxel_points
+from ..conditioning.upright import UprightCamera, Window
 from ..errors import CheckpointError
 from ..nn.tokens import PixelTokens
 from ..representations import PBR_ATTR_LAYOUT
@@ -27,9 +27,9 @@ class UprightConditioner:
     """Image tokens for every stage; for those in `aligned` also what each voxel sees of the picture.
 
     `maps [1, C, H, W]` are the picture's feature maps, `matte [1, S, S]` in 0..1 is what of it the object
-    covers. `camera` and `window`, the part of its frame that the picture shows, are what the camera head says
-    until voxels are known; then what they tell, one for each item (`placed`). The structure's stage has maps
-    of its own. `colors [1, 3, S, S]` are the base colours of the picture, where the weights tell them.
+    covers. `camera` and `window`, the part of its frame that the picture shows, are the camera head's; later
+    stages find the window from the voxels. The structure's stage has maps of its own. `colors [1, 3, S, S]`
+    are the base colours of the picture, where the weights tell them.
     """
 
     tokens: ImageConditioner
@@ -66,17 +66,6 @@ class UprightConditioner:
         maps = source.map(picture, seen)
         return cls(tokens, maps, camera, aligned, window, structure, cells, matte, colors, picture, seen)
 
-    def placed(self, coords: torch.Tensor, grid: int) -> UprightConditioner:
-        """With the camera and the window that voxels `coords [N, 4]` of a `grid`^3 grid tell, one for each
-        item; none is without voxels.
-        """
-        items = [coords[coords[:, 0] == item, 1:] for item in range(int(coords[-1, 0]) + 1)]
-        points = [voxel_points(voxels, grid)[None] for voxels in items]
-        windows = [crop_window(project_upright(each, self.camera)[0]) for each in points]
-        camera = UprightCamera.joined([self.camera] * len(items))
-        centres, halves = zip(*windows, strict=True)
-        return replace(self, camera=camera, window=(torch.cat(centres), torch.cat(halves)))
-
     def condition(self, stage: str, coords: torch.Tensor | None, resolution: int) -> Condition:
         """As `Conditioner` says; the voxels of an item are the object that its crop was made around."""
         plain = self.tokens.condition(stage, coords, resolution)
@@ -92,19 +81,17 @@ class UprightConditioner:
         features = self.maps.new_empty(0)
         for item in items.unique().tolist():
             rows = items == item
-            camera = self.camera if len(self.camera.yaw) == 1 else self.camera[item : item + 1]
-            made = voxel_features(self.maps, coords[rows][None, :, 1:], grid, camera)[0]
+            made = voxel_features(self.maps, coords[rows][None, :, 1:], grid, self.camera)[0]
             if not len(features):
                 features = made.new_empty(len(coords), made.shape[1])
             features[rows] = made
         return features
 
-    def sight(self, coords: torch.Tensor, resolution: int, item: int = 0) -> Sight:
-        """What the picture shows of an item's voxels `[N, 3]` on a grid of `resolution`^3."""
+    def sight(self, coords: torch.Tensor, resolution: int) -> Sight:
+        """What the picture shows of one item's voxels `[N, 3]` on a grid of `resolution`^3."""
         assert self.colors is not None
         assert self.matte is not None
-        camera = self.camera if len(self.camera.yaw) == 1 else self.camera[item : item + 1]
-        return seen_colors(coords, resolution, self.colors, self.matte, camera)
+        return seen_colors(coords, resolution, self.colors, self.matte, self.camera)
 
     def observation(self) -> Observation:
         """What a structure refiner sees. Raises `CheckpointError` without the structure's map."""
@@ -120,17 +107,12 @@ class UprightConditioner:
                 f"the flow of {stage} is pixel-aligned, but these weights have no map for it"
             )
         places, geometry = cell_geometry(self.cells, self.camera, self.window)
-        return cell_reading(self.structure_maps.expand(len(places), -1, -1, -1), places, geometry)
+        return cell_reading(self.structure_maps, places, geometry)
 
 
 def matte_of(picture: torch.Tensor) -> torch.Tensor:
     """Where a picture `[1, 3, S, S]` on black shows the object: `[1, S, S]`, 0 or 1."""
     return (picture.amax(1) > _BLACK).float()
-
-
-def placed(conditioner: Conditioner, coords: torch.Tensor, grid: int) -> Conditioner:
-    """`UprightConditioner.placed`; conditioners of other kinds stay as they are."""
-    return conditioner.placed(coords, grid) if isinstance(conditioner, UprightConditioner) else conditioner
 
 
 def with_features(plain: Condition, features: torch.Tensor) -> Condition:
@@ -185,7 +167,7 @@ def with_seen_colors(conditioner: Conditioner | None, voxels: SparseTensor, reso
     attributes, layers = voxels.feats.clone(), PBR_ATTR_LAYOUT["base_color"]
     for item in range(voxels.batch_size):
         rows = voxels.coords[:, 0] == item
-        sights = [view.sight(voxels.coords[rows, 1:], resolution, item) for view in seeing]
+        sights = [view.sight(voxels.coords[rows, 1:], resolution) for view in seeing]
         colors = painted(attributes[rows, layers].float(), best_sight(sights, OTHERS))
         attributes[rows, layers] = colors.to(attributes.dtype)
     return voxels.replace(attributes)

@@ -24,7 +24,7 @@ from trellis2.conditioning.structure_refiner import (
     load_structure_refiner,
     save_structure_refiner,
 )
-from trellis2.conditioning.upright import UprightCamera, project_upright, voxel_geometry, voxel_points
+from trellis2.conditioning.upright import UprightCamera, project_upright, voxel_geometry
 from trellis2.errors import CheckpointError
 from trellis2.models import Model
 from trellis2.nn.tokens import PixelTokens
@@ -32,7 +32,7 @@ from trellis2.pipelines import Trellis2ImageTo3DPipeline
 from trellis2.pipelines.base import LatentPipeline
 from trellis2.pipelines.conditioner import Condition, ImageConditioner, SeveralConditioners
 from trellis2.pipelines.latents import occupied_coords
-from trellis2.pipelines.upright_conditioner import UprightConditioner, UprightViews, placed, with_seen_colors
+from trellis2.pipelines.upright_conditioner import UprightConditioner, UprightViews, with_seen_colors
 from trellis2.pipelines.views import plain_views, view_warning
 from trellis2.samplers.guidance import SeveralViews
 from trellis2.sparse import SparseTensor
@@ -134,22 +134,6 @@ def test_each_item_is_seen_in_its_own_crop(source: PixelSource) -> None:
     assert not bool(condition.neg_cond.tokens.any())
     plain = made.condition("shape", mixed, resolution)
     assert torch.equal(plain.cond, made.tokens.by_size[512].cond)
-
-
-def test_voxels_tell_the_window(source: PixelSource) -> None:
-    made = dataclasses.replace(conditioner(source), aligned=frozenset({"sparse_structure", "texture"}))
-    coords = torch.tensor([[0, 10, 12, 14], [0, 11, 20, 3], [1, 2, 3, 1], [1, 30, 28, 31]], dtype=torch.int32)
-    seen = made.placed(coords, 32)
-    assert seen.window is not None
-    assert [len(part) for part in (*seen.window, seen.camera.yaw)] == [2, 2, 2]
-    for item in range(2):
-        its = coords[coords[:, 0] == item][None, :, 1:]
-        own = project_upright(voxel_points(its, 32), made.camera)[0]
-        low, high = (own - seen.window[0][item]).amin(1), (own - seen.window[0][item]).amax(1)
-        torch.testing.assert_close(torch.maximum(-low, high).amax(), seen.window[1][item])
-    each = made.features(coords, 512)
-    torch.testing.assert_close(seen.features(coords, 512), each)
-    assert placed(made.tokens, coords, 32) is made.tokens
 
 
 def test_several_pictures_each_have_their_features(source: PixelSource) -> None:
