@@ -13,7 +13,7 @@ import numpy as np
 T = TypeVar("T")
 S = TypeVar("S")
 
-BLOCK = 1 << 15
+BLOCK = 1 << 16
 """Rows; a multiple of 8, so that blocks of bit planes begin at whole bytes."""
 
 

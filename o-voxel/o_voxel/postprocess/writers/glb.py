@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import struct
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -66,12 +67,14 @@ def write_glb(
         "samplers": [SAMPLER],
     }
     used: set[str] = set()
-    for number, level in enumerate(levels):
-        level_name = f"{name}_LOD{number}" if len(levels) > 1 else name
-        mesh = _mesh(binary, level, compress, quantize)
-        document["nodes"].append({"mesh": number, "name": level_name} | mesh.node)
-        _add_mesh(document, binary, mesh, level, texture_format, level_name)
-        used |= set(mesh.extensions)
+    with ThreadPoolExecutor(len(levels)) as pool:  # pictures are encoded while arrays are written
+        pictures = [pool.submit(level.material.encoded, texture_format) for level in levels]
+        for number, level in enumerate(levels):
+            level_name = f"{name}_LOD{number}" if len(levels) > 1 else name
+            mesh = _mesh(binary, level, compress, quantize)
+            document["nodes"].append({"mesh": number, "name": level_name} | mesh.node)
+            _add_mesh(document, binary, mesh, level.material, pictures[number].result(), level_name)
+            used |= set(mesh.extensions)
     if any("extensions" in texture for texture in document["textures"]):
         used.add("EXT_texture_webp")
     required = sorted(used)
@@ -109,12 +112,16 @@ def _mesh(binary: Binary, level: Level, compress: str, quantize: bool) -> Writte
 
 
 def _add_mesh(
-    document: dict[str, Any], binary: Binary, mesh: Written, level: Level, texture_format: str, name: str
+    document: dict[str, Any],
+    binary: Binary,
+    mesh: Written,
+    material: Material,
+    pictures: dict[str, tuple[str, bytes]],
+    name: str,
 ) -> None:
     first = len(document["materials"])
     primitives = [part | {"material": first + number} for number, part in enumerate(mesh.primitives)]
     document["meshes"].append({"name": name, "primitives": primitives})
-    pictures = level.material.encoded(texture_format)
     first = len(document["textures"])
     places = {picture: first + k for k, picture in enumerate(pictures)}
     for picture, (kind, data) in pictures.items():
@@ -123,7 +130,7 @@ def _add_mesh(
             {"name": picture, "mimeType": MIME_TYPES[kind], "bufferView": binary.view(data)}
         )
     document["materials"] += [
-        material_entry(level.material, mode, places, mesh.uv_scale) for mode in mesh.alpha_modes
+        material_entry(material, mode, places, mesh.uv_scale) for mode in mesh.alpha_modes
     ]
 
 
