@@ -214,10 +214,15 @@ def _pack(outline: _Outline, inner: _Outline, scale: float, cells: int, turns: i
     charts = len(outline.counts)
     angles = np.arange(turns) * (2 * np.pi / turns)
     rotations = scale * np.stack([np.cos(angles), np.sin(angles)], axis=1)
-    (x, y), (cosine, sine) = outline.points, rotations.T[..., None]
-    along = np.stack([cosine * x - sine * y, sine * x + cosine * y])  # [2, turns, N]
-    low = np.minimum.reduceat(along, outline.first, axis=2)  # [2, turns, charts]
-    cell = (along - low[..., outline.owner]).astype(np.int32)
+    cell = np.empty((2, turns, outline.points.shape[1]), np.int32)
+    low = np.empty((2, turns, charts))
+    for turn, (cosine, sine) in enumerate(rotations):  # an axis of a turn at once stays in a core's cache
+        for axis, (of_x, of_y) in enumerate(((cosine, -sine), (sine, cosine))):
+            along = of_x * outline.points[0]
+            along += of_y * outline.points[1]
+            low[axis, turn] = np.minimum.reduceat(along, outline.first)
+            along -= low[axis, turn][outline.owner]
+            cell[axis, turn] = along
     sizes = np.maximum.reduceat(cell, outline.first, axis=2) + 1
     border, first_border = _border_cells(outline, cell, sizes)
     per_item = [np.ascontiguousarray(a.transpose(2, 1, 0).reshape(-1, 2)) for a in (sizes, low)]
@@ -254,15 +259,20 @@ def _border_cells(
     wide, high = (size.T.ravel().astype(np.int64) for size in sizes)  # [charts * turns]
     base = np.cumsum(wide * high) - wide * high
     turns = cell.shape[1]
-    item = outline.owner * turns + np.arange(turns)[:, None]  # [turns, N]
-    keys = base[item] + cell[1] * wide[item] + cell[0]
     boxes = int(base[-1] + wide[-1] * high[-1])
+
+    def keys(turn: int) -> Ints:
+        item = outline.owner * turns + turn
+        found: Ints = base[item] + cell[1, turn] * wide[item] + cell[0, turn]
+        return found
+
     if boxes <= _MOST_BOXES:
         filled = np.zeros(boxes, bool)
-        filled[keys] = True
+        for turn in range(turns):
+            filled[keys(turn)] = True
         found = np.flatnonzero(filled)
     else:  # many thin slanted charts
-        found = np.unique(keys)
+        found = np.unique(np.concatenate([keys(turn) for turn in range(turns)]))
     first = np.append(np.searchsorted(found, base), len(found))
     counts = np.diff(first)
     item = np.repeat(np.arange(len(base)), counts)
