@@ -44,12 +44,18 @@ def test_the_truth_scores_high_and_something_else_does_not() -> None:
     view, picture = ev.held_out_picture(table, 7, 96)
     generator = torch.Generator().manual_seed(0)
     target = ms.surface_points(vertices, faces, 20_000, generator)
-    scores = exported.exported_scores(asset, view, picture, target, generator)
+    angles = rd.upright_camera(view)
+    turned = rd.camera(angles.yaw + 0.3, angles.pitch, angles.fov)
+    scores = exported.exported_scores(asset, view, picture, target, generator, view)
     assert scores["export_f_002"] > 0.95
     assert scores["silhouette_iou"] > 0.95
     assert scores["seen_base_color_mae"] < 0.06
     assert scores["correlation"] > 0.9
     assert scores["ssim"] > 0.8
+    assert scores["read_correlation"] > 0.9
+    wrong = exported.exported_scores(asset, view, picture, target, generator, turned)
+    assert wrong["correlation"] == scores["correlation"]
+    assert wrong["read_correlation"] < scores["read_correlation"] - 0.1
     assert scores["closed"] == 1
     assert scores["one_body"] == 1, "it has charts, and they are of one body"
     half = asset.vertices * 0.3
@@ -62,6 +68,20 @@ def test_the_truth_scores_high_and_something_else_does_not() -> None:
     assert abs(plain["correlation"]) < 1e-3
     assert plain["seen_base_color_mae"] > 0.1
     assert plain["ssim"] < 0.6
+
+
+def test_a_crop_is_the_square_around_the_mask() -> None:
+    mask = torch.zeros(32, 32, dtype=torch.bool)
+    mask[4:12, 20:24] = True
+    colours = torch.zeros(3, 32, 32)
+    colours[0, 4:8], colours[1, 8:12] = 1, 1
+    made, cover = exported.boxed(colours, mask, 16)
+    assert cover[:, 4:12].all()
+    assert not cover[:, :4].any()
+    assert not cover[:, 12:].any()
+    torch.testing.assert_close(made[:2, 2, 8], torch.tensor([1.0, 0.0]))
+    torch.testing.assert_close(made[:2, 13, 8], torch.tensor([0.0, 1.0]))
+    assert not exported.boxed(colours, torch.zeros_like(mask), 16)[1].any()
 
 
 def test_the_nearest_point_of_a_pixel_is_drawn() -> None:
@@ -98,7 +118,12 @@ def test_what_has_no_front_is_seen_from_where_the_pipeline_takes_it_to_be() -> N
     def pipeline(conditioner: Any) -> Any:
         return SimpleNamespace(prepare=lambda _: SimpleNamespace(conditioner=conditioner))
 
-    assert ev.as_seen(pipeline(plain), picture, view) is view
-    seen = rd.upright_camera(ev.as_seen(pipeline(aligned), picture, view))
+    cpu = torch.device("cpu")
+    assert ev.read_view(pipeline(plain), picture, cpu) is None
+    assert ev.as_seen(None, view) is view
+    read = ev.read_view(pipeline(aligned), picture, cpu)
+    assert read is not None
+    assert float(rd.upright_camera(read).fov) == pytest.approx(0.4, abs=1e-5)
+    seen = rd.upright_camera(ev.as_seen(read, view))
     assert float(seen.yaw) == pytest.approx(-0.2, abs=1e-5)
     assert float(seen.pitch) == pytest.approx(0.3, abs=1e-5), "which a picture tells of any object"

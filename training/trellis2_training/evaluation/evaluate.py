@@ -170,16 +170,23 @@ def evaluate_package(plan: Plan, objects: int, out: Path, sheet: Path | None = N
     return summary
 
 
-def as_seen(pipeline: Any, rgba: Image.Image, view: rd.View) -> rd.View:
-    """The camera from whose yaw the pipeline takes a picture to be; `view` itself where it does not say.
-
-    Of an object whose yaw no picture tells, any is right: it must look like the picture from there.
-    """
+def read_view(pipeline: Any, rgba: Image.Image, device: torch.device) -> rd.View | None:
+    """The camera, of the whole frame, that the pipeline reads from a picture; None where it reads none."""
     conditioner = pipeline.prepare(rgba).conditioner
     if not isinstance(conditioner, UprightConditioner):
+        return None
+    read = conditioner.camera
+    return rd.camera(read.yaw, read.pitch, read.fov, device)
+
+
+def as_seen(read: rd.View | None, view: rd.View) -> rd.View:
+    """`view`, from the yaw that the pipeline has `read`, if it has: of an object whose yaw no picture tells,
+    any is right, and it must look like the picture from there.
+    """
+    if read is None:
         return view
-    true, yaw = rd.upright_camera(view), conditioner.camera.yaw.to(view.half.device)
-    return rd.camera(yaw, true.pitch, true.fov, view.half.device)
+    true, own = rd.upright_camera(view), rd.upright_camera(read)
+    return rd.camera(own.yaw, true.pitch, true.fov, view.half.device)
 
 
 def _device(name: str) -> torch.device:
@@ -222,7 +229,8 @@ def _score_objects(
         if parts:
             row |= autoencoder_scores(parts, truth, target, generator)
         view, picture = held_out_picture(table, number)
-        seen = as_seen(pipeline, to_rgba(picture), view) if bool(world.is_symmetric(table[None])) else view
+        read = read_view(pipeline, to_rgba(picture), chosen)
+        seen = as_seen(read, view) if bool(world.is_symmetric(table[None])) else view
         began = time.perf_counter()
         try:
             asset = pipeline.run(
@@ -231,9 +239,9 @@ def _score_objects(
             row |= {"seconds": time.perf_counter() - began}
             row |= asset_scores(asset, picture, target[:_POINTS], generator)
             if plan.exported:
-                row |= exported_scores(asset, seen, picture, target[:_POINTS], generator)
+                row |= exported_scores(asset, seen, picture, target[:_POINTS], generator, read)
                 if plan.patterned and i % 2 and "correlation" in row:
-                    row["correlation_patterned"] = row["correlation"]
+                    row |= {f"{k}_patterned": row[k] for k in ("correlation", "read_correlation") if k in row}
             if i < plan.tiles:
                 tile = _tile(picture, view, asset)
         except EmptyStructureError:
@@ -270,6 +278,10 @@ TARGETS = {
     "correlation": ("base colour picture, correlation (objects of several colours)", ""),
     "correlation_patterned": ("the same, patterned objects", ">= 0.85"),
     "ssim": ("SSIM (objects of several colours)", ""),
+    "read_seen_base_color_mae": ("seen by the camera that the weights read: base colours, error", ""),
+    "read_correlation": ("correlation of these (objects of several colours)", ""),
+    "read_correlation_patterned": ("the same, patterned objects", ""),
+    "read_ssim": ("SSIM of these", ""),
     "closed": ("exported mesh without open edges", ">= 0.98"),
     "one_body": (f"its largest component at least {DOMINANT_SHARE:.0%} of the area", ">= 0.98"),
 }

@@ -3,7 +3,9 @@
 Pictures of base colour are compared, not lit ones, so that light, which the exporter does not know, counts
 nothing. Pearson's correlation is over the colours of pixels that both pictures cover, each less its own mean;
 SSIM (Wang et al. 2004: 11 x 11 Gaussian of 1.5 pixels, constants 0.01 and 0.03) is the mean over the pixels
-that either covers, on black.
+that either covers, on black. From the true camera a pattern counts only where it lies to the pixel, and a camera
+that the weights read a few degrees wrong moves all of it; so crops to the silhouette, seen by the camera as
+read, are compared as well ("read"): whether the asset looks like its picture from there.
 """
 
 from __future__ import annotations
@@ -25,14 +27,21 @@ WEB: dict[str, Any] = {
     "normal_map": True,
 }
 DOMINANT_SHARE = 0.98  # of the area, for an exported mesh to count as one piece
+_BOX = 256  # pixels along a crop
 LEAST_SPREAD = 0.04  # of the true colours, for a correlation to mean something
 
 
 def exported_scores(
-    asset: Any, view: rd.View, picture: rd.Picture, target: Tensor, generator: torch.Generator
+    asset: Any,
+    view: rd.View,
+    picture: rd.Picture,
+    target: Tensor,
+    generator: torch.Generator,
+    read: rd.View | None = None,
 ) -> dict[str, float]:
     """Shape against surface points `target [P, 3]`; silhouette, colours and patterns against the picture, of
-    the whole frame of `view`; how sound the mesh is.
+    the whole frame of `view`, and crops of it where `read` is the camera that the weights read; how sound the
+    mesh is.
     """
     from o_voxel.mesh.quality import mesh_quality
     from o_voxel.mesh.repair.cleanup import weld_vertices
@@ -55,14 +64,20 @@ def exported_scores(
     f_002, f_005 = ms.f_scores(target, points, (0.02, 0.05))
     quality = mesh_quality(vertices, faces, look=False)
     texture = torch.from_numpy(made.material.base_color)[..., :3].float() / 255
-    colours, mask = base_colour_picture(vertices, faces, uvs, texture, view, picture.mask.shape[-1])
+    size, true, true_mask = picture.mask.shape[-1], picture.attributes[0, :3].cpu(), picture.mask[0, 0].cpu()
+    colours, mask = base_colour_picture(vertices, faces, uvs, texture, view, size)
+    from_read = {}
+    if read is not None:
+        seen = base_colour_picture(vertices, faces, uvs, texture, read, size)
+        from_read = picture_scores(*boxed(*seen), *boxed(true, true_mask > 0.5))
     share = ms.dominant_share(*weld_vertices(vertices, faces))  # seams split vertices, not bodies
     return {
         "export_f_002": f_002,
         "export_f_005": f_005,
         "closed": float(quality.closed),
         "one_body": float(share >= DOMINANT_SHARE),
-        **picture_scores(colours, mask, picture.attributes[0, :3].cpu(), picture.mask[0, 0].cpu() > 0.5),
+        **picture_scores(colours, mask, true, true_mask > 0.5),
+        **{f"read_{name}": score for name, score in from_read.items()},
     }
 
 
@@ -78,6 +93,23 @@ def base_colour_picture(
     places = interpolate(uvs, faces, fragments) * 2 - 1
     sampled = F.grid_sample(texture.permute(2, 0, 1)[None], places[None], align_corners=False)[0]
     return sampled * fragments.mask, fragments.mask
+
+
+def boxed(colours: Tensor, mask: Tensor, size: int = _BOX) -> tuple[Tensor, Tensor]:
+    """The tight square around the mask `[S, S]`, of it and of colours `[3, S, S]`, at `size`; all of an empty
+    one.
+    """
+    rows, columns = (
+        mask.nonzero().unbind(1) if bool(mask.any()) else torch.ones_like(mask).nonzero().unbind(1)
+    )
+    centre = [(line.min() + line.max() + 1) / 2 for line in (columns, rows)]
+    half = torch.stack([line.max() - line.min() + 1 for line in (columns, rows)]).max() / 2
+    axis = (torch.arange(size) + 0.5) / size * 2 - 1
+    across, down = ((middle + half * axis) / mask.shape[0] * 2 - 1 for middle in centre)
+    grid = torch.stack(torch.meshgrid(across, down, indexing="xy"), -1)
+    cover = mask[None].float()
+    crop = F.grid_sample(torch.cat([colours * cover, cover])[None], grid[None], align_corners=False)[0]
+    return crop[:3] / crop[3:].clamp(min=1e-3), crop[3] > 0.5
 
 
 def clip_positions(points: Tensor, view: rd.View) -> Tensor:
