@@ -3,9 +3,9 @@
 Pictures of base colour are compared, not lit ones, so that light, which the exporter does not know, counts
 nothing. Pearson's correlation is over the colours of pixels that both pictures cover, each less its own mean;
 SSIM (Wang et al. 2004: 11 x 11 Gaussian of 1.5 pixels, constants 0.01 and 0.03) is the mean over the pixels
-that either covers, on black. From the true camera a pattern counts only where it lies to the pixel, and a camera
-that the weights read a few degrees wrong moves all of it; so crops to the silhouette, seen by the camera as
-read, are compared as well ("read"): whether the asset looks like its picture from there.
+that either covers, on black. From the true camera a pattern counts only where it lies to the pixel, and a
+camera that the weights read a few degrees wrong moves all of it; so crops to the silhouette, seen by the
+camera as read, are compared as well ("read"): whether the asset looks like its picture from there.
 """
 
 from __future__ import annotations
@@ -99,9 +99,8 @@ def boxed(colours: Tensor, mask: Tensor, size: int = _BOX) -> tuple[Tensor, Tens
     """The tight square around the mask `[S, S]`, of it and of colours `[3, S, S]`, at `size`; all of an empty
     one.
     """
-    rows, columns = (
-        mask.nonzero().unbind(1) if bool(mask.any()) else torch.ones_like(mask).nonzero().unbind(1)
-    )
+    whole = mask if bool(mask.any()) else torch.ones_like(mask)
+    rows, columns = whole.nonzero().unbind(1)
     centre = [(line.min() + line.max() + 1) / 2 for line in (columns, rows)]
     half = torch.stack([line.max() - line.min() + 1 for line in (columns, rows)]).max() / 2
     axis = (torch.arange(size) + 0.5) / size * 2 - 1
