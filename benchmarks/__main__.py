@@ -36,8 +36,8 @@ LONG = ("schema", "page")
 """Run only when named; their results stay in the table."""
 
 GPU = ("gpu",)
-GPU_PARTS = ("gpu-lengths", "gpu-fast")
-"""Written by `python -m benchmarks.gpu --json`: parts that were run again since the last whole run."""
+GPU_PARTS = ("gpu-lengths", "gpu-fast", "gpu-whole-asset")
+"""Run apart since the last whole run: sections of `python -m benchmarks.gpu --json`, and whole assets."""
 
 FOLDER = Path(__file__).parent
 
