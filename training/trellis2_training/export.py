@@ -60,7 +60,7 @@ def _sampler(
     return {**SAMPLER, "params": params}
 
 
-STRUCTURE_SAMPLER = {**_sampler(6, 3.0, 0.0, [0.5, 1.0], 3.0), "averaged_samples": 4}
+STRUCTURE_SAMPLER = {**_sampler(3, 1.0, 0.0, [0.5, 1.0], 3.0), "averaged_samples": 8}
 
 
 def pipeline_config(

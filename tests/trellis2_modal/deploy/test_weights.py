@@ -329,7 +329,7 @@ def test_a_release_is_looked_through_for_the_file(tmp_path: Path, monkeypatch: p
 def test_the_weights_own_samplers_are_known_without_loading_them() -> None:
     manifest = bundled_manifest()
     own = Trellis2ImageTo3DPipeline.from_pretrained(BUNDLED_WEIGHTS, device="cpu").sampler_settings()
-    assert manifest.samplers["ss_guidance_strength"] == own["sparse_structure"]["guidance_strength"] == 3.0
+    assert manifest.samplers["ss_guidance_strength"] == own["sparse_structure"]["guidance_strength"] == 1.0
     assert manifest.samplers.keys() == SAMPLER_FIELDS.keys()
 
     async def read() -> Manifest:
