@@ -203,6 +203,16 @@ class StructureRefiner(nn.Module):
         return _by_cell(torch.cat([logits.clamp(-_LARGEST, _LARGEST) / 4, volume], 1))
 
 
+def as_many_cells(refined: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
+    """Refined logits `[B, 1, R, R, R]`, each item's moved until as many cells are positive as the decoder's
+    `[B, 1, 2R, 2R, 2R]` occupy: where a camera misleads, all refined logits sink, but their order holds.
+    """
+    counts = (F.max_pool3d(logits, 2) > 0).flatten(1).sum(1)
+    ranked = refined.flatten(1).sort(descending=True).values
+    first_empty = ranked.gather(1, counts.clamp(max=ranked.shape[1] - 1)[:, None])
+    return refined - first_empty[:, :, None, None, None]
+
+
 def _by_cell(fine: torch.Tensor) -> torch.Tensor:
     """`[B, C, 2R, 2R, 2R]` to `[B, 8 C, R, R, R]`."""
     x = fine.unflatten(4, (-1, 2)).unflatten(3, (-1, 2)).unflatten(2, (-1, 2))  # [B, C, R, 2, R, 2, R, 2]

@@ -18,7 +18,7 @@ from ..conditioning.naf import NAF, load_naf
 from ..conditioning.pixel_map import PixelSource
 from ..conditioning.preprocess import with_matte
 from ..conditioning.registry import BackgroundRemover, ImageEncoder
-from ..conditioning.structure_refiner import StructureRefiner
+from ..conditioning.structure_refiner import StructureRefiner, as_many_cells
 from ..errors import InvalidArgumentError, UnsupportedPipelineError
 from ..models.base import Model
 from ..models.memory import free_memory
@@ -589,8 +589,8 @@ class Trellis2ImageTo3DPipeline(LatentPipeline):
     def _refined(
         self, logits: torch.Tensor, latent: torch.Tensor, conditioner: Conditioner, resolution: int
     ) -> torch.Tensor:
-        """The decoder's logits or, where the weights have a refiner, its `[B, 1, R, R, R]`; of several
-        pictures by the first one.
+        """The decoder's logits or, where the weights have a refiner, its `[B, 1, R, R, R]` for as many cells;
+        of several pictures by the first one.
         """
         first = getattr(conditioner, "views", (conditioner,))[0]
         refiner = self.structure_refiner
@@ -598,7 +598,7 @@ class Trellis2ImageTo3DPipeline(LatentPipeline):
             return logits
         with self._in_use(refiner) as network:
             refined: torch.Tensor = network(logits, latent, first.observation().repeated(len(logits)))[0]
-        return refined
+        return as_many_cells(refined, logits)
 
     @torch.no_grad()
     def sample_shape_slat(

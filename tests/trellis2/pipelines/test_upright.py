@@ -21,6 +21,7 @@ from trellis2.conditioning.pixel_map import (
 from trellis2.conditioning.structure_refiner import (
     StructureRefiner,
     StructureRefinerConfig,
+    as_many_cells,
     load_structure_refiner,
     save_structure_refiner,
 )
@@ -270,10 +271,16 @@ def test_structures_are_refined_by_what_the_camera_shows(
     coords = refining.sample_sparse_structure(made, 32, 2)
     before = decoder(latent)
     own = made.observation().repeated(2)
-    expected = occupied_coords(refiner(before, latent, own)[0], 32)
+    refined = refiner(before, latent, own)[0]
+    expected = occupied_coords(as_many_cells(refined, before), 32)
     assert torch.equal(coords, expected)
     assert torch.equal(usual.sample_sparse_structure(made, 32, 2), occupied_coords(before, 32))
-    assert len(coords) != len(occupied_coords(before, 32))
+    assert not torch.equal(coords, occupied_coords(before, 32))
+    assert len(coords) == len(occupied_coords(before, 32)), "the decoder says how many, the refiner which"
+    chosen = torch.zeros_like(refined, dtype=torch.bool)
+    chosen[coords[:, 0], 0, coords[:, 1], coords[:, 2], coords[:, 3]] = True
+    for its, cells in zip(refined, chosen, strict=True):
+        assert float(its[cells].min()) > float(its[~cells].max()), "those of the largest logits"
     # By the camera that the conditioner has, whoever said where it is; of several pictures the first one's.
     turned = dataclasses.replace(made, camera=made.camera.moved(*torch.full((3, 1), 0.3)))
     assert not torch.equal(refining.sample_sparse_structure(turned, 32, 2), expected)
