@@ -116,6 +116,12 @@ def cell_places(cells: int, points: int, camera: UprightCamera, window: Window) 
     return places.unflatten(1, (cells**3, points**3))
 
 
+def crop_cells(places: torch.Tensor, side: int) -> torch.Tensor:
+    """Numbers `[...]` of the cells of a crop's `side`^2 in which places `[..., 2]` lie, row by row."""
+    column, row = ((places + 1) / 2 * side).long().clamp(0, side - 1).unbind(-1)
+    return row * side + column
+
+
 def behind_first(
     places: torch.Tensor, depth: torch.Tensor, among: torch.Tensor | None = None
 ) -> torch.Tensor:
@@ -123,8 +129,7 @@ def behind_first(
     around, in units of the cube; of those `among [B, L]` (bool) alone, where given. Without any: -1000.
     """
     batch, side = len(places), _DEPTH_CELLS
-    cells = ((places + 1) / 2 * side).long().clamp(0, side - 1)
-    cell = cells[..., 1] * side + cells[..., 0]
+    cell = crop_cells(places, side)
     far = torch.full((batch, side * side), 1e3, device=depth.device, dtype=depth.dtype)
     nearest = depth if among is None else torch.where(among, depth, far[0, 0])
     first = far.scatter_reduce(1, cell, nearest, "amin")

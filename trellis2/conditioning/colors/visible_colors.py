@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from ..upright import (
     UprightCamera,
     Window,
+    crop_cells,
     crop_window,
     project_upright,
     sample_crop,
@@ -61,7 +62,7 @@ def seen_colors(
     middle = float(camera.axes()[0].norm() * camera.tangent * window[1])  # half of what the crop shows
     side = max(min(round(2 * middle * resolution / _VOXELS_A_CELL), _MOST_CELLS), 16)
     width = 2 * middle / side
-    cell = _cells(places[0], side)
+    cell = crop_cells(places[0], side)
     first = torch.full((side * side,), torch.inf, device=depth.device)
     first = first.scatter_reduce(0, cell, depth[0], "amin").view(side, side)
     slope = _slope(first, width)
@@ -80,12 +81,6 @@ def seen_colors(
 
 def _ramp(values: torch.Tensor, ends: tuple[float, float]) -> torch.Tensor:
     return ((values - ends[0]) / (ends[1] - ends[0])).clamp(0, 1)
-
-
-def _cells(places: torch.Tensor, side: int) -> torch.Tensor:
-    """Numbers `[N]` of the cells of `side`^2 in which places `[N, 2]` lie, row by row."""
-    column, row = ((places + 1) / 2 * side).long().clamp(0, side - 1).unbind(-1)
-    return row * side + column
 
 
 def _slope(first: torch.Tensor, width: float) -> torch.Tensor:
